@@ -1,0 +1,35 @@
+"""convkern: a fast drop-in for torch.nn.Conv2d with its own CPU and CUDA kernels."""
+
+import torch as _torch  # noqa: F401  (its libraries must be loaded before the extension)
+
+try:
+    from convkern import _C
+except ImportError as error:
+    raise ImportError(
+        "convkern: the native extension could not be loaded: "
+        f"{error}. It must be built against the installed torch {_torch.__version__}: "
+        "run `pip install --no-build-isolation .` in the source tree."
+    ) from error
+
+_C.configure_from_environment()
+
+from convkern import _register, reference
+from convkern.config import use_isa, use_kernel
+from convkern.explain import explain
+from convkern.functional import conv2d, output_size, same_padding
+from convkern.modules import Conv2d
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Conv2d",
+    "conv2d",
+    "explain",
+    "output_size",
+    "reference",
+    "same_padding",
+    "use_isa",
+    "use_kernel",
+]
+
+_register.register()

@@ -1,0 +1,187 @@
+"""convkern.conv2d, the functional form, and the arithmetic of output sizes and padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convkern.reference import pair
+
+_KERNEL_DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+_KERNEL_DEVICES = frozenset({"cpu", "cuda", "meta"})
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    activation: str | None = None,
+) -> Tensor:
+    """2D cross-correlation, a drop-in for :func:`torch.nn.functional.conv2d`.
+
+    Args:
+        input: (N, C, H, W), or (C, H, W) without a batch.
+        weight: (O, C / groups, R, S).
+        bias: (O,), added to every output channel.
+        stride: step of the window, one int or (rows, columns).
+        padding: zeros added on both sides of each axis, one int or (rows, columns); ``"valid"``
+            means 0, ``"same"`` the padding that keeps the size (stride 1 only; for an even
+            extent the extra zero goes after the input, as in torch).
+        dilation: spacing of the kernel's taps, one int or (rows, columns).
+        groups: C and O are split into so many independent groups.
+        activation: None, or ``"relu"`` to apply max(0, y) in the same pass.
+
+    Returns:
+        (N, O, OH, OW), or (O, OH, OW) without a batch, of input's dtype; channels_last if input or
+        weight is. See :func:`output_size`.
+
+    float32, float64, bfloat16 and float16 on CPU and CUDA run on convkern's own kernels and
+    accumulate in float32 or wider; :func:`convkern.explain` names the kernel. Other dtypes and
+    devices are handed to torch.
+
+    Raises:
+        RuntimeError: sizes, dtypes or devices do not fit each other, or a size is out of range.
+        TypeError: an argument has the wrong type.
+        ValueError: there is no such activation.
+    """
+    if torch.overrides.has_torch_function((input, weight, bias)):
+        return torch.overrides.handle_torch_function(
+            conv2d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups,
+            activation=activation,
+        )  # fmt: skip
+    _check_tensors(input, weight, bias)
+    stride, dilation = _ints(stride, "stride"), _ints(dilation, "dilation")
+    if type(groups) is not int and not isinstance(groups, torch.SymInt):
+        raise TypeError(f"conv2d: groups must be an integer, got groups={groups!r}")
+    if input.dtype not in _KERNEL_DTYPES or input.device.type not in _KERNEL_DEVICES:
+        return _fallback(input, weight, bias, stride, padding, dilation, groups, activation)
+    if input.dim() not in (3, 4):
+        raise RuntimeError(
+            "conv2d: input must have 3 dimensions (unbatched) or 4 (batched), "
+            f"got input with shape {list(input.shape)}"
+        )
+    batched = input.dim() == 4
+    x = input if batched else input.unsqueeze(0)
+    if isinstance(padding, str):
+        x, padding = _pad_for(padding, x, weight, stride, dilation)
+    y: Tensor = torch.ops.convkern.conv2d(
+        x, weight, bias, stride, _ints(padding, "padding"), dilation, groups, activation
+    )
+    return y if batched else y.squeeze(0)
+
+
+def output_size(
+    input: int | Sequence[int],
+    kernel: int | Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+) -> tuple[int, int]:
+    """Rows and columns of the output, floor((n + 2p - d(k - 1) - 1) / s) + 1 for each axis.
+
+    Every argument is one int for both axes or (rows, columns); padding may be ``"valid"`` or
+    ``"same"``.
+
+    Raises:
+        ValueError: an argument is out of range, or the dilated kernel exceeds the padded input.
+    """
+    sizes, kernels = pair(input, "input"), pair(kernel, "kernel")
+    strides, dilations = pair(stride, "stride"), pair(dilation, "dilation")
+    if isinstance(padding, str):
+        if padding == "same":
+            if strides != (1, 1):
+                raise ValueError(f"padding='same' needs stride 1, got stride={strides}")
+            return sizes
+        if padding != "valid":
+            raise ValueError(f"padding must be 'same' or 'valid', got padding={padding!r}")
+        padding = 0
+    pads = pair(padding, "padding")
+    rules = ((sizes, "input", 0), (kernels, "kernel", 1), (strides, "stride", 1),
+             (pads, "padding", 0), (dilations, "dilation", 1))  # fmt: skip
+    for values, name, least in rules:
+        if min(values) < least:
+            raise ValueError(f"{name} must be at least {least}, got {name}={values}")
+    result = []
+    for n, k, s, p, d in zip(sizes, kernels, strides, pads, dilations, strict=True):
+        extent = d * (k - 1) + 1
+        if extent > n + 2 * p:
+            raise ValueError(
+                f"kernel must not exceed the padded input, got extent {extent} on {n + 2 * p}"
+            )
+        result.append((n + 2 * p - extent) // s + 1)
+    return result[0], result[1]
+
+
+def same_padding(
+    kernel: int | Sequence[int], dilation: int | Sequence[int] = 1
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Zeros before and after each axis, ((top, bottom), (left, right)), that keep the size at
+    stride 1: d(k - 1) in total, half on each side, the odd one after (as torch does)."""
+    kernels, dilations = pair(kernel, "kernel"), pair(dilation, "dilation")
+    totals = [d * (k - 1) for k, d in zip(kernels, dilations, strict=True)]
+    rows, columns = ((total // 2, total - total // 2) for total in totals)
+    return rows, columns
+
+
+def _pad_for(
+    mode: str, x: Tensor, weight: Tensor, stride: list[int], dilation: list[int]
+) -> tuple[Tensor, list[int]]:
+    """The input and symmetric padding that amount to ``"same"`` or ``"valid"``."""
+    if mode == "valid":
+        return x, [0, 0]
+    if mode != "same":
+        raise RuntimeError(f"conv2d: padding must be 'same' or 'valid', got padding={mode!r}")
+    if any(s != 1 for s in stride):
+        raise RuntimeError(f"conv2d: padding='same' needs stride 1, got stride={tuple(stride)}")
+    if weight.dim() != 4:
+        return x, [0, 0]  # the op names the rule
+    (top, bottom), (left, right) = same_padding(tuple(weight.shape[2:]), dilation)
+    if (top, left) != (bottom, right):
+        x = F.pad(x, (0, right - left, 0, bottom - top))
+    return x, [top, left]
+
+
+def _check_tensors(input: Any, weight: Any, bias: Any) -> None:
+    for value, name in ((input, "input"), (weight, "weight"), (bias, "bias")):
+        if not isinstance(value, Tensor) and (value is not None or name != "bias"):
+            raise TypeError(f"conv2d: {name} must be a Tensor, got {type(value).__name__}")
+
+
+def _ints(value: Any, name: str) -> list[int]:
+    """One int or a sequence of one or two, as two. Tensors of one int count as ints."""
+    if isinstance(value, Tensor) and value.dim() == 0 and not value.is_floating_point():
+        value = int(value)
+    values = [value] if isinstance(value, (int, torch.SymInt)) else value
+    if (
+        isinstance(value, bool)
+        or not isinstance(values, (list, tuple))
+        or not all(isinstance(v, (int, torch.SymInt)) for v in values)
+    ):
+        raise TypeError(f"conv2d: {name} must be an integer or two, got {name}={value!r}")
+    return list(values) * 2 if len(values) == 1 else list(values)
+
+
+def _fallback(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: int | Sequence[int] | str,
+    dilation: list[int],
+    groups: int,
+    activation: str | None,
+) -> Tensor:
+    """Dtypes and devices that convkern has no kernels for."""
+    if activation not in (None, "relu"):
+        raise ValueError(f"conv2d: activation must be None or 'relu', got {activation!r}")
+    y = F.conv2d(input, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
+    return F.relu(y) if activation else y

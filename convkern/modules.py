@@ -1,0 +1,46 @@
+"""convkern.Conv2d, the module form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convkern.functional import conv2d
+
+
+class Conv2d(nn.Conv2d):
+    """A drop-in for :class:`torch.nn.Conv2d`, running on convkern's kernels.
+
+    Constructor, initialisation, state_dict and the four padding modes are those of nn.Conv2d, so
+    that each loads the other's state. One keyword is added: ``activation="relu"`` applies
+    max(0, y) in the same pass.
+
+    Shapes, dtypes and errors are those of :func:`convkern.conv2d`.
+    """
+
+    def __init__(self, *args: Any, activation: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if activation not in (None, "relu"):
+            raise ValueError(f"activation must be None or 'relu', got activation={activation!r}")
+        self.activation = activation
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding: str | Sequence[int] = self.padding
+        if self.padding_mode != "zeros":
+            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = 0, 0
+        return conv2d(
+            input, weight, bias, self.stride, padding, self.dilation, self.groups,
+            activation=self.activation,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()
+        return f"{text}, activation={self.activation!r}" if self.activation else text
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("activation", None)  # pickled as an nn.Conv2d

@@ -1,0 +1,128 @@
+"""Cross-correlation in plain Python loops: the definition that everything else is checked against.
+
+Slow on purpose. Written to be read: each output is the sum of a window of the zero-padded input
+times the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def pair(value: Any, name: str) -> tuple[int, int]:
+    """One int, or a (rows, columns) pair of ints, as a pair.
+
+    Raises:
+        ValueError: `value` is neither.
+    """
+    values = (value, value) if isinstance(value, int) else tuple(value)
+    if len(values) != 2 or not all(isinstance(v, int) for v in values):
+        raise ValueError(f"{name} must be an int or a (rows, columns) pair, got {name}={value!r}")
+    return values
+
+
+def zero_pad(x: Tensor, padding: int | Sequence[int]) -> Tensor:
+    """(H, W) with `padding` rows and columns of zeros on each side."""
+    rows, columns = pair(padding, "padding")
+    if rows < 0 or columns < 0:
+        raise ValueError(f"padding must not be negative, got padding={padding!r}")
+    height, width = x.shape
+    padded = x.new_zeros(height + 2 * rows, width + 2 * columns)
+    padded[rows : rows + height, columns : columns + width] = x
+    return padded
+
+
+def cross_correlate2d(
+    x: Tensor,
+    kernel: Tensor,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+) -> Tensor:
+    """2D cross-correlation of an (H, W) image with a (kh, kw) kernel.
+
+    ``y[i, j] = sum(x[i*sh : i*sh + kh, j*sw : j*sw + kw] * kernel)`` on the zero-padded `x`, of
+    shape (floor((H + 2p - kh) / sh) + 1, floor((W + 2p - kw) / sw) + 1) and x's dtype.
+
+    Raises:
+        ValueError: `x` or `kernel` is not 2D, stride is below 1, padding is negative, or the
+            kernel exceeds the padded input.
+
+    >>> x = torch.tensor([[1.0, 2, 3], [2, 3, 4], [3, 4, 5]])
+    >>> cross_correlate2d(x, torch.tensor([[0.0, 1], [2, 3]]))
+    tensor([[14., 20.],
+            [20., 26.]])
+    >>> kernel = torch.tensor([[0.0, 1, 2], [0, 1, 2], [0, 1, 2]])
+    >>> cross_correlate2d(x, kernel, padding=1)
+    tensor([[13., 19.,  7.],
+            [24., 33., 12.],
+            [19., 25.,  9.]])
+    """
+    if x.dim() != 2 or kernel.dim() != 2:
+        raise ValueError(
+            f"x and kernel must be 2D, got shapes {list(x.shape)} and {list(kernel.shape)}"
+        )
+    sh, sw = pair(stride, "stride")
+    if sh < 1 or sw < 1:
+        raise ValueError(f"stride must be at least 1, got stride={stride!r}")
+    padded = zero_pad(x, padding)
+    kh, kw = kernel.shape
+    height, width = padded.shape
+    if kh > height or kw > width:
+        raise ValueError(
+            f"kernel must not exceed the padded input, got {(kh, kw)} on {(height, width)}"
+        )
+    y = x.new_zeros((height - kh) // sh + 1, (width - kw) // sw + 1)
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            y[i, j] = (padded[i * sh : i * sh + kh, j * sw : j * sw + kw] * kernel).sum()
+    return y
+
+
+def dilate(kernel: Tensor, dilation: int | Sequence[int]) -> Tensor:
+    """(kh, kw) with dilation - 1 zeros between neighbouring taps."""
+    dh, dw = pair(dilation, "dilation")
+    if dh < 1 or dw < 1:
+        raise ValueError(f"dilation must be at least 1, got dilation={dilation!r}")
+    kh, kw = kernel.shape
+    spread = kernel.new_zeros(dh * (kh - 1) + 1, dw * (kw - 1) + 1)
+    spread[::dh, ::dw] = kernel
+    return spread
+
+
+def conv2d_reference(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """The convolution of x (N, C, H, W) with w (O, C / groups, R, S) and b (O,) as sums of
+    :func:`cross_correlate2d` over the input channels of each group: y (N, O, OH, OW).
+
+    Raises:
+        ValueError: channels and groups do not fit, or as cross_correlate2d.
+    """
+    channels, outputs, group_channels = x.shape[1], w.shape[0], w.shape[1]
+    if groups < 1 or outputs % groups or channels != group_channels * groups:
+        raise ValueError(
+            f"C and O must be multiples of groups with C = groups * weight.size(1), got C={channels}"
+            f", O={outputs}, groups={groups}, weight.size(1)={group_channels}"
+        )
+    images = []
+    for image in x:
+        planes = []
+        for o in range(outputs):
+            first = o // (outputs // groups) * group_channels
+            plane = sum(
+                cross_correlate2d(image[first + c], dilate(w[o, c], dilation), stride, padding)
+                for c in range(group_channels)
+            )
+            planes.append(plane if b is None else plane + b[o])
+        images.append(torch.stack(planes))
+    return torch.stack(images)

@@ -1,0 +1,174 @@
+#include "bindings/execute.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/record_function.h>
+#include <c10/util/Exception.h>
+
+#include <chrono>
+#include <cstdio>
+#include <mutex>
+#include <set>
+#include <stdexcept>
+
+#include "core/config.h"
+#include "cpu/cpu_features.h"
+#include "cpu/kernel_list.h"
+#ifdef CONVKERN_WITH_CUDA
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "cuda/kernel_list.h"
+#endif
+
+namespace convkern::bindings {
+namespace {
+
+// Torch's intra-op pool.
+class TorchExecutor : public Executor {
+ public:
+  int threads() const override { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
+  void run(int64_t count, int64_t grain, Body body) const override {
+    at::parallel_for(0, count, grain,
+                     [&](int64_t begin, int64_t end) { body(begin, end, at::get_thread_num()); });
+  }
+};
+
+#ifdef CONVKERN_WITH_CUDA
+// The current stream of the current device.
+class StreamExecutor : public Executor {
+ public:
+  int threads() const override { return 1; }
+  void run(int64_t count, int64_t, Body body) const override { body(0, count, 0); }
+  void* stream() const override { return c10::cuda::getCurrentCUDAStream().stream(); }
+};
+#endif
+
+DType dtype_of(const at::Tensor& t) {
+  switch (t.scalar_type()) {
+    case at::kFloat:
+      return DType::f32;
+    case at::kDouble:
+      return DType::f64;
+    case at::kBFloat16:
+      return DType::bf16;
+    case at::kHalf:
+      return DType::f16;
+    default:
+      TORCH_CHECK_NOT_IMPLEMENTED(
+          false, "conv2d: dtype must be float32, float64, bfloat16 or float16, got ",
+          t.scalar_type());
+  }
+}
+
+std::string reasons(const std::vector<Rejection>& rejected) {
+  std::string text;
+  for (const Rejection& r : rejected) {
+    text += std::string(text.empty() ? "" : "; ") + r.kernel->name + " " + to_string(r.reason);
+  }
+  return text;
+}
+
+// A call that only the reference kernel supports is slow: say so once for each set of reasons, or
+// raise if the configuration is strict. Kernels that this processor lacks are no news.
+void report_fallback(const Problem& problem, const Kernel& kernel,
+                     const std::vector<Rejection>& rejected) {
+  std::vector<Rejection> news;
+  for (const Rejection& r : rejected) {
+    if (r.reason != Reason::isa_not_available && r.reason != Reason::isa_capped) news.push_back(r);
+  }
+  const std::string why = reasons(news);
+  TORCH_CHECK(!config().strict, "convkern: only the reference kernel ", kernel.name, " supports ",
+              to_string(problem), ", and CONVKERN_STRICT is set (", why, ")");
+  static std::mutex mutex;
+  static std::set<std::string> reported;
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (!reported.insert(kernel.name + why).second) return;
+  }
+  TORCH_WARN("convkern: the slow reference kernel ", kernel.name, " runs ", to_string(problem),
+             " (", why, "). This is said once for each reason.");
+}
+
+const Kernel& plan(const Problem& problem, Device device) {
+  const KernelList kernels = kernels_of(device);
+  TORCH_CHECK(kernels.count > 0, "convkern: this build has no kernels for ", to_string(device));
+  const Constraints constraints = constraints_for(device, problem.pass);
+  try {
+    std::vector<Rejection> rejected;
+    const Kernel& kernel = choose(kernels, problem, constraints, &rejected);
+    const bool fallback = constraints.forced == nullptr && !rejected.empty() &&
+                          &kernel == &reference_kernel(kernels, problem.pass);
+    if (fallback && !problem.empty()) report_fallback(problem, kernel, rejected);
+    if (config().verbosity >= Verbosity::dispatch) {
+      std::fprintf(stderr, "convkern: %s -> %s\n", to_string(problem).c_str(), kernel.name);
+    }
+    if (config().verbosity == Verbosity::plan && !rejected.empty()) {
+      std::fprintf(stderr, "convkern:   not %s\n", reasons(rejected).c_str());
+    }
+    return kernel;
+  } catch (const std::invalid_argument& error) {
+    TORCH_CHECK(false, "convkern: ", error.what());
+  }
+}
+
+const void* data_or_null(const at::Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; }
+
+void run(const Problem& problem, Device device, const Executor& executor, const Call& call,
+         at::Tensor& out) {
+  const Kernel& kernel = plan(problem, device);
+  RECORD_FUNCTION(kernel.name, c10::ArrayRef<const c10::IValue>{});
+  const int64_t bytes = kernel.workspace(problem, executor.threads());
+  at::Tensor workspace;
+  if (bytes > 0) workspace = at::empty({bytes}, out.options().dtype(at::kByte));
+  const Operands operands{data_or_null(call.x), data_or_null(call.w), data_or_null(call.b),
+                          data_or_null(call.gy), out.mutable_data_ptr()};
+  const auto start = std::chrono::steady_clock::now();
+  kernel.run(problem, operands, bytes > 0 ? workspace.mutable_data_ptr() : nullptr, executor);
+  if (config().verbosity == Verbosity::profile) {
+    const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
+    std::fprintf(stderr, "convkern:   %.3f ms, %.1f GFLOP/s\n", time.count(),
+                 problem.flops() / time.count() * 1e-6);
+  }
+}
+
+}  // namespace
+
+KernelList kernels_of(Device device) {
+  if (device == Device::cpu) return cpu::kernel_list();
+#ifdef CONVKERN_WITH_CUDA
+  return cuda::kernel_list();
+#else
+  return {nullptr, 0};
+#endif
+}
+
+Constraints constraints_for(Device device, Pass pass) {
+  Constraints constraints;
+  constraints.available = cpu::available_isa();
+  constraints.cap = config().isa_cap;
+  constraints.deterministic = at::globalContext().deterministicAlgorithms();
+  constraints.forced = config().forced_for(device, pass);
+  return constraints;
+}
+
+void execute(const Call& call, at::MemoryFormat format, at::Tensor& out) {
+  Problem problem;
+  static_cast<Geometry<int64_t>&>(problem) = call.geometry;
+  problem.pass = call.pass;
+  problem.dtype = dtype_of(out);
+  problem.layout = format == at::MemoryFormat::ChannelsLast ? Layout::nhwc : Layout::nchw;
+  problem.bias = call.b.defined();
+  problem.activation = call.activation;
+  if (out.numel() == 0) return;
+#ifdef CONVKERN_WITH_CUDA
+  if (out.is_cuda()) {
+    const c10::cuda::CUDAGuard guard(out.device());
+    return run(problem, Device::cuda, StreamExecutor(), call, out);
+  }
+#endif
+  run(problem, Device::cpu, TorchExecutor(), call, out);
+}
+
+}  // namespace convkern::bindings

@@ -1,0 +1,37 @@
+// Process-wide settings, initialised from the environment when the library is loaded:
+//   CONVKERN_KERNEL   comma-separated kernel names, each forced for its device and pass
+//   CONVKERN_ISA      baseline | avx2 | avx512: the highest instruction set to use
+//   CONVKERN_VERBOSE  dispatch | plan | profile: a line to stderr for each executed op; `plan` adds
+//                     the rejected kernels, `profile` the time
+//   CONVKERN_STRICT   1: an op that only the reference kernel supports raises instead of warning
+#pragma once
+
+#include <atomic>
+#include <string>
+
+#include "core/kernel.h"
+
+namespace convkern {
+
+enum class Verbosity : uint8_t { silent, dispatch, plan, profile };
+
+Verbosity parse_verbosity(std::string_view name);  // throws std::invalid_argument
+
+// Read by every op and written by the Python context managers, hence atomics.
+struct Config {
+  std::atomic<Isa> isa_cap{Isa::avx512};
+  std::atomic<Verbosity> verbosity{Verbosity::silent};
+  std::atomic<bool> strict{false};
+  std::atomic<const Kernel*> forced[2][3]{};  // by device and pass
+
+  std::atomic<const Kernel*>& forced_for(Device device, Pass pass) {
+    return forced[static_cast<size_t>(device)][static_cast<size_t>(pass)];
+  }
+};
+
+Config& config();
+
+// The value of an environment variable, empty when it is not set.
+std::string environment(const char* name);
+
+}  // namespace convkern

@@ -1,0 +1,45 @@
+// Where a kernel runs, its threads or its stream: an interface that the bindings implement with
+// torch's pool, so that kernels need no torch.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+
+namespace convkern {
+
+// A reference to a callable; it must outlive the call it is passed to. Unlike std::function it
+// never allocates.
+template <class Signature>
+class FunctionRef;
+
+template <class Result, class... Args>
+class FunctionRef<Result(Args...)> {
+ public:
+  template <class Callable, class = std::enable_if_t<!std::is_same_v<Callable, FunctionRef>>>
+  FunctionRef(const Callable& callable)  // NOLINT: implicit, as std::function is
+      : object_(std::addressof(callable)), call_([](const void* object, Args... args) -> Result {
+          return (*static_cast<const Callable*>(object))(args...);
+        }) {}
+  Result operator()(Args... args) const { return call_(object_, args...); }
+
+ private:
+  const void* object_;
+  Result (*call_)(const void*, Args...);
+};
+
+class Executor {
+ public:
+  // Called with tasks [begin, end) on thread `thread` of [0, threads()).
+  using Body = FunctionRef<void(int64_t begin, int64_t end, int thread)>;
+
+  virtual ~Executor() = default;
+  virtual int threads() const = 0;
+  // Runs tasks [0, count), split into ranges of at least `grain` (unless count is less); returns
+  // when all are done. Which thread runs a task must not change a kernel's result.
+  virtual void run(int64_t count, int64_t grain, Body body) const = 0;
+  // The stream that a device kernel launches on, as its runtime's handle.
+  virtual void* stream() const { return nullptr; }
+};
+
+}  // namespace convkern

@@ -1,0 +1,54 @@
+// What a kernel is: a row of a device's kernel list.
+#pragma once
+
+#include "core/executor.h"
+#include "core/problem.h"
+#include "core/reason.h"
+
+namespace convkern {
+
+enum class Device : uint8_t { cpu, cuda };
+
+// Instruction sets of the CPU kernels, each including those before it. Device kernels of other
+// kinds are `baseline`.
+enum class Isa : uint8_t { baseline, avx2, avx512 };
+
+const char* to_string(Device device);
+const char* to_string(Isa isa);
+Isa parse_isa(std::string_view name);  // throws std::invalid_argument
+
+// Raw operands of one pass: x (N, C, H, W), gy and y (N, O, OH, OW) dense in the problem's layout,
+// w and gw (O, C / groups, R, S) contiguous, b (O,). The pass says which are read:
+//   forward      x, w, b (null without bias) -> y
+//   grad_input   gy, w -> gx
+//   grad_weight  gy, x -> gw
+struct Operands {
+  const void* x = nullptr;
+  const void* w = nullptr;
+  const void* b = nullptr;
+  const void* gy = nullptr;
+  void* out = nullptr;  // y, gx or gw; every element is written
+};
+
+struct Kernel {
+  // pass.algorithm.layout.dtype.isa, "any" where one kernel serves all of them.
+  const char* name;
+  Pass pass;
+  Isa isa;
+  bool deterministic;  // bitwise equal results from run to run and for any number of threads
+  Reason (*supports)(const Problem&);
+  // Bytes of scratch memory, 64-byte aligned, that run() needs with so many threads.
+  int64_t (*workspace)(const Problem&, int threads);
+  void (*run)(const Problem&, const Operands&, void* workspace, const Executor&);
+};
+
+// The kernels of one device, in order of preference; the last of each pass is the reference
+// kernel, which supports every problem.
+struct KernelList {
+  const Kernel* first;
+  size_t count;
+  const Kernel* begin() const { return first; }
+  const Kernel* end() const { return first + count; }
+};
+
+}  // namespace convkern

@@ -1,0 +1,59 @@
+#include "core/plan.h"
+
+#include <stdexcept>
+#include <string>
+
+namespace convkern {
+
+const char* to_string(Device device) { return device == Device::cpu ? "cpu" : "cuda"; }
+
+namespace {
+constexpr const char* kIsaNames[] = {"baseline", "avx2", "avx512"};
+}
+
+const char* to_string(Isa isa) { return kIsaNames[static_cast<size_t>(isa)]; }
+
+Isa parse_isa(std::string_view name) {
+  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+    if (name == to_string(isa)) return isa;
+  }
+  throw std::invalid_argument("ISA must be one of baseline, avx2, avx512, got '" +
+                              std::string(name) + "'");
+}
+
+Reason why_not(const Kernel& kernel, const Problem& problem, const Constraints& constraints) {
+  if (kernel.isa > constraints.available) return Reason::isa_not_available;
+  if (kernel.isa > constraints.cap) return Reason::isa_capped;
+  if (constraints.deterministic && !kernel.deterministic) return Reason::not_deterministic;
+  return kernel.supports(problem);
+}
+
+const Kernel& choose(const KernelList& kernels, const Problem& problem,
+                     const Constraints& constraints, std::vector<Rejection>* rejected) {
+  if (constraints.forced != nullptr) {
+    const Reason reason = why_not(*constraints.forced, problem, constraints);
+    if (reason != Reason::none) {
+      throw std::invalid_argument(std::string("forced kernel ") + constraints.forced->name + " " +
+                                  to_string(reason) + ": " + to_string(problem));
+    }
+    return *constraints.forced;
+  }
+  for (const Kernel& kernel : kernels) {
+    if (kernel.pass != problem.pass) continue;
+    const Reason reason = why_not(kernel, problem, constraints);
+    if (reason == Reason::none) return kernel;
+    if (rejected != nullptr) rejected->push_back({&kernel, reason});
+  }
+  throw std::logic_error("no kernel supports " + to_string(problem));
+}
+
+const Kernel& reference_kernel(const KernelList& kernels, Pass pass) {
+  const Kernel* last = nullptr;
+  for (const Kernel& kernel : kernels) {
+    if (kernel.pass == pass) last = &kernel;
+  }
+  if (last == nullptr) throw std::logic_error("no kernel computes the pass");
+  return *last;
+}
+
+}  // namespace convkern

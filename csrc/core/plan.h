@@ -1,0 +1,33 @@
+// Which kernel runs a problem: the first of the device's list that supports it.
+#pragma once
+
+#include <vector>
+
+#include "core/kernel.h"
+
+namespace convkern {
+
+// What narrows the choice besides the problem.
+struct Constraints {
+  Isa available = Isa::baseline;  // of the processor
+  Isa cap = Isa::avx512;          // of the configuration
+  bool deterministic = false;     // required by the caller
+  const Kernel* forced = nullptr;
+};
+
+struct Rejection {
+  const Kernel* kernel;
+  Reason reason;
+};
+
+Reason why_not(const Kernel& kernel, const Problem& problem, const Constraints& constraints);
+
+// The kernel to run. Appends every kernel passed over before it to `rejected` if that is given.
+// Throws std::invalid_argument with the reason if the forced kernel does not support the problem.
+const Kernel& choose(const KernelList& kernels, const Problem& problem,
+                     const Constraints& constraints, std::vector<Rejection>* rejected = nullptr);
+
+// The last kernel of the problem's pass.
+const Kernel& reference_kernel(const KernelList& kernels, Pass pass);
+
+}  // namespace convkern

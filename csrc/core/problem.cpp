@@ -1,0 +1,208 @@
+#include "core/problem.h"
+
+#include <charconv>
+#include <limits>
+#include <stdexcept>
+#include <vector>
+
+namespace convkern {
+namespace {
+
+struct SizeField {
+  char letter;
+  int64_t Geometry<int64_t>::* member;
+  bool required;
+};
+
+using G = Geometry<int64_t>;
+constexpr SizeField kSizeFields[] = {
+    {'n', &G::N, true},           {'c', &G::C, true},         {'h', &G::H, true},
+    {'w', &G::W, true},           {'k', &G::O, true},         {'r', &G::R, true},
+    {'s', &G::S, true},           {'p', &G::pad_h, false},    {'q', &G::pad_w, false},
+    {'u', &G::stride_h, false},   {'v', &G::stride_w, false}, {'d', &G::dilation_h, false},
+    {'e', &G::dilation_w, false}, {'g', &G::groups, false},
+};
+
+template <class Enum>
+struct Named {
+  Enum value;
+  const char* name;
+};
+constexpr Named<Pass> kPasses[] = {
+    {Pass::forward, "fwd"}, {Pass::grad_input, "gx"}, {Pass::grad_weight, "gw"}};
+constexpr Named<DType> kDTypes[] = {
+    {DType::f32, "f32"}, {DType::f64, "f64"}, {DType::bf16, "bf16"}, {DType::f16, "f16"}};
+constexpr Named<Layout> kLayouts[] = {{Layout::nchw, "nchw"}, {Layout::nhwc, "nhwc"}};
+
+template <class Enum, size_t n>
+const char* name_of(const Named<Enum> (&table)[n], Enum value) {
+  for (const auto& entry : table) {
+    if (entry.value == value) return entry.name;
+  }
+  return "?";
+}
+
+[[noreturn]] void fail(std::string_view text, const std::string& rule) {
+  throw std::invalid_argument("problem string '" + std::string(text) + "': " + rule);
+}
+
+template <class Enum, size_t n>
+Enum value_of(const Named<Enum> (&table)[n], std::string_view name, std::string_view what,
+              std::string_view text) {
+  std::string choices;
+  for (const auto& entry : table) {
+    if (name == entry.name) return entry.value;
+    choices += choices.empty() ? entry.name : std::string(", ") + entry.name;
+  }
+  fail(text,
+       std::string(what) + " must be one of " + choices + ", got '" + std::string(name) + "'");
+}
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  for (;;) {
+    const size_t end = text.find(separator);
+    parts.push_back(text.substr(0, end));
+    if (end == std::string_view::npos) return parts;
+    text.remove_prefix(end + 1);
+  }
+}
+
+void parse_sizes(std::string_view sizes, std::string_view text, Problem& problem) {
+  for (const SizeField& field : kSizeFields) {
+    const std::string letter(1, field.letter);
+    if (sizes.empty() || sizes.front() != field.letter) {
+      if (field.required) fail(text, "size '" + letter + "' is missing or out of order");
+      continue;
+    }
+    sizes.remove_prefix(1);
+    const char* end = sizes.data() + sizes.size();
+    const auto [rest, error] = std::from_chars(sizes.data(), end, problem.*field.member);
+    if (error == std::errc::result_out_of_range) {
+      fail(text, "size '" + letter + "' does not fit int64");
+    }
+    if (error != std::errc() || sizes.front() == '-') {
+      fail(text, "size '" + letter + "' must be followed by a decimal number");
+    }
+    sizes.remove_prefix(static_cast<size_t>(rest - sizes.data()));
+  }
+  if (!sizes.empty()) fail(text, "unexpected '" + std::string(sizes) + "' after the sizes");
+}
+
+// a * b * c * d, or nothing if that times 16 bytes (room for any dtype and padding of a buffer)
+// exceeds int64_t.
+bool product_fits(__int128 a, __int128 b, __int128 c, __int128 d) {
+  constexpr __int128 kLimit = std::numeric_limits<int64_t>::max() / 16;
+  __int128 product = 1;
+  for (const __int128 factor : {a, b, c, d}) {
+    if (factor > kLimit) return product == 0;
+    product *= factor;
+    if (product > kLimit) return a == 0 || b == 0 || c == 0 || d == 0;
+  }
+  return true;
+}
+
+}  // namespace
+
+std::string overflowing_size(const Geometry<int64_t>& g) {
+  // Half of int64_t's range for each summand keeps every sum below in range.
+  constexpr int64_t kLimit = std::numeric_limits<int64_t>::max() / 8;
+  const Named<int64_t> extents[] = {{g.H, "input.size(2)"},        {g.W, "input.size(3)"},
+                                    {g.pad_h, "padding[0]"},       {g.pad_w, "padding[1]"},
+                                    {g.stride_h, "stride[0]"},     {g.stride_w, "stride[1]"},
+                                    {g.R, "weight.size(2)"},       {g.S, "weight.size(3)"},
+                                    {g.dilation_h, "dilation[0]"}, {g.dilation_w, "dilation[1]"}};
+  for (const auto& [value, name] : extents) {
+    if (value > kLimit) {
+      return std::string(name) + "=" + std::to_string(value) +
+             " is too large: sizes must fit int64";
+    }
+  }
+  auto too_large = [](const char* what) {
+    return std::string(what) + " is too large: its number of bytes must fit int64";
+  };
+  if (!product_fits(g.dilation_h, g.R, 1, 1) || !product_fits(g.dilation_w, g.S, 1, 1)) {
+    return too_large("the dilated kernel");
+  }
+  if (g.stride_h < 1 || g.stride_w < 1 || g.groups < 1) return {};  // broken_rule() tells
+  if (!product_fits(g.Cg, g.groups, 1, 1)) return too_large("weight.size(1) * groups");
+  if (!product_fits(g.N, g.C, g.H, g.W)) return too_large("input");
+  if (!product_fits(g.O, g.Cg, g.R, g.S)) return too_large("weight");
+  if (!product_fits(g.N, g.O, g.OH(), g.OW())) return too_large("output");
+  return {};
+}
+
+double Problem::flops() const {
+  double product = 2.0;
+  for (const int64_t extent : {N, O, OH(), OW(), Cg, R, S}) product *= static_cast<double>(extent);
+  return product;
+}
+
+int64_t Problem::min_bytes() const {
+  const int64_t x = N * C * H * W;
+  const int64_t w = O * Cg * R * S;
+  const int64_t y = N * O * OH() * OW();
+  return (x + w + y + (bias ? O : 0)) * size_of(dtype);
+}
+
+const char* to_string(Pass pass) { return name_of(kPasses, pass); }
+const char* to_string(DType dtype) { return name_of(kDTypes, dtype); }
+const char* to_string(Layout layout) { return name_of(kLayouts, layout); }
+
+int64_t size_of(DType dtype) {
+  switch (dtype) {
+    case DType::f64:
+      return 8;
+    case DType::f32:
+      return 4;
+    default:
+      return 2;
+  }
+}
+
+std::string to_string(const Problem& problem) {
+  std::string text;
+  for (const SizeField& field : kSizeFields) {
+    text += field.letter + std::to_string(problem.*field.member);
+  }
+  text += std::string("_") + to_string(problem.dtype) + "_" + to_string(problem.layout) + "_" +
+          to_string(problem.pass);
+  if (problem.bias) text += "+bias";
+  if (problem.activation == Activation::relu) text += "+relu";
+  return text;
+}
+
+Problem parse_problem(std::string_view text, std::string* label) {
+  const size_t hash = text.find('#');
+  if (label != nullptr) {
+    *label = hash == std::string_view::npos ? "" : std::string(text.substr(hash + 1));
+  }
+  const auto parts = split(text.substr(0, hash), '_');
+  if (parts.size() != 4) fail(text, "expected sizes_dtype_layout_pass, separated by '_'");
+
+  Problem problem;
+  parse_sizes(parts[0], text, problem);
+  problem.dtype = value_of(kDTypes, parts[1], "dtype", text);
+  problem.layout = value_of(kLayouts, parts[2], "layout", text);
+  const auto words = split(parts[3], '+');
+  problem.pass = value_of(kPasses, words[0], "pass", text);
+  for (size_t i = 1; i < words.size(); ++i) {
+    if (words[i] == "bias" && !problem.bias) {
+      problem.bias = true;
+    } else if (words[i] == "relu" && problem.activation == Activation::none) {
+      problem.activation = Activation::relu;
+    } else {
+      fail(text, "expected +bias or +relu, each once, got '+" + std::string(words[i]) + "'");
+    }
+  }
+  if (problem.pass != Pass::forward && words.size() > 1) {
+    fail(text, "+bias and +relu belong to the fwd pass");
+  }
+  problem.Cg = problem.groups > 0 ? problem.C / problem.groups : 0;
+  std::string rule = overflowing_size(problem);
+  if (rule.empty()) rule = broken_rule(problem);
+  if (!rule.empty()) fail(text, rule);
+  return problem;
+}
+
+}  // namespace convkern

@@ -1,0 +1,53 @@
+// A convolution problem: one pass over one geometry in one dtype and layout, and its text form.
+//
+// Grammar of the text form, used in logs, test ids, benchmark rows and on the command line:
+//   sizes "_" dtype "_" layout "_" pass ["+bias"] ["+relu"] ["#" label]
+//   sizes  = n c h w (input) k r s (weight) p q (padding) u v (stride) d e (dilation) g (groups),
+//            each a letter followed by a decimal number; p q u v d e g may be left out, meaning
+//            0 0 1 1 1 1 1
+//   dtype  = f32 | f64 | bf16 | f16
+//   layout = nchw | nhwc
+//   pass   = fwd | gx | gw
+// Example: n512c1h28w28k1r14s14p2q2u1v1d1e1g1_f32_nchw_fwd+bias#fmnist/padding3.conv1
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "core/geometry.h"
+
+namespace convkern {
+
+enum class Pass : uint8_t { forward, grad_input, grad_weight };
+enum class DType : uint8_t { f32, f64, bf16, f16 };
+enum class Layout : uint8_t { nchw, nhwc };  // of x and y; w is always (O, C / groups, R, S)
+enum class Activation : uint8_t { none, relu };
+
+struct Problem : Geometry<int64_t> {
+  Pass pass = Pass::forward;
+  DType dtype = DType::f32;
+  Layout layout = Layout::nchw;
+  bool bias = false;
+  Activation activation = Activation::none;
+
+  // Of the direct sum, two per multiply-add, products with padding zeros included (as is usual).
+  // A double, since it can exceed int64_t where every operand fits.
+  double flops() const;
+  bool empty() const { return N == 0 || O == 0 || C == 0; }  // no products to compute
+  // Bytes that must move at least once: both operands read, the result written.
+  int64_t min_bytes() const;
+};
+
+const char* to_string(Pass pass);
+const char* to_string(DType dtype);
+const char* to_string(Layout layout);
+int64_t size_of(DType dtype);  // bytes an element
+
+// Canonical text: all sizes present, no label.
+std::string to_string(const Problem& problem);
+
+// Throws std::invalid_argument, naming the text and the rule it breaks. The label goes to
+// `label` if that is given.
+Problem parse_problem(std::string_view text, std::string* label = nullptr);
+
+}  // namespace convkern

@@ -1,0 +1,38 @@
+// Why a kernel does not run a problem: one closed vocabulary for plans, logs and errors.
+#pragma once
+
+#include <cstdint>
+
+namespace convkern {
+
+enum class Reason : uint8_t {
+  none,  // the kernel supports the problem
+  dtype,
+  isa_not_available,
+  isa_capped,
+  empty,
+  workspace,
+  not_deterministic,
+};
+
+inline const char* to_string(Reason reason) {
+  switch (reason) {
+    case Reason::none:
+      return "supported";
+    case Reason::dtype:
+      return "computes another dtype";
+    case Reason::isa_not_available:
+      return "needs an instruction set that this processor lacks";
+    case Reason::isa_capped:
+      return "needs an instruction set above the configured cap";
+    case Reason::empty:
+      return "the problem has no products to compute";
+    case Reason::workspace:
+      return "would need more workspace than a thread may have";
+    case Reason::not_deterministic:
+      return "is not deterministic, and deterministic algorithms are required";
+  }
+  return "?";
+}
+
+}  // namespace convkern

@@ -1,0 +1,123 @@
+// The plain sum behind each element of y, gx and gw: what the reference kernels of every device
+// evaluate and every other kernel is measured against. Accumulates in double, rounds once.
+#pragma once
+
+#include "core/kernel.h"
+#include "core/scalar_types.h"
+
+namespace convkern {
+
+// Where element (n, c, h, w) of a dense tensor lies.
+struct DenseOffset {
+  Layout layout;
+  int64_t channels, height, width;
+  CONVKERN_HOST_DEVICE int64_t operator()(int64_t n, int64_t c, int64_t h, int64_t w) const {
+    return layout == Layout::nchw ? ((n * channels + c) * height + h) * width + w
+                                  : ((n * height + h) * width + w) * channels + c;
+  }
+};
+
+template <class T>
+struct Reference {
+  const Problem p;
+  const T *x, *w, *b, *gy;
+  T* out;
+  const int64_t OH, OW, Og;
+  const DenseOffset x_at, y_at;
+
+  Reference(const Problem& problem, const Operands& ops)
+      : p(problem),
+        x(static_cast<const T*>(ops.x)),
+        w(static_cast<const T*>(ops.w)),
+        b(static_cast<const T*>(ops.b)),
+        gy(static_cast<const T*>(ops.gy)),
+        out(static_cast<T*>(ops.out)),
+        OH(p.OH()),
+        OW(p.OW()),
+        Og(p.Og()),
+        x_at{p.layout, p.C, p.H, p.W},
+        y_at{p.layout, p.O, OH, OW} {}
+
+  // Elements of the result, and the one with the given index in (n, c, h, w) order.
+  int64_t size() const {
+    switch (p.pass) {
+      case Pass::forward:
+        return p.N * p.O * OH * OW;
+      case Pass::grad_input:
+        return p.N * p.C * p.H * p.W;
+      default:
+        return p.O * p.Cg * p.R * p.S;
+    }
+  }
+
+  CONVKERN_HOST_DEVICE void forward(int64_t index) const {
+    const int64_t j = index % OW, i = index / OW % OH;
+    const int64_t o = index / (OW * OH) % p.O, n = index / (OW * OH * p.O);
+    double sum = b == nullptr ? 0.0 : to_double(b[o]);
+    for (int64_t c = 0; c < p.Cg; ++c) {
+      for (int64_t r = 0; r < p.R; ++r) {
+        const int64_t h = i * p.stride_h - p.pad_h + r * p.dilation_h;
+        if (h < 0 || h >= p.H) continue;
+        for (int64_t s = 0; s < p.S; ++s) {
+          const int64_t v = j * p.stride_w - p.pad_w + s * p.dilation_w;
+          if (v < 0 || v >= p.W) continue;
+          sum += to_double(x[x_at(n, o / Og * p.Cg + c, h, v)]) * to_double(w[w_at(o, c, r, s)]);
+        }
+      }
+    }
+    if (p.activation == Activation::relu && sum < 0) sum = 0;  // NaN stays
+    out[y_at(n, o, i, j)] = from_double<T>(sum);
+  }
+
+  CONVKERN_HOST_DEVICE void grad_input(int64_t index) const {
+    const int64_t v = index % p.W, h = index / p.W % p.H;
+    const int64_t c = index / (p.W * p.H) % p.C, n = index / (p.W * p.H * p.C);
+    const int64_t first = c / p.Cg * Og;  // output channel of the group
+    double sum = 0;
+    for (int64_t r = 0; r < p.R; ++r) {
+      const int64_t i = output_index(h, p.stride_h, p.pad_h, r * p.dilation_h, OH);
+      if (i < 0) continue;
+      for (int64_t s = 0; s < p.S; ++s) {
+        const int64_t j = output_index(v, p.stride_w, p.pad_w, s * p.dilation_w, OW);
+        if (j < 0) continue;
+        for (int64_t o = first; o < first + Og; ++o) {
+          sum += to_double(gy[y_at(n, o, i, j)]) * to_double(w[w_at(o, c % p.Cg, r, s)]);
+        }
+      }
+    }
+    out[x_at(n, c, h, v)] = from_double<T>(sum);
+  }
+
+  CONVKERN_HOST_DEVICE void grad_weight(int64_t index) const {
+    const int64_t s = index % p.S, r = index / p.S % p.R;
+    const int64_t cg = index / (p.S * p.R) % p.Cg, o = index / (p.S * p.R * p.Cg);
+    const int64_t c = o / Og * p.Cg + cg;
+    double sum = 0;
+    for (int64_t n = 0; n < p.N; ++n) {
+      for (int64_t i = 0; i < OH; ++i) {
+        const int64_t h = i * p.stride_h - p.pad_h + r * p.dilation_h;
+        if (h < 0 || h >= p.H) continue;
+        for (int64_t j = 0; j < OW; ++j) {
+          const int64_t v = j * p.stride_w - p.pad_w + s * p.dilation_w;
+          if (v < 0 || v >= p.W) continue;
+          sum += to_double(gy[y_at(n, o, i, j)]) * to_double(x[x_at(n, c, h, v)]);
+        }
+      }
+    }
+    out[index] = from_double<T>(sum);
+  }
+
+ private:
+  CONVKERN_HOST_DEVICE int64_t w_at(int64_t o, int64_t c, int64_t r, int64_t s) const {
+    return ((o * p.Cg + c) * p.R + r) * p.S + s;
+  }
+  // The i with i * stride - pad + tap = h in [0, size), or -1.
+  CONVKERN_HOST_DEVICE static int64_t output_index(int64_t h, int64_t stride, int64_t pad,
+                                                   int64_t tap, int64_t size) {
+    const int64_t scaled = h + pad - tap;
+    if (scaled < 0 || scaled % stride != 0) return -1;
+    return scaled / stride < size ? scaled / stride : -1;
+  }
+};
+
+}  // namespace convkern

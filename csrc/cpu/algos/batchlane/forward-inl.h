@@ -1,0 +1,60 @@
+// direct_batchlane forward: y from x, w and b, with bias and ReLU applied in registers.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+
+Blocking forward_blocking(const Problem& p) {
+  const Axis rows = forward_rows(p);
+  Window window(p.W);
+  window.cover(forward_columns(p));
+  auto make = [&](int64_t n) { return Buffers(p, input_rows(rows, n), window.width(), n, p.OW()); };
+  const int64_t n = rows_in_band(rows.out, Vec::kTileRows, make);
+  return {p, rows.out, n, make(n), window};
+}
+
+void forward(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
+  const Blocking blocking = forward_blocking(p);
+  const Buffers& buffers = blocking.buffers;
+  const Axis rows = forward_rows(p), columns = forward_columns(p);
+  const ImageShape xs = x_shape(p), ys = y_shape(p);
+  const auto* w = static_cast<const float*>(ops.w);
+  const auto* b = static_cast<const float*>(ops.b);
+  const int64_t Og = p.Og(), Cg = p.Cg, tasks = blocking.blocks * p.groups * blocking.bands;
+  executor.run(tasks, blocking.grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
+    float* memory = thread_buffers(workspace, buffers, thread);
+    set_zero(memory, buffers.x_floats);  // the zeros around the columns stay
+    const View<float> x = buffers.x(memory), y = buffers.y(memory + buffers.x_floats);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t group = task / blocking.bands % p.groups;
+      const int64_t block = task / blocking.bands / p.groups;
+      const Range u = blocking.band(rows.out, task % blocking.bands);
+      const Range in = inputs_read(rows, u);
+      const View<float> image{x.at - blocking.window.low * kLanes, x.plane, x.row};
+      load_rows(static_cast<const float*>(ops.x) + block * kLanes * xs.size(),
+                blocking.images(p, block, xs), xs, in, {group * Cg, (group + 1) * Cg}, image);
+      Correlation c;
+      c.rows = restrict_outputs(rows, u, in);
+      c.columns = columns;
+      c.planes = Cg;
+      c.in = {image.at, image.plane, image.row};
+      c.init = b == nullptr ? Init::zero : Init::bias;
+      c.relu = p.activation == Activation::relu;
+      for (int64_t o = group * Og; o < (group + 1) * Og; ++o) {
+        c.taps = {w + o * Cg * p.R * p.S, p.R * p.S, p.S};
+        c.out = {y.at + (o - group * Og) * y.plane, y.plane, y.row};
+        c.bias = b == nullptr ? nullptr : b + o;
+        correlate<Taps::broadcast>(c);
+      }
+      store_rows(static_cast<float*>(ops.out) + block * kLanes * ys.size(),
+                 blocking.images(p, block, ys), ys, u, {group * Og, (group + 1) * Og}, y);
+    }
+  });
+}
+
+int64_t forward_workspace(const Problem& p, int threads) {
+  return forward_blocking(p).buffers.bytes() * threads;
+}
+
+}  // namespace
+}  // namespace convkern::cpu

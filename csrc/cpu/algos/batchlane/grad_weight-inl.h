@@ -1,0 +1,117 @@
+// direct_batchlane grad_weight: gw from gy and x. Every lane sums its own images; lanes, then
+// chunks of images are added last.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+
+Blocking grad_weight_blocking(const Problem& p) {
+  const Axis rows = forward_rows(p);
+  Window window(p.W);
+  window.cover(forward_columns(p));
+  auto make = [&](int64_t n) { return Buffers(p, input_rows(rows, n), window.width(), n, p.OW()); };
+  const int64_t n = rows_in_band(rows.out, 1, make);
+  return {p, rows.out, n, make(n), window};
+}
+
+// The sum over image blocks and bands of gy rows, cut into chunks. The cut must not depend on the
+// number of threads.
+struct Reduction {
+  int64_t units, chunks;  // (block, band) pairs; parts of them that are summed on their own
+  int64_t weights;        // gw elements of a group
+  int64_t groups;
+
+  Reduction(const Problem& p, const Blocking& blocking)
+      : units(blocking.blocks * blocking.bands),
+        weights(p.Og() * p.Cg * p.R * p.S),
+        groups(p.groups) {
+    const int64_t affordable =
+        kPartialBytes / (weights * groups * static_cast<int64_t>(sizeof(float)));
+    chunks = std::min({units, kMaxChunks, std::max<int64_t>(1, affordable)});
+  }
+  int64_t gw_size() const { return weights * groups; }
+  // Workspace: sums of all chunks in double, chunk results, then for each thread its buffers and
+  // one accumulator vector for each weight of a group.
+  int64_t total_bytes() const { return ceil_div(gw_size(), 8) * 64; }
+  int64_t partial_bytes() const { return ceil_div(chunks * gw_size(), 16) * 64; }
+  int64_t thread_bytes(const Buffers& buffers) const {
+    return buffers.bytes() + weights * kLanes * static_cast<int64_t>(sizeof(float));
+  }
+};
+
+// Adds the products of one band of gy rows of a block of images to the accumulators.
+void accumulate_band(const Problem& p, const Operands& ops, const Blocking& blocking, int64_t unit,
+                     int64_t group, float* memory, float* accumulators) {
+  const ImageShape xs = x_shape(p), ys = y_shape(p);
+  const Buffers& buffers = blocking.buffers;
+  const View<float> x = buffers.x(memory), gy = buffers.y(memory + buffers.x_floats);
+  const int64_t Og = p.Og(), Cg = p.Cg, block = unit / blocking.bands;
+  const Range band = blocking.band(p.OH(), unit % blocking.bands);
+  const Range in = inputs_read(forward_rows(p), band);
+  if (in.empty()) return;
+  const View<float> image{x.at - blocking.window.low * kLanes, x.plane, x.row};
+  load_rows(static_cast<const float*>(ops.x) + block * kLanes * xs.size(),
+            blocking.images(p, block, xs), xs, in, {group * Cg, (group + 1) * Cg}, image);
+  load_rows(static_cast<const float*>(ops.gy) + block * kLanes * ys.size(),
+            blocking.images(p, block, ys), ys, band, {group * Og, (group + 1) * Og}, gy);
+  Correlation sum;
+  sum.rows = restrict_taps(swap_roles(forward_rows(p)), band, in);
+  sum.columns = swap_roles(forward_columns(p));
+  sum.init = Init::accumulate;
+  for (int64_t o = 0; o < Og; ++o) {
+    for (int64_t c = 0; c < Cg; ++c) {
+      sum.in = {image.at + c * image.plane, image.plane, image.row};
+      sum.taps = {gy.at + o * gy.plane, gy.plane, gy.row};
+      sum.out = {accumulators + (o * Cg + c) * p.R * p.S * kLanes, 0, p.S * kLanes};
+      correlate<Taps::vector>(sum);
+    }
+  }
+}
+
+// gw = the sum of the chunks, in order.
+void add_chunks(const Reduction& reduction, const float* partial, double* total, float* gw) {
+  const int64_t n = reduction.gw_size();
+  for (int64_t e = 0; e < n; ++e) total[e] = partial[e];
+  for (int64_t chunk = 1; chunk < reduction.chunks; ++chunk) {
+    for (int64_t e = 0; e < n; ++e) total[e] += partial[chunk * n + e];
+  }
+  for (int64_t e = 0; e < n; ++e) gw[e] = static_cast<float>(total[e]);
+}
+
+void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
+  const Blocking blocking = grad_weight_blocking(p);
+  const Buffers& buffers = blocking.buffers;
+  const Reduction reduction(p, blocking);
+  char* at = static_cast<char*>(workspace);
+  auto* total = reinterpret_cast<double*>(at);
+  auto* partial = reinterpret_cast<float*>(at += reduction.total_bytes());
+  char* threads = at + reduction.partial_bytes();
+
+  const int64_t tasks = p.groups * reduction.chunks;
+  executor.run(tasks, blocking.grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
+    auto* memory = reinterpret_cast<float*>(threads + thread * reduction.thread_bytes(buffers));
+    float* accumulators = memory + buffers.x_floats + buffers.y_floats;
+    set_zero(memory, buffers.x_floats);  // the zeros around the columns stay
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t group = task % p.groups, chunk = task / p.groups;
+      const Range units = near_equal_part(reduction.units, reduction.chunks, chunk);
+      set_zero(accumulators, reduction.weights * kLanes);
+      for (int64_t unit = units.begin; unit < units.end; ++unit) {
+        accumulate_band(p, ops, blocking, unit, group, memory, accumulators);
+      }
+      sum_lanes(accumulators, reduction.weights,
+                partial + chunk * reduction.gw_size() + group * reduction.weights);
+    }
+  });
+  add_chunks(reduction, partial, total, static_cast<float*>(ops.out));
+}
+
+int64_t grad_weight_workspace(const Problem& p, int threads) {
+  const Blocking blocking = grad_weight_blocking(p);
+  const Reduction reduction(p, blocking);
+  return reduction.total_bytes() + reduction.partial_bytes() +
+         reduction.thread_bytes(blocking.buffers) * threads;
+}
+
+}  // namespace
+}  // namespace convkern::cpu

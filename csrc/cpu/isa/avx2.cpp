@@ -1,0 +1,23 @@
+// The kernels compiled for AVX2 and FMA.
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "cpu/algos/axis.h"
+#include "cpu/kernel_list.h"
+#include "cpu/simd/quarter.h"
+
+CONVKERN_BEGIN_TARGET("avx2,fma")
+#include "cpu/simd/vec_avx2.h"
+#include "cpu/algos/batchlane/batchlane-inl.h"
+CONVKERN_END_TARGET
+
+namespace convkern::cpu {
+const Kernel batchlane_avx2[3] = CONVKERN_BATCHLANE_KERNELS(avx2);
+}
+
+#endif

@@ -1,0 +1,26 @@
+// The kernels compiled for AVX-512 (F, DQ, BW, VL).
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "cpu/algos/axis.h"
+#include "cpu/kernel_list.h"
+#include "cpu/simd/quarter.h"
+
+// GCC 12 reports its own _mm512_undefined_ps() (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+
+CONVKERN_BEGIN_TARGET("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
+#include "cpu/simd/vec_avx512.h"
+#include "cpu/algos/batchlane/batchlane-inl.h"
+CONVKERN_END_TARGET
+
+namespace convkern::cpu {
+const Kernel batchlane_avx512[3] = CONVKERN_BATCHLANE_KERNELS(avx512);
+}
+
+#endif

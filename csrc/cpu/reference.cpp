@@ -1,0 +1,58 @@
+// The reference kernels: every element is one plain sum (core/reference.h), parallel over elements.
+// Any dtype, layout, stride, padding, dilation and groups. Here to be right, not fast.
+#include "core/reference.h"
+
+#include "cpu/kernel_list.h"
+
+namespace convkern::cpu {
+namespace {
+
+template <class T, void (Reference<T>::*element)(int64_t) const>
+void run_as(const Problem& p, const Operands& ops, const Executor& executor) {
+  const Reference<T> reference(p, ops);
+  constexpr int64_t kGrain = 256;  // elements
+  executor.run(reference.size(), kGrain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t index = begin; index < end; ++index) (reference.*element)(index);
+  });
+}
+
+template <class T>
+void run_as(const Problem& p, const Operands& ops, const Executor& executor) {
+  switch (p.pass) {
+    case Pass::forward:
+      return run_as<T, &Reference<T>::forward>(p, ops, executor);
+    case Pass::grad_input:
+      return run_as<T, &Reference<T>::grad_input>(p, ops, executor);
+    case Pass::grad_weight:
+      return run_as<T, &Reference<T>::grad_weight>(p, ops, executor);
+  }
+}
+
+void run(const Problem& p, const Operands& ops, void*, const Executor& executor) {
+  switch (p.dtype) {
+    case DType::f32:
+      return run_as<float>(p, ops, executor);
+    case DType::f64:
+      return run_as<double>(p, ops, executor);
+    case DType::bf16:
+      return run_as<BFloat16>(p, ops, executor);
+    case DType::f16:
+      return run_as<Half>(p, ops, executor);
+  }
+}
+
+Reason supports(const Problem&) { return Reason::none; }
+int64_t workspace(const Problem&, int) { return 0; }
+
+}  // namespace
+
+const Kernel reference_kernels[3] = {
+    {"fwd.reference.any.any.baseline", Pass::forward, Isa::baseline, true, supports, workspace,
+     run},
+    {"gx.reference.any.any.baseline", Pass::grad_input, Isa::baseline, true, supports, workspace,
+     run},
+    {"gw.reference.any.any.baseline", Pass::grad_weight, Isa::baseline, true, supports, workspace,
+     run},
+};
+
+}  // namespace convkern::cpu

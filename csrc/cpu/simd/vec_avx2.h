@@ -1,0 +1,44 @@
+// float32 vectors of AVX2 and FMA: 8 lanes in 2 quarters. See vec_baseline.h for the operations.
+#pragma once
+
+#include "cpu/simd/quarter.h"
+
+namespace convkern::cpu {
+namespace {
+
+struct Vec {
+  __m256 v;
+  static constexpr int kLanes = 8;
+  // Of 16 registers: 10 accumulators, 5 inputs, 1 tap.
+  static constexpr int kTileRows = 2, kTileColumns = 5;
+
+  static CONVKERN_INLINE Vec zero() { return {_mm256_setzero_ps()}; }
+  static CONVKERN_INLINE Vec broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
+  static CONVKERN_INLINE Vec load(const float* p) { return {_mm256_load_ps(p)}; }
+  CONVKERN_INLINE void store(float* p) const { _mm256_store_ps(p, v); }
+  static CONVKERN_INLINE Vec from_quarters(const Quarter (&q)[2]) {
+    return {_mm256_set_m128(q[1], q[0])};
+  }
+  CONVKERN_INLINE void to_quarters(Quarter (&q)[2]) const {
+    q[0] = _mm256_castps256_ps128(v);
+    q[1] = _mm256_extractf128_ps(v, 1);
+  }
+};
+
+CONVKERN_INLINE Vec add(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+CONVKERN_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+CONVKERN_INLINE Vec relu(Vec a) { return {_mm256_max_ps(_mm256_setzero_ps(), a.v)}; }
+
+CONVKERN_INLINE void transpose_quarters(Vec (&a)[4]) {
+  const __m256d t0 = _mm256_castps_pd(_mm256_unpacklo_ps(a[0].v, a[1].v));
+  const __m256d t1 = _mm256_castps_pd(_mm256_unpackhi_ps(a[0].v, a[1].v));
+  const __m256d t2 = _mm256_castps_pd(_mm256_unpacklo_ps(a[2].v, a[3].v));
+  const __m256d t3 = _mm256_castps_pd(_mm256_unpackhi_ps(a[2].v, a[3].v));
+  a[0].v = _mm256_castpd_ps(_mm256_unpacklo_pd(t0, t2));
+  a[1].v = _mm256_castpd_ps(_mm256_unpackhi_pd(t0, t2));
+  a[2].v = _mm256_castpd_ps(_mm256_unpacklo_pd(t1, t3));
+  a[3].v = _mm256_castpd_ps(_mm256_unpackhi_pd(t1, t3));
+}
+
+}  // namespace
+}  // namespace convkern::cpu

@@ -1,0 +1,49 @@
+// float32 vectors of AVX-512: 16 lanes in 4 quarters. See vec_baseline.h for the operations.
+#pragma once
+
+#include "cpu/simd/quarter.h"
+
+namespace convkern::cpu {
+namespace {
+
+struct Vec {
+  __m512 v;
+  static constexpr int kLanes = 16;
+  // Of 32 registers: 24 accumulators, 6 inputs, 1 tap.
+  static constexpr int kTileRows = 4, kTileColumns = 6;
+
+  static CONVKERN_INLINE Vec zero() { return {_mm512_setzero_ps()}; }
+  static CONVKERN_INLINE Vec broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
+  static CONVKERN_INLINE Vec load(const float* p) { return {_mm512_load_ps(p)}; }
+  CONVKERN_INLINE void store(float* p) const { _mm512_store_ps(p, v); }
+  static CONVKERN_INLINE Vec from_quarters(const Quarter (&q)[4]) {
+    __m512 r = _mm512_castps128_ps512(q[0]);
+    r = _mm512_insertf32x4(r, q[1], 1);
+    r = _mm512_insertf32x4(r, q[2], 2);
+    return {_mm512_insertf32x4(r, q[3], 3)};
+  }
+  CONVKERN_INLINE void to_quarters(Quarter (&q)[4]) const {
+    q[0] = _mm512_castps512_ps128(v);
+    q[1] = _mm512_extractf32x4_ps(v, 1);
+    q[2] = _mm512_extractf32x4_ps(v, 2);
+    q[3] = _mm512_extractf32x4_ps(v, 3);
+  }
+};
+
+CONVKERN_INLINE Vec add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+CONVKERN_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+CONVKERN_INLINE Vec relu(Vec a) { return {_mm512_max_ps(_mm512_setzero_ps(), a.v)}; }
+
+CONVKERN_INLINE void transpose_quarters(Vec (&a)[4]) {
+  const __m512d t0 = _mm512_castps_pd(_mm512_unpacklo_ps(a[0].v, a[1].v));
+  const __m512d t1 = _mm512_castps_pd(_mm512_unpackhi_ps(a[0].v, a[1].v));
+  const __m512d t2 = _mm512_castps_pd(_mm512_unpacklo_ps(a[2].v, a[3].v));
+  const __m512d t3 = _mm512_castps_pd(_mm512_unpackhi_ps(a[2].v, a[3].v));
+  a[0].v = _mm512_castpd_ps(_mm512_unpacklo_pd(t0, t2));
+  a[1].v = _mm512_castpd_ps(_mm512_unpackhi_pd(t0, t2));
+  a[2].v = _mm512_castpd_ps(_mm512_unpacklo_pd(t1, t3));
+  a[3].v = _mm512_castpd_ps(_mm512_unpackhi_pd(t1, t3));
+}
+
+}  // namespace
+}  // namespace convkern::cpu

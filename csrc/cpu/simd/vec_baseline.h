@@ -1,0 +1,50 @@
+// float32 vectors of any processor, 4 lanes in 1 quarter, on the compiler's vector extensions
+// (SSE2 on x86-64, NEON on AArch64), and the operations that every Vec has:
+//
+//   zero, broadcast, load, store       memory is aligned to the vector
+//   from_quarters, to_quarters         a quarter is 4 adjacent lanes
+//   add, fma(a, b, c) = a * b + c, relu (NaN stays NaN)
+//   transpose_quarters(a)              a 4x4 transposition in each quarter of a[0..3]
+//   kTileRows, kTileColumns            the register tile of the correlation microkernel
+#pragma once
+
+#include "cpu/simd/quarter.h"
+
+namespace convkern::cpu {
+namespace {
+
+struct Vec {
+  Quarter v;
+  static constexpr int kLanes = 4;
+  // Of 16 registers: 8 accumulators, 4 inputs, 1 tap, 1 product.
+  static constexpr int kTileRows = 2, kTileColumns = 4;
+
+  static CONVKERN_INLINE Vec zero() { return {Quarter{}}; }
+  static CONVKERN_INLINE Vec broadcast(const float* p) { return {Quarter{*p, *p, *p, *p}}; }
+  static CONVKERN_INLINE Vec load(const float* p) {
+    return {*static_cast<const Quarter*>(__builtin_assume_aligned(p, 16))};
+  }
+  CONVKERN_INLINE void store(float* p) const {
+    *static_cast<Quarter*>(__builtin_assume_aligned(p, 16)) = v;
+  }
+  static CONVKERN_INLINE Vec from_quarters(const Quarter (&q)[1]) { return {q[0]}; }
+  CONVKERN_INLINE void to_quarters(Quarter (&q)[1]) const { q[0] = v; }
+};
+
+CONVKERN_INLINE Vec add(Vec a, Vec b) { return {a.v + b.v}; }
+CONVKERN_INLINE Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
+CONVKERN_INLINE Vec relu(Vec a) { return {a.v < Quarter{} ? Quarter{} : a.v}; }
+
+CONVKERN_INLINE void transpose_quarters(Vec (&a)[4]) {
+  const Quarter t0 = __builtin_shufflevector(a[0].v, a[1].v, 0, 4, 1, 5);
+  const Quarter t1 = __builtin_shufflevector(a[0].v, a[1].v, 2, 6, 3, 7);
+  const Quarter t2 = __builtin_shufflevector(a[2].v, a[3].v, 0, 4, 1, 5);
+  const Quarter t3 = __builtin_shufflevector(a[2].v, a[3].v, 2, 6, 3, 7);
+  a[0].v = __builtin_shufflevector(t0, t2, 0, 1, 4, 5);
+  a[1].v = __builtin_shufflevector(t0, t2, 2, 3, 6, 7);
+  a[2].v = __builtin_shufflevector(t1, t3, 0, 1, 4, 5);
+  a[3].v = __builtin_shufflevector(t1, t3, 2, 3, 6, 7);
+}
+
+}  // namespace
+}  // namespace convkern::cpu

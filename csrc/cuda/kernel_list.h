@@ -1,0 +1,12 @@
+#pragma once
+
+#include "core/kernel.h"
+
+namespace convkern::cuda {
+
+KernelList kernel_list();
+
+// The kernels of each translation unit, collected by kernel_list.cpp.
+extern const Kernel reference_kernels[3];
+
+}  // namespace convkern::cuda
