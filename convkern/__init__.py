@@ -1,6 +1,6 @@
 """convkern: a fast drop-in for torch.nn.Conv2d with its own CPU and CUDA kernels."""
 
-import torch as _torch  # noqa: F401  (its libraries must be loaded before the extension)
+import torch as _torch
 
 try:
     from convkern import _C
@@ -10,8 +10,6 @@ except ImportError as error:
         f"{error}. It must be built against the installed torch {_torch.__version__}: "
         "run `pip install --no-build-isolation .` in the source tree."
     ) from error
-
-_C.configure_from_environment()
 
 from convkern import _register, reference
 from convkern.config import use_isa, use_kernel
@@ -32,4 +30,5 @@ __all__ = [
     "use_kernel",
 ]
 
+_C.configure_from_environment()
 _register.register()

@@ -51,7 +51,7 @@ def conv2d(
     Raises:
         RuntimeError: sizes, dtypes or devices do not fit each other, or a size is out of range.
         TypeError: an argument has the wrong type.
-        ValueError: there is no such activation.
+        ValueError: there is no such activation, or an integer exceeds int64.
     """
     if torch.overrides.has_torch_function((input, weight, bias)):
         return torch.overrides.handle_torch_function(
@@ -167,6 +167,8 @@ def _ints(value: Any, name: str) -> list[int]:
         or not all(isinstance(v, (int, torch.SymInt)) for v in values)
     ):
         raise TypeError(f"conv2d: {name} must be an integer or two, got {name}={value!r}")
+    if any(isinstance(v, int) and not -(2**63) <= v < 2**63 for v in values):
+        raise ValueError(f"conv2d: {name} must fit int64, got {name}={value!r}")
     return list(values) * 2 if len(values) == 1 else list(values)
 
 
@@ -183,5 +185,5 @@ def _fallback(
     """Dtypes and devices that convkern has no kernels for."""
     if activation not in (None, "relu"):
         raise ValueError(f"conv2d: activation must be None or 'relu', got {activation!r}")
-    y = F.conv2d(input, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
+    y = F.conv2d(input, weight, bias, stride, padding, dilation, groups)
     return F.relu(y) if activation else y

@@ -38,9 +38,9 @@ class Conv2d(nn.Conv2d):
         )  # fmt: skip
 
     def extra_repr(self) -> str:
-        text = super().extra_repr()
+        text = super().extra_repr()  # type: ignore[no-untyped-call]
         return f"{text}, activation={self.activation!r}" if self.activation else text
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.__dict__.setdefault("activation", None)  # pickled as an nn.Conv2d

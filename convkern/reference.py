@@ -53,8 +53,8 @@ def cross_correlate2d(
 
     >>> x = torch.tensor([[1.0, 2, 3], [2, 3, 4], [3, 4, 5]])
     >>> cross_correlate2d(x, torch.tensor([[0.0, 1], [2, 3]]))
-    tensor([[14., 20.],
-            [20., 26.]])
+    tensor([[15., 21.],
+            [21., 27.]])
     >>> kernel = torch.tensor([[0.0, 1, 2], [0, 1, 2], [0, 1, 2]])
     >>> cross_correlate2d(x, kernel, padding=1)
     tensor([[13., 19.,  7.],
@@ -111,18 +111,19 @@ def conv2d_reference(
     channels, outputs, group_channels = x.shape[1], w.shape[0], w.shape[1]
     if groups < 1 or outputs % groups or channels != group_channels * groups:
         raise ValueError(
-            f"C and O must be multiples of groups with C = groups * weight.size(1), got C={channels}"
-            f", O={outputs}, groups={groups}, weight.size(1)={group_channels}"
+            "C and O must be multiples of groups with C = groups * weight.size(1), got "
+            f"C={channels}, O={outputs}, groups={groups}, weight.size(1)={group_channels}"
         )
     images = []
     for image in x:
         planes = []
         for o in range(outputs):
             first = o // (outputs // groups) * group_channels
-            plane = sum(
+            terms = [
                 cross_correlate2d(image[first + c], dilate(w[o, c], dilation), stride, padding)
                 for c in range(group_channels)
-            )
+            ]
+            plane = torch.stack(terms).sum(0)
             planes.append(plane if b is None else plane + b[o])
         images.append(torch.stack(planes))
     return torch.stack(images)

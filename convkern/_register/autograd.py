@@ -18,6 +18,7 @@ _ops = torch.ops.convkern
 def _setup_conv2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, w, b, *window, activation = inputs
     ctx.window = window
+    ctx.has_bias = b is not None
     ctx.has_relu = activation is not None
     ctx.save_for_backward(x, w, output if ctx.has_relu else None)
 
@@ -26,7 +27,9 @@ def _backward_conv2d(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
     x, w, y = ctx.saved_tensors
     if ctx.has_relu:
         gy = torch.ops.aten.threshold_backward(gy, y, 0)
-    needs_x, needs_w, needs_b = ctx.needs_input_grad[:3]
+    # Inputs that equal the schema's defaults, such as no bias, are not passed and not listed.
+    needs_x, needs_w, *needs_others = ctx.needs_input_grad
+    needs_b = ctx.has_bias and needs_others[0]
     gx = _ops.conv2d_grad_input(gy, w, x.shape, *ctx.window) if needs_x else None
     gw = _ops.conv2d_grad_weight(gy, x, w.shape, *ctx.window) if needs_w else None
     gb = gy.sum((0, 2, 3)) if needs_b else None

@@ -1,0 +1,130 @@
+"""The command line, `python -m convkern`: one function per command, found in `build_parser`."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from convkern.explain import explain
+from convkern.fashion_mnist import (
+    CONVS,
+    MODELS,
+    DatasetError,
+    build_convnet,
+    make_loaders,
+    read_fashion_mnist,
+    test_model,
+    train_model,
+)
+from convkern.info import info
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command in `argv` (default: `sys.argv[1:]`) and return its exit code.
+
+    0 means success and 1 that training diverged; 2 means that the data, the output directory
+    or the problem cannot be used, or that the arguments are wrong (then as a SystemExit).
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except (DatasetError, OSError, FloatingPointError, ValueError) as error:
+        print(f"convkern: {error}", file=sys.stderr)
+        return 1 if isinstance(error, FloatingPointError) else 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; each sets `run`, a function of the parsed arguments."""
+    parser = argparse.ArgumentParser(prog="convkern", description="Fast convolution for PyTorch.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_explain(commands)
+    _add_info(commands)
+    return parser
+
+
+def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "train a convolutional network on Fashion-MNIST and test it"
+    parser = commands.add_parser("train", help=summary, description=summary)
+    add = parser.add_argument
+    add("--model", choices=MODELS, default="padding3", help="network (%(default)s)")
+    add("--conv", choices=CONVS, default="convkern", help="convolution layer (%(default)s)")
+    add("--epochs", type=_positive, default=5, help="passes over the data (%(default)s)")
+    add("--batch-size", type=_positive, default=512, help="samples in a step (%(default)s)")
+    add("--seed", type=int, default=0, help="of parameters and shuffling (%(default)s)")
+    add("--workers", type=_natural, default=0, help="data loading processes (%(default)s)")
+    add("--data", type=Path, metavar="DIR", help="where the data is (searched for if not given)")
+    add("--out", type=Path, metavar="DIR", help="where to write model.pt and metrics.json")
+    parser.set_defaults(run=_train)
+
+
+def _train(args: argparse.Namespace) -> int:
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)  # fails now rather than after the training
+    data = read_fashion_mnist(args.data)
+    print(f"data: {data.source}")
+    train_loader, test_loader = make_loaders(data, args.batch_size, args.workers, seed=args.seed)
+    model, optimizer, cost = build_convnet(args.model, args.conv, seed=args.seed)
+    result = train_model(model, optimizer, cost, train_loader, args.epochs)
+    loss, accuracy = test_model(model, cost, test_loader)
+    print(f"test loss {loss:.4f}, accuracy {accuracy:.4f}")
+    if args.out is not None:
+        torch.save(model.state_dict(), args.out / "model.pt")
+        metrics = {
+            "arguments": {name: value for name, value in vars(args).items() if name != "run"},
+            "data": data.source,
+            **asdict(result),
+            "seconds": sum(result.epoch_seconds),
+            "test_loss": loss,
+            "accuracy": accuracy,
+        }
+        (args.out / "metrics.json").write_text(json.dumps(metrics, indent=2, default=str) + "\n")
+    return 0
+
+
+def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "name the kernel that runs a problem, and why"
+    parser = commands.add_parser("explain", help=summary, description=summary)
+    parser.add_argument(
+        "problem", help="e.g. n512c1h28w28k1r14s14p2q2_f32_nchw_fwd+bias (see convkern.explain)"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(%(default)s)")
+    parser.set_defaults(run=_explain)
+
+
+def _explain(args: argparse.Namespace) -> int:
+    print(explain(args.problem, device=args.device))
+    return 0
+
+
+def _add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "say what is installed, compiled and detected"
+    parser = commands.add_parser("info", help=summary, description=summary)
+    parser.set_defaults(run=_info)
+
+
+def _info(args: argparse.Namespace) -> int:
+    for name, text in info().items():
+        print(f"{name:13}{text}")
+    return 0
+
+
+def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _natural(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return number

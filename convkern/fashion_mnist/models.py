@@ -1,0 +1,99 @@
+"""Four small convolutional networks that show what padding and stride do to a picture.
+
+Each maps images, float32 of shape (N, 1, 28, 28), to logits of shape (N, 10): single-channel
+convolutions, a ReLU after each, then one linear layer. Each takes the class of its
+convolutions, `nn.Conv2d` or a subclass of it.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final, TypeVar
+
+import torch
+from torch import nn
+
+from convkern import Conv2d
+
+T = TypeVar("T")
+
+
+class _ConvNet(nn.Sequential):
+    def __init__(self, *convs: nn.Conv2d, features: int) -> None:
+        activated = [layer for conv in convs for layer in (conv, nn.ReLU())]
+        super().__init__(*activated, nn.Flatten(), nn.Linear(features, 10))
+
+
+class ConvNetPlain(_ConvNet):
+    """Two convolutions without padding: 28x28 shrinks to 15x15, then 6x6."""
+
+    def __init__(self, conv: type[nn.Conv2d] = Conv2d) -> None:
+        super().__init__(conv(1, 1, 14), conv(1, 1, 10), features=6 * 6)
+
+
+class ConvNetPadding(_ConvNet):
+    """Two or three convolutions with padding; either way 28x28 ends as 10x10.
+
+    With `num_layers=2`, padding 1 and kernels of 14 and 10: 28x28 becomes 17x17, then 10x10.
+    With `num_layers=3`, padding 2 and kernels of 14, 10 and 9: 19x19, 14x14, then 10x10.
+
+    Raises:
+        ValueError: `num_layers` is neither 2 nor 3.
+    """
+
+    def __init__(self, num_layers: int = 3, conv: type[nn.Conv2d] = Conv2d) -> None:
+        if num_layers == 2:
+            convs = [conv(1, 1, size, padding=1) for size in (14, 10)]
+        elif num_layers == 3:
+            convs = [conv(1, 1, size, padding=2) for size in (14, 10, 9)]
+        else:
+            raise ValueError(f"num_layers must be 2 or 3, not {num_layers}")
+        super().__init__(*convs, features=10 * 10)
+
+
+class ConvNetPaddingStride(_ConvNet):
+    """Three convolutions with padding 2, the last with stride 2: 19x19, 16x16, then 8x8."""
+
+    def __init__(self, conv: type[nn.Conv2d] = Conv2d) -> None:
+        super().__init__(
+            conv(1, 1, 14, padding=2),
+            conv(1, 1, 8, padding=2),
+            conv(1, 1, 5, padding=2, stride=2),
+            features=8 * 8,
+        )
+
+
+MODELS: Final[Mapping[str, Callable[[type[nn.Conv2d]], nn.Module]]] = {
+    "plain": ConvNetPlain,
+    "padding2": partial(ConvNetPadding, 2),
+    "padding3": partial(ConvNetPadding, 3),
+    "stride": ConvNetPaddingStride,
+}
+CONVS: Final[Mapping[str, type[nn.Conv2d]]] = {"convkern": Conv2d, "torch": nn.Conv2d}
+
+
+def build_convnet(
+    model: str = "padding3", conv: str = "convkern", lr: float = 0.005, seed: int | None = None
+) -> tuple[nn.Module, torch.optim.Adam, nn.CrossEntropyLoss]:
+    """Return a new network with its Adam optimizer, of learning rate `lr`, and its cost.
+
+    `model` is a name in `MODELS`, `conv` one in `CONVS`. The initial parameters depend on
+    `model` and `seed` alone, whatever the `conv`; with a seed, torch's global random state is
+    left as it was, and without one it is drawn from.
+
+    Raises:
+        ValueError: `model` or `conv` is unknown; the message names the choices.
+    """
+    build, layer = _choice("model", model, MODELS), _choice("conv", conv, CONVS)
+    if seed is None:
+        net = build(layer)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            net = build(layer)
+    return net, torch.optim.Adam(net.parameters(), lr=lr), nn.CrossEntropyLoss()
+
+
+def _choice(what: str, name: str, table: Mapping[str, T]) -> T:
+    if name not in table:
+        raise ValueError(f"{what} must be one of {', '.join(table)}, not {name!r}")
+    return table[name]

@@ -1,0 +1,129 @@
+"""Training and testing of a classifier, with its losses kept for a plot."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from convkern.fashion_mnist.data import Loader
+
+Cost = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class TrainResult:
+    """What `train_model` saw.
+
+    Attributes:
+        step_losses: the cost of each batch of the first epoch, before that batch's step.
+        epoch_losses: for each epoch, the first too, the mean over its samples of the cost at
+            their step, while the parameters moved.
+        epoch_seconds: for each epoch, the wall time of its loading and training, in seconds.
+    """
+
+    step_losses: list[float] = field(default_factory=list)
+    epoch_losses: list[float] = field(default_factory=list)
+    epoch_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def losses(self) -> list[float]:
+        """The first epoch step by step, then one mean loss for each later epoch."""
+        return self.step_losses + self.epoch_losses[1:]
+
+
+def train_model(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    cost: Cost,
+    train_loader: Loader,
+    epochs: int = 5,
+    *,
+    progress: bool = True,
+) -> TrainResult:
+    """Train `model` in place, in training mode, and return its losses.
+
+    `cost(model(images), labels)` must be the mean over the batch. With `progress`, each epoch
+    prints a line to stdout, and on a terminal a bar shows its steps.
+
+    Raises:
+        FloatingPointError: a batch's cost is infinite or NaN; its step was not taken.
+        ValueError: `train_loader` has no batches.
+    """
+    result = TrainResult()
+    console = Console(quiet=not progress, highlight=False)
+    model.train()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        for epoch in range(1, epochs + 1):
+            name = f"epoch {epoch}/{epochs}"
+            batches = bar.track(train_loader, description=name)
+            start = perf_counter()
+            losses, mean = _train_epoch(model, optimizer, cost, batches, name)
+            seconds = perf_counter() - start
+            result.step_losses = result.step_losses or losses
+            result.epoch_losses.append(mean)
+            result.epoch_seconds.append(seconds)
+            console.print(f"{name}: loss {mean:.4f}, {seconds:.1f} s")
+    return result
+
+
+def test_model(model: nn.Module, cost: Cost, test_loader: Loader) -> tuple[float, float]:
+    """Return the mean cost over the samples and the accuracy, a fraction in [0, 1].
+
+    `model(images)` gives logits of shape (N, classes) and `cost` the mean over a batch. The
+    model is tested in evaluation mode without gradients, and left in the mode it was in.
+
+    Raises:
+        FloatingPointError: a batch's cost is infinite or NaN.
+        ValueError: `test_loader` has no batches.
+    """
+    losses, sizes, correct = [], [], 0
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for step, (images, labels) in enumerate(test_loader, 1):
+                logits = model(images)
+                losses.append(_finite(cost(logits, labels), f"test, step {step}"))
+                sizes.append(len(labels))
+                correct += int((logits.argmax(dim=1) == labels).sum())
+    finally:
+        model.train(was_training)
+    return _sample_mean(losses, sizes), correct / sum(sizes)
+
+
+def _train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    cost: Cost,
+    batches: Iterable[Sequence[Tensor]],
+    name: str,
+) -> tuple[list[float], float]:
+    """Return the cost of each batch and their mean over the samples."""
+    losses, sizes = [], []
+    for step, (images, labels) in enumerate(batches, 1):
+        optimizer.zero_grad()
+        loss = cost(model(images), labels)
+        losses.append(_finite(loss, f"{name}, step {step}"))
+        sizes.append(len(labels))
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return losses, _sample_mean(losses, sizes)
+
+
+def _finite(loss: Tensor, where: str) -> float:
+    value: float = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError(f"{where}: the loss is {value}")
+    return value
+
+
+def _sample_mean(losses: Sequence[float], sizes: Sequence[int]) -> float:
+    # By samples, not by batches: the last batch may be smaller.
+    if not sizes:
+        raise ValueError("the loader has no batches")
+    return sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)

@@ -1,0 +1,138 @@
+"""What tests and benchmarks share: operands of a problem, the float64 oracle, the tolerance rule.
+
+A problem is named by its problem string (see ``convkern._C.Problem``); its pass decides what is
+computed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convkern._C import Problem
+
+DTYPES = {
+    "f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16, "f16": torch.float16
+}  # fmt: skip
+_FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+
+
+def variant(text: str, **changes: str) -> str:
+    """The problem string with its `dtype`, `layout` or `pass_` replaced. Epilogues are dropped
+    where the new pass has none."""
+    body, _, label = text.partition("#")
+    sizes, dtype, layout, pass_ = body.split("_")
+    dtype, layout = changes.get("dtype", dtype), changes.get("layout", layout)
+    if changes.get("pass_", "fwd") != "fwd":
+        pass_ = changes["pass_"]
+    changed = f"{sizes}_{dtype}_{layout}_{pass_}"
+    return f"{changed}#{label}" if label else changed
+
+
+@dataclass(frozen=True)
+class Operands:
+    """Random operands of a problem, in its dtype and layout; `b` is None without bias."""
+
+    problem: Problem
+    x: Tensor
+    w: Tensor
+    b: Tensor | None
+    gy: Tensor
+
+    @property
+    def window(self) -> tuple[list[int], list[int], list[int], int]:
+        p = self.problem
+        return list(p.stride), list(p.padding), list(p.dilation), p.groups
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Operands:
+        b = None if self.b is None else change(self.b)
+        return Operands(self.problem, change(self.x), change(self.w), b, change(self.gy))
+
+    def to(self, dtype: torch.dtype, device: str) -> Operands:
+        return self.map(lambda t: t.to(device, dtype))
+
+
+def operands(text: str, seed: int = 0, device: str = "cpu") -> Operands:
+    """Standard normal operands of the problem, the same for every device."""
+    problem = Problem(text)
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator, dtype=torch.float64)
+
+    memory_format = _FORMATS[problem.layout]
+    return Operands(
+        problem,
+        random(*problem.input_size).contiguous(memory_format=memory_format),
+        random(*problem.weight_size),
+        random(problem.weight_size[0]) if problem.bias else None,
+        random(*problem.output_size).contiguous(memory_format=memory_format),
+    ).to(DTYPES[problem.dtype], device)
+
+
+def run(ops: Operands) -> Tensor:
+    """The problem's pass by convkern: y, gx or gw."""
+    problem, op = ops.problem, torch.ops.convkern
+    result: Tensor
+    if problem.pass_ == "fwd":
+        relu = "relu" if problem.relu else None
+        result = op.conv2d(ops.x, ops.w, ops.b, *ops.window, relu)
+    elif problem.pass_ == "gx":
+        result = op.conv2d_grad_input(ops.gy, ops.w, list(problem.input_size), *ops.window)
+    else:
+        result = op.conv2d_grad_weight(ops.gy, ops.x, list(problem.weight_size), *ops.window)
+    return result
+
+
+def run_torch(ops: Operands) -> Tensor:
+    """The problem's pass by torch, in the dtype of the operands."""
+    problem = ops.problem
+    x = ops.x.detach().requires_grad_(problem.pass_ == "gx")
+    w = ops.w.detach().requires_grad_(problem.pass_ == "gw")
+    y = F.conv2d(x, w, ops.b, *ops.window)
+    if problem.pass_ == "fwd":
+        return F.relu(y) if problem.relu else y
+    return torch.autograd.grad(y, x if problem.pass_ == "gx" else w, ops.gy)[0]
+
+
+def oracle(ops: Operands) -> Tensor:
+    """The problem's pass by torch in float64 on the CPU, from the operands as they are."""
+    return run_torch(ops.to(torch.float64, "cpu"))
+
+
+def assert_accurate(actual: Tensor, ops: Operands) -> None:
+    """Asserts that `actual` is the result of the problem's pass to the precision of its dtype.
+
+    float32: the largest error against float64 is at most twice that of torch in float32, or one
+    rounding error of the largest sum of absolute products, where torch is luckier than that.
+    float64: at most as many rounding errors as a sum of that length may have.
+    bfloat16, float16: correctly rounded but for the errors of a float32 sum.
+    """
+    expected = oracle(ops)
+    problem, dtype = ops.problem, actual.dtype
+    assert actual.shape == expected.shape
+    assert dtype == DTYPES[problem.dtype]
+    if actual.numel() == 0:
+        return
+    plain = Operands(Problem(re.sub(r"\+relu", "", str(problem))), ops.x, ops.w, ops.b, ops.gy)
+    magnitude = oracle(plain.map(torch.abs)).max().item()  # the largest sum of absolute products
+    error = (actual.cpu().double() - expected).abs()
+    if dtype in (torch.bfloat16, torch.float16):
+        ulp = torch.finfo(dtype).eps * expected.abs().clamp(min=torch.finfo(dtype).tiny)
+        bound = 0.5 * ulp + 4 * torch.finfo(torch.float32).eps * magnitude
+        assert not (~(error <= bound)).any(), f"{problem}: error {(error - bound).max():.2e} over"
+        return
+    if dtype == torch.float32:
+        peer = (run_torch(ops).cpu().double() - expected).abs().max().item()
+        bound_of_all = max(2 * peer, torch.finfo(dtype).eps * magnitude)
+    else:
+        terms = problem.flops / 2 / max(expected.numel(), 1)
+        bound_of_all = (2 + terms**0.5) * torch.finfo(dtype).eps * magnitude
+    largest = error.max().item()
+    # Written so that NaN fails.
+    assert largest <= bound_of_all, f"{problem}: error {largest:.2e}, bound {bound_of_all:.2e}"
