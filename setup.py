@@ -97,7 +97,9 @@ class BuildNative(build_ext):
         return [str(p) for p in sorted(site.glob("nvidia/cu*/include"))]
 
     def macros(self, torch) -> list[tuple[str, str | None]]:  # type: ignore[no-untyped-def]
-        macros: list[tuple[str, str | None]] = [("CONVKERN_TORCH_VERSION", f'"{torch.__version__}"')]
+        macros: list[tuple[str, str | None]] = [
+            ("CONVKERN_TORCH_VERSION", f'"{torch.__version__}"')
+        ]
         if self.with_cuda:
             macros.append(("CONVKERN_WITH_CUDA", f'"{torch.version.cuda}"'))
         return macros

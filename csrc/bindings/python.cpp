@@ -32,7 +32,6 @@ py::list kernels() {
     py::dict row;
     row["name"] = kernel.name;
     row["device"] = to_string(device);
-    row["pass"] = to_string(kernel.pass);
     row["isa"] = to_string(kernel.isa);
     row["deterministic"] = kernel.deterministic;
     list.append(row);
@@ -43,8 +42,12 @@ py::list kernels() {
 py::dict plan(const Problem& problem, const std::string& device_name) {
   const Device device = parse_device(device_name);
   const Constraints constraints = constraints_for(device, problem.pass);
+  const KernelList list = kernels_of(device);
+  if (list.count == 0) {
+    throw std::invalid_argument("this build has no kernels for " + device_name);
+  }
   std::vector<Rejection> rejected;
-  const Kernel& kernel = choose(kernels_of(device), problem, constraints, &rejected);
+  const Kernel& kernel = choose(list, problem, constraints, &rejected);
   py::list reasons;
   for (const Rejection& r : rejected) {
     reasons.append(py::make_tuple(r.kernel->name, to_string(r.reason)));
@@ -52,7 +55,7 @@ py::dict plan(const Problem& problem, const std::string& device_name) {
   py::dict result;
   result["kernel"] = kernel.name;
   result["forced"] = constraints.forced != nullptr;
-  result["reference"] = &kernel == &reference_kernel(kernels_of(device), problem.pass);
+  result["reference"] = &kernel == &reference_kernel(list, problem.pass);
   result["rejected"] = reasons;
   result["workspace_bytes"] = kernel.workspace(problem, at::get_num_threads());
   return result;
