@@ -1,0 +1,45 @@
+# The two commands of the README, `make train` and `make test`, do all the set-up on a fresh
+# machine: virtual environment, dependencies, build, data.
+PYTHON ?= python3
+VENV ?= .venv
+EPOCHS ?= 5
+MODEL ?= padding3
+
+BIN := $(VENV)/bin
+NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
+
+.PHONY: train test check format bench build clean
+
+train: build  ## train a model on Fashion-MNIST and test it
+	$(BIN)/python -m convkern train --model $(MODEL) --epochs $(EPOCHS)
+
+test: build  ## all tests but the slow ones
+	$(BIN)/python -m pytest
+
+check: build  ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
+
+format: build  ## format in place
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
+
+bench: build  ## time the Fashion-MNIST layers against torch
+	$(BIN)/python -m pytest benchmarks/ --benchmark-only
+
+build: $(VENV)/built  ## the extension, installed in place
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==2.14.1 torchvision==0.29.1 setuptools ninja
+	touch $@
+
+$(VENV)/built: $(VENV)/installed $(NATIVE)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+	touch $@
+
+clean:  ## all that was built, but not the virtual environment
+	rm -rf build convkern.egg-info convkern/_C*.so $(VENV)/built
