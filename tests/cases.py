@@ -1,0 +1,79 @@
+"""The case table: problems at and around every edge of the kernels' blocking.
+
+Each is a forward problem in f32 nchw; convkern.testing.variant() gives the others.
+"""
+
+
+def _case(label: str, x: tuple, w: tuple, tail: str = "", epilogue: str = "") -> str:
+    (n, c, h, v), (k, r, s) = x, w
+    return f"n{n}c{c}h{h}w{v}k{k}r{r}s{s}{tail}_f32_nchw_fwd{epilogue}#{label}"
+
+
+# One below, at and above the lanes of every vector width: 4, 8, 16.
+BATCHES = [
+    _case(f"batch{n}", (n, 2, 7, 9), (3, 3, 2), "p1q1", "+bias")
+    for n in (1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33)
+]
+# Output sizes around every register tile: rows of 2 and 4, columns of 4, 5 and 6.
+TILES = [
+    _case(f"tile{h}x{w}", (5, 1, h + 2, w + 2), (1, 3, 3))
+    for h, w in [(1, 1), (1, 6), (2, 3), (2, 4), (3, 5), (3, 6), (4, 7), (4, 8), (5, 9), (5, 10),
+                 (6, 11), (7, 12), (8, 13), (9, 31)]
+]  # fmt: skip
+# The weight gradient tiles the kernel, so kernel sizes are its tile edges.
+KERNELS = [
+    _case(f"kernel{r}x{s}", (6, 1, 15, 17), (1, r, s), "p2q3", "+relu")
+    for r, s in [(1, 1), (1, 4), (2, 3), (2, 5), (3, 6), (4, 7), (5, 12), (9, 13), (15, 17)]
+]
+GEOMETRIES = [
+    _case("stride2", (4, 2, 11, 12), (3, 5, 5), "p2q2u2v2"),
+    _case("stride3x2", (4, 1, 13, 12), (2, 4, 3), "p1q0u3v2", "+bias+relu"),
+    _case("stride_above_kernel", (3, 2, 14, 15), (2, 2, 1), "p0q0u4v3"),
+    _case("stride_above_input", (3, 1, 3, 4), (1, 3, 3), "p1q1u7v9"),
+    _case("dilation", (4, 2, 14, 13), (2, 3, 4), "p2q3u1v1d2e3"),
+    _case("stride_is_dilation", (4, 2, 14, 15), (2, 3, 3), "p2q2u2v2d2e2"),
+    _case("stride_and_dilation_share_a_factor", (4, 1, 21, 22), (1, 3, 3), "p4q3u4v6d6e4"),
+    _case("stride3_dilation2", (5, 1, 17, 16), (2, 4, 3), "p3q2u3v3d2e2"),
+    _case("padding_above_kernel", (4, 1, 3, 5), (1, 2, 3), "p9q7"),
+    _case("kernel_is_padded_input", (4, 1, 6, 5), (2, 8, 9), "p1q2"),
+    _case("one_pixel", (9, 3, 1, 1), (2, 1, 1), "", "+bias"),
+    _case("one_row", (9, 1, 1, 30), (1, 1, 5), "p0q2"),
+    _case("one_column", (9, 1, 30, 1), (1, 5, 1), "p2q0"),
+    _case("padding_only_rows", (5, 1, 2, 9), (1, 3, 3), "p5q1u3v1"),
+]
+CHANNELS = [
+    _case("channels_1_to_9", (3, 1, 8, 9), (9, 3, 3), "p1q1", "+bias"),
+    _case("channels_9_to_1", (3, 9, 8, 9), (1, 3, 3), "p1q1", "+relu"),
+    _case("channels_4_to_4", (3, 4, 6, 5), (4, 3, 3), "p1q1"),
+    _case("groups2", (5, 6, 9, 8), (4, 3, 3), "p1q1u2v1d1e1g2", "+bias"),
+    _case("depthwise", (5, 5, 9, 8), (5, 3, 3), "p1q1u1v1d1e1g5"),
+    _case("depthwise_multiplier", (5, 3, 9, 8), (6, 3, 3), "p1q1u1v1d1e1g3", "+bias+relu"),
+]
+# Rows enough for several bands, batch enough for several blocks in a chunk of the sum.
+BLOCKING = [
+    _case("bands", (2, 2, 190, 60), (2, 3, 5), "p1q2"),
+    _case("bands_stride2", (17, 1, 131, 70), (2, 4, 4), "p2q1u2v2"),
+    _case("chunks", (1100, 1, 5, 6), (1, 3, 3), "p1q1"),
+]
+EMPTY_BATCH = _case("empty_batch", (0, 2, 7, 9), (3, 3, 2), "p1q1", "+bias")
+FASHION_MNIST = [
+    _case(f"fmnist/{label}", (32, 1, n, n), (1, k, k), tail, "+bias+relu")
+    for label, n, k, tail in [
+        ("padding2.conv1", 28, 14, "p1q1"),
+        ("padding2.conv2", 17, 10, "p1q1"),
+        ("padding3.conv1", 28, 14, "p2q2"),
+        ("padding3.conv2", 19, 10, "p2q2"),
+        ("padding3.conv3", 14, 9, "p2q2"),
+        ("stride.conv2", 19, 8, "p2q2"),
+        ("stride.conv3", 16, 5, "p2q2u2v2"),
+    ]
+]
+
+NON_EMPTY = BATCHES + TILES + KERNELS + GEOMETRIES + CHANNELS + BLOCKING + FASHION_MNIST
+# Enough for what does not depend on the blocking.
+FEW = GEOMETRIES + CHANNELS
+
+
+def label(case: str) -> str:
+    """A case's test id."""
+    return case.partition("#")[2]

@@ -1,0 +1,147 @@
+"""How a kernel is chosen: explain, forcing, the environment, fallbacks and the command line."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import convkern
+from convkern import _C
+from convkern.cli import main
+
+FIRST_LAYER = "n512c1h28w28k1r14s14p2q2_f32_nchw_fwd+bias#fmnist/padding3.conv1"
+TINY = "import torch, convkern; x = torch.ones(1, 1, 4, 4{}); convkern.conv2d(x, x)"
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("CONVKERN_")}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True
+    )
+
+
+def test_explain_names_kernel_costs_and_reasons() -> None:
+    with convkern.use_isa("baseline"):
+        explanation = convkern.explain(FIRST_LAYER)
+    assert explanation.kernel == "fwd.direct_batchlane.any.f32.baseline"
+    reasons = dict(explanation.rejected)
+    if _C.available_isa() == "avx512":
+        assert reasons["fwd.direct_batchlane.any.f32.avx512"] == (
+            "needs an instruction set above the configured cap"
+        )
+    assert explanation.flops == 2 * 512 * 19 * 19 * 14 * 14
+    assert explanation.workspace_bytes > 0
+    text = str(explanation)
+    for word in ("#fmnist/padding3.conv1", explanation.kernel, "FLOPs", "bytes", "workspace"):
+        assert word in text
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_explain_of_tensors_is_explain_of_their_problem(channels_last: bool) -> None:
+    x, w = torch.empty(2, 4, 9, 8, device="meta"), torch.empty(6, 2, 3, 5, device="meta")
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    explanation = convkern.explain(x, w, None, 2, (1, 2), (2, 1), 2, activation="relu")
+    layout = "nhwc" if channels_last else "nchw"
+    text = f"n2c4h9w8k6r3s5p1q2u2v2d2e1g2_f32_{layout}_fwd+relu"
+    assert explanation == convkern.explain(text)
+
+
+def test_explain_what_runs_and_what_does_not() -> None:
+    x, w = torch.randn(1, 1, 5, 5), torch.randn(1, 1, 3, 3)
+    with torch.profiler.profile() as profile:
+        convkern.conv2d(x, w)
+    assert convkern.explain(x, w).kernel in {e.key for e in profile.key_averages()}
+    with pytest.raises(ValueError, match="problem string"):
+        convkern.explain("n1")
+    with pytest.raises(TypeError, match="weight"):
+        convkern.explain(x)
+
+
+def test_forcing() -> None:
+    x, w = torch.randn(2, 1, 5, 5), torch.randn(1, 1, 3, 3)
+    name = "fwd.reference.any.any.baseline"
+    other = "fwd.direct_batchlane.any.f32.baseline"
+    with convkern.use_kernel(name):
+        assert convkern.explain(x, w).kernel == name
+        assert convkern.explain(x, w).reason == "forced"
+        with convkern.use_kernel(other):
+            assert convkern.explain(x, w).kernel == other
+        assert convkern.explain(x, w).kernel == name
+    assert convkern.explain(x, w).kernel != name
+    with (
+        convkern.use_kernel(other),
+        pytest.raises(RuntimeError, match=f"forced kernel {other} computes another dtype"),
+    ):
+        convkern.conv2d(x.double(), w.double())
+    with (
+        pytest.raises(ValueError, match=r"no kernel is named 'fast'.*fwd\.reference"),
+        convkern.use_kernel("fast"),
+    ):
+        pass
+    with pytest.raises(ValueError, match="sse9"), convkern.use_isa("sse9"):
+        pass
+
+
+def test_fallback_to_the_reference_kernel_warns_once_with_the_reason() -> None:
+    loop = TINY.format(", dtype=torch.float64") + "; convkern.conv2d(x, x)"
+    result = run_python(loop)
+    assert result.returncode == 0
+    assert result.stderr.count("the slow reference kernel fwd.reference.any.any.baseline") == 1
+    assert "computes another dtype" in result.stderr
+    assert run_python(TINY.format("")).stderr == ""
+
+
+def test_strict_environment() -> None:
+    result = run_python(TINY.format(", dtype=torch.float64"), CONVKERN_STRICT="1")
+    assert result.returncode == 1
+    assert "RuntimeError: convkern: only the reference kernel" in result.stderr
+    assert run_python(TINY.format(""), CONVKERN_STRICT="1").returncode == 0
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_isa_environment(isa: str) -> None:
+    result = run_python(TINY.format(""), CONVKERN_ISA=isa, CONVKERN_VERBOSE="dispatch")
+    assert result.returncode == 0
+    levels = ["baseline", "avx2", "avx512"]
+    expected = min(isa, _C.available_isa(), key=levels.index)
+    problem = "n1c1h4w4k1r4s4p0q0u1v1d1e1g1_f32_nchw_fwd"
+    kernel = f"fwd.direct_batchlane.any.f32.{expected}"
+    assert result.stderr == f"convkern: {problem} -> {kernel}\n"
+
+
+def test_kernel_and_verbosity_environment() -> None:
+    name = "fwd.reference.any.any.baseline"
+    result = run_python(TINY.format(""), CONVKERN_KERNEL=name, CONVKERN_VERBOSE="profile")
+    assert f"-> {name}\n" in result.stderr
+    assert "GFLOP/s" in result.stderr
+    plan = run_python(TINY.format(""), CONVKERN_ISA="baseline", CONVKERN_VERBOSE="plan").stderr
+    if _C.available_isa() != "baseline":
+        assert "not fwd.direct_batchlane.any.f32.avx512 needs an instruction set" in plan
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("CONVKERN_ISA", "sse9"), ("CONVKERN_KERNEL", "fast"), ("CONVKERN_VERBOSE", "loud")],
+)
+def test_bad_environment(variable: str, value: str) -> None:
+    result = run_python("import convkern", **{variable: value})
+    assert result.returncode == 1
+    assert "ValueError" in result.stderr
+    assert value in result.stderr
+
+
+def test_cli_explain(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", FIRST_LAYER]) == 0
+    assert capsys.readouterr().out == f"{convkern.explain(FIRST_LAYER)}\n"
+    assert main(["explain", "n1"]) == 2
+    assert "problem string 'n1'" in capsys.readouterr().err
+
+
+def test_cli_info(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    for word in (convkern.__version__, torch.__version__, _C.available_isa(), "threads"):
+        assert word in out

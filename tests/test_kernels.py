@@ -1,0 +1,113 @@
+"""Every kernel, forced by name, over the case table against float64."""
+
+import pytest
+import torch
+
+import convkern
+from cases import EMPTY_BATCH, FEW, NON_EMPTY, label
+from convkern import _C
+from convkern.testing import assert_accurate, operands, run, variant
+
+ISAS = ["baseline", "avx2", "avx512"]
+PASSES = ["fwd", "gx", "gw"]
+CPU_KERNELS = [k for k in _C.kernels() if k["device"] == "cpu"]
+
+
+def kernel_names(algorithm: str) -> list[str]:
+    return [k["name"] for k in CPU_KERNELS if k["name"].split(".")[1] == algorithm]
+
+
+def available(name: str) -> None:
+    isa = name.split(".")[-1]
+    if ISAS.index(isa) > ISAS.index(_C.available_isa()):
+        pytest.skip(f"this processor lacks {isa}")
+
+
+def forced_result(name: str, text: str) -> tuple[torch.Tensor, convkern.testing.Operands]:
+    ops = operands(variant(text, pass_=name.split(".")[0]))
+    with convkern.use_kernel(name):
+        assert _C.plan(ops.problem)["kernel"] == name
+        return run(ops), ops
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("case", NON_EMPTY, ids=label)
+@pytest.mark.parametrize("name", kernel_names("direct_batchlane"))
+def test_batchlane(name: str, case: str, layout: str) -> None:
+    available(name)
+    result, ops = forced_result(name, variant(case, layout=layout))
+    assert_accurate(result, ops)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "f16"])
+@pytest.mark.parametrize("case", [*FEW, EMPTY_BATCH], ids=label)
+@pytest.mark.parametrize("name", kernel_names("reference"))
+def test_reference(name: str, case: str, dtype: str) -> None:
+    for layout in ("nchw", "nhwc"):
+        result, ops = forced_result(name, variant(case, layout=layout, dtype=dtype))
+        assert_accurate(result, ops)
+
+
+def test_every_kernel_is_tested() -> None:
+    tested = kernel_names("direct_batchlane") + kernel_names("reference")
+    assert sorted(tested) == sorted(k["name"] for k in CPU_KERNELS)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("pass_", PASSES)
+def test_a_capped_isa_is_the_one_that_runs(isa: str, pass_: str) -> None:
+    available(isa)
+    ops = operands(variant(FEW[0], pass_=pass_))
+    with convkern.use_isa(isa), torch.profiler.profile() as profile:
+        run(ops)
+    ran = [e.key for e in profile.key_averages() if e.key in {k["name"] for k in CPU_KERNELS}]
+    assert ran == [f"{pass_}.direct_batchlane.any.f32.{isa}"]
+
+
+@pytest.mark.parametrize("case", NON_EMPTY, ids=label)
+@pytest.mark.parametrize("pass_", PASSES)
+def test_results_do_not_depend_on_threads(case: str, pass_: str) -> None:
+    ops = operands(variant(case, pass_=pass_))
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 4, 1):
+            torch.set_num_threads(threads)
+            results.append(run(ops))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("name", kernel_names("direct_batchlane"))
+def test_lanes_beyond_the_batch_do_not_leak(name: str) -> None:
+    """NaN and Inf of the images at hand must not be multiplied into lanes without an image."""
+    available(name)
+    text = variant("n5c1h6w7k1r3s3p1q1_f32_nchw_fwd", pass_=name.split(".")[0])
+    ops = operands(text)
+    ops.x[0, 0, 2, 2] = torch.inf
+    ops.gy[0, 0, 2, 2] = torch.inf
+    with convkern.use_kernel(name):
+        result = run(ops)
+    expected = convkern.testing.oracle(ops)
+    torch.testing.assert_close(result.double(), expected, rtol=1e-4, atol=1e-4, equal_nan=True)
+    assert not result.isfinite().all()
+
+
+@pytest.mark.parametrize("relu", ["", "+relu"])
+def test_nan_survives_the_epilogue(relu: str) -> None:
+    ops = operands(f"n3c1h5w5k1r3s3_f32_nchw_fwd+bias{relu}")
+    ops.x[1, 0, 0, 0] = torch.nan
+    for name in [k["name"] for k in CPU_KERNELS if k["name"].startswith("fwd.")]:
+        if ISAS.index(name.split(".")[-1]) <= ISAS.index(_C.available_isa()):
+            with convkern.use_kernel(name):
+                assert run(ops).isnan().nonzero().tolist() == [[1, 0, 0, 0]], name
+
+
+def test_workspace_limit_is_a_reason() -> None:
+    problem = _C.Problem("n16c512h14w14k512r3s3p1q1_f32_nchw_gw")
+    plan = _C.plan(problem)
+    assert plan["reference"]
+    assert {reason for _, reason in plan["rejected"]} >= {
+        "would need more workspace than a thread may have"
+    }
