@@ -46,17 +46,20 @@ py::dict plan(const Problem& problem, const std::string& device_name) {
   if (list.count == 0) {
     throw std::invalid_argument("this build has no kernels for " + device_name);
   }
-  std::vector<Rejection> rejected;
-  const Kernel& kernel = choose(list, problem, constraints, &rejected);
-  py::list reasons;
-  for (const Rejection& r : rejected) {
-    reasons.append(py::make_tuple(r.kernel->name, to_string(r.reason)));
+  const Kernel& kernel = choose(list, problem, constraints);
+  const bool forced = constraints.forced != nullptr;
+  py::list rejected;
+  for (const Kernel& other : list) {
+    if (other.pass != problem.pass || &other == &kernel) continue;
+    Reason reason = why_not(other, problem, constraints);
+    if (reason == Reason::none) reason = forced ? Reason::not_forced : Reason::less_preferred;
+    rejected.append(py::make_tuple(other.name, to_string(reason)));
   }
   py::dict result;
   result["kernel"] = kernel.name;
-  result["forced"] = constraints.forced != nullptr;
+  result["forced"] = forced;
   result["reference"] = &kernel == &reference_kernel(list, problem.pass);
-  result["rejected"] = reasons;
+  result["rejected"] = rejected;
   result["workspace_bytes"] = kernel.workspace(problem, at::get_num_threads());
   return result;
 }
@@ -145,7 +148,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def_property_readonly("min_bytes", &Problem::min_bytes);
   m.def("kernels", kernels, "Every kernel of this build, in order of preference.");
   m.def("plan", plan, py::arg("problem"), py::arg("device") = "cpu",
-        "The kernel that would run the problem, and why not those before it.");
+        "The kernel that would run the problem, and why not each of the others.");
   m.def("force_kernel", force_kernel, py::arg("name"));
   m.def("undo_force", undo_force, py::arg("previous"));
   m.def("isa_cap", [] { return to_string(config().isa_cap.load()); });

@@ -13,6 +13,8 @@ enum class Reason : uint8_t {
   empty,
   workspace,
   not_deterministic,
+  less_preferred,
+  not_forced,
 };
 
 inline const char* to_string(Reason reason) {
@@ -31,6 +33,10 @@ inline const char* to_string(Reason reason) {
       return "would need more workspace than a thread may have";
     case Reason::not_deterministic:
       return "is not deterministic, and deterministic algorithms are required";
+    case Reason::less_preferred:
+      return "supports the problem too, but comes later in the order of preference";
+    case Reason::not_forced:
+      return "supports the problem too, but another kernel is forced";
   }
   return "?";
 }
