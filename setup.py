@@ -61,7 +61,9 @@ class BuildNative(build_ext):
             include_dirs=[str(ROOT / "csrc"), *self.cuda_headers(torch)],
             define_macros=self.macros(torch),
             extra_compile_args={
-                "cxx": ["-O3", "-g0", "-fvisibility=hidden", "-Wall"],
+                # at::parallel_for is a header that is serial without OpenMP. The library is not
+                # linked: its symbols come with libtorch_cpu, whose copy has torch's threads.
+                "cxx": ["-O3", "-g0", "-fvisibility=hidden", "-Wall", "-fopenmp"],
                 "nvcc": ["-O3"],
             },
         )

@@ -79,6 +79,16 @@ def test_results_do_not_depend_on_threads(case: str, pass_: str) -> None:
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_kernels_run_on_torch_threads(threads: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        assert _C.threads_at_work() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("name", kernel_names("direct_batchlane"))
 def test_lanes_beyond_the_batch_do_not_leak(name: str) -> None:
     """NaN and Inf of the images at hand must not be multiplied into lanes without an image."""

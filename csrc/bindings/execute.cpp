@@ -11,6 +11,7 @@
 #include <mutex>
 #include <set>
 #include <stdexcept>
+#include <thread>
 
 #include "core/config.h"
 #include "cpu/cpu_features.h"
@@ -134,6 +135,17 @@ void run(const Problem& problem, Device device, const Executor& executor, const 
 }
 
 }  // namespace
+
+int threads_at_work() {
+  const TorchExecutor executor;
+  std::mutex mutex;
+  std::set<std::thread::id> seen;
+  executor.run(executor.threads(), 1, [&](int64_t, int64_t, int) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    seen.insert(std::this_thread::get_id());
+  });
+  return static_cast<int>(seen.size());
+}
 
 KernelList kernels_of(Device device) {
   if (device == Device::cpu) return cpu::kernel_list();

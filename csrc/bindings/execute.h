@@ -19,6 +19,9 @@ struct Call {
 // Writes the result of the call to `out`, y, gx or gw.
 void execute(const Call& call, at::MemoryFormat format, at::Tensor& out);
 
+// How many of torch's threads take part in a parallel region of this extension.
+int threads_at_work();
+
 // The kernels of a device, of which `cuda` is empty in a build without CUDA.
 KernelList kernels_of(Device device);
 

@@ -154,6 +154,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("isa_cap", [] { return to_string(config().isa_cap.load()); });
   m.def("set_isa_cap", [](const std::string& isa) { config().isa_cap = parse_isa(isa); });
   m.def("available_isa", [] { return to_string(cpu::available_isa()); });
+  m.def("threads_at_work", threads_at_work);
   m.def("cpu_features", cpu::feature_names);
   m.def("build_info", build_info);
   m.def("configure_from_environment", configure_from_environment);
