@@ -25,8 +25,8 @@ def info() -> dict[str, str]:
         "GPUs": ", ".join(gpus) or "none found",
         "CPU features": " ".join(_C.cpu_features()) or "none beyond the baseline",
         "ISA": f"{_C.available_isa()} available, capped at {_C.isa_cap()}",
-        "threads": f"{torch.get_num_threads()} of torch, {_C.threads_at_work()} at work in kernels, "
-        f"{os.cpu_count()} processors",
+        "threads": f"{torch.get_num_threads()} of torch, {_C.threads_at_work()} at work in kernels",
+        "processors": str(os.cpu_count()),
         "CPU kernels": str(sum(k["device"] == "cpu" for k in kernels)),
         "CUDA kernels": str(sum(k["device"] == "cuda" for k in kernels)),
         "environment": " ".join(
