@@ -1,0 +1,84 @@
+"""Tiny files that pass for Fashion-MNIST, and a cache without a network.
+
+The fixtures serve the modules that import them; `cache` then surrounds each of their tests.
+"""
+
+import functools
+import gzip
+import hashlib
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.datasets import FashionMNIST
+
+from convkern.fashion_mnist import data
+
+TRAIN, TEST = 20, 7
+TRAIN_IMAGES = "train-images-idx3-ubyte"
+
+
+def idx(array: Tensor) -> bytes:
+    header = struct.pack(f">BBBB{array.dim()}I", 0, 0, 8, array.dim(), *array.shape)
+    return header + bytes(array.flatten().tolist())
+
+
+def stand_ins(arrays: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The content of idx files of the arrays, which pass for the real ones."""
+    content = {name: idx(array) for name, array in arrays.items()}
+    for name, blob in content.items():
+        monkeypatch.setitem(data.SHA256, name, hashlib.sha256(blob).hexdigest())
+    return content
+
+
+@pytest.fixture(name="arrays")
+def arrays_fixture() -> dict[str, Tensor]:
+    """Random uint8 pictures and labels by file name."""
+    generator = torch.Generator().manual_seed(1)
+    draw = functools.partial(torch.randint, generator=generator, dtype=torch.uint8)
+    return {
+        TRAIN_IMAGES: draw(256, (TRAIN, 28, 28)),
+        "train-labels-idx1-ubyte": draw(10, (TRAIN,)),
+        "t10k-images-idx3-ubyte": draw(256, (TEST, 28, 28)),
+        "t10k-labels-idx1-ubyte": draw(10, (TEST,)),
+    }
+
+
+@pytest.fixture(name="files")
+def files_fixture(arrays: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The content of tiny data files, which pass for the real ones."""
+    return stand_ins(arrays, monkeypatch)
+
+
+@pytest.fixture(name="cache", autouse=True)
+def cache_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, with every other source out of reach."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed_port = server.getsockname()[1]
+    monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{closed_port}/"])
+    monkeypatch.setattr(data, "DEBIAN_DIRECTORY", tmp_path / "usr" / "share" / "fashion")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("PATH", str(tmp_path / "no-programs"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return tmp_path / "xdg" / "convkern"
+
+
+def write(folder: Path, files: dict[str, bytes], *, gz: bool = False) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        if gz:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
+        else:
+            (folder / name).write_bytes(content)
+    return folder
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def cached(files: dict[str, bytes]) -> list[str]:
+    return sorted(f"FashionMNIST/raw/{name}" for name in files)
