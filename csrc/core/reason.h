@@ -34,9 +34,9 @@ inline const char* to_string(Reason reason) {
     case Reason::not_deterministic:
       return "is not deterministic, and deterministic algorithms are required";
     case Reason::less_preferred:
-      return "supports the problem too, but comes later in the order of preference";
+      return "would do too, but is less preferred";
     case Reason::not_forced:
-      return "supports the problem too, but another kernel is forced";
+      return "would do too, but another kernel is forced";
   }
   return "?";
 }
