@@ -2,6 +2,8 @@
 
 from typing import TypedDict
 
+from torch import Tensor
+
 class KernelRow(TypedDict):
     name: str
     device: str
@@ -58,6 +60,17 @@ class Problem:
     @property
     def min_bytes(self) -> int: ...
 
+def conv2d(
+    input: object,
+    weight: object,
+    bias: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    activation: object,
+    /,
+) -> Tensor | None: ...
 def kernels() -> list[KernelRow]: ...
 def plan(problem: Problem, device: str = "cpu") -> Plan: ...
 def force_kernel(name: str) -> tuple[int, int, str]: ...

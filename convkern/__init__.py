@@ -11,7 +11,6 @@ except ImportError as error:
         "run `pip install --no-build-isolation .` in the source tree."
     ) from error
 
-from convkern import _register, reference
 from convkern.config import use_isa, use_kernel
 from convkern.explain import explain
 from convkern.functional import conv2d, output_size, same_padding
@@ -31,4 +30,3 @@ __all__ = [
 ]
 
 _C.configure_from_environment()
-_register.register()

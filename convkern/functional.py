@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convkern import _C
 from convkern.reference import pair
 
 _KERNEL_DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
@@ -53,6 +54,28 @@ def conv2d(
         TypeError: an argument has the wrong type.
         ValueError: there is no such activation, or an integer exceeds int64.
     """
+    if not torch.compiler.is_compiling():
+        y = _C.conv2d(input, weight, bias, stride, padding, dilation, groups, activation)
+        if y is not None:
+            return y
+    return _general_conv2d(
+        input, weight, bias, stride, padding, dilation, groups, activation=activation
+    )
+
+
+def _general_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int] | str,
+    dilation: int | Sequence[int],
+    groups: int,
+    *,
+    activation: str | None,
+) -> Tensor:
+    """conv2d for all arguments: tensor subclasses, no batch, padding by name, symbolic sizes, other
+    dtypes and devices, wrong types."""
     if torch.overrides.has_torch_function((input, weight, bias)):
         return torch.overrides.handle_torch_function(
             conv2d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups,

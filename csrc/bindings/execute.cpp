@@ -75,9 +75,10 @@ std::string reasons(const std::vector<Rejection>& rejected) {
 // raise if the configuration is strict. Kernels that this processor lacks are no news.
 void report_fallback(const Problem& problem, const Kernel& kernel,
                      const std::vector<Rejection>& rejected) {
-  std::vector<Rejection> news;
+  std::vector<Rejection> news;  // the first of each reason
+  std::set<Reason> told = {Reason::isa_not_available, Reason::isa_capped};
   for (const Rejection& r : rejected) {
-    if (r.reason != Reason::isa_not_available && r.reason != Reason::isa_capped) news.push_back(r);
+    if (told.insert(r.reason).second) news.push_back(r);
   }
   const std::string why = reasons(news);
   TORCH_CHECK(!config().strict, "convkern: only the reference kernel ", kernel.name, " supports ",

@@ -4,6 +4,7 @@
 
 #include <ATen/Parallel.h>
 
+#include "bindings/eager_call.h"
 #include "bindings/execute.h"
 #include "core/config.h"
 #include "cpu/cpu_features.h"
@@ -146,6 +147,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def_property_readonly("groups", [](const Problem& p) { return p.groups; })
       .def_property_readonly("flops", &Problem::flops)
       .def_property_readonly("min_bytes", &Problem::min_bytes);
+  static PyMethodDef conv2d = {
+      "conv2d", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(eager_conv2d)),
+      METH_FASTCALL, "The short road to the op; None where functional.conv2d must take another."};
+  m.add_object("conv2d", PyCFunction_New(&conv2d, nullptr));
   m.def("kernels", kernels, "Every kernel of this build, in order of preference.");
   m.def("plan", plan, py::arg("problem"), py::arg("device") = "cpu",
         "The kernel that would run the problem, and why not each of the others.");

@@ -1,0 +1,246 @@
+// Autograd of the three ops, of every order, reverse and forward.
+//
+// Convolution is bilinear: with y = F(x, w), gx = I(gy, w) and gw = W(gy, x), every derivative of
+// each of F, I and W is another of the three. Formulas that call each other through the dispatcher
+// therefore give derivatives of every order.
+//
+// Kernels on the Autograd key with nodes of their own, as torch generates for its own ops, rather
+// than torch::autograd::Function or torch.library.register_autograd: those refuse functorch's
+// transforms, know no forward mode, and the latter enters Python in every call.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/threshold_backward.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/saved_variable.h>
+#include <torch/library.h>
+
+namespace convkern::bindings {
+namespace {
+
+using at::Tensor;
+using c10::DispatchKeySet;
+using c10::SymInt;
+using c10::SymIntArrayRef;
+using OptionalTensor = std::optional<Tensor>;
+using OptionalName = std::optional<std::string_view>;
+using SymInts = std::vector<SymInt>;
+using torch::autograd::Node;
+using torch::autograd::SavedVariable;
+using torch::autograd::variable_list;
+
+using Forward = Tensor(const Tensor&, const Tensor&, const OptionalTensor&, SymIntArrayRef,
+                       SymIntArrayRef, SymIntArrayRef, SymInt, OptionalName);
+using Gradient = Tensor(const Tensor&, const Tensor&, SymIntArrayRef, SymIntArrayRef,
+                        SymIntArrayRef, SymIntArrayRef, SymInt);
+
+template <class Signature>
+c10::TypedOperatorHandle<Signature> find(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+const auto& forward_op() {
+  static const auto op = find<Forward>("convkern::conv2d");
+  return op;
+}
+const auto& grad_input_op() {
+  static const auto op = find<Gradient>("convkern::conv2d_grad_input");
+  return op;
+}
+const auto& grad_weight_op() {
+  static const auto op = find<Gradient>("convkern::conv2d_grad_weight");
+  return op;
+}
+
+// The parameters that the three ops share, and the ops with them.
+struct Window {
+  SymInts stride, padding, dilation;
+  SymInt groups;
+
+  Window(SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups)
+      : stride(stride.vec()),
+        padding(padding.vec()),
+        dilation(dilation.vec()),
+        groups(std::move(groups)) {}
+  Tensor conv2d(const Tensor& x, const Tensor& w) const {
+    return forward_op().call(x, w, std::nullopt, stride, padding, dilation, groups, std::nullopt);
+  }
+  Tensor grad_input(const Tensor& gy, const Tensor& w, SymIntArrayRef input_size) const {
+    return grad_input_op().call(gy, w, input_size, stride, padding, dilation, groups);
+  }
+  Tensor grad_weight(const Tensor& gy, const Tensor& x, SymIntArrayRef weight_size) const {
+    return grad_weight_op().call(gy, x, weight_size, stride, padding, dilation, groups);
+  }
+};
+
+// A node with two saved operands, a and b, of the bilinear op. An operand is saved only where the
+// other one's gradient is wanted.
+struct BilinearNode : Node {
+  const Window window;
+  SymInts a_size, b_size;
+  SavedVariable a_, b_;
+
+  BilinearNode(Window window, const Tensor& a, const Tensor& b)
+      : window(std::move(window)), a_size(a.sym_sizes().vec()), b_size(b.sym_sizes().vec()) {}
+  void save(const Tensor& a, const Tensor& b) {
+    if (should_compute_output(1)) a_ = SavedVariable(a, /*is_output=*/false);
+    if (should_compute_output(0)) b_ = SavedVariable(b, /*is_output=*/false);
+  }
+  virtual void save_result(const Tensor&) {}
+  void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    a_.reset_data();
+    b_.reset_data();
+  }
+};
+
+struct Conv2dBackward : BilinearNode {
+  using BilinearNode::BilinearNode;
+  bool relu = false;
+  SavedVariable y_;
+
+  std::string name() const override { return "Conv2dBackward"; }
+  void save_result(const Tensor& y) override {
+    if (relu) y_ = SavedVariable(y, /*is_output=*/true);
+  }
+  void release_variables() override {
+    BilinearNode::release_variables();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    y_.reset_data();
+  }
+  variable_list apply(variable_list&& grads) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    variable_list result(3);
+    Tensor gy = grads[0];
+    if (!gy.defined()) return result;
+    if (relu) gy = at::threshold_backward(gy, y_.unpack(getptr()), 0);
+    if (task_should_compute_output(0)) result[0] = window.grad_input(gy, b_.unpack(), a_size);
+    if (task_should_compute_output(1)) result[1] = window.grad_weight(gy, a_.unpack(), b_size);
+    if (task_should_compute_output(2)) result[2] = gy.sum(at::IntArrayRef{0, 2, 3});
+    return result;
+  }
+};
+
+struct Conv2dGradInputBackward : BilinearNode {  // a = gy, b = w
+  using BilinearNode::BilinearNode;
+  std::string name() const override { return "Conv2dGradInputBackward"; }
+  variable_list apply(variable_list&& grads) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    variable_list result(2);
+    const Tensor& ggx = grads[0];
+    if (!ggx.defined()) return result;
+    if (task_should_compute_output(0)) result[0] = window.conv2d(ggx, b_.unpack());
+    if (task_should_compute_output(1)) result[1] = window.grad_weight(a_.unpack(), ggx, b_size);
+    return result;
+  }
+};
+
+struct Conv2dGradWeightBackward : BilinearNode {  // a = gy, b = x
+  using BilinearNode::BilinearNode;
+  std::string name() const override { return "Conv2dGradWeightBackward"; }
+  variable_list apply(variable_list&& grads) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    variable_list result(2);
+    const Tensor& ggw = grads[0];
+    if (!ggw.defined()) return result;
+    if (task_should_compute_output(0)) result[0] = window.conv2d(b_.unpack(), ggw);
+    if (task_should_compute_output(1)) result[1] = window.grad_input(a_.unpack(), ggw, b_size);
+    return result;
+  }
+};
+
+// A node for op(a, b) if a gradient may be asked of it.
+template <class BackwardNode, class... Inputs>
+c10::intrusive_ptr<BackwardNode> make_node(const Window& window, const Tensor& a, const Tensor& b,
+                                           const Inputs&... others) {
+  if (!torch::autograd::compute_requires_grad(a, b, others...)) return {};
+  auto node = c10::make_intrusive<BackwardNode>(window, a, b);
+  node->set_next_edges(torch::autograd::collect_next_edges(a, b, others...));
+  node->save(a, b);
+  return node;
+}
+
+template <class BackwardNode>
+void attach(const c10::intrusive_ptr<BackwardNode>& node, const Tensor& result) {
+  if (!node) return;
+  torch::autograd::set_history(result, node);
+  node->save_result(result);
+  torch::autograd::fire_node_creation_hooks(node);
+}
+
+// The tangent of op(a, b), where `op` is bilinear; undefined if neither operand has one.
+template <class Op>
+Tensor bilinear_tangent(const Tensor& a, const Tensor& b, const Op& op) {
+  const Tensor &da = a._fw_grad(/*level=*/0), &db = b._fw_grad(/*level=*/0);
+  Tensor tangent;
+  if (da.defined()) tangent = op(da, b._fw_primal(0));
+  if (db.defined()) {
+    const Tensor term = op(a._fw_primal(0), db);
+    tangent = tangent.defined() ? tangent + term : term;
+  }
+  return tangent;
+}
+
+Tensor conv2d(DispatchKeySet keys, const Tensor& x, const Tensor& w, const OptionalTensor& b,
+              SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
+              OptionalName activation) {
+  const Window window(stride, padding, dilation, groups);
+  const auto node = make_node<Conv2dBackward>(window, x, w, b);
+  const Tensor y = [&] {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    return forward_op().redispatch(keys & c10::after_autograd_keyset, x, w, b, stride, padding,
+                                   dilation, groups, activation);
+  }();
+  if (node) node->relu = activation.has_value();
+  attach(node, y);
+  const bool bias_tangent = torch::autograd::isFwGradDefined(b);
+  if (torch::autograd::isFwGradDefined(x) || torch::autograd::isFwGradDefined(w) || bias_tangent) {
+    Tensor tangent = bilinear_tangent(
+        x, w, [&](const Tensor& a, const Tensor& c) { return window.conv2d(a, c); });
+    if (bias_tangent) {
+      const Tensor db = b->_fw_grad(0).view({1, -1, 1, 1});
+      tangent = tangent.defined() ? tangent + db : db.expand_as(y);
+    }
+    if (activation.has_value()) tangent = at::threshold_backward(tangent, y, 0);
+    y._set_fw_grad(tangent, /*level=*/0, /*is_inplace_op=*/false);
+  }
+  return y;
+}
+
+template <class BackwardNode>
+Tensor gradient(const c10::TypedOperatorHandle<Gradient>& op, DispatchKeySet keys, const Tensor& a,
+                const Tensor& b, SymIntArrayRef size, const Window& window) {
+  const auto node = make_node<BackwardNode>(window, a, b);
+  const Tensor result = [&] {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    return op.redispatch(keys & c10::after_autograd_keyset, a, b, size, window.stride,
+                         window.padding, window.dilation, window.groups);
+  }();
+  attach(node, result);
+  const Tensor tangent = bilinear_tangent(a, b, [&](const Tensor& da, const Tensor& db) {
+    return op.call(da, db, size, window.stride, window.padding, window.dilation, window.groups);
+  });
+  if (tangent.defined()) result._set_fw_grad(tangent, /*level=*/0, /*is_inplace_op=*/false);
+  return result;
+}
+
+Tensor conv2d_grad_input(DispatchKeySet keys, const Tensor& gy, const Tensor& w,
+                         SymIntArrayRef input_size, SymIntArrayRef stride, SymIntArrayRef padding,
+                         SymIntArrayRef dilation, SymInt groups) {
+  return gradient<Conv2dGradInputBackward>(grad_input_op(), keys, gy, w, input_size,
+                                           {stride, padding, dilation, std::move(groups)});
+}
+
+Tensor conv2d_grad_weight(DispatchKeySet keys, const Tensor& gy, const Tensor& x,
+                          SymIntArrayRef weight_size, SymIntArrayRef stride, SymIntArrayRef padding,
+                          SymIntArrayRef dilation, SymInt groups) {
+  return gradient<Conv2dGradWeightBackward>(grad_weight_op(), keys, gy, x, weight_size,
+                                            {stride, padding, dilation, std::move(groups)});
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(convkern, Autograd, m) {
+  m.impl("conv2d", TORCH_FN(conv2d));
+  m.impl("conv2d_grad_input", TORCH_FN(conv2d_grad_input));
+  m.impl("conv2d_grad_weight", TORCH_FN(conv2d_grad_weight));
+}
+
+}  // namespace convkern::bindings

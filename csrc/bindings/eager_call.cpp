@@ -1,0 +1,93 @@
+// The short road from convkern.conv2d to the op: Python arguments are read as they are, without
+// the schema matching and boxing of torch.ops, which take longer than a small convolution.
+#include "bindings/eager_call.h"
+
+#include <ATen/PythonTorchFunctionTLS.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/jit/frontend/tracer.h>
+
+#include <array>
+
+namespace py = pybind11;
+
+namespace convkern::bindings {
+namespace {
+
+using Pair = std::array<int64_t, 2>;
+
+bool read_int(PyObject* object, int64_t& value) {
+  if (!PyLong_CheckExact(object)) return false;
+  int overflow = 0;
+  value = PyLong_AsLongLongAndOverflow(object, &overflow);
+  return overflow == 0 && c10::SymInt::check_range(value);
+}
+
+// One int, or a tuple or list of two.
+bool read_pair(PyObject* object, Pair& pair) {
+  if (read_int(object, pair[0])) {
+    pair[1] = pair[0];
+    return true;
+  }
+  if (!PyTuple_CheckExact(object) && !PyList_CheckExact(object)) return false;
+  PyObject* const* items = PySequence_Fast_ITEMS(object);
+  return PySequence_Fast_GET_SIZE(object) == 2 && read_int(items[0], pair[0]) &&
+         read_int(items[1], pair[1]);
+}
+
+// A plain tensor or parameter, no other subclass.
+const at::Tensor* read_tensor(PyObject* object) {
+  return THPVariable_CheckExact(object) ? &THPVariable_Unpack(object) : nullptr;
+}
+
+bool has_kernels(const at::Tensor& t) {
+  switch (t.scalar_type()) {
+    case at::kFloat:
+    case at::kDouble:
+    case at::kBFloat16:
+    case at::kHalf:
+      return t.is_cpu() || t.is_cuda() || t.is_meta();
+    default:
+      return false;
+  }
+}
+
+using Conv2d = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                          c10::SymIntArrayRef, c10::SymIntArrayRef, c10::SymIntArrayRef,
+                          c10::SymInt, std::optional<std::string_view>);
+
+}  // namespace
+
+PyObject* eager_conv2d(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  TORCH_INTERNAL_ASSERT(count == 8);
+  const at::Tensor* x = read_tensor(args[0]);
+  const at::Tensor* w = read_tensor(args[1]);
+  const at::Tensor* b = read_tensor(args[2]);
+  Pair stride, padding, dilation;
+  int64_t groups;
+  const char* activation = args[7] == Py_None ? nullptr : PyUnicode_AsUTF8(args[7]);
+  const bool readable = x != nullptr && w != nullptr && (b != nullptr || args[2] == Py_None) &&
+                        read_pair(args[3], stride) && read_pair(args[4], padding) &&
+                        read_pair(args[5], dilation) && read_int(args[6], groups) &&
+                        (activation != nullptr || args[7] == Py_None);
+  if (!readable || x->dim() != 4 || !has_kernels(*x) || torch::jit::tracer::isTracing() ||
+      at::impl::torch_function_mode_enabled()) {
+    PyErr_Clear();
+    Py_RETURN_NONE;
+  }
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("convkern::conv2d", "").typed<Conv2d>();
+  const at::Tensor y = [&] {
+    const py::gil_scoped_release no_gil;
+    return op.call(*x, *w, b == nullptr ? std::nullopt : std::make_optional(*b),
+                   c10::fromIntArrayRefUnchecked(stride), c10::fromIntArrayRefUnchecked(padding),
+                   c10::fromIntArrayRefUnchecked(dilation), groups,
+                   activation == nullptr ? std::nullopt : std::make_optional(activation));
+  }();
+  return THPVariable_Wrap(y);
+  END_HANDLE_TH_ERRORS
+}
+
+}  // namespace convkern::bindings
