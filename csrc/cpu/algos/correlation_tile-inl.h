@@ -1,13 +1,14 @@
 // The microkernel: a register tile of a two-axis correlation with an image in each lane.
 //
-//   out[u][v] = init + sum over planes, m, k of
-//               tap[plane][m][k] * in[plane][u * rows.out_step + m * rows.tap_step + rows.offset]
-//                                           [v * columns.out_step + ...]
+//   out[channel][u][v] = init + sum over planes, m, k of
+//       tap[channel][plane][m][k] * in[plane][u * rows.out_step + m * rows.tap_step + rows.offset]
+//                                            [v * columns.out_step + ...]
 //
 // `in` and `out` hold vectors; a tap is one float for all lanes (a weight) or a vector (gy, in the
 // weight gradient). Up to kTileRows x kTileColumns outputs stay in registers over all planes and
-// taps. Rows out of range are left out; columns out of range are zeros in memory around `in`,
-// and only taps that reach no real column for any output of the tile are left out.
+// taps. The rows of a tile are output channels or output rows, whichever share more loads (see
+// correlate()). Input rows out of range are left out; columns out of range are zeros in memory
+// around `in`, and only taps that reach no real column for any output of the tile are left out.
 #pragma once
 
 #include <utility>
@@ -18,6 +19,10 @@ namespace {
 enum class Taps { broadcast, vector };
 enum class Init { zero, bias, accumulate };
 
+// What makes the rows of a tile. Neighbouring output rows share the input rows that they read where
+// rows.out_step is rows.tap_step; channels always do.
+enum class TileRows { shared_rows, separate_rows, channels };
+
 // Vectors (or, for broadcast taps, floats) at (plane, row, column) of `at`; strides in floats.
 template <class Float>
 struct View {
@@ -27,18 +32,20 @@ struct View {
 
 struct Correlation {
   Axis rows, columns;
-  int64_t planes = 1;
+  int64_t channels = 1, planes = 1;
   View<const float> in;  // at row 0, column 0 of the image: zeros may precede it
   View<const float> taps;
-  View<float> out;
+  int64_t taps_channel = 0;     // floats from one channel's taps to the next's
+  View<float> out;              // its planes are the channels
   int64_t out_column = kLanes;  // floats from one output column to the next
   Init init = Init::zero;
-  const float* bias = nullptr;  // one float, for Init::bias
+  const float* bias = nullptr;  // a float a channel, for Init::bias
   bool relu = false;
 };
 
-template <int kRows, int kColumns, Taps kTaps, bool kSharedRows>
+template <int kRows, int kColumns, Taps kTaps, TileRows kKind>
 struct Tile {
+  static constexpr bool kSharedInput = kKind != TileRows::separate_rows;
   // Floats a tap takes in memory.
   static constexpr int64_t kTapSize = kTaps == Taps::vector ? kLanes : 1;
 
@@ -50,25 +57,31 @@ struct Tile {
     }
   }
 
-  // Adds one row of taps to the accumulator rows [kFirst, kLast]. With shared rows, all of them
-  // read the input row `in` (row r with the taps r rows before `tap`); otherwise row r reads the
-  // input row `in_step` * r floats on, all with the taps at `tap`.
+  // Floats from the taps of one tile row to those of the next, for the same input row.
+  static CONVKERN_INLINE int64_t tap_step(const Correlation& c) {
+    return kKind == TileRows::channels ? c.taps_channel : -c.taps.row;
+  }
+
+  // Adds one row of taps to the tile rows [kFirst, kLast]. With shared input, all of them read the
+  // input row `in`, each with its own taps; separate rows read input rows of their own, all with
+  // the taps at `tap`.
   template <int kFirst, int kLast>
   static CONVKERN_INLINE void add_row(Vec (&sum)[kRows][kColumns], const float* in,
                                       const float* tap, const Correlation& c, Range k) {
     const int64_t column = c.columns.out_step * kLanes;
     const int64_t in_tap = c.columns.tap_step * kLanes;
     const int64_t in_step = c.rows.out_step * c.in.row;
+    const int64_t step = tap_step(c);
     in += k.begin * in_tap;
     tap += k.begin * kTapSize;
     for (int64_t n = k.size(); n > 0; --n, in += in_tap, tap += kTapSize) {
-      if constexpr (kSharedRows) {
+      if constexpr (kSharedInput) {
         Vec x[kColumns];
 #pragma GCC unroll 8
         for (int t = 0; t < kColumns; ++t) x[t] = Vec::load(in + t * column);
 #pragma GCC unroll 8
         for (int r = kFirst; r <= kLast; ++r) {
-          const Vec w = load_tap(tap - r * c.taps.row);
+          const Vec w = load_tap(tap + r * step);
 #pragma GCC unroll 8
           for (int t = 0; t < kColumns; ++t) sum[r][t] = fma(x[t], w, sum[r][t]);
         }
@@ -106,14 +119,17 @@ struct Tile {
   // The tile whose first output is row u, column v.
   static CONVKERN_NOINLINE void run(const Correlation& c, int64_t u, int64_t v) {
     Vec sum[kRows][kColumns];
+    constexpr bool kChannels = kKind == TileRows::channels;
     float* out = c.out.at + u * c.out.row + v * c.out_column;
-    const Vec start = c.init == Init::bias ? Vec::broadcast(c.bias) : Vec::zero();
+    const int64_t out_step = kChannels ? c.out.plane : c.out.row;
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
+      const Vec start =
+          c.init == Init::bias ? Vec::broadcast(c.bias + (kChannels ? r : 0)) : Vec::zero();
 #pragma GCC unroll 8
       for (int t = 0; t < kColumns; ++t) {
         sum[r][t] =
-            c.init == Init::accumulate ? Vec::load(out + r * c.out.row + t * c.out_column) : start;
+            c.init == Init::accumulate ? Vec::load(out + r * out_step + t * c.out_column) : start;
       }
     }
     const Range k = taps_in_range(c.columns, {v, v + kColumns});
@@ -123,7 +139,8 @@ struct Tile {
     const int64_t step = c.rows.tap_step;
     // With shared rows, step y reads input row y and serves output row r with tap row y - r;
     // otherwise step y is tap row y.
-    const int64_t steps = c.rows.taps == 0 ? 0 : c.rows.taps + (kSharedRows ? kRows - 1 : 0);
+    constexpr bool kSlide = kKind == TileRows::shared_rows;
+    const int64_t steps = c.rows.taps == 0 ? 0 : c.rows.taps + (kSlide ? kRows - 1 : 0);
     constexpr auto kPairs = std::make_integer_sequence<int, kRows * kRows>{};
     for (int64_t plane = 0; plane < c.planes && !k.empty(); ++plane) {
       const float* in = in0 + plane * c.in.plane;
@@ -131,11 +148,11 @@ struct Tile {
       for (int64_t y = 0; y < steps; ++y) {
         int first = 0, last = kRows - 1;
         const int64_t row = first_row + y * step;
-        if constexpr (kSharedRows) {
-          if (row < 0 || row >= c.rows.in) continue;
+        if (kSharedInput && (row < 0 || row >= c.rows.in)) continue;
+        if constexpr (kSlide) {
           if (y >= c.rows.taps) first = static_cast<int>(y - c.rows.taps) + 1;
           if (y < last) last = static_cast<int>(y);
-        } else {
+        } else if constexpr (!kChannels) {
           while (first <= last && row + first * c.rows.out_step < 0) ++first;
           while (first <= last && row + last * c.rows.out_step >= c.rows.in) --last;
         }
@@ -147,7 +164,7 @@ struct Tile {
 #pragma GCC unroll 8
       for (int t = 0; t < kColumns; ++t) {
         const Vec result = c.relu ? relu(sum[r][t]) : sum[r][t];
-        result.store(out + r * c.out.row + t * c.out_column);
+        result.store(out + r * out_step + t * c.out_column);
       }
     }
   }
@@ -155,11 +172,10 @@ struct Tile {
 
 using RunTile = void (*)(const Correlation&, int64_t, int64_t);
 
-template <Taps kTaps, bool kSharedRows, int... kSize>
-RunTile tile_of(int rows, int columns, std::integer_sequence<int, kSize...>) {
+template <Taps kTaps, TileRows kKind, int... kSize>
+RunTile tile_of(int64_t rows, int64_t columns, std::integer_sequence<int, kSize...>) {
   static constexpr RunTile table[] = {
-      Tile<kSize / Vec::kTileColumns + 1, kSize % Vec::kTileColumns + 1, kTaps,
-           kSharedRows>::run...};
+      Tile<kSize / Vec::kTileColumns + 1, kSize % Vec::kTileColumns + 1, kTaps, kKind>::run...};
   return table[(rows - 1) * Vec::kTileColumns + columns - 1];
 }
 
@@ -168,20 +184,52 @@ inline Range near_equal_part(int64_t n, int64_t parts, int64_t i) {
   return {n * i / parts, n * (i + 1) / parts};
 }
 
+// The tiles of `rows` rows, from output row u or of all channels, along the columns.
+template <Taps kTaps, TileRows kKind>
+void run_tiles(const Correlation& c, int64_t u, int64_t rows) {
+  constexpr auto kSizes = std::make_integer_sequence<int, Vec::kTileRows * Vec::kTileColumns>{};
+  const int64_t parts = ceil_div(c.columns.out, Vec::kTileColumns);
+  for (int64_t i = 0; i < parts; ++i) {
+    const Range v = near_equal_part(c.columns.out, parts, i);
+    tile_of<kTaps, kKind>(rows, v.size(), kSizes)(c, u, v.begin);
+  }
+}
+
+// The correlation of some of the channels.
+inline Correlation channel_part(const Correlation& c, Range channels) {
+  Correlation part = c;
+  part.channels = channels.size();
+  part.taps.at += channels.begin * c.taps_channel;
+  part.out.at += channels.begin * c.out.plane;
+  if (c.bias != nullptr) part.bias += channels.begin;
+  return part;
+}
+
 template <Taps kTaps>
 void correlate(const Correlation& c) {
-  constexpr auto kSizes = std::make_integer_sequence<int, Vec::kTileRows * Vec::kTileColumns>{};
-  const bool shared = c.rows.out_step == c.rows.tap_step;
-  const int64_t row_parts = ceil_div(c.rows.out, Vec::kTileRows);
-  const int64_t column_parts = ceil_div(c.columns.out, Vec::kTileColumns);
-  for (int64_t a = 0; a < row_parts; ++a) {
-    const Range u = near_equal_part(c.rows.out, row_parts, a);
-    for (int64_t b = 0; b < column_parts; ++b) {
-      const Range v = near_equal_part(c.columns.out, column_parts, b);
-      const int rows = static_cast<int>(u.size()), columns = static_cast<int>(v.size());
-      const RunTile run = shared ? tile_of<kTaps, true>(rows, columns, kSizes)
-                                 : tile_of<kTaps, false>(rows, columns, kSizes);
-      run(c, u.begin, v.begin);
+  const bool shared_rows = c.rows.out_step == c.rows.tap_step;
+  // Tiles of channels share every load of the input; so do tiles of output rows but for their
+  // first and last input rows, and these tiles are higher where channels are few.
+  if (c.channels > (shared_rows ? 2 : 1)) {
+    const int64_t parts = ceil_div(c.channels, Vec::kTileRows);
+    for (int64_t i = 0; i < parts; ++i) {
+      const Correlation part = channel_part(c, near_equal_part(c.channels, parts, i));
+      for (int64_t u = 0; u < c.rows.out; ++u) {
+        run_tiles<kTaps, TileRows::channels>(part, u, part.channels);
+      }
+    }
+    return;
+  }
+  const int64_t parts = ceil_div(c.rows.out, Vec::kTileRows);
+  for (int64_t channel = 0; channel < c.channels; ++channel) {
+    const Correlation part = channel_part(c, {channel, channel + 1});
+    for (int64_t i = 0; i < parts; ++i) {
+      const Range u = near_equal_part(c.rows.out, parts, i);
+      if (shared_rows) {
+        run_tiles<kTaps, TileRows::shared_rows>(part, u.begin, u.size());
+      } else {
+        run_tiles<kTaps, TileRows::separate_rows>(part, u.begin, u.size());
+      }
     }
   }
 }

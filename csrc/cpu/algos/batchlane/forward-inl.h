@@ -36,16 +36,16 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
       Correlation c;
       c.rows = restrict_outputs(rows, u, in);
       c.columns = columns;
+      c.channels = Og;
       c.planes = Cg;
       c.in = {image.at, image.plane, image.row};
       c.init = b == nullptr ? Init::zero : Init::bias;
       c.relu = p.activation == Activation::relu;
-      for (int64_t o = group * Og; o < (group + 1) * Og; ++o) {
-        c.taps = {w + o * Cg * p.R * p.S, p.R * p.S, p.S};
-        c.out = {y.at + (o - group * Og) * y.plane, y.plane, y.row};
-        c.bias = b == nullptr ? nullptr : b + o;
-        correlate<Taps::broadcast>(c);
-      }
+      c.taps = {w + group * Og * Cg * p.R * p.S, p.R * p.S, p.S};
+      c.taps_channel = Cg * p.R * p.S;
+      c.out = y;
+      if (b != nullptr) c.bias = b + group * Og;
+      correlate<Taps::broadcast>(c);
       store_rows(static_cast<float*>(ops.out) + block * kLanes * ys.size(),
                  blocking.images(p, block, ys), ys, u, {group * Og, (group + 1) * Og}, y);
     }

@@ -103,17 +103,16 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
         Correlation c;
         c.rows = restrict_outputs(rows.axis, outs, in);
         c.columns = columns.axis;
+        c.channels = Cg;
         c.planes = Og;
         c.in = {image.at, image.plane, image.row};
         c.out_column = p.stride_w * kLanes;
-        for (int64_t channel = 0; channel < Cg; ++channel) {
-          const int64_t kernels = (group * Cg + channel) * Og;  // before this channel's
-          c.taps = {packed + residue.taps + kernels * residue.tap_count(), residue.tap_count(),
-                    columns.axis.taps};
-          c.out = {gx.at + channel * gx.plane + residue.row * gx.row + residue.column * kLanes,
-                   gx.plane, gx.row * p.stride_h};
-          correlate<Taps::broadcast>(c);
-        }
+        c.taps = {packed + residue.taps + group * Cg * Og * residue.tap_count(),
+                  residue.tap_count(), columns.axis.taps};
+        c.taps_channel = Og * residue.tap_count();
+        c.out = {gx.at + residue.row * gx.row + residue.column * kLanes, gx.plane,
+                 gx.row * p.stride_h};
+        correlate<Taps::broadcast>(c);
       }
       store_rows(static_cast<float*>(ops.out) + block * kLanes * xs.size(),
                  blocking.images(p, block, xs), xs, h, {group * Cg, (group + 1) * Cg}, gx);

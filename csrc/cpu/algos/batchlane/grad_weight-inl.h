@@ -58,13 +58,13 @@ void accumulate_band(const Problem& p, const Operands& ops, const Blocking& bloc
   sum.rows = restrict_taps(swap_roles(forward_rows(p)), band, in);
   sum.columns = swap_roles(forward_columns(p));
   sum.init = Init::accumulate;
-  for (int64_t o = 0; o < Og; ++o) {
-    for (int64_t c = 0; c < Cg; ++c) {
-      sum.in = {image.at + c * image.plane, image.plane, image.row};
-      sum.taps = {gy.at + o * gy.plane, gy.plane, gy.row};
-      sum.out = {accumulators + (o * Cg + c) * p.R * p.S * kLanes, 0, p.S * kLanes};
-      correlate<Taps::vector>(sum);
-    }
+  sum.channels = Og;
+  sum.taps = {gy.at, gy.plane, gy.row};
+  sum.taps_channel = gy.plane;
+  for (int64_t c = 0; c < Cg; ++c) {
+    sum.in = {image.at + c * image.plane, image.plane, image.row};
+    sum.out = {accumulators + c * p.R * p.S * kLanes, Cg * p.R * p.S * kLanes, p.S * kLanes};
+    correlate<Taps::vector>(sum);
   }
 }
 
