@@ -25,43 +25,110 @@ struct ImageBlock {
   int count;       // images, at most kLanes
 };
 
-template <bool kFull>
-CONVKERN_INLINE void load_4_elements(const float* p, ImageBlock images, Vec (&out)[4]) {
+// kLanes elements of kLanes images; vector e goes to address(e).
+template <class Address>
+CONVKERN_INLINE void square_to_lanes(const float* p, int64_t stride, const Address& address) {
+  Vec rows[4][kQuarters];  // rows[r][q] is image 4q + r, then quarter q of rows[r][g] is its
+                           // elements 4g to 4g + 3
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+#pragma GCC unroll 4
+    for (int q = 0; q < kQuarters; ++q) {
+      rows[r][q] = Vec::load_unaligned(p + (4 * q + r) * stride);
+    }
+    exchange_quarters(rows[r]);
+  }
+#pragma GCC unroll 4
+  for (int g = 0; g < kQuarters; ++g) {
+    Vec vectors[4] = {rows[0][g], rows[1][g], rows[2][g], rows[3][g]};
+    transpose_quarters(vectors);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) vectors[i].store(address(4 * g + i));
+  }
+}
+
+template <class Address>
+CONVKERN_INLINE void square_to_images(float* p, int64_t stride, const Address& address) {
+  Vec rows[4][kQuarters];
+#pragma GCC unroll 4
+  for (int g = 0; g < kQuarters; ++g) {
+    Vec vectors[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) vectors[i] = Vec::load(address(4 * g + i));
+    transpose_quarters(vectors);
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) rows[r][g] = vectors[r];
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+    exchange_quarters(rows[r]);
+#pragma GCC unroll 4
+    for (int q = 0; q < kQuarters; ++q) rows[r][q].store_unaligned(p + (4 * q + r) * stride);
+  }
+}
+
+// 4 elements of the images there are; the other lanes are zero.
+template <class Address>
+CONVKERN_INLINE void strip_to_lanes(const float* p, ImageBlock images, const Address& address) {
+  Vec vectors[4];
 #pragma GCC unroll 4
   for (int r = 0; r < 4; ++r) {
     Quarter quarters[kQuarters];
 #pragma GCC unroll 4
     for (int q = 0; q < kQuarters; ++q) {
       const int lane = 4 * q + r;
-      quarters[q] =
-          kFull || lane < images.count ? load_quarter(p + lane * images.stride) : Quarter{};
+      quarters[q] = lane < images.count ? load_quarter(p + lane * images.stride) : Quarter{};
     }
-    out[r] = Vec::from_quarters(quarters);
+    vectors[r] = Vec::from_quarters(quarters);
   }
-  transpose_quarters(out);
+  transpose_quarters(vectors);
+  for (int i = 0; i < 4; ++i) vectors[i].store(address(i));
+}
+
+template <class Address>
+CONVKERN_INLINE void strip_to_images(float* p, ImageBlock images, const Address& address) {
+  Vec vectors[4];
+  for (int i = 0; i < 4; ++i) vectors[i] = Vec::load(address(i));
+  transpose_quarters(vectors);
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+    Quarter quarters[kQuarters];
+    vectors[r].to_quarters(quarters);
+#pragma GCC unroll 4
+    for (int q = 0; q < kQuarters; ++q) {
+      const int lane = 4 * q + r;
+      if (lane < images.count) store_quarter(p + lane * images.stride, quarters[q]);
+    }
+  }
+}
+
+// Calls move(e) so that parts of `width` elements from e on cover [0, n), n >= width; the last part
+// overlaps its predecessor where width does not divide n.
+template <class Move>
+CONVKERN_INLINE void for_each_part(int64_t n, int64_t width, const Move& move) {
+  int64_t e = 0;
+  for (; e + width <= n; e += width) move(e);
+  if (e < n) move(n - width);
 }
 
 // Elements p[0, n) of each image become vectors; vector e is stored at address(e).
 template <class Address>
 CONVKERN_INLINE void images_to_lanes(const float* p, ImageBlock images, int64_t n,
                                      const Address& address) {
-  if (n < 4) {
+  if (images.count == kLanes && n >= kLanes) {
+    for_each_part(n, kLanes, [&](int64_t e) __attribute__((always_inline)) {
+      square_to_lanes(p + e, images.stride, [&](int64_t i) { return address(e + i); });
+    });
+  } else if (n >= 4) {
+    for_each_part(n, 4, [&](int64_t e) __attribute__((always_inline)) {
+      strip_to_lanes(p + e, images, [&](int64_t i) { return address(e + i); });
+    });
+  } else {
     for (int64_t e = 0; e < n; ++e) {
       float* to = address(e);
       Vec::zero().store(to);
       for (int lane = 0; lane < images.count; ++lane) to[lane] = p[lane * images.stride + e];
     }
-    return;
-  }
-  for (int64_t e = 0; e < n; e += 4) {
-    if (e > n - 4) e = n - 4;  // the last four overlap their predecessors
-    Vec vectors[4];
-    if (images.count == kLanes) {
-      load_4_elements<true>(p + e, images, vectors);
-    } else {
-      load_4_elements<false>(p + e, images, vectors);
-    }
-    for (int i = 0; i < 4; ++i) vectors[i].store(address(e + i));
   }
 }
 
@@ -69,27 +136,18 @@ CONVKERN_INLINE void images_to_lanes(const float* p, ImageBlock images, int64_t 
 template <class Address>
 CONVKERN_INLINE void lanes_to_images(float* p, ImageBlock images, int64_t n,
                                      const Address& address) {
-  if (n < 4) {
+  if (images.count == kLanes && n >= kLanes) {
+    for_each_part(n, kLanes, [&](int64_t e) __attribute__((always_inline)) {
+      square_to_images(p + e, images.stride, [&](int64_t i) { return address(e + i); });
+    });
+  } else if (n >= 4) {
+    for_each_part(n, 4, [&](int64_t e) __attribute__((always_inline)) {
+      strip_to_images(p + e, images, [&](int64_t i) { return address(e + i); });
+    });
+  } else {
     for (int64_t e = 0; e < n; ++e) {
       const float* from = address(e);
       for (int lane = 0; lane < images.count; ++lane) p[lane * images.stride + e] = from[lane];
-    }
-    return;
-  }
-  for (int64_t e = 0; e < n; e += 4) {
-    if (e > n - 4) e = n - 4;
-    Vec vectors[4];
-    for (int i = 0; i < 4; ++i) vectors[i] = Vec::load(address(e + i));
-    transpose_quarters(vectors);
-#pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r) {
-      Quarter quarters[kQuarters];
-      vectors[r].to_quarters(quarters);
-#pragma GCC unroll 4
-      for (int q = 0; q < kQuarters; ++q) {
-        const int lane = 4 * q + r;
-        if (lane < images.count) store_quarter(p + e + lane * images.stride, quarters[q]);
-      }
     }
   }
 }

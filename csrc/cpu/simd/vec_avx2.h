@@ -16,6 +16,8 @@ struct Vec {
   static CONVKERN_INLINE Vec broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
   static CONVKERN_INLINE Vec load(const float* p) { return {_mm256_load_ps(p)}; }
   CONVKERN_INLINE void store(float* p) const { _mm256_store_ps(p, v); }
+  static CONVKERN_INLINE Vec load_unaligned(const float* p) { return {_mm256_loadu_ps(p)}; }
+  CONVKERN_INLINE void store_unaligned(float* p) const { _mm256_storeu_ps(p, v); }
   static CONVKERN_INLINE Vec from_quarters(const Quarter (&q)[2]) {
     return {_mm256_set_m128(q[1], q[0])};
   }
@@ -38,6 +40,12 @@ CONVKERN_INLINE void transpose_quarters(Vec (&a)[4]) {
   a[1].v = _mm256_castpd_ps(_mm256_unpackhi_pd(t0, t2));
   a[2].v = _mm256_castpd_ps(_mm256_unpacklo_pd(t1, t3));
   a[3].v = _mm256_castpd_ps(_mm256_unpackhi_pd(t1, t3));
+}
+
+CONVKERN_INLINE void exchange_quarters(Vec (&a)[2]) {
+  const __m256 low = _mm256_permute2f128_ps(a[0].v, a[1].v, 0x20);
+  a[1].v = _mm256_permute2f128_ps(a[0].v, a[1].v, 0x31);
+  a[0].v = low;
 }
 
 }  // namespace

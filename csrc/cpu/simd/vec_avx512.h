@@ -16,6 +16,8 @@ struct Vec {
   static CONVKERN_INLINE Vec broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
   static CONVKERN_INLINE Vec load(const float* p) { return {_mm512_load_ps(p)}; }
   CONVKERN_INLINE void store(float* p) const { _mm512_store_ps(p, v); }
+  static CONVKERN_INLINE Vec load_unaligned(const float* p) { return {_mm512_loadu_ps(p)}; }
+  CONVKERN_INLINE void store_unaligned(float* p) const { _mm512_storeu_ps(p, v); }
   static CONVKERN_INLINE Vec from_quarters(const Quarter (&q)[4]) {
     __m512 r = _mm512_castps128_ps512(q[0]);
     r = _mm512_insertf32x4(r, q[1], 1);
@@ -43,6 +45,17 @@ CONVKERN_INLINE void transpose_quarters(Vec (&a)[4]) {
   a[1].v = _mm512_castpd_ps(_mm512_unpackhi_pd(t0, t2));
   a[2].v = _mm512_castpd_ps(_mm512_unpacklo_pd(t1, t3));
   a[3].v = _mm512_castpd_ps(_mm512_unpackhi_pd(t1, t3));
+}
+
+CONVKERN_INLINE void exchange_quarters(Vec (&a)[4]) {
+  const __m512 t0 = _mm512_shuffle_f32x4(a[0].v, a[1].v, 0x44);  // quarters 0 1 of each
+  const __m512 t1 = _mm512_shuffle_f32x4(a[0].v, a[1].v, 0xee);  // quarters 2 3 of each
+  const __m512 t2 = _mm512_shuffle_f32x4(a[2].v, a[3].v, 0x44);
+  const __m512 t3 = _mm512_shuffle_f32x4(a[2].v, a[3].v, 0xee);
+  a[0].v = _mm512_shuffle_f32x4(t0, t2, 0x88);
+  a[1].v = _mm512_shuffle_f32x4(t0, t2, 0xdd);
+  a[2].v = _mm512_shuffle_f32x4(t1, t3, 0x88);
+  a[3].v = _mm512_shuffle_f32x4(t1, t3, 0xdd);
 }
 
 }  // namespace

@@ -2,9 +2,11 @@
 // (SSE2 on x86-64, NEON on AArch64), and the operations that every Vec has:
 //
 //   zero, broadcast, load, store       memory is aligned to the vector
+//   load_unaligned, store_unaligned    any memory
 //   from_quarters, to_quarters         a quarter is 4 adjacent lanes
 //   add, fma(a, b, c) = a * b + c, relu (NaN stays NaN)
 //   transpose_quarters(a)              a 4x4 transposition in each quarter of a[0..3]
+//   exchange_quarters(a)               quarter j of a[i] and quarter i of a[j] change places
 //   kTileRows, kTileColumns            the register tile of the correlation microkernel
 #pragma once
 
@@ -27,6 +29,12 @@ struct Vec {
   CONVKERN_INLINE void store(float* p) const {
     *static_cast<Quarter*>(__builtin_assume_aligned(p, 16)) = v;
   }
+  static CONVKERN_INLINE Vec load_unaligned(const float* p) {
+    Vec r;
+    __builtin_memcpy(&r.v, p, sizeof(r.v));
+    return r;
+  }
+  CONVKERN_INLINE void store_unaligned(float* p) const { __builtin_memcpy(p, &v, sizeof(v)); }
   static CONVKERN_INLINE Vec from_quarters(const Quarter (&q)[1]) { return {q[0]}; }
   CONVKERN_INLINE void to_quarters(Quarter (&q)[1]) const { q[0] = v; }
 };
@@ -45,6 +53,8 @@ CONVKERN_INLINE void transpose_quarters(Vec (&a)[4]) {
   a[2].v = __builtin_shufflevector(t1, t3, 0, 1, 4, 5);
   a[3].v = __builtin_shufflevector(t1, t3, 2, 3, 6, 7);
 }
+
+CONVKERN_INLINE void exchange_quarters(Vec (&)[1]) {}
 
 }  // namespace
 }  // namespace convkern::cpu
