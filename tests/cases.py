@@ -54,6 +54,8 @@ BLOCKING = [
     _case("bands", (2, 2, 190, 60), (2, 3, 5), "p1q2"),
     _case("bands_stride2", (17, 1, 131, 70), (2, 4, 4), "p2q1u2v2"),
     _case("chunks", (1100, 1, 5, 6), (1, 3, 3), "p1q1"),
+    _case("slices", (17, 70, 4, 5), (66, 3, 3), "p1q1"),
+    _case("slices_of_groups", (3, 120, 4, 3), (84, 3, 5), "p1q2u1v1d1e1g2"),
 ]
 EMPTY_BATCH = _case("empty_batch", (0, 2, 7, 9), (3, 3, 2), "p1q1", "+bias")
 FASHION_MNIST = [

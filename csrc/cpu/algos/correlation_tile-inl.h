@@ -16,6 +16,8 @@
 namespace convkern::cpu {
 namespace {
 
+constexpr int64_t kBlockTerms = 256;  // products summed one after the other
+
 enum class Taps { broadcast, vector };
 enum class Init { zero, bias, accumulate };
 
@@ -45,6 +47,7 @@ struct Correlation {
 
 template <int kRows, int kColumns, Taps kTaps, TileRows kKind>
 struct Tile {
+  static constexpr bool kChannels = kKind == TileRows::channels;
   static constexpr bool kSharedInput = kKind != TileRows::separate_rows;
   // Floats a tap takes in memory.
   static constexpr int64_t kTapSize = kTaps == Taps::vector ? kLanes : 1;
@@ -59,7 +62,7 @@ struct Tile {
 
   // Floats from the taps of one tile row to those of the next, for the same input row.
   static CONVKERN_INLINE int64_t tap_step(const Correlation& c) {
-    return kKind == TileRows::channels ? c.taps_channel : -c.taps.row;
+    return kChannels ? c.taps_channel : -c.taps.row;
   }
 
   // Adds one row of taps to the tile rows [kFirst, kLast]. With shared input, all of them read the
@@ -116,23 +119,11 @@ struct Tile {
     (try_pair(std::integral_constant<int, kPair>{}), ...);
   }
 
-  // The tile whose first output is row u, column v.
-  static CONVKERN_NOINLINE void run(const Correlation& c, int64_t u, int64_t v) {
-    Vec sum[kRows][kColumns];
-    constexpr bool kChannels = kKind == TileRows::channels;
-    float* out = c.out.at + u * c.out.row + v * c.out_column;
-    const int64_t out_step = kChannels ? c.out.plane : c.out.row;
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const Vec start =
-          c.init == Init::bias ? Vec::broadcast(c.bias + (kChannels ? r : 0)) : Vec::zero();
-#pragma GCC unroll 8
-      for (int t = 0; t < kColumns; ++t) {
-        sum[r][t] =
-            c.init == Init::accumulate ? Vec::load(out + r * out_step + t * c.out_column) : start;
-      }
-    }
+  // Adds the taps of planes [planes.begin, planes.end) to the tile at row u, column v.
+  static CONVKERN_INLINE void add_planes(Vec (&sum)[kRows][kColumns], const Correlation& c,
+                                         int64_t u, int64_t v, Range planes) {
     const Range k = taps_in_range(c.columns, {v, v + kColumns});
+    if (k.empty()) return;
     const int64_t first_row = c.rows.offset + u * c.rows.out_step;
     const float* in0 =
         c.in.at + first_row * c.in.row + (c.columns.offset + v * c.columns.out_step) * kLanes;
@@ -142,7 +133,7 @@ struct Tile {
     constexpr bool kSlide = kKind == TileRows::shared_rows;
     const int64_t steps = c.rows.taps == 0 ? 0 : c.rows.taps + (kSlide ? kRows - 1 : 0);
     constexpr auto kPairs = std::make_integer_sequence<int, kRows * kRows>{};
-    for (int64_t plane = 0; plane < c.planes && !k.empty(); ++plane) {
+    for (int64_t plane = planes.begin; plane < planes.end; ++plane) {
       const float* in = in0 + plane * c.in.plane;
       const float* tap = c.taps.at + plane * c.taps.plane;
       for (int64_t y = 0; y < steps; ++y) {
@@ -159,12 +150,37 @@ struct Tile {
         add_row(sum, in + y * step * c.in.row, tap + y * c.taps.row, c, k, first, last, kPairs);
       }
     }
+  }
+
+  // The tile whose first output is row u, column v. Planes are summed in blocks of about
+  // kBlockTerms products that are then added up, which keeps rounding errors of long sums small.
+  static CONVKERN_NOINLINE void run(const Correlation& c, int64_t u, int64_t v) {
+    float* out = c.out.at + u * c.out.row + v * c.out_column;
+    const int64_t out_step = kChannels ? c.out.plane : c.out.row;
+    const int64_t taps = std::max<int64_t>(1, c.rows.taps * c.columns.taps);
+    const int64_t block = std::max<int64_t>(1, kBlockTerms / taps);
+    for (int64_t plane = 0; plane < c.planes; plane += block) {
+      Vec sum[kRows][kColumns];
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
+      for (int r = 0; r < kRows; ++r) {
+        const Vec start = c.init == Init::bias && plane == 0
+                              ? Vec::broadcast(c.bias + (kChannels ? r : 0))
+                              : Vec::zero();
 #pragma GCC unroll 8
-      for (int t = 0; t < kColumns; ++t) {
-        const Vec result = c.relu ? relu(sum[r][t]) : sum[r][t];
-        result.store(out + r * out_step + t * c.out_column);
+        for (int t = 0; t < kColumns; ++t) sum[r][t] = start;
+      }
+      const Range planes{plane, std::min(c.planes, plane + block)};
+      add_planes(sum, c, u, v, planes);
+      const bool accumulate = c.init == Init::accumulate || plane > 0;
+      const bool apply_relu = c.relu && planes.end == c.planes;
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+        for (int t = 0; t < kColumns; ++t) {
+          float* at = out + r * out_step + t * c.out_column;
+          const Vec total = accumulate ? add(Vec::load(at), sum[r][t]) : sum[r][t];
+          (apply_relu ? relu(total) : total).store(at);
+        }
       }
     }
   }

@@ -4,11 +4,12 @@
 namespace convkern::cpu {
 namespace {
 
-constexpr int64_t kBandBytes = 384 << 10;   // aimed at, of one thread's buffers
-constexpr int64_t kThreadBytes = 8 << 20;   // never exceeded by one thread's buffers
-constexpr int64_t kPartialBytes = 4 << 20;  // of the weight gradient's partial results
-constexpr int64_t kMaxChunks = 64;          // of the weight gradient
-constexpr double kTaskFlops = 1 << 16;      // less is not worth waking a thread for
+constexpr int64_t kBandBytes = 384 << 10;       // aimed at, of one thread's buffers
+constexpr int64_t kThreadBytes = 8 << 20;       // never exceeded by one thread's buffers
+constexpr int64_t kAccumulatorBytes = 1 << 20;  // aimed at, of a thread's weight gradient sums
+constexpr int64_t kPartialBytes = 4 << 20;      // of the weight gradient's partial results
+constexpr int64_t kMaxChunks = 64;              // of the weight gradient
+constexpr double kTaskFlops = 1 << 16;          // less is not worth waking a thread for
 
 // Columns of a lane buffer: those of the image and the zeros around them that terms may read.
 struct Window {
@@ -37,13 +38,14 @@ ImageShape y_shape(const Problem& p) { return {p.layout, p.O, p.OH(), p.OW()}; }
 struct Buffers {
   int64_t x_rows, x_width, y_rows, y_width;  // vectors
   int64_t x_floats, y_floats;
-  Buffers(const Problem& p, int64_t x_rows, int64_t x_width, int64_t y_rows, int64_t y_width)
+  Buffers(int64_t x_channels, int64_t x_rows, int64_t x_width, int64_t y_channels, int64_t y_rows,
+          int64_t y_width)
       : x_rows(x_rows),
         x_width(x_width),
         y_rows(y_rows),
         y_width(y_width),
-        x_floats(p.Cg * x_rows * x_width * kLanes),
-        y_floats(p.Og() * y_rows * y_width * kLanes) {}
+        x_floats(x_channels * x_rows * x_width * kLanes),
+        y_floats(y_channels * y_rows * y_width * kLanes) {}
   int64_t bytes() const { return (x_floats + y_floats) * static_cast<int64_t>(sizeof(float)); }
   View<float> x(float* at) const { return {at, x_rows * x_width * kLanes, x_width * kLanes}; }
   View<float> y(float* at) const { return {at, y_rows * y_width * kLanes, y_width * kLanes}; }

@@ -8,7 +8,9 @@ Blocking forward_blocking(const Problem& p) {
   const Axis rows = forward_rows(p);
   Window window(p.W);
   window.cover(forward_columns(p));
-  auto make = [&](int64_t n) { return Buffers(p, input_rows(rows, n), window.width(), n, p.OW()); };
+  auto make = [&](int64_t n) {
+    return Buffers(p.Cg, input_rows(rows, n), window.width(), p.Og(), n, p.OW());
+  };
   const int64_t n = rows_in_band(rows.out, Vec::kTileRows, make);
   return {p, rows.out, n, make(n), window};
 }

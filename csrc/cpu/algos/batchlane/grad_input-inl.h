@@ -56,7 +56,7 @@ Blocking grad_input_blocking(const Problem& p, const std::vector<Residue>& list)
   const int64_t out_rows = ceil_div(p.H, p.stride_h);  // of a residue, at most
   auto make = [&](int64_t n) {
     const int64_t gy_rows = std::min(p.OH(), n + (p.kernel_extent_h() - 1) / p.stride_h + 1);
-    return Buffers(p, n * p.stride_h, p.W, gy_rows, window.width());
+    return Buffers(p.Cg, n * p.stride_h, p.W, p.Og(), gy_rows, window.width());
   };
   const int64_t n = rows_in_band(out_rows, Vec::kTileRows, make);
   return {p, out_rows, n, make(n), window};
