@@ -1,5 +1,7 @@
 """Every kernel, forced by name, over the case table against float64."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -77,6 +79,17 @@ def test_results_do_not_depend_on_threads(case: str, pass_: str) -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+def test_python_threads_may_call_at_once() -> None:
+    problems = [operands(variant(case, pass_=p)) for case in FEW[:6] for p in PASSES]
+    expected = [run(ops) for ops in problems]
+
+    def call_all(_: int) -> bool:
+        return all(torch.equal(run(o), y) for o, y in zip(problems, expected, strict=True))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(call_all, range(24)))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])

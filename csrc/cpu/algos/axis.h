@@ -42,13 +42,6 @@ inline Range taps_in_range(const Axis& axis, Range u) {
           std::min<int64_t>(axis.taps, floor_div(axis.in - 1 - first, axis.tap_step) + 1)};
 }
 
-// Outputs for which the term of tap m is in range.
-inline Range outputs_in_range(const Axis& axis, int64_t m) {
-  const int64_t first = axis.offset + m * axis.tap_step;
-  return {std::max<int64_t>(0, ceil_div(-first, axis.out_step)),
-          std::min<int64_t>(axis.out, floor_div(axis.in - 1 - first, axis.out_step) + 1)};
-}
-
 // Inputs that the outputs [u.begin, u.end) read; empty if every term is out of range.
 inline Range inputs_read(const Axis& axis, Range u) {
   const int64_t first = axis.offset + u.begin * axis.out_step;
