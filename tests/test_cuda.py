@@ -1,0 +1,36 @@
+"""The CUDA kernels on a GPU, and what can be asked about them without one."""
+
+import pytest
+
+import convkern
+from cases import EMPTY_BATCH, FEW, label
+from convkern import _C
+from convkern.testing import assert_accurate, operands, run, variant
+
+CUDA_KERNELS = [k["name"] for k in _C.kernels() if k["device"] == "cuda"]
+needs_build = pytest.mark.skipif(not CUDA_KERNELS, reason="a build without CUDA")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "f16"])
+@pytest.mark.parametrize("case", [*FEW, EMPTY_BATCH], ids=label)
+@pytest.mark.parametrize("name", CUDA_KERNELS)
+def test_kernel(name: str, case: str, dtype: str, layout: str) -> None:
+    text = variant(case, pass_=name.split(".")[0], dtype=dtype, layout=layout)
+    ops = operands(text, device="cuda")
+    with convkern.use_kernel(name):
+        assert_accurate(run(ops), ops)
+
+
+@needs_build
+@pytest.mark.parametrize("pass_", ["fwd", "gx", "gw"])
+def test_explain_needs_no_gpu(pass_: str) -> None:
+    explanation = convkern.explain(variant(FEW[0], pass_=pass_), device="cuda")
+    assert explanation.kernel == f"{pass_}.reference.any.any.cuda"
+
+
+@pytest.mark.skipif(bool(CUDA_KERNELS), reason="a build with CUDA")
+def test_explain_without_the_build_says_so() -> None:
+    with pytest.raises(ValueError, match="this build has no kernels for cuda"):
+        convkern.explain(FEW[0], device="cuda")
