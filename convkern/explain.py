@@ -10,10 +10,8 @@ from torch import Tensor
 
 from convkern import _C
 from convkern._C import Problem
-
-_DTYPE_NAMES = {
-    torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16", torch.float16: "f16"
-}  # fmt: skip
+from convkern.functional import canonical, check_types, has_kernels
+from convkern.problem import forward_problem
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def explain(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
+    padding: int | Sequence[int] | str = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
@@ -70,37 +68,28 @@ def explain(
 
     Raises:
         ValueError: the problem string is malformed or describes an impossible convolution.
-        RuntimeError: as conv2d.
+        RuntimeError, TypeError: as conv2d.
     """
     if isinstance(input, str):
-        return _explain_problem(Problem(input), device or "cpu", input)
-    from convkern.functional import _ints
-
-    if weight is None:
-        raise TypeError("explain: weight must be a Tensor when input is one")
-    kind = input.device.type
-    if input.dtype not in _DTYPE_NAMES or kind not in ("cpu", "cuda", "meta"):
+        return _explain_problem(Problem(input), device or "cpu", input.partition("#")[2])
+    check_types(input, weight, bias, groups)
+    assert weight is not None  # check_types() raised otherwise
+    if not has_kernels(input):
         return Explanation(
-            problem=f"{input.dtype} on {kind}",
+            problem=f"{input.dtype} on {input.device.type}",
             kernel="torch",
             reason="convkern computes float32, float64, bfloat16 and float16 on CPU and CUDA",
         )
-    channels_last = torch.channels_last in (
-        torch._prims_common.suggest_memory_format(t) for t in (input, weight) if t.dim() == 4
-    )
-    n, c, h, w = input.shape if input.dim() == 4 else (1, *input.shape)
-    o, _, r, s = weight.shape
-    (p, q), (u, v) = _ints(padding, "padding"), _ints(stride, "stride")
-    d, e = _ints(dilation, "dilation")
-    text = (
-        f"n{n}c{c}h{h}w{w}k{o}r{r}s{s}p{p}q{q}u{u}v{v}d{d}e{e}g{groups}_{_DTYPE_NAMES[input.dtype]}"
-        f"_{'nhwc' if channels_last else 'nchw'}_fwd"
-        f"{'' if bias is None else '+bias'}{'+relu' if activation == 'relu' else ''}"
-    )
-    return _explain_problem(Problem(text), device or ("cpu" if kind == "meta" else kind), text)
+    x, steps, pads, spacing = canonical(input.to("meta"), weight, stride, padding, dilation)
+    w, b = weight.to("meta"), None if bias is None else bias.to("meta")
+    window = (steps, pads, spacing, groups)
+    torch.ops.convkern.conv2d(x, w, b, *window, activation)  # checks; computes nothing
+    problem = forward_problem(x, w, b is not None, *window, activation == "relu")
+    own_device = "cpu" if input.is_meta else input.device.type
+    return _explain_problem(problem, device or own_device)
 
 
-def _explain_problem(problem: Problem, device: str, text: str) -> Explanation:
+def _explain_problem(problem: Problem, device: str, label: str = "") -> Explanation:
     plan = _C.plan(problem, device)
     if plan["forced"]:
         reason = "forced"
@@ -108,7 +97,6 @@ def _explain_problem(problem: Problem, device: str, text: str) -> Explanation:
         reason = "no other kernel supports the problem"
     else:
         reason = "the first in order of preference that supports the problem"
-    label = text.partition("#")[2]
     return Explanation(
         problem=f"{problem}#{label}" if label else str(problem),
         kernel=plan["kernel"],

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convkern import _C
+from convkern.problem import DTYPES
 from convkern.reference import pair
 
-_KERNEL_DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+_KERNEL_DTYPES = frozenset(DTYPES.values())
 _KERNEL_DEVICES = frozenset({"cpu", "cuda", "meta"})
 
 
@@ -81,25 +82,46 @@ def _general_conv2d(
             conv2d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups,
             activation=activation,
         )  # fmt: skip
-    _check_tensors(input, weight, bias)
-    stride, dilation = _ints(stride, "stride"), _ints(dilation, "dilation")
+    check_types(input, weight, bias, groups)
+    if not has_kernels(input):
+        return _fallback(input, weight, bias, stride, padding, dilation, groups, activation)
+    x, *window = canonical(input, weight, stride, padding, dilation)
+    y: Tensor = torch.ops.convkern.conv2d(x, weight, bias, *window, groups, activation)
+    return y if input.dim() == 4 else y.squeeze(0)
+
+
+def check_types(input: Any, weight: Any, bias: Any, groups: Any) -> None:
+    """Raises TypeError unless these arguments of conv2d have the right types."""
+    for value, name in ((input, "input"), (weight, "weight"), (bias, "bias")):
+        if not isinstance(value, Tensor) and (value is not None or name != "bias"):
+            raise TypeError(f"conv2d: {name} must be a Tensor, got {type(value).__name__}")
     if type(groups) is not int and not isinstance(groups, torch.SymInt):
         raise TypeError(f"conv2d: groups must be an integer, got groups={groups!r}")
-    if input.dtype not in _KERNEL_DTYPES or input.device.type not in _KERNEL_DEVICES:
-        return _fallback(input, weight, bias, stride, padding, dilation, groups, activation)
+
+
+def has_kernels(input: Tensor) -> bool:
+    """Whether convkern computes input's dtype on its device."""
+    return input.dtype in _KERNEL_DTYPES and input.device.type in _KERNEL_DEVICES
+
+
+def canonical(
+    input: Tensor,
+    weight: Tensor,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int] | str,
+    dilation: int | Sequence[int],
+) -> tuple[Tensor, list[int], list[int], list[int]]:
+    """What the op takes: a batched input, and stride, padding and dilation as two integers each."""
     if input.dim() not in (3, 4):
         raise RuntimeError(
             "conv2d: input must have 3 dimensions (unbatched) or 4 (batched), "
             f"got input with shape {list(input.shape)}"
         )
-    batched = input.dim() == 4
-    x = input if batched else input.unsqueeze(0)
+    x = input if input.dim() == 4 else input.unsqueeze(0)
+    stride, dilation = _ints(stride, "stride"), _ints(dilation, "dilation")
     if isinstance(padding, str):
         x, padding = _pad_for(padding, x, weight, stride, dilation)
-    y: Tensor = torch.ops.convkern.conv2d(
-        x, weight, bias, stride, _ints(padding, "padding"), dilation, groups, activation
-    )
-    return y if batched else y.squeeze(0)
+    return x, stride, _ints(padding, "padding"), dilation
 
 
 def output_size(
@@ -173,12 +195,6 @@ def _pad_for(
     return x, [top, left]
 
 
-def _check_tensors(input: Any, weight: Any, bias: Any) -> None:
-    for value, name in ((input, "input"), (weight, "weight"), (bias, "bias")):
-        if not isinstance(value, Tensor) and (value is not None or name != "bias"):
-            raise TypeError(f"conv2d: {name} must be a Tensor, got {type(value).__name__}")
-
-
 def _ints(value: Any, name: str) -> list[int]:
     """One int or a sequence of one or two, as two. Tensors of one int count as ints."""
     if isinstance(value, Tensor) and value.dim() == 0 and not value.is_floating_point():
@@ -199,9 +215,9 @@ def _fallback(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: list[int],
+    stride: int | Sequence[int],
     padding: int | Sequence[int] | str,
-    dilation: list[int],
+    dilation: int | Sequence[int],
     groups: int,
     activation: str | None,
 ) -> Tensor:

@@ -15,22 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convkern._C import Problem
+from convkern.problem import DTYPES
 
-DTYPES = {
-    "f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16, "f16": torch.float16
-}  # fmt: skip
 _FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 
 
-def variant(text: str, **changes: str) -> str:
-    """The problem string with its `dtype`, `layout` or `pass_` replaced. Epilogues are dropped
-    where the new pass has none."""
+def variant(
+    text: str, *, dtype: str | None = None, layout: str | None = None, pass_: str = "fwd"
+) -> str:
+    """A forward problem string with its `dtype`, `layout` or `pass_` replaced. Epilogues are
+    dropped where the new pass has none."""
     body, _, label = text.partition("#")
-    sizes, dtype, layout, pass_ = body.split("_")
-    dtype, layout = changes.get("dtype", dtype), changes.get("layout", layout)
-    if changes.get("pass_", "fwd") != "fwd":
-        pass_ = changes["pass_"]
-    changed = f"{sizes}_{dtype}_{layout}_{pass_}"
+    sizes, own_dtype, own_layout, forward = body.split("_")
+    tail = forward if pass_ == "fwd" else pass_
+    changed = f"{sizes}_{dtype or own_dtype}_{layout or own_layout}_{tail}"
     return f"{changed}#{label}" if label else changed
 
 

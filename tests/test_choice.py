@@ -49,6 +49,18 @@ def test_explain_of_tensors_is_explain_of_their_problem(channels_last: bool) -> 
     assert explanation == convkern.explain(text)
 
 
+def test_explain_takes_what_conv2d_takes() -> None:
+    x, w = torch.empty(3, 9, 8), torch.empty(4, 3, 4, 3)
+    padded = "n1c3h10w8k4r4s3p1q1u1v1d1e1g1_f32_nchw_fwd"  # the even extent pads the input by one
+    assert convkern.explain(x, w, padding="same").problem == padded
+    with pytest.raises(RuntimeError, match="3 channels"):
+        convkern.explain(torch.empty(1, 3, 9, 8), torch.empty(4, 2, 3, 3))
+    with pytest.raises(RuntimeError, match="padding"):
+        convkern.explain(x, w, padding=-1)
+    with pytest.raises(ValueError, match="gelu"):
+        convkern.explain(x, w, activation="gelu")
+
+
 def test_explain_what_runs_and_what_does_not() -> None:
     x, w = torch.randn(1, 1, 5, 5), torch.randn(1, 1, 3, 3)
     with torch.profiler.profile() as profile:

@@ -13,6 +13,8 @@
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/library.h>
 
+#include "bindings/op_handles.h"
+
 namespace convkern::bindings {
 namespace {
 
@@ -27,38 +29,11 @@ using torch::autograd::Node;
 using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 
-using Forward = Tensor(const Tensor&, const Tensor&, const OptionalTensor&, SymIntArrayRef,
-                       SymIntArrayRef, SymIntArrayRef, SymInt, OptionalName);
-using Gradient = Tensor(const Tensor&, const Tensor&, SymIntArrayRef, SymIntArrayRef,
-                        SymIntArrayRef, SymIntArrayRef, SymInt);
-
-template <class Signature>
-c10::TypedOperatorHandle<Signature> find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-const auto& forward_op() {
-  static const auto op = find<Forward>("convkern::conv2d");
-  return op;
-}
-const auto& grad_input_op() {
-  static const auto op = find<Gradient>("convkern::conv2d_grad_input");
-  return op;
-}
-const auto& grad_weight_op() {
-  static const auto op = find<Gradient>("convkern::conv2d_grad_weight");
-  return op;
-}
-
 // The parameters that the three ops share, and the ops with them.
 struct Window {
-  SymInts stride, padding, dilation;
-  SymInt groups;
+  SymIntArrayRef stride, padding, dilation;
+  const SymInt& groups;
 
-  Window(SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups)
-      : stride(stride.vec()),
-        padding(padding.vec()),
-        dilation(dilation.vec()),
-        groups(std::move(groups)) {}
   Tensor conv2d(const Tensor& x, const Tensor& w) const {
     return forward_op().call(x, w, std::nullopt, stride, padding, dilation, groups, std::nullopt);
   }
@@ -73,12 +48,19 @@ struct Window {
 // A node with two saved operands, a and b, of the bilinear op. An operand is saved only where the
 // other one's gradient is wanted.
 struct BilinearNode : Node {
-  const Window window;
-  SymInts a_size, b_size;
+  const SymInts stride, padding, dilation;
+  const SymInt groups;
+  const Window window{stride, padding, dilation, groups};  // of the node's own copies
+  const SymInts a_size, b_size;
   SavedVariable a_, b_;
 
-  BilinearNode(Window window, const Tensor& a, const Tensor& b)
-      : window(std::move(window)), a_size(a.sym_sizes().vec()), b_size(b.sym_sizes().vec()) {}
+  BilinearNode(const Window& window, const Tensor& a, const Tensor& b)
+      : stride(window.stride.vec()),
+        padding(window.padding.vec()),
+        dilation(window.dilation.vec()),
+        groups(window.groups),
+        a_size(a.sym_sizes().vec()),
+        b_size(b.sym_sizes().vec()) {}
   void save(const Tensor& a, const Tensor& b) {
     if (should_compute_output(1)) a_ = SavedVariable(a, /*is_output=*/false);
     if (should_compute_output(0)) b_ = SavedVariable(b, /*is_output=*/false);
@@ -181,7 +163,7 @@ Tensor bilinear_tangent(const Tensor& a, const Tensor& b, const Op& op) {
 Tensor conv2d(DispatchKeySet keys, const Tensor& x, const Tensor& w, const OptionalTensor& b,
               SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
               OptionalName activation) {
-  const Window window(stride, padding, dilation, groups);
+  const Window window{stride, padding, dilation, groups};
   const auto node = make_node<Conv2dBackward>(window, x, w, b);
   const Tensor y = [&] {
     const at::AutoDispatchBelowADInplaceOrView guard;
@@ -205,8 +187,8 @@ Tensor conv2d(DispatchKeySet keys, const Tensor& x, const Tensor& w, const Optio
 }
 
 template <class BackwardNode>
-Tensor gradient(const c10::TypedOperatorHandle<Gradient>& op, DispatchKeySet keys, const Tensor& a,
-                const Tensor& b, SymIntArrayRef size, const Window& window) {
+Tensor gradient(const c10::TypedOperatorHandle<GradientSignature>& op, DispatchKeySet keys,
+                const Tensor& a, const Tensor& b, SymIntArrayRef size, const Window& window) {
   const auto node = make_node<BackwardNode>(window, a, b);
   const Tensor result = [&] {
     const at::AutoDispatchBelowADInplaceOrView guard;
@@ -225,14 +207,14 @@ Tensor conv2d_grad_input(DispatchKeySet keys, const Tensor& gy, const Tensor& w,
                          SymIntArrayRef input_size, SymIntArrayRef stride, SymIntArrayRef padding,
                          SymIntArrayRef dilation, SymInt groups) {
   return gradient<Conv2dGradInputBackward>(grad_input_op(), keys, gy, w, input_size,
-                                           {stride, padding, dilation, std::move(groups)});
+                                           {stride, padding, dilation, groups});
 }
 
 Tensor conv2d_grad_weight(DispatchKeySet keys, const Tensor& gy, const Tensor& x,
                           SymIntArrayRef weight_size, SymIntArrayRef stride, SymIntArrayRef padding,
                           SymIntArrayRef dilation, SymInt groups) {
   return gradient<Conv2dGradWeightBackward>(grad_weight_op(), keys, gy, x, weight_size,
-                                            {stride, padding, dilation, std::move(groups)});
+                                            {stride, padding, dilation, groups});
 }
 
 }  // namespace

@@ -3,12 +3,13 @@
 #include "bindings/eager_call.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
 #include <array>
+
+#include "bindings/op_handles.h"
 
 namespace py = pybind11;
 
@@ -53,10 +54,6 @@ bool has_kernels(const at::Tensor& t) {
   }
 }
 
-using Conv2d = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
-                          c10::SymIntArrayRef, c10::SymIntArrayRef, c10::SymIntArrayRef,
-                          c10::SymInt, std::optional<std::string_view>);
-
 }  // namespace
 
 PyObject* eager_conv2d(PyObject*, PyObject* const* args, Py_ssize_t count) {
@@ -77,14 +74,13 @@ PyObject* eager_conv2d(PyObject*, PyObject* const* args, Py_ssize_t count) {
     PyErr_Clear();
     Py_RETURN_NONE;
   }
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("convkern::conv2d", "").typed<Conv2d>();
   const at::Tensor y = [&] {
     const py::gil_scoped_release no_gil;
-    return op.call(*x, *w, b == nullptr ? std::nullopt : std::make_optional(*b),
-                   c10::fromIntArrayRefUnchecked(stride), c10::fromIntArrayRefUnchecked(padding),
-                   c10::fromIntArrayRefUnchecked(dilation), groups,
-                   activation == nullptr ? std::nullopt : std::make_optional(activation));
+    return forward_op().call(*x, *w, b == nullptr ? std::nullopt : std::make_optional(*b),
+                             c10::fromIntArrayRefUnchecked(stride),
+                             c10::fromIntArrayRefUnchecked(padding),
+                             c10::fromIntArrayRefUnchecked(dilation), groups,
+                             activation == nullptr ? std::nullopt : std::make_optional(activation));
   }();
   return THPVariable_Wrap(y);
   END_HANDLE_TH_ERRORS
