@@ -7,7 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
+from convkern.bench import PASSES, PEERS, Suite, compare, read_shapes, run_suite, time_training
+from convkern.bench import table as bench_table
 from convkern.explain import explain
 from convkern.fashion_mnist import (
     CONVS,
@@ -42,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
     _add_explain(commands)
+    _add_bench(commands)
     _add_info(commands)
     return parser
 
@@ -100,6 +105,73 @@ def _explain(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "time convkern and its peers side by side"
+    parser = commands.add_parser("bench", help=summary, description=summary)
+    add = parser.add_argument
+    add(
+        "--shapes",
+        type=_names,
+        default=["fmnist"],
+        metavar="NAME,...",
+        help="problem strings, files of them, or names in benchmarks/shapes (fmnist)",
+    )
+    add(
+        "--passes",
+        type=_names,
+        default=list(PASSES),
+        metavar="PASS,...",
+        help=f"of {', '.join(PASSES)} (all)",
+    )
+    add(
+        "--peers",
+        type=_names,
+        default=["torch", "torch_channels_last"],
+        metavar="PEER,...",
+        help=f"of {', '.join(PEERS)} (torch,torch_channels_last)",
+    )
+    add("--threads", type=_names, metavar="N,...", help="numbers of threads (1 and torch's)")
+    add("--seconds", type=float, default=1.0, help="for each row (%(default)s)")
+    add("--out", type=Path, metavar="FILE", help="where to write the result as JSON")
+    add(
+        "--compare",
+        type=Path,
+        nargs=2,
+        metavar=("OLD", "NEW"),
+        help="measure nothing: compare two results; exit with 1 if a row became slower",
+    )
+    add("--train", action="store_true", help="measure epochs of the Fashion-MNIST model instead")
+    parser.set_defaults(run=_bench)  # fmt: skip
+
+
+def _bench(args: argparse.Namespace) -> int:
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    if args.compare:
+        old, new = (Suite.read(path) for path in args.compare)
+        table, slower = compare(old, new)
+        console.print(table)
+        return int(slower > 0)
+    if args.train:
+        console.print(time_training(read_fashion_mnist(), report=console.log))
+        return 0
+    for given, known, what in ((args.passes, PASSES, "passes"), (args.peers, PEERS, "peers")):
+        if not set(given) <= set(known):
+            raise ValueError(f"{what} must be among {', '.join(known)}, got {','.join(given)}")
+    problems = [problem for name in args.shapes for problem in read_shapes(name)]
+    threads = [_positive(n) for n in args.threads or ("1", str(torch.get_num_threads()))]
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        rows = len(problems) * len(args.passes) * len(set(threads))
+        task = bar.add_task("measuring", total=rows)
+        suite = run_suite(
+            problems, args.passes, args.peers, list(dict.fromkeys(threads)), args.seconds,
+            report=lambda row: bar.advance(task),
+        )  # fmt: skip
+    console.print(bench_table(suite.rows))
+    if args.out is not None:
+        suite.write(args.out)
+    return 0
+
+
 def _add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     summary = "say what is installed, compiled and detected"
     parser = commands.add_parser("info", help=summary, description=summary)
@@ -110,6 +182,10 @@ def _info(args: argparse.Namespace) -> int:
     for name, text in info().items():
         print(f"{name:13}{text}")
     return 0
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
 
 
 def _positive(text: str) -> int:

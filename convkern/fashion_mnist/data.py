@@ -16,7 +16,14 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    TensorDataset,
+)
 
 # SHA-256 of the decompressed content: the same data travels under several gzip headers.
 SHA256: Final = {
@@ -62,7 +69,7 @@ class FashionMNISTData:
 
 def load_fashion_mnist(
     batch_size: int = 512,
-    num_workers: int = 4,
+    num_workers: int = 0,
     *,
     data_dir: str | Path | None = None,
     seed: int | None = None,
@@ -74,7 +81,7 @@ def load_fashion_mnist(
 def make_loaders(
     data: FashionMNISTData,
     batch_size: int = 512,
-    num_workers: int = 4,
+    num_workers: int = 0,
     *,
     seed: int | None = None,
 ) -> tuple[Loader, Loader]:
@@ -84,15 +91,22 @@ def make_loaders(
     but for a smaller last batch. The training split is shuffled anew each epoch, in an order
     that depends on `seed` alone when one is given; the test split keeps its order.
 
-    `num_workers` processes prepare the batches, at most one a CPU; with 0 the calling process
-    does. The data is in memory already, so 0 is often fastest, above all on small machines.
+    A batch is taken from memory by its indices at once. `num_workers` processes do so, at most
+    one a CPU; with 0 the calling process does, which was fastest on two cores: an epoch of
+    loading takes some 0.1 s, less than workers take to start and to send the batches.
     """
     workers = min(num_workers, _usable_cpus())
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    train = DataLoader(
-        data.train, batch_size, shuffle=True, num_workers=workers, generator=generator
-    )
-    return train, DataLoader(data.test, batch_size, num_workers=workers)
+    order = RandomSampler(data.train, generator=generator)
+
+    def loader(split: TensorDataset, order: Sampler[int]) -> Loader:
+        batches = BatchSampler(order, batch_size, drop_last=False)
+        # batch_size=None: what the sampler gives, a list of indices, is what the data set gets.
+        return DataLoader(
+            split, batch_size=None, sampler=batches, num_workers=workers, generator=generator
+        )
+
+    return loader(data.train, order), loader(data.test, SequentialSampler(data.test))
 
 
 def read_fashion_mnist(data_dir: str | Path | None = None) -> FashionMNISTData:

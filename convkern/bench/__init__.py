@@ -1,0 +1,25 @@
+"""Side-by-side timing of convkern and its peers: ``python -m convkern bench``.
+
+Ratios are between medians of calls timed in turn in one process, through the public API, with
+allocation of the results included and no weights prepacked.
+"""
+
+from convkern.bench.compare import compare
+from convkern.bench.peers import PASSES, PEERS
+from convkern.bench.suite import Row, Suite, read_shapes, run_suite, table
+from convkern.bench.timing import Sample, time_in_turn
+from convkern.bench.training import time_training
+
+__all__ = [
+    "PASSES",
+    "PEERS",
+    "Row",
+    "Sample",
+    "Suite",
+    "compare",
+    "read_shapes",
+    "run_suite",
+    "table",
+    "time_in_turn",
+    "time_training",
+]

@@ -1,0 +1,119 @@
+"""The implementations that the suite times, each a function that prepares a call of a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convkern.functional import conv2d
+from convkern.testing import Operands
+
+Call = Callable[[], object]
+PASSES: Final = ("fwd", "fwd_bwd")
+
+
+def prepare(peer: str, ops: Operands, pass_: str) -> Call | None:
+    """The call of `peer` that computes `pass_`: "fwd", the output, or "fwd_bwd", the output and
+    the gradients of all operands. None where the peer cannot."""
+    return PEERS[peer](ops, pass_)
+
+
+def _torch_call(conv: Callable[..., Tensor], ops: Operands, pass_: str) -> Call:
+    relu = ops.problem.relu
+    if pass_ == "fwd":
+
+        def forward() -> Tensor:
+            with torch.no_grad():
+                return conv(ops.x, ops.w, ops.b, *ops.window, relu)
+
+        return forward
+    leaves = [t.detach().requires_grad_() for t in (ops.x, ops.w, ops.b) if t is not None]
+    bias = leaves[2] if len(leaves) == 3 else None
+
+    def step() -> tuple[Tensor, ...]:
+        y = conv(leaves[0], leaves[1], bias, *ops.window, relu)
+        return torch.autograd.grad(y, leaves, ops.gy)
+
+    return step
+
+
+def _by_convkern(
+    x: Tensor, w: Tensor, b: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int,
+    relu: bool,
+) -> Tensor:  # fmt: skip
+    activation = "relu" if relu else None
+    return conv2d(x, w, b, stride, padding, dilation, groups, activation=activation)
+
+
+def _by_torch(x: Tensor, w: Tensor, b: Tensor | None, *window_and_relu: Any) -> Tensor:
+    *window, relu = window_and_relu
+    y = F.conv2d(x, w, b, *window)
+    return F.relu(y) if relu else y
+
+
+def _convkern(ops: Operands, pass_: str) -> Call:
+    return _torch_call(_by_convkern, ops, pass_)
+
+
+def _torch(ops: Operands, pass_: str) -> Call:
+    return _torch_call(_by_torch, ops.map(Tensor.contiguous), pass_)
+
+
+def _torch_channels_last(ops: Operands, pass_: str) -> Call:
+    def channels_last(t: Tensor) -> Tensor:
+        return t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
+
+    return _torch_call(_by_torch, ops.map(channels_last), pass_)
+
+
+def _onnxruntime(ops: Operands, pass_: str) -> Call | None:
+    """Its Conv, with as many threads as torch now has, which sleep between calls: spinning, they
+    would slow down whatever is timed next. Weights are inputs of the graph, since as constants
+    they would be packed ahead of the call."""
+    if pass_ != "fwd":
+        return None
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(
+        _onnx_model(ops).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    tensors = {"x": ops.x, "w": ops.w, "b": ops.b}
+    feeds = {name: t.contiguous().numpy() for name, t in tensors.items() if t is not None}
+    return lambda: session.run(None, feeds)
+
+
+def _onnx_model(ops: Operands) -> Any:
+    from onnx import TensorProto, helper
+
+    problem, float32 = ops.problem, TensorProto.FLOAT
+    names = ["x", "w"] if ops.b is None else ["x", "w", "b"]
+    conv = helper.make_node(
+        "Conv", names, ["y"], strides=problem.stride, dilations=problem.dilation,
+        pads=[*problem.padding, *problem.padding], group=problem.groups,
+    )  # fmt: skip
+    nodes = [conv]
+    if problem.relu:
+        nodes.append(helper.make_node("Relu", ["y"], ["z"]))
+    sizes = (problem.input_size, problem.weight_size, problem.weight_size[:1])
+    inputs = [
+        helper.make_tensor_value_info(name, float32, size)
+        for name, size in zip(names, sizes, strict=False)
+    ]
+    output = helper.make_tensor_value_info(nodes[-1].output[0], float32, problem.output_size)
+    graph = helper.make_graph(nodes, "conv", inputs, [output])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+PEERS: Final[Mapping[str, Callable[[Operands, str], Call | None]]] = {
+    "convkern": _convkern,
+    "torch": _torch,
+    "torch_channels_last": _torch_channels_last,
+    "onnxruntime": _onnxruntime,
+}

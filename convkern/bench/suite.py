@@ -1,0 +1,166 @@
+"""Rows of measurements over files of problem strings, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from convkern.bench.peers import prepare
+from convkern.bench.timing import Sample, time_in_turn
+from convkern.explain import explain
+from convkern.info import info
+from convkern.testing import operands, variant
+
+SHAPES = Path(__file__).parents[2] / "benchmarks" / "shapes"  # of a source checkout
+_BEST_OF = ("torch", "torch_channels_last")  # a ratio is against the faster of these
+
+
+@dataclass(frozen=True)
+class Row:
+    """One problem and pass at one number of threads.
+
+    Attributes:
+        samples: by peer, "convkern" among them.
+        kernels: that convkern runs, in the order of the passes.
+    """
+
+    problem: str
+    pass_: str
+    threads: int
+    samples: dict[str, Sample]
+    kernels: list[str] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        return self.problem.partition("#")[2] or self.problem
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What makes two rows of different runs the same measurement."""
+        return self.problem, self.pass_, self.threads
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times faster convkern is than the better of torch's layouts."""
+        best = min((self.samples[p].median for p in _BEST_OF if p in self.samples), default=None)
+        return None if best is None else best / self.samples["convkern"].median
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A run's rows, and where and when they were measured."""
+
+    machine: dict[str, str]
+    started: str
+    rows: list[Row]
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Suite:
+        """Raises ValueError if the file is not a result of the suite."""
+        try:
+            data = json.loads(path.read_text())
+            rows = [
+                Row(**{**row, "samples": {k: Sample(**v) for k, v in row["samples"].items()}})
+                for row in data["rows"]
+            ]
+            return cls(data["machine"], data["started"], rows)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a result of the benchmark suite: {error!r}") from error
+
+
+def read_shapes(name: str) -> list[str]:
+    """The problem strings of a file: its path, or the name of one of benchmarks/shapes. A name
+    that is itself a problem string stands for that problem.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if "_" in name and name[:1] == "n" and name[1:2].isdigit():
+        return [name]
+    path = Path(name) if Path(name).is_file() else SHAPES / f"{name}.txt"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in SHAPES.glob("*.txt")))
+        raise ValueError(
+            f"shapes must be a file or one of {known or '(no checkout)'}, not {name!r}"
+        )
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def run_suite(
+    problems: Sequence[str],
+    passes: Sequence[str],
+    peers: Sequence[str],
+    threads: Sequence[int],
+    seconds: float = 1.0,
+    report: Callable[[Row], None] = lambda row: None,
+) -> Suite:
+    """Measures every problem in every pass at every number of threads, `seconds` each; `report`
+    is called with each row when it is there."""
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    rows = []
+    for count, problem, pass_ in _each(threads, problems, passes):
+        with _threads(count):
+            rows.append(_measure(problem, pass_, ["convkern", *peers], seconds))
+        report(rows[-1])
+    return Suite({name: str(text) for name, text in info().items()}, started, rows)
+
+
+def _each(*lists: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+    threads, problems, passes = lists
+    return ((t, problem, p) for t in threads for problem in problems for p in passes)
+
+
+def _measure(problem: str, pass_: str, peers: Iterable[str], seconds: float) -> Row:
+    ops = operands(problem)
+    calls = {}
+    for peer in dict.fromkeys(peers):
+        call = prepare(peer, ops, pass_)
+        if call is not None:
+            calls[peer] = call
+    parts = ("fwd",) if pass_ == "fwd" else ("fwd", "gx", "gw")
+    kernels = [explain(variant(problem, pass_=part)).kernel for part in parts]
+    return Row(problem, pass_, torch.get_num_threads(), time_in_turn(calls, seconds), kernels)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """Milliseconds with their spread for each peer, and the ratio to the better of torch's
+    layouts."""
+    peers = list(dict.fromkeys(peer for row in rows for peer in row.samples))
+    result = Table(box=None, pad_edge=False)
+    for heading in ("problem", "pass", "threads"):
+        result.add_column(heading)
+    for heading in (*(f"{peer}, ms" for peer in peers), "ratio"):
+        result.add_column(heading, justify="right")
+    for row in rows:
+        times = (_cell(row.samples.get(peer)) for peer in peers)
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"
+        result.add_row(row.label, row.pass_, str(row.threads), *times, ratio)
+    return result
+
+
+def _cell(sample: Sample | None) -> str:
+    if sample is None:
+        return "-"
+    return f"{sample.median * 1e3:.4g} ±{sample.spread:.0%}"

@@ -1,0 +1,83 @@
+"""Fair timing of several calls against each other."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median, quantiles
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LEAST_SECONDS = 50e-6  # of one measurement: shorter calls are repeated within it
+_LEAST_ROUNDS, _MOST_ROUNDS = 5, 1000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Seconds of one call: median and quartiles over `rounds` measurements."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+    @property
+    def spread(self) -> float:
+        """Half the distance of the quartiles, as a fraction of the median."""
+        return (self.high - self.low) / 2 / self.median
+
+
+def time_in_turn(
+    calls: Mapping[str, Callable[[], object]], seconds: float = 1.0
+) -> dict[str, Sample]:
+    """Times each call once a round, in rotating order, for about `seconds` in all.
+
+    Interleaving lets slow changes of the machine's speed hit all calls alike. Each call is made
+    twice beforehand; garbage is collected before, not while, they are timed.
+    """
+    repeats = {name: _repeats(call) for name, call in calls.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    order = list(calls)
+    with _garbage_kept():
+        end = perf_counter() + seconds
+        for rounds in range(_MOST_ROUNDS):
+            if rounds >= _LEAST_ROUNDS and perf_counter() > end:
+                break
+            for name in order:
+                times[name].append(_measure(calls[name], repeats[name]))
+            order.append(order.pop(0))
+    return {name: _summary(values) for name, values in times.items()}
+
+
+def _repeats(call: Callable[[], object]) -> int:
+    call()
+    return max(1, round(_LEAST_SECONDS / max(_measure(call, 1), 1e-9)))
+
+
+def _measure(call: Callable[[], object], repeats: int) -> float:
+    start = perf_counter()
+    for _ in range(repeats):
+        call()
+    return (perf_counter() - start) / repeats
+
+
+def _summary(values: list[float]) -> Sample:
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return Sample(median(values), low, high, len(values))
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
