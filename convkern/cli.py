@@ -152,7 +152,7 @@ def _bench(args: argparse.Namespace) -> int:
         console.print(table)
         return int(slower > 0)
     if args.train:
-        console.print(time_training(read_fashion_mnist(), report=console.log))
+        console.print(time_training(read_fashion_mnist(), report=console.print))
         return 0
     for given, known, what in ((args.passes, PASSES, "passes"), (args.peers, PEERS, "peers")):
         if not set(given) <= set(known):

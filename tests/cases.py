@@ -20,6 +20,12 @@ TILES = [
     for h, w in [(1, 1), (1, 6), (2, 3), (2, 4), (3, 5), (3, 6), (4, 7), (4, 8), (5, 9), (5, 10),
                  (6, 11), (7, 12), (8, 13), (9, 31)]
 ]  # fmt: skip
+# Widths around the vectors of columns, with a part of a stride and a dilation.
+COLUMNS = [
+    _case(f"columns{w}{tail}", (2, 1, 5, w), (2, 3, 3), tail, "+bias")
+    for w in (3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33)
+    for tail in ("p1q1", "p1q1u2v2", "p2q2u1v3d1e2")
+]
 # The weight gradient tiles the kernel, so kernel sizes are its tile edges.
 KERNELS = [
     _case(f"kernel{r}x{s}", (6, 1, 15, 17), (1, r, s), "p2q3", "+relu")
@@ -54,8 +60,17 @@ BLOCKING = [
     _case("bands", (2, 2, 190, 60), (2, 3, 5), "p1q2"),
     _case("bands_stride2", (17, 1, 131, 70), (2, 4, 4), "p2q1u2v2"),
     _case("chunks", (1100, 1, 5, 6), (1, 3, 3), "p1q1"),
+    _case("channels_17", (1, 2, 6, 20), (17, 3, 3), "p1q1", "+bias+relu"),
+    _case("channels_17_to_2", (1, 17, 6, 20), (2, 3, 3), "p1q1"),
     _case("slices", (17, 70, 4, 5), (66, 3, 3), "p1q1"),
     _case("slices_of_groups", (3, 120, 4, 3), (84, 3, 5), "p1q2u1v1d1e1g2"),
+]
+# So many channels that direct_columnlane takes some of them at a time; too wide for
+# direct_batchlane, whose rows are a vector a column.
+WIDE = [
+    _case("planes_of_x", (1, 50, 24, 300), (3, 9, 3), "p4q1", "+bias+relu"),
+    _case("planes_of_gy", (2, 3, 24, 300), (50, 9, 3), "p4q1"),
+    _case("planes_stride2", (1, 30, 40, 500), (4, 9, 4), "p4q1u2v2", "+bias"),
 ]
 EMPTY_BATCH = _case("empty_batch", (0, 2, 7, 9), (3, 3, 2), "p1q1", "+bias")
 FASHION_MNIST = [
@@ -71,7 +86,7 @@ FASHION_MNIST = [
     ]
 ]
 
-NON_EMPTY = BATCHES + TILES + KERNELS + GEOMETRIES + CHANNELS + BLOCKING + FASHION_MNIST
+NON_EMPTY = BATCHES + TILES + COLUMNS + KERNELS + GEOMETRIES + CHANNELS + BLOCKING + FASHION_MNIST
 # Enough for what does not depend on the blocking.
 FEW = GEOMETRIES + CHANNELS
 

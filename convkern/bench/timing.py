@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LEAST_SECONDS = 50e-6  # of one measurement: shorter calls are repeated within it
+_LEAST_SECONDS = 1e-3  # of one measurement: shorter calls are repeated within it
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 1000
 
 
@@ -37,8 +37,9 @@ def time_in_turn(
 ) -> dict[str, Sample]:
     """Times each call once a round, in rotating order, for about `seconds` in all.
 
-    Interleaving lets slow changes of the machine's speed hit all calls alike. Each call is made
-    twice beforehand; garbage is collected before, not while, they are timed.
+    Interleaving lets slow changes of the machine's speed hit all calls alike. A turn begins with
+    a call that is not timed, so that none pays for caches and threads that its predecessor left
+    cold. Garbage is collected before, not while, they are timed.
     """
     repeats = {name: _repeats(call) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -55,11 +56,11 @@ def time_in_turn(
 
 
 def _repeats(call: Callable[[], object]) -> int:
-    call()
     return max(1, round(_LEAST_SECONDS / max(_measure(call, 1), 1e-9)))
 
 
 def _measure(call: Callable[[], object], repeats: int) -> float:
+    call()
     start = perf_counter()
     for _ in range(repeats):
         call()

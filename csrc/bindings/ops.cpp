@@ -4,6 +4,7 @@
 
 #include "bindings/checks.h"
 #include "bindings/execute.h"
+#include "bindings/fresh_output.h"
 
 namespace convkern::bindings {
 namespace {
@@ -20,7 +21,7 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, 
   call.activation = parse_activation(activation);
   const Geometry<int64_t>& g = call.geometry;
   const auto format = result_format(x, w);
-  Tensor y = at::empty({g.N, g.O, g.OH(), g.OW()}, x.options(), format);
+  Tensor y = fresh_output({g.N, g.O, g.OH(), g.OW()}, x.options(), format);
   call.x = x.contiguous(format);
   call.w = w.contiguous();
   if (b.has_value()) call.b = b->contiguous();
@@ -33,7 +34,7 @@ Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, Ints input_size, Int
   Call call{Pass::grad_input,
             check_grad_input<int64_t>(gy, w, input_size, {stride, padding, dilation, groups})};
   const auto format = result_format(gy, w);
-  Tensor gx = at::empty(input_size, gy.options(), format);
+  Tensor gx = fresh_output(input_size, gy.options(), format);
   call.gy = gy.contiguous(format);
   call.w = w.contiguous();
   execute(call, format, gx);

@@ -40,6 +40,8 @@ struct Kernel {
   // Bytes of scratch memory, 64-byte aligned, that run() needs with so many threads.
   int64_t (*workspace)(const Problem&, int threads);
   void (*run)(const Problem&, const Operands&, void* workspace, const Executor&);
+  // Why, unless forced, to leave a supported problem to the kernels after it; null: never.
+  Reason (*declines)(const Problem&) = nullptr;
 };
 
 // The kernels of one device, in order of preference; the last of each pass is the reference

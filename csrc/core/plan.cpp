@@ -28,6 +28,13 @@ Reason why_not(const Kernel& kernel, const Problem& problem, const Constraints& 
   return kernel.supports(problem);
 }
 
+Reason why_passed_over(const Kernel& kernel, const Problem& problem,
+                       const Constraints& constraints) {
+  const Reason reason = why_not(kernel, problem, constraints);
+  if (reason != Reason::none || kernel.declines == nullptr) return reason;
+  return kernel.declines(problem);
+}
+
 const Kernel& choose(const KernelList& kernels, const Problem& problem,
                      const Constraints& constraints, std::vector<Rejection>* rejected) {
   if (constraints.forced != nullptr) {
@@ -40,7 +47,7 @@ const Kernel& choose(const KernelList& kernels, const Problem& problem,
   }
   for (const Kernel& kernel : kernels) {
     if (kernel.pass != problem.pass) continue;
-    const Reason reason = why_not(kernel, problem, constraints);
+    const Reason reason = why_passed_over(kernel, problem, constraints);
     if (reason == Reason::none) return kernel;
     if (rejected != nullptr) rejected->push_back({&kernel, reason});
   }

@@ -20,7 +20,12 @@ struct Rejection {
   Reason reason;
 };
 
+// Why the kernel cannot run the problem.
 Reason why_not(const Kernel& kernel, const Problem& problem, const Constraints& constraints);
+
+// Why it does not where none is forced: it cannot, or it declines.
+Reason why_passed_over(const Kernel& kernel, const Problem& problem,
+                       const Constraints& constraints);
 
 // The kernel to run. Appends every kernel passed over before it to `rejected` if that is given.
 // Throws std::invalid_argument with the reason if the forced kernel does not support the problem.

@@ -12,6 +12,7 @@ enum class Reason : uint8_t {
   isa_capped,
   empty,
   workspace,
+  empty_lanes,
   not_deterministic,
   less_preferred,
   not_forced,
@@ -31,6 +32,8 @@ inline const char* to_string(Reason reason) {
       return "the problem has no products to compute";
     case Reason::workspace:
       return "would need more workspace than a thread may have";
+    case Reason::empty_lanes:
+      return "would do too, but would leave more vector lanes empty";
     case Reason::not_deterministic:
       return "is not deterministic, and deterministic algorithms are required";
     case Reason::less_preferred:

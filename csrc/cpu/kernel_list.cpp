@@ -1,19 +1,26 @@
-// The CPU kernels in order of preference: the first that supports a problem runs it.
+// The CPU kernels in order of preference: the first that supports a problem, and does not decline
+// it, runs it.
 #include "cpu/kernel_list.h"
+
+#include <vector>
 
 namespace convkern::cpu {
 
 KernelList kernel_list() {
-  // Indices are passes: 0 forward, 1 grad_input, 2 grad_weight.
-  static const Kernel list[] = {
+  static const std::vector<Kernel> list = [] {
+    std::vector<Kernel> all;
+    auto append = [&all](const auto& kernels) {
+      all.insert(all.end(), std::begin(kernels), std::end(kernels));
+    };
 #if defined(__x86_64__)
-      batchlane_avx512[0],   batchlane_avx512[1],   batchlane_avx512[2],
-      batchlane_avx2[0],     batchlane_avx2[1],     batchlane_avx2[2],
+    append(direct_avx512);
+    append(direct_avx2);
 #endif
-      batchlane_baseline[0], batchlane_baseline[1], batchlane_baseline[2],
-      reference_kernels[0],  reference_kernels[1],  reference_kernels[2],
-  };
-  return {list, sizeof(list) / sizeof(list[0])};
+    append(direct_baseline);
+    append(reference_kernels);
+    return all;
+  }();
+  return {list.data(), list.size()};
 }
 
 }  // namespace convkern::cpu

@@ -31,6 +31,8 @@ struct Range {
   int64_t size() const { return end - begin; }
 };
 
+inline Range shifted(Range r, int64_t by) { return {r.begin + by, r.end + by}; }
+
 inline int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b > 0 ? 1 : 0); }   // b > 0
 inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0 ? 1 : 0); }  // b > 0
 

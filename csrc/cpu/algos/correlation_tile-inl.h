@@ -1,14 +1,16 @@
-// The microkernel: a register tile of a two-axis correlation with an image in each lane.
+// The microkernel: a register tile of a two-axis correlation of vectors.
 //
 //   out[channel][u][v] = init + sum over planes, m, k of
 //       tap[channel][plane][m][k] * in[plane][u * rows.out_step + m * rows.tap_step + rows.offset]
 //                                            [v * columns.out_step + ...]
 //
-// `in` and `out` hold vectors; a tap is one float for all lanes (a weight) or a vector (gy, in the
-// weight gradient). Up to kTileRows x kTileColumns outputs stay in registers over all planes and
-// taps. The rows of a tile are output channels or output rows, whichever share more loads (see
-// correlate()). Input rows out of range are left out; columns out of range are zeros in memory
-// around `in`, and only taps that reach no real column for any output of the tile are left out.
+// What the lanes are is the caller's: images (direct_batchlane), or neighbouring columns
+// (direct_columnlane), where vectors of `in` overlap. A tap is one float for all lanes (a weight)
+// or a vector (gy, in the weight gradient). Up to kTileRows x kTileColumns outputs stay in
+// registers over all planes and taps. The rows of a tile are output channels or output rows,
+// whichever share more loads (see correlate()). Input rows out of range are left out; columns out
+// of range are zeros in memory around `in`, and only taps that reach no real column for any output
+// of the tile are left out.
 #pragma once
 
 #include <utility>
@@ -18,7 +20,8 @@ namespace {
 
 constexpr int64_t kBlockTerms = 256;  // products summed one after the other
 
-enum class Taps { broadcast, vector };
+// masked: vectors of which only the first lanes count; in the others `in` is not read.
+enum class Taps { broadcast, vector, masked };
 enum class Init { zero, bias, accumulate };
 
 // What makes the rows of a tile. Neighbouring output rows share the input rows that they read where
@@ -35,7 +38,10 @@ struct View {
 struct Correlation {
   Axis rows, columns;
   int64_t channels = 1, planes = 1;
-  View<const float> in;  // at row 0, column 0 of the image: zeros may precede it
+  View<const float> in;   // at row 0 and what tap 0 of output column 0 reads
+  int64_t in_output = 0;  // floats from what one output column reads to the next
+  int64_t in_tap = 0;     // and from what one tap reads to the next
+  int lanes = kLanes;     // that count, for masked taps
   View<const float> taps;
   int64_t taps_channel = 0;     // floats from one channel's taps to the next's
   View<float> out;              // its planes are the channels
@@ -49,14 +55,20 @@ template <int kRows, int kColumns, Taps kTaps, TileRows kKind>
 struct Tile {
   static constexpr bool kChannels = kKind == TileRows::channels;
   static constexpr bool kSharedInput = kKind != TileRows::separate_rows;
-  // Floats a tap takes in memory.
-  static constexpr int64_t kTapSize = kTaps == Taps::vector ? kLanes : 1;
 
   static CONVKERN_INLINE Vec load_tap(const float* p) {
-    if constexpr (kTaps == Taps::vector) {
-      return Vec::load(p);
-    } else {
+    if constexpr (kTaps == Taps::broadcast) {
       return Vec::broadcast(p);
+    } else {
+      return Vec::load(p);
+    }
+  }
+
+  static CONVKERN_INLINE Vec load_in(const float* p, const Correlation& c) {
+    if constexpr (kTaps == Taps::masked) {
+      return Vec::load_first(p, c.lanes);
+    } else {
+      return Vec::load_unaligned(p);
     }
   }
 
@@ -71,8 +83,8 @@ struct Tile {
   template <int kFirst, int kLast>
   static CONVKERN_INLINE void add_row(Vec (&sum)[kRows][kColumns], const float* in,
                                       const float* tap, const Correlation& c, Range k) {
-    const int64_t column = c.columns.out_step * kLanes;
-    const int64_t in_tap = c.columns.tap_step * kLanes;
+    const int64_t column = c.in_output, in_tap = c.in_tap;
+    constexpr int64_t kTapSize = kTaps == Taps::broadcast ? 1 : kLanes;
     const int64_t in_step = c.rows.out_step * c.in.row;
     const int64_t step = tap_step(c);
     in += k.begin * in_tap;
@@ -81,7 +93,7 @@ struct Tile {
       if constexpr (kSharedInput) {
         Vec x[kColumns];
 #pragma GCC unroll 8
-        for (int t = 0; t < kColumns; ++t) x[t] = Vec::load(in + t * column);
+        for (int t = 0; t < kColumns; ++t) x[t] = load_in(in + t * column, c);
 #pragma GCC unroll 8
         for (int r = kFirst; r <= kLast; ++r) {
           const Vec w = load_tap(tap + r * step);
@@ -94,7 +106,7 @@ struct Tile {
         for (int r = kFirst; r <= kLast; ++r) {
 #pragma GCC unroll 8
           for (int t = 0; t < kColumns; ++t) {
-            sum[r][t] = fma(Vec::load(in + r * in_step + t * column), w, sum[r][t]);
+            sum[r][t] = fma(load_in(in + r * in_step + t * column, c), w, sum[r][t]);
           }
         }
       }
@@ -125,8 +137,7 @@ struct Tile {
     const Range k = taps_in_range(c.columns, {v, v + kColumns});
     if (k.empty()) return;
     const int64_t first_row = c.rows.offset + u * c.rows.out_step;
-    const float* in0 =
-        c.in.at + first_row * c.in.row + (c.columns.offset + v * c.columns.out_step) * kLanes;
+    const float* in0 = c.in.at + first_row * c.in.row + v * c.in_output;
     const int64_t step = c.rows.tap_step;
     // With shared rows, step y reads input row y and serves output row r with tap row y - r;
     // otherwise step y is tap row y.

@@ -13,11 +13,11 @@
 
 CONVKERN_BEGIN_TARGET("avx2,fma")
 #include "cpu/simd/vec_avx2.h"
-#include "cpu/algos/batchlane/batchlane-inl.h"
+#include "cpu/algos/direct-inl.h"
 CONVKERN_END_TARGET
 
 namespace convkern::cpu {
-const Kernel batchlane_avx2[3] = CONVKERN_BATCHLANE_KERNELS(avx2);
+const Kernel direct_avx2[6] = CONVKERN_DIRECT_KERNELS(avx2);
 }
 
 #endif

@@ -16,11 +16,11 @@
 
 CONVKERN_BEGIN_TARGET("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #include "cpu/simd/vec_avx512.h"
-#include "cpu/algos/batchlane/batchlane-inl.h"
+#include "cpu/algos/direct-inl.h"
 CONVKERN_END_TARGET
 
 namespace convkern::cpu {
-const Kernel batchlane_avx512[3] = CONVKERN_BATCHLANE_KERNELS(avx512);
+const Kernel direct_avx512[6] = CONVKERN_DIRECT_KERNELS(avx512);
 }
 
 #endif

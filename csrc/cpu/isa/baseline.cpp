@@ -8,8 +8,8 @@
 #include "cpu/simd/quarter.h"
 
 #include "cpu/simd/vec_baseline.h"
-#include "cpu/algos/batchlane/batchlane-inl.h"
+#include "cpu/algos/direct-inl.h"
 
 namespace convkern::cpu {
-const Kernel batchlane_baseline[3] = CONVKERN_BATCHLANE_KERNELS(baseline);
+const Kernel direct_baseline[6] = CONVKERN_DIRECT_KERNELS(baseline);
 }

@@ -17,6 +17,10 @@ struct Vec {
   static CONVKERN_INLINE Vec load(const float* p) { return {_mm256_load_ps(p)}; }
   CONVKERN_INLINE void store(float* p) const { _mm256_store_ps(p, v); }
   static CONVKERN_INLINE Vec load_unaligned(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static CONVKERN_INLINE Vec load_first(const float* p, int lanes) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return {_mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), lane))};
+  }
   CONVKERN_INLINE void store_unaligned(float* p) const { _mm256_storeu_ps(p, v); }
   static CONVKERN_INLINE Vec from_quarters(const Quarter (&q)[2]) {
     return {_mm256_set_m128(q[1], q[0])};

@@ -17,6 +17,9 @@ struct Vec {
   static CONVKERN_INLINE Vec load(const float* p) { return {_mm512_load_ps(p)}; }
   CONVKERN_INLINE void store(float* p) const { _mm512_store_ps(p, v); }
   static CONVKERN_INLINE Vec load_unaligned(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static CONVKERN_INLINE Vec load_first(const float* p, int lanes) {
+    return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << lanes) - 1), p)};
+  }
   CONVKERN_INLINE void store_unaligned(float* p) const { _mm512_storeu_ps(p, v); }
   static CONVKERN_INLINE Vec from_quarters(const Quarter (&q)[4]) {
     __m512 r = _mm512_castps128_ps512(q[0]);

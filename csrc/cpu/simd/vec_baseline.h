@@ -3,6 +3,7 @@
 //
 //   zero, broadcast, load, store       memory is aligned to the vector
 //   load_unaligned, store_unaligned    any memory
+//   load_first(p, n)                   the first n lanes, n <= kLanes; the others are zero
 //   from_quarters, to_quarters         a quarter is 4 adjacent lanes
 //   add, fma(a, b, c) = a * b + c, relu (NaN stays NaN)
 //   transpose_quarters(a)              a 4x4 transposition in each quarter of a[0..3]
@@ -32,6 +33,13 @@ struct Vec {
   static CONVKERN_INLINE Vec load_unaligned(const float* p) {
     Vec r;
     __builtin_memcpy(&r.v, p, sizeof(r.v));
+    return r;
+  }
+  static CONVKERN_INLINE Vec load_first(const float* p, int lanes) {
+    Vec r = zero();
+    for (int i = 0; i < kLanes; ++i) {
+      if (i < lanes) r.v[i] = p[i];
+    }
     return r;
   }
   CONVKERN_INLINE void store_unaligned(float* p) const { __builtin_memcpy(p, &v, sizeof(v)); }

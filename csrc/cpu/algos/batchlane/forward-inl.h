@@ -3,6 +3,7 @@
 
 namespace convkern::cpu {
 namespace {
+namespace batchlane {
 
 Blocking forward_blocking(const Problem& p) {
   const Axis rows = forward_rows(p);
@@ -23,7 +24,7 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
   const auto* w = static_cast<const float*>(ops.w);
   const auto* b = static_cast<const float*>(ops.b);
   const int64_t Og = p.Og(), Cg = p.Cg, tasks = blocking.blocks * p.groups * blocking.bands;
-  executor.run(tasks, blocking.grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
+  executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
     float* memory = thread_buffers(workspace, buffers, thread);
     set_zero(memory, buffers.x_floats);  // the zeros around the columns stay
     const View<float> x = buffers.x(memory), y = buffers.y(memory + buffers.x_floats);
@@ -37,10 +38,9 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
                 blocking.images(p, block, xs), xs, in, {group * Cg, (group + 1) * Cg}, image);
       Correlation c;
       c.rows = restrict_outputs(rows, u, in);
-      c.columns = columns;
+      read_columns(c, image, columns);
       c.channels = Og;
       c.planes = Cg;
-      c.in = {image.at, image.plane, image.row};
       c.init = b == nullptr ? Init::zero : Init::bias;
       c.relu = p.activation == Activation::relu;
       c.taps = {w + group * Og * Cg * p.R * p.S, p.R * p.S, p.S};
@@ -58,5 +58,6 @@ int64_t forward_workspace(const Problem& p, int threads) {
   return forward_blocking(p).buffers.bytes() * threads;
 }
 
+}  // namespace batchlane
 }  // namespace
 }  // namespace convkern::cpu

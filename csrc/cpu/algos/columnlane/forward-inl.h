@@ -1,0 +1,120 @@
+// direct_columnlane forward: y from x, w and b, with bias and ReLU applied in registers.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+namespace columnlane {
+
+struct ForwardTasks {
+  TaskSize size;
+  int64_t bands;
+  int64_t channels;  // of y that are computed at a time
+  RowBuffers buffers;
+  int64_t packed;  // floats of the packed taps, 0 where w serves as it is
+
+  explicit ForwardTasks(const Problem& p) {
+    const Axis rows = forward_rows(p);
+    // Sums over some of the planes stay in the buffer until the others have been added.
+    auto channels_for = [&](int64_t planes) {
+      return planes < p.Cg ? p.Og() : std::min(p.Og(), kSliceChannels);
+    };
+    auto make = [&](int64_t planes, int64_t n) {
+      return RowBuffers{{x_layout(p), planes, input_rows(rows, n)},
+                        {{1, 0, whole_vectors(p.OW())}, channels_for(planes), n}};
+    };
+    auto read = [&](int64_t n) { return input_rows(rows, n); };
+    size = task_size(p, p.Cg, rows.out, p.stride_h, make, read);
+    bands = ceil_div(rows.out, size.rows);
+    channels = channels_for(size.planes);
+    buffers = make(size.planes, size.rows);
+    const bool in_order = p.S == 1 || p.stride_w == std::gcd(p.stride_w, p.dilation_w);
+    packed = in_order ? 0 : whole_vectors(p.O * p.Cg * p.R * p.S);
+  }
+};
+
+// The taps of each phase as (O, Cg, R, count).
+void pack_phases(const Problem& p, const std::vector<Phase>& list, const float* w, float* packed) {
+  for (const Phase& phase : list) {
+    for (int64_t row = 0; row < p.O * p.Cg * p.R; ++row) {
+      for (int64_t i = 0; i < phase.count; ++i) {
+        *packed++ = w[row * p.S + phase.first + i * phase.tap_stride];
+      }
+    }
+  }
+}
+
+void forward(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
+  const ForwardTasks tasks(p);
+  const RowBuffers& buffers = tasks.buffers;
+  const std::vector<Phase> list = phases(p, buffers.x.layout);
+  const Axis rows = forward_rows(p);
+  const ImageShape xs = x_shape(p), ys = y_shape(p);
+  const auto* w = static_cast<const float*>(ops.w);
+  const auto* b = static_cast<const float*>(ops.b);
+  auto* memory = static_cast<float*>(workspace);
+  if (tasks.packed > 0) {
+    pack_phases(p, list, w, memory);
+    w = memory;
+    memory += tasks.packed;
+  }
+  const int64_t Og = p.Og(), count = p.N * p.groups * tasks.bands;
+  const PlaneSlices outputs(Og, tasks.channels), inputs(p.Cg, tasks.size.planes);
+  executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
+    float* own = memory + thread * buffers.floats();
+    set_zero(own, buffers.x.floats());
+    const View<float> x = buffers.x.view(own), y = buffers.y.view(own + buffers.x.floats());
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t group = task / tasks.bands % p.groups, n = task / tasks.bands / p.groups;
+      const int64_t first_row = task % tasks.bands * tasks.size.rows;
+      const Range u{first_row, std::min(rows.out, first_row + tasks.size.rows)};
+      const Range in = inputs_read(rows, u);
+      for (int64_t step = 0; step < inputs.count * outputs.count; ++step) {
+        const int64_t input = step / outputs.count;
+        const Range planes = inputs.at(input);
+        const Range channels = shifted(outputs.at(step % outputs.count), group * Og);
+        if (step % outputs.count == 0) {
+          load_columns(static_cast<const float*>(ops.x) + n * xs.size(), xs, in,
+                       shifted(planes, group * p.Cg), x, buffers.x.layout);
+        }
+        float* result = static_cast<float*>(ops.out) + n * ys.size();
+        const View<float> in_memory =
+            rows_in_memory(result, ys, u.begin, channels.begin, buffers.y.layout);
+        for (const Phase& phase : list) {
+          const bool first = input == 0 && &phase == &list.front();
+          const bool last = input == inputs.count - 1 && &phase == &list.back();
+          const int64_t plane_taps = p.R * phase.count;
+          Correlation c;
+          c.rows = restrict_outputs(rows, u, in);
+          c.columns = {buffers.y.layout.width / kLanes, phase.count, phase.count, 0, 1, 0};
+          c.channels = channels.size();
+          c.planes = planes.size();
+          c.in = {x.at + phase.at, x.plane, x.row};
+          c.in_output = kLanes;
+          c.in_tap = phase.step;
+          c.taps_channel = p.Cg * plane_taps;
+          c.taps = {w + phase.packed + channels.begin * c.taps_channel + planes.begin * plane_taps,
+                    plane_taps, phase.count};
+          c.out = in_memory.at != nullptr ? in_memory : y;
+          c.init = !first ? Init::accumulate : b == nullptr ? Init::zero : Init::bias;
+          if (b != nullptr) c.bias = b + channels.begin;
+          c.relu = last && p.activation == Activation::relu;
+          correlate<Taps::broadcast>(c);
+        }
+        if (input == inputs.count - 1 && in_memory.at == nullptr) {
+          store_columns(result, ys, u, channels, y, buffers.y.layout);
+        }
+      }
+    }
+  });
+}
+
+int64_t forward_workspace(const Problem& p, int threads) {
+  const ForwardTasks tasks(p);
+  return tasks.packed * static_cast<int64_t>(sizeof(float)) + tasks.buffers.bytes() * threads;
+}
+
+Reason forward_avoid(const Problem& p) { return empty_lanes(p, p.OW()); }
+
+}  // namespace columnlane
+}  // namespace
+}  // namespace convkern::cpu

@@ -1,0 +1,115 @@
+// direct_columnlane grad_input: gx from gy and w, gathered, a correlation for each residue of the
+// gx index modulo the stride.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+namespace columnlane {
+
+// gx rows of a band are a multiple of the stride, so that every residue has its share of them.
+struct GradInputTasks {
+  TaskSize size;  // rows of a residue
+  int64_t bands;
+  int64_t channels;  // of gx that are computed at a time
+  RowBuffers buffers;
+
+  GradInputTasks(const Problem& p, const std::vector<Residue>& list) {
+    const int64_t rows = ceil_div(p.H, p.stride_h);
+    const int64_t outputs = whole_vectors(ceil_div(p.W, p.stride_w));
+    Window window(p.OW());
+    for (const Residue& residue : list) {
+      Axis columns = residue.columns.axis;
+      columns.out = outputs;  // lanes beyond the last column read too
+      window.cover(columns);
+    }
+    const RowLayout gy{1, -window.low, whole_vectors(window.width())};
+    const RowLayout gx{p.stride_w, 0, outputs};
+    // Sums over some of the planes stay in the buffer until the others have been added.
+    auto channels_for = [&](int64_t planes) {
+      return planes < p.Og() ? p.Cg : std::min(p.Cg, kSliceChannels);
+    };
+    auto read = [&](int64_t n) {
+      return std::min(p.OH(), n + (p.kernel_extent_h() - 1) / p.stride_h + 1);
+    };
+    auto make = [&](int64_t planes, int64_t n) {
+      return RowBuffers{{gx, channels_for(planes), n * p.stride_h}, {gy, planes, read(n)}};
+    };
+    size = task_size(p, p.Og(), rows, 1, make, read);
+    bands = ceil_div(rows, size.rows);
+    channels = channels_for(size.planes);
+    buffers = make(size.planes, size.rows);
+  }
+};
+
+void grad_input(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
+  const std::vector<Residue> list = residues(p);
+  const GradInputTasks tasks(p, list);
+  const RowBuffers& buffers = tasks.buffers;
+  const ImageShape xs = x_shape(p), ys = y_shape(p);
+  const int64_t Og = p.Og(), Cg = p.Cg, count = p.N * p.groups * tasks.bands;
+  const PlaneSlices outputs(Cg, tasks.channels), inputs(Og, tasks.size.planes);
+  auto* packed = static_cast<float*>(workspace);
+  pack_taps(p, list, static_cast<const float*>(ops.w), packed);
+  float* memory = packed + packed_bytes(p) / sizeof(float);
+
+  executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
+    float* own = memory + thread * buffers.floats();
+    set_zero(own, buffers.floats());
+    const View<float> gx = buffers.x.view(own), gy = buffers.y.view(own + buffers.x.floats());
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t group = task / tasks.bands % p.groups, n = task / tasks.bands / p.groups;
+      const int64_t first_row = task % tasks.bands * tasks.size.rows;
+      const Range h{first_row * p.stride_h,
+                    std::min(p.H, (first_row + tasks.size.rows) * p.stride_h)};
+      const Range in = grad_input_rows(p, h);
+      for (int64_t step = 0; step < inputs.count * outputs.count; ++step) {
+        const int64_t input = step / outputs.count;
+        const Range planes = inputs.at(input);
+        const Range channels = shifted(outputs.at(step % outputs.count), group * Cg);
+        if (step % outputs.count == 0 && !in.empty()) {
+          load_columns(static_cast<const float*>(ops.gy) + n * ys.size(), ys, in,
+                       shifted(planes, group * Og), gy, buffers.y.layout);
+        }
+        float* result = static_cast<float*>(ops.out) + n * xs.size();
+        const View<float> in_memory =
+            rows_in_memory(result, xs, h.begin, channels.begin, buffers.x.layout);
+        const View<float>& out = in_memory.at != nullptr ? in_memory : gx;
+        for (const Residue& residue : list) {
+          const ResidueAxis &rows = residue.rows, &columns = residue.columns;
+          const Range outs{first_row, std::min(rows.axis.out, first_row + tasks.size.rows)};
+          if (outs.empty()) continue;
+          Correlation c;
+          c.rows = restrict_outputs(rows.axis, outs, in);
+          c.columns = {
+              ceil_div(columns.axis.out, kLanes), columns.axis.taps, columns.axis.taps, 0, 1, 0};
+          c.channels = channels.size();
+          c.planes = planes.size();
+          c.in = {gy.at + buffers.y.layout.pad + columns.axis.offset, gy.plane, gy.row};
+          c.in_output = kLanes;
+          c.in_tap = columns.axis.tap_step;
+          c.taps_channel = Og * residue.tap_count();
+          c.taps = {packed + residue.taps + channels.begin * c.taps_channel +
+                        planes.begin * residue.tap_count(),
+                    residue.tap_count(), columns.axis.taps};
+          c.init = input == 0 ? Init::zero : Init::accumulate;
+          c.out = {out.at + residue.row * out.row + residue.column * buffers.x.layout.width,
+                   out.plane, out.row * p.stride_h};
+          correlate<Taps::broadcast>(c);
+        }
+        if (input == inputs.count - 1 && in_memory.at == nullptr) {
+          store_columns(result, xs, h, channels, gx, buffers.x.layout);
+        }
+      }
+    }
+  });
+}
+
+int64_t grad_input_workspace(const Problem& p, int threads) {
+  return packed_bytes(p) + GradInputTasks(p, residues(p)).buffers.bytes() * threads;
+}
+
+Reason grad_input_avoid(const Problem& p) { return empty_lanes(p, ceil_div(p.W, p.stride_w)); }
+
+}  // namespace columnlane
+}  // namespace
+}  // namespace convkern::cpu

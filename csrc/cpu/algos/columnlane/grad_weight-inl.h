@@ -1,0 +1,93 @@
+// direct_columnlane grad_weight: gw from gy and x. Every lane sums its own columns.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+namespace columnlane {
+
+struct GradWeightTasks {
+  TaskSize size;
+  int64_t bands;
+  RowBuffers buffers;
+
+  explicit GradWeightTasks(const Problem& p) {
+    const Axis rows = forward_rows(p);
+    auto read = [&](int64_t n) { return input_rows(rows, n); };
+    auto make = [&](int64_t planes, int64_t n) {
+      return RowBuffers{{x_layout(p), planes, read(n)},
+                        {{1, 0, whole_vectors(p.OW())}, Slices(p).channels, n}};
+    };
+    size = task_size(p, p.Cg, rows.out, p.stride_h, make, read);
+    bands = ceil_div(rows.out, size.rows);
+    buffers = make(size.planes, size.rows);
+  }
+  Reduction reduction(const Problem& p) const { return {p, p.N * bands, buffers.floats()}; }
+};
+
+// Adds the products of one band of gy rows of an image to the accumulators of the output channels,
+// all of one group.
+void accumulate_rows(const Problem& p, const Operands& ops, const GradWeightTasks& tasks,
+                     const std::vector<Phase>& list, int64_t unit, Range channels, float* memory,
+                     float* accumulators) {
+  const ImageShape xs = x_shape(p), ys = y_shape(p);
+  const RowBuffers& buffers = tasks.buffers;
+  const View<float> x = buffers.x.view(memory), gy = buffers.y.view(memory + buffers.x.floats());
+  const int64_t Cg = p.Cg, group = channels.begin / p.Og(), n = unit / tasks.bands;
+  const int64_t first_row = unit % tasks.bands * tasks.size.rows;
+  const Range band{first_row, std::min(p.OH(), first_row + tasks.size.rows)};
+  const Range in = inputs_read(forward_rows(p), band);
+  if (in.empty()) return;
+  load_columns(static_cast<const float*>(ops.gy) + n * ys.size(), ys, band, channels, gy,
+               buffers.y.layout);
+  const int64_t whole = p.OW() / kLanes, weights = p.R * p.S;
+  Correlation sum;
+  sum.rows = restrict_taps(swap_roles(forward_rows(p)), band, in);
+  sum.init = Init::accumulate;
+  sum.channels = channels.size();
+  sum.taps_channel = gy.plane;
+  sum.in_tap = kLanes;
+  for (int64_t c = 0; c < Cg; ++c) {
+    const int64_t plane = c % tasks.size.planes;
+    if (plane == 0) {
+      const Range planes{c, std::min(Cg, c + tasks.size.planes)};
+      load_columns(static_cast<const float*>(ops.x) + n * xs.size(), xs, in,
+                   shifted(planes, group * Cg), x, buffers.x.layout);
+    }
+    for (const Phase& phase : list) {
+      sum.in = {x.at + plane * x.plane + phase.at, x.plane, x.row};
+      sum.in_output = phase.step;
+      sum.taps = {gy.at, gy.plane, gy.row};
+      sum.columns = {phase.count, whole, whole, 0, 1, 0};
+      sum.out = {accumulators + (c * weights + phase.first) * kLanes, Cg * weights * kLanes,
+                 p.S * kLanes};
+      sum.out_column = phase.tap_stride * kLanes;
+      if (whole > 0) correlate<Taps::vector>(sum);
+      sum.lanes = static_cast<int>(p.OW() % kLanes);
+      if (sum.lanes == 0) continue;
+      // x is masked as well as gy: there may be an infinity in a lane beyond the last column.
+      sum.in.at += whole * kLanes;
+      sum.taps.at += whole * kLanes;
+      sum.columns.taps = sum.columns.in = 1;
+      correlate<Taps::masked>(sum);
+    }
+  }
+}
+
+void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
+  const GradWeightTasks tasks(p);
+  const std::vector<Phase> list = phases(p, tasks.buffers.x.layout);
+  reduce_weights(p, tasks.reduction(p), workspace, static_cast<float*>(ops.out), executor,
+                 [&](int64_t unit, Range channels, float* memory, float* accumulators) {
+                   accumulate_rows(p, ops, tasks, list, unit, channels, memory, accumulators);
+                 });
+}
+
+int64_t grad_weight_workspace(const Problem& p, int threads) {
+  return GradWeightTasks(p).reduction(p).workspace(threads);
+}
+
+Reason grad_weight_avoid(const Problem& p) { return empty_lanes(p, p.OW()); }
+
+}  // namespace columnlane
+}  // namespace
+}  // namespace convkern::cpu

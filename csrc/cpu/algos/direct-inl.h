@@ -1,0 +1,41 @@
+// The direct algorithms, compiled once for each instruction set after its Vec.
+#pragma once
+
+#include "cpu/algos/lane_transpose-inl.h"
+#include "cpu/algos/correlation_tile-inl.h"
+#include "cpu/algos/lane_images-inl.h"
+#include "cpu/algos/tasks-inl.h"
+#include "cpu/algos/residues-inl.h"
+#include "cpu/algos/weight_reduction-inl.h"
+#include "cpu/algos/batchlane/batchlane-inl.h"
+#include "cpu/algos/columnlane/columnlane-inl.h"
+
+// The kernels of an instruction set, in order of preference within a pass.
+#define CONVKERN_DIRECT_KERNELS(isa)                    \
+  {                                                     \
+      CONVKERN_COLUMNLANE_KERNEL(fwd, forward, isa),    \
+      CONVKERN_COLUMNLANE_KERNEL(gx, grad_input, isa),  \
+      CONVKERN_COLUMNLANE_KERNEL(gw, grad_weight, isa), \
+      CONVKERN_BATCHLANE_KERNEL(fwd, forward, isa),     \
+      CONVKERN_BATCHLANE_KERNEL(gx, grad_input, isa),   \
+      CONVKERN_BATCHLANE_KERNEL(gw, grad_weight, isa),  \
+  }
+
+#define CONVKERN_BATCHLANE_KERNEL(short_name, pass, isa) \
+  {#short_name ".direct_batchlane.any.f32." #isa,        \
+   Pass::pass,                                           \
+   Isa::isa,                                             \
+   true,                                                 \
+   supports<batchlane::pass##_workspace>,                \
+   batchlane::pass##_workspace,                          \
+   batchlane::pass}
+
+#define CONVKERN_COLUMNLANE_KERNEL(short_name, pass, isa) \
+  {#short_name ".direct_columnlane.any.f32." #isa,        \
+   Pass::pass,                                            \
+   Isa::isa,                                              \
+   true,                                                  \
+   supports<columnlane::pass##_workspace>,                \
+   columnlane::pass##_workspace,                          \
+   columnlane::pass,                                      \
+   columnlane::declines<batchlane::pass##_workspace, columnlane::pass##_avoid>}

@@ -1,0 +1,94 @@
+// The weight gradient's sum: vectors are accumulated over pieces of the batch, then their lanes,
+// then the partial results of the chunks are added.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+
+// Output channels of a group are cut into slices whose accumulators fit the cache.
+struct Slices {
+  int64_t in_group, channels;  // slices of a group, channels of a slice at most
+  int64_t weights;             // gw elements of an output channel
+
+  explicit Slices(const Problem& p) : weights(p.Cg * p.R * p.S) {
+    const int64_t bytes = weights * kLanes * static_cast<int64_t>(sizeof(float));
+    const int64_t fitting = std::max<int64_t>(1, kAccumulatorBytes / bytes);
+    in_group = ceil_div(p.Og(), fitting);
+    channels = ceil_div(p.Og(), in_group);
+  }
+  int64_t accumulator_floats() const { return channels * weights * kLanes; }
+  // The output channels of a slice of all groups' slices.
+  Range range(const Problem& p, int64_t slice) const {
+    const int64_t first = slice / in_group * p.Og();
+    const Range part = near_equal_part(p.Og(), in_group, slice % in_group);
+    return {first + part.begin, first + part.end};
+  }
+};
+
+// The sum over `units`, pieces of the batch, cut into chunks. The cut must not depend on the number
+// of threads.
+struct Reduction {
+  Slices slices;
+  int64_t units, chunks;  // a chunk of units is summed on its own
+  int64_t gw_size;
+  int64_t buffer_floats;  // a thread's, which are zero when it begins
+
+  Reduction(const Problem& p, int64_t units, int64_t buffer_floats)
+      : slices(p), units(units), gw_size(p.O * slices.weights), buffer_floats(buffer_floats) {
+    const int64_t affordable = kPartialBytes / (gw_size * static_cast<int64_t>(sizeof(float)));
+    chunks = std::min({units, kMaxChunks, std::max<int64_t>(1, affordable)});
+  }
+  // Workspace: the sum of all chunks in double, the chunks, then each thread's buffers and
+  // accumulators.
+  int64_t total_bytes() const { return ceil_div(gw_size, 8) * 64; }
+  int64_t partial_bytes() const { return ceil_div(chunks * gw_size, 16) * 64; }
+  int64_t thread_floats() const { return buffer_floats + slices.accumulator_floats(); }
+  int64_t workspace(int threads) const {
+    return total_bytes() + partial_bytes() +
+           thread_floats() * static_cast<int64_t>(sizeof(float)) * threads;
+  }
+};
+
+// gw = the sum of the chunks, in order.
+void add_chunks(const Reduction& reduction, const float* partial, double* total, float* gw) {
+  const int64_t n = reduction.gw_size;
+  for (int64_t e = 0; e < n; ++e) total[e] = partial[e];
+  for (int64_t chunk = 1; chunk < reduction.chunks; ++chunk) {
+    for (int64_t e = 0; e < n; ++e) total[e] += partial[chunk * n + e];
+  }
+  for (int64_t e = 0; e < n; ++e) gw[e] = static_cast<float>(total[e]);
+}
+
+// gw, where add_unit(unit, channels, buffers, accumulators) adds the products of one unit for some
+// output channels, all of one group, to accumulators of (channel, c, r, s).
+template <class AddUnit>
+void reduce_weights(const Problem& p, const Reduction& reduction, void* workspace, float* gw,
+                    const Executor& executor, const AddUnit& add_unit) {
+  const Slices& slices = reduction.slices;
+  char* at = static_cast<char*>(workspace);
+  auto* total = reinterpret_cast<double*>(at);
+  auto* partial = reinterpret_cast<float*>(at += reduction.total_bytes());
+  auto* threads = reinterpret_cast<float*>(at + reduction.partial_bytes());
+
+  const int64_t all_slices = p.groups * slices.in_group, tasks = all_slices * reduction.chunks;
+  executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
+    float* buffers = threads + thread * reduction.thread_floats();
+    float* accumulators = buffers + reduction.buffer_floats;
+    set_zero(buffers, reduction.buffer_floats);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t chunk = task / all_slices;
+      const Range channels = slices.range(p, task % all_slices);
+      const Range units = near_equal_part(reduction.units, reduction.chunks, chunk);
+      set_zero(accumulators, slices.accumulator_floats());
+      for (int64_t unit = units.begin; unit < units.end; ++unit) {
+        add_unit(unit, channels, buffers, accumulators);
+      }
+      sum_lanes(accumulators, channels.size() * slices.weights,
+                partial + chunk * reduction.gw_size + channels.begin * slices.weights);
+    }
+  });
+  add_chunks(reduction, partial, total, gw);
+}
+
+}  // namespace
+}  // namespace convkern::cpu
