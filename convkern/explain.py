@@ -72,7 +72,7 @@ def explain(
     """
     if isinstance(input, str):
         return _explain_problem(Problem(input), device or "cpu", input.partition("#")[2])
-    check_types(input, weight, bias, groups)
+    check_types(input, weight, bias)
     assert weight is not None  # check_types() raised otherwise
     if not has_kernels(input):
         return Explanation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,7 +83,8 @@ def _general_conv2d(
             conv2d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups,
             activation=activation,
         )  # fmt: skip
-    check_types(input, weight, bias, groups)
+    check_types(input, weight, bias)
+    groups = _int(groups, "groups", groups)
     if not has_kernels(input):
         return _fallback(input, weight, bias, stride, padding, dilation, groups, activation)
     x, *window = canonical(input, weight, stride, padding, dilation)
@@ -90,13 +92,11 @@ def _general_conv2d(
     return y if input.dim() == 4 else y.squeeze(0)
 
 
-def check_types(input: Any, weight: Any, bias: Any, groups: Any) -> None:
-    """Raises TypeError unless these arguments of conv2d have the right types."""
+def check_types(input: Any, weight: Any, bias: Any) -> None:
+    """Raises TypeError unless these arguments of conv2d are tensors, bias perhaps None."""
     for value, name in ((input, "input"), (weight, "weight"), (bias, "bias")):
         if not isinstance(value, Tensor) and (value is not None or name != "bias"):
             raise TypeError(f"conv2d: {name} must be a Tensor, got {type(value).__name__}")
-    if type(groups) is not int and not isinstance(groups, torch.SymInt):
-        raise TypeError(f"conv2d: groups must be an integer, got groups={groups!r}")
 
 
 def has_kernels(input: Tensor) -> bool:
@@ -196,19 +196,28 @@ def _pad_for(
 
 
 def _ints(value: Any, name: str) -> list[int]:
-    """One int or a sequence of one or two, as two. Tensors of one int count as ints."""
-    if isinstance(value, Tensor) and value.dim() == 0 and not value.is_floating_point():
-        value = int(value)
-    values = [value] if isinstance(value, (int, torch.SymInt)) else value
-    if (
-        isinstance(value, bool)
-        or not isinstance(values, (list, tuple))
-        or not all(isinstance(v, (int, torch.SymInt)) for v in values)
-    ):
-        raise TypeError(f"conv2d: {name} must be an integer or two, got {name}={value!r}")
-    if any(isinstance(v, int) and not -(2**63) <= v < 2**63 for v in values):
-        raise ValueError(f"conv2d: {name} must fit int64, got {name}={value!r}")
-    return list(values) * 2 if len(values) == 1 else list(values)
+    """One integer or a sequence of one or two, as two."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    values = [_int(v, name, value) for v in values]
+    return values * 2 if len(values) == 1 else values
+
+
+def _int(value: Any, name: str, given: Any) -> int:
+    """What counts as an integer: int, symbolic int, integers of numpy, tensors of one integer."""
+    if isinstance(value, torch.SymInt):
+        return value  # type: ignore[return-value]
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"conv2d: {name} must be an integer{' or two' * (name != 'groups')}, "
+            f"got {name}={given!r}"
+        ) from None
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"conv2d: {name} must fit int64, got {name}={given!r}")
+    return number
 
 
 def _fallback(

@@ -21,6 +21,8 @@ class Conv2d(nn.Conv2d):
     Shapes, dtypes and errors are those of :func:`convkern.conv2d`.
     """
 
+    activation: str | None = None  # also of an nn.Conv2d that was unpickled or turned into this
+
     def __init__(self, *args: Any, activation: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if activation not in (None, "relu"):
@@ -40,7 +42,3 @@ class Conv2d(nn.Conv2d):
     def extra_repr(self) -> str:
         text = super().extra_repr()  # type: ignore[no-untyped-call]
         return f"{text}, activation={self.activation!r}" if self.activation else text
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.__dict__.setdefault("activation", None)  # pickled as an nn.Conv2d

@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -217,3 +218,12 @@ def test_random_problems(data: st.DataObject) -> None:
     ours = torch.autograd.grad(y, (x, w), gy)
     theirs = torch.autograd.grad(expected, (x, w), gy)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("number", [np.int64, np.uint8, torch.tensor], ids=lambda n: n.__name__)
+def test_every_kind_of_integer_is_one(number) -> None:
+    x, w = torch.randn(1, 4, 9, 9), torch.randn(2, 2, 3, 3)
+    expected = F.conv2d(x, w, None, 2, (1, 2), 1, 2)
+    padding = (number(1), number(2))
+    y = convkern.conv2d(x, w, None, number(2), padding, number(1), number(2))
+    torch.testing.assert_close(y, expected)

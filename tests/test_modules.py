@@ -96,3 +96,11 @@ def test_constructor_errors_are_those_of_torch() -> None:
         with pytest.raises(ValueError) as ours:  # noqa: PT011
             convkern.Conv2d(*arguments, **keywords)
         assert str(ours.value) == str(theirs.value)
+
+
+def test_an_nn_conv2d_may_become_one() -> None:
+    layer = torch.nn.Conv2d(2, 3, 3)
+    x = torch.randn(1, 2, 5, 5)
+    expected = layer(x)
+    layer.__class__ = convkern.Conv2d
+    torch.testing.assert_close(layer(x), expected)
