@@ -33,7 +33,7 @@ inline const char* to_string(Reason reason) {
     case Reason::workspace:
       return "would need more workspace than a thread may have";
     case Reason::empty_lanes:
-      return "would do too, but would leave more vector lanes empty";
+      return "would do too, but another kernel makes better use of the vector lanes";
     case Reason::not_deterministic:
       return "is not deterministic, and deterministic algorithms are required";
     case Reason::less_preferred:

@@ -11,39 +11,30 @@ struct ImageShape {
   int64_t size() const { return channels * height * width; }  // floats of one image
 };
 
-// Calls transfer(offset, n, address) for runs of n floats that are adjacent in an image, `offset`
-// floats into it, together covering the rows and channels; float e of the run belongs to the
-// vector at address(e) of the buffer, whose row 0, channel 0 are rows.begin, channels.begin.
+// Calls transfer(offset, n, vectors) for runs of n floats that are adjacent in an image, `offset`
+// floats into it, together covering the rows and channels; `vectors` are those of the run in the
+// buffer, whose row 0, channel 0 are rows.begin, channels.begin.
 template <class Transfer>
 CONVKERN_INLINE void for_each_run(const ImageShape& shape, Range rows, Range channels,
                                   const View<float>& buffer, const Transfer& transfer) {
   const int64_t C = shape.channels, W = shape.width;
   if (shape.layout == Layout::nchw || C == 1) {
-    const bool dense = buffer.row == W * kLanes;  // all rows of a channel are one run
-    const int64_t runs = dense ? 1 : rows.size();
-    const int64_t n = dense ? rows.size() * W : W;
     for (int64_t c = channels.begin; c < channels.end; ++c) {
-      for (int64_t i = 0; i < runs; ++i) {
-        float* to = buffer.at + (c - channels.begin) * buffer.plane + i * buffer.row;
-        transfer((c * shape.height + rows.begin + i) * W, n,
-                 [=](int64_t e) __attribute__((always_inline)) { return to + e * kLanes; });
-      }
+      float* at = buffer.at + (c - channels.begin) * buffer.plane;
+      transfer((c * shape.height + rows.begin) * W, rows.size() * W,
+               VectorCursor(at, kLanes, W, buffer.row - W * kLanes));
     }
     return;
   }
   // One run a row where all channels are wanted, else one a pixel.
   const bool whole = channels.size() == C;
   const int64_t pixels = whole ? W : 1;
-  const auto run_channels = static_cast<uint32_t>(channels.size());
   for (int64_t row = rows.begin; row < rows.end; ++row) {
     for (int64_t column = 0; column < W; column += pixels) {
-      float* to = buffer.at + (row - rows.begin) * buffer.row + column * kLanes;
-      transfer((row * W + column) * C + channels.begin, pixels * run_channels,
-               [=](int64_t e) __attribute__((always_inline)) {
-                 const uint32_t pixel = static_cast<uint32_t>(e) / run_channels;
-                 const uint32_t channel = static_cast<uint32_t>(e) % run_channels;
-                 return to + channel * buffer.plane + pixel * kLanes;
-               });
+      float* at = buffer.at + (row - rows.begin) * buffer.row + column * kLanes;
+      transfer(
+          (row * W + column) * C + channels.begin, pixels * channels.size(),
+          VectorCursor(at, buffer.plane, channels.size(), kLanes - channels.size() * buffer.plane));
     }
   }
 }
@@ -51,16 +42,16 @@ CONVKERN_INLINE void for_each_run(const ImageShape& shape, Range rows, Range cha
 inline void load_rows(const float* first_image, ImageBlock images, const ImageShape& shape,
                       Range rows, Range channels, const View<float>& to) {
   for_each_run(shape, rows, channels, to,
-               [&](int64_t offset, int64_t n, const auto& address) __attribute__((always_inline)) {
-                 images_to_lanes(first_image + offset, images, n, address);
+               [&](int64_t offset, int64_t n, VectorCursor lanes) __attribute__((always_inline)) {
+                 images_to_lanes(first_image + offset, images, n, lanes);
                });
 }
 
 inline void store_rows(float* first_image, ImageBlock images, const ImageShape& shape, Range rows,
                        Range channels, const View<float>& from) {
   for_each_run(shape, rows, channels, from,
-               [&](int64_t offset, int64_t n, const auto& address) __attribute__((always_inline)) {
-                 lanes_to_images(first_image + offset, images, n, address);
+               [&](int64_t offset, int64_t n, VectorCursor lanes) __attribute__((always_inline)) {
+                 lanes_to_images(first_image + offset, images, n, lanes);
                });
 }
 

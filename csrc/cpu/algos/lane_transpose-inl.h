@@ -20,14 +20,38 @@ CONVKERN_INLINE Quarter load_quarter(const float* p) {
 
 CONVKERN_INLINE void store_quarter(float* p, Quarter q) { std::memcpy(p, &q, sizeof(q)); }
 
+// Where vectors 0, 1, ... are: `step` floats apart, with a gap after every `inner` of them.
+class VectorCursor {
+ public:
+  VectorCursor(float* first, int64_t step, int64_t inner, int64_t gap)
+      : first_(first), step_(step), inner_(inner), gap_(gap), at_(first) {}
+  CONVKERN_INLINE void seek(int64_t e) {
+    const int64_t groups = e / inner_;
+    index_ = e - groups * inner_;
+    at_ = first_ + e * step_ + groups * gap_;
+  }
+  CONVKERN_INLINE float* next() {
+    float* at = at_;
+    const bool last = ++index_ == inner_;
+    at_ += last ? step_ + gap_ : step_;
+    index_ = last ? 0 : index_;
+    return at;
+  }
+
+ private:
+  float* first_;
+  int64_t step_, inner_, gap_;
+  float* at_;
+  int64_t index_ = 0;
+};
+
 struct ImageBlock {
   int64_t stride;  // floats from one image to the next
   int count;       // images, at most kLanes
 };
 
-// kLanes elements of kLanes images; vector e goes to address(e).
-template <class Address>
-CONVKERN_INLINE void square_to_lanes(const float* p, int64_t stride, const Address& address) {
+// The next kLanes elements of kLanes images.
+CONVKERN_INLINE void square_to_lanes(const float* p, int64_t stride, VectorCursor& lanes) {
   Vec rows[4][kQuarters];  // rows[r][q] is image 4q + r, then quarter q of rows[r][g] is its
                            // elements 4g to 4g + 3
 #pragma GCC unroll 4
@@ -43,18 +67,17 @@ CONVKERN_INLINE void square_to_lanes(const float* p, int64_t stride, const Addre
     Vec vectors[4] = {rows[0][g], rows[1][g], rows[2][g], rows[3][g]};
     transpose_quarters(vectors);
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) vectors[i].store(address(4 * g + i));
+    for (int i = 0; i < 4; ++i) vectors[i].store(lanes.next());
   }
 }
 
-template <class Address>
-CONVKERN_INLINE void square_to_images(float* p, int64_t stride, const Address& address) {
+CONVKERN_INLINE void square_to_images(float* p, int64_t stride, VectorCursor& lanes) {
   Vec rows[4][kQuarters];
 #pragma GCC unroll 4
   for (int g = 0; g < kQuarters; ++g) {
     Vec vectors[4];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) vectors[i] = Vec::load(address(4 * g + i));
+    for (int i = 0; i < 4; ++i) vectors[i] = Vec::load(lanes.next());
     transpose_quarters(vectors);
 #pragma GCC unroll 4
     for (int r = 0; r < 4; ++r) rows[r][g] = vectors[r];
@@ -67,9 +90,8 @@ CONVKERN_INLINE void square_to_images(float* p, int64_t stride, const Address& a
   }
 }
 
-// 4 elements of the images there are; the other lanes are zero.
-template <class Address>
-CONVKERN_INLINE void strip_to_lanes(const float* p, ImageBlock images, const Address& address) {
+// The next 4 elements of the images there are; the other lanes are zero.
+CONVKERN_INLINE void strip_to_lanes(const float* p, ImageBlock images, VectorCursor& lanes) {
   Vec vectors[4];
 #pragma GCC unroll 4
   for (int r = 0; r < 4; ++r) {
@@ -82,13 +104,12 @@ CONVKERN_INLINE void strip_to_lanes(const float* p, ImageBlock images, const Add
     vectors[r] = Vec::from_quarters(quarters);
   }
   transpose_quarters(vectors);
-  for (int i = 0; i < 4; ++i) vectors[i].store(address(i));
+  for (int i = 0; i < 4; ++i) vectors[i].store(lanes.next());
 }
 
-template <class Address>
-CONVKERN_INLINE void strip_to_images(float* p, ImageBlock images, const Address& address) {
+CONVKERN_INLINE void strip_to_images(float* p, ImageBlock images, VectorCursor& lanes) {
   Vec vectors[4];
-  for (int i = 0; i < 4; ++i) vectors[i] = Vec::load(address(i));
+  for (int i = 0; i < 4; ++i) vectors[i] = Vec::load(lanes.next());
   transpose_quarters(vectors);
 #pragma GCC unroll 4
   for (int r = 0; r < 4; ++r) {
@@ -102,51 +123,51 @@ CONVKERN_INLINE void strip_to_images(float* p, ImageBlock images, const Address&
   }
 }
 
-// Calls move(e) so that parts of `width` elements from e on cover [0, n), n >= width; the last part
-// overlaps its predecessor where width does not divide n.
+// Calls move(e) so that parts of `width` elements from e on, where `lanes` then is, cover [0, n),
+// n >= width; the last part overlaps its predecessor where width does not divide n.
 template <class Move>
-CONVKERN_INLINE void for_each_part(int64_t n, int64_t width, const Move& move) {
+CONVKERN_INLINE void for_each_part(int64_t n, int64_t width, VectorCursor& lanes,
+                                   const Move& move) {
   int64_t e = 0;
   for (; e + width <= n; e += width) move(e);
-  if (e < n) move(n - width);
+  if (e == n) return;
+  lanes.seek(n - width);
+  move(n - width);
 }
 
-// Elements p[0, n) of each image become vectors; vector e is stored at address(e).
-template <class Address>
+// Elements p[0, n) of each image become vectors 0 to n - 1 of `lanes`.
 CONVKERN_INLINE void images_to_lanes(const float* p, ImageBlock images, int64_t n,
-                                     const Address& address) {
+                                     VectorCursor lanes) {
   if (images.count == kLanes && n >= kLanes) {
-    for_each_part(n, kLanes, [&](int64_t e) __attribute__((always_inline)) {
-      square_to_lanes(p + e, images.stride, [&](int64_t i) { return address(e + i); });
+    for_each_part(n, kLanes, lanes, [&](int64_t e) __attribute__((always_inline)) {
+      square_to_lanes(p + e, images.stride, lanes);
     });
   } else if (n >= 4) {
-    for_each_part(n, 4, [&](int64_t e) __attribute__((always_inline)) {
-      strip_to_lanes(p + e, images, [&](int64_t i) { return address(e + i); });
+    for_each_part(n, 4, lanes, [&](int64_t e) __attribute__((always_inline)) {
+      strip_to_lanes(p + e, images, lanes);
     });
   } else {
     for (int64_t e = 0; e < n; ++e) {
-      float* to = address(e);
+      float* to = lanes.next();
       Vec::zero().store(to);
       for (int lane = 0; lane < images.count; ++lane) to[lane] = p[lane * images.stride + e];
     }
   }
 }
 
-// The reverse: element e of each image, p[e], comes from the vector at address(e).
-template <class Address>
-CONVKERN_INLINE void lanes_to_images(float* p, ImageBlock images, int64_t n,
-                                     const Address& address) {
+// The reverse.
+CONVKERN_INLINE void lanes_to_images(float* p, ImageBlock images, int64_t n, VectorCursor lanes) {
   if (images.count == kLanes && n >= kLanes) {
-    for_each_part(n, kLanes, [&](int64_t e) __attribute__((always_inline)) {
-      square_to_images(p + e, images.stride, [&](int64_t i) { return address(e + i); });
+    for_each_part(n, kLanes, lanes, [&](int64_t e) __attribute__((always_inline)) {
+      square_to_images(p + e, images.stride, lanes);
     });
   } else if (n >= 4) {
-    for_each_part(n, 4, [&](int64_t e) __attribute__((always_inline)) {
-      strip_to_images(p + e, images, [&](int64_t i) { return address(e + i); });
+    for_each_part(n, 4, lanes, [&](int64_t e) __attribute__((always_inline)) {
+      strip_to_images(p + e, images, lanes);
     });
   } else {
     for (int64_t e = 0; e < n; ++e) {
-      const float* from = address(e);
+      const float* from = lanes.next();
       for (int lane = 0; lane < images.count; ++lane) p[lane * images.stride + e] = from[lane];
     }
   }

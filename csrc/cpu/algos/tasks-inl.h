@@ -9,6 +9,7 @@ constexpr int64_t kThreadBytes = 8 << 20;       // never exceeded by one thread'
 constexpr int64_t kAccumulatorBytes = 1 << 20;  // aimed at, of a thread's weight gradient sums
 constexpr int64_t kPartialBytes = 4 << 20;      // of the weight gradient's partial results
 constexpr int64_t kMaxChunks = 64;              // of the weight gradient
+constexpr int64_t kLeastTasks = 4;              // bands are cut until there are so many
 constexpr double kTaskFlops = 1 << 16;          // less is not worth waking a thread for
 
 // Columns of a lane buffer: those of the image and the zeros around them that terms may read.
@@ -39,6 +40,12 @@ template <class Make>
 int64_t rows_in_band(int64_t rows, int64_t least, const Make& make) {
   while (rows > least && make(rows).bytes() > kBandBytes) rows = std::max(least, (rows + 1) / 2);
   return rows;
+}
+
+// Fewer rows than n in a band, where `others` tasks a band would be too few for the threads.
+int64_t rows_for_threads(int64_t rows, int64_t n, int64_t others) {
+  while (n > Vec::kTileRows && others * ceil_div(rows, n) < kLeastTasks) n = (n + 1) / 2;
+  return n;
 }
 
 // Input rows that a band of `rows` outputs reads.

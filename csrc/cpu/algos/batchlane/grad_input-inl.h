@@ -15,7 +15,8 @@ Blocking grad_input_blocking(const Problem& p, const std::vector<Residue>& list)
     const int64_t gy_rows = std::min(p.OH(), n + (p.kernel_extent_h() - 1) / p.stride_h + 1);
     return Buffers(p.Cg, n * p.stride_h, p.W, p.Og(), gy_rows, window.width());
   };
-  const int64_t n = rows_in_band(out_rows, Vec::kTileRows, make);
+  const int64_t n = rows_for_threads(out_rows, rows_in_band(out_rows, Vec::kTileRows, make),
+                                     ceil_div(p.N, kLanes) * p.groups);
   return {p, out_rows, n, make(n), window};
 }
 
