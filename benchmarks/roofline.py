@@ -15,18 +15,17 @@ from __future__ import annotations
 import argparse
 import ctypes
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from convkern._C import Problem, available_isa
-from convkern.bench import Row, Suite
+from convkern.bench import PASSES, Row, Suite
+from convkern.bench.tables import plain_table, wide_console
 from convkern.testing import variant
 
 SOURCE = Path(__file__).with_name("peak.cpp")
@@ -82,8 +81,7 @@ def real_flops(problem: Problem) -> float:
 
 def roof(row: Row, machine: Machine) -> tuple[float, float, str]:
     """(GFLOP/s reached, share of the roof, the bound)."""
-    parts = ("fwd",) if row.pass_ == "fwd" else ("fwd", "gx", "gw")
-    problems = [Problem(variant(row.problem, pass_=part)) for part in parts]
+    problems = [Problem(variant(row.problem, pass_=part)) for part in PASSES[row.pass_]]
     flops = sum(real_flops(problem) for problem in problems)
     by_peak = flops / machine.peak
     by_bandwidth = sum(problem.min_bytes for problem in problems) / machine.bandwidth
@@ -93,23 +91,14 @@ def roof(row: Row, machine: Machine) -> tuple[float, float, str]:
 
 
 def table(rows: list[Row], machines: dict[int, Machine]) -> Table:
-    result = Table(box=None, pad_edge=False)
-    for heading in (
-        "problem",
-        "pass",
-        "threads",
-        "convkern, ms",
-        "GFLOP/s",
-        "of the roof",
-        "bound",
-    ):
-        result.add_column(heading)
+    figures = ("convkern, ms", "GFLOP/s", "of the roof")
+    result = plain_table(("problem", "pass", "threads", "bound"), figures)
     for row in rows:
         rate, share, bound = roof(row, machines[row.threads])
         milliseconds = row.samples["convkern"].median * 1e3
         result.add_row(
-            row.label, row.pass_, str(row.threads), f"{milliseconds:.4g}", f"{rate:.0f}",
-            f"{share:.0%}", bound,
+            row.label, row.pass_, str(row.threads), bound, f"{milliseconds:.4g}", f"{rate:.0f}",
+            f"{share:.0%}",
         )  # fmt: skip
     return result
 
@@ -118,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("result", type=Path, help="JSON that the suite wrote")
     rows = Suite.read(parser.parse_args().result).rows
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    console = wide_console()
     with tempfile.TemporaryDirectory() as folder:
         library = compile_library(Path(folder))
         machines = {n: measure(n, library) for n in sorted({row.threads for row in rows})}

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 
 from convkern.bench import PASSES, PEERS, Suite, compare, read_shapes, run_suite, time_training
 from convkern.bench import table as bench_table
+from convkern.bench.tables import wide_console
 from convkern.explain import explain
 from convkern.fashion_mnist import (
     CONVS,
@@ -130,7 +130,7 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="PEER,...",
         help=f"of {', '.join(PEERS)} (torch,torch_channels_last)",
     )
-    add("--threads", type=_names, metavar="N,...", help="numbers of threads (1 and torch's)")
+    add("--threads", type=_counts, metavar="N,...", help="numbers of threads (1 and torch's)")
     add("--seconds", type=float, default=1.0, help="for each row (%(default)s)")
     add("--out", type=Path, metavar="FILE", help="where to write the result as JSON")
     add(
@@ -145,7 +145,7 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _bench(args: argparse.Namespace) -> int:
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    console = wide_console()
     if args.compare:
         old, new = (Suite.read(path) for path in args.compare)
         table, slower = compare(old, new)
@@ -158,12 +158,12 @@ def _bench(args: argparse.Namespace) -> int:
         if not set(given) <= set(known):
             raise ValueError(f"{what} must be among {', '.join(known)}, got {','.join(given)}")
     problems = [problem for name in args.shapes for problem in read_shapes(name)]
-    threads = [_positive(n) for n in args.threads or ("1", str(torch.get_num_threads()))]
+    threads = list(dict.fromkeys(args.threads or (1, torch.get_num_threads())))
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        rows = len(problems) * len(args.passes) * len(set(threads))
+        rows = len(problems) * len(args.passes) * len(threads)
         task = bar.add_task("measuring", total=rows)
         suite = run_suite(
-            problems, args.passes, args.peers, list(dict.fromkeys(threads)), args.seconds,
+            problems, args.passes, args.peers, threads, args.seconds,
             report=lambda row: bar.advance(task),
         )  # fmt: skip
     console.print(bench_table(suite.rows))
@@ -186,6 +186,10 @@ def _info(args: argparse.Namespace) -> int:
 
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
+
+
+def _counts(text: str) -> list[int]:
+    return [_positive(count) for count in _names(text)]
 
 
 def _positive(text: str) -> int:

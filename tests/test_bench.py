@@ -168,6 +168,15 @@ def test_the_command_names_what_it_cannot_do(
     assert value in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("threads", ["0", "two", "1,-1"])
+def test_the_command_needs_whole_numbers_of_threads(
+    threads: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", f"--threads={threads}"])
+    assert "is not a whole number of at least 1" in capsys.readouterr().err
+
+
 def test_epochs_of_every_recipe_are_timed() -> None:
     images, labels = torch.rand(20, 1, 28, 28), torch.arange(20) % 10
     split = TensorDataset(images, labels)

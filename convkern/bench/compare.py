@@ -7,6 +7,7 @@ from math import exp, log
 from rich.table import Table
 
 from convkern.bench.suite import Suite
+from convkern.bench.tables import plain_table
 
 
 def compare(old: Suite, new: Suite, threshold: float = 0.1) -> tuple[Table, int]:
@@ -23,11 +24,10 @@ def compare(old: Suite, new: Suite, threshold: float = 0.1) -> tuple[Table, int]
     pairs = [(before[row.key], row) for row in new.rows if row.key in before]
     if not pairs:
         raise ValueError("the two results have no problem, pass and number of threads in common")
-    table = Table(box=None, pad_edge=False)
-    for heading in ("problem", "pass", "threads"):
-        table.add_column(heading)
-    for heading in ("old, ms", "new, ms", "old ratio", "new ratio", "speed", ""):
-        table.add_column(heading, justify="right")
+    table = plain_table(
+        ("problem", "pass", "threads"),
+        ("old, ms", "new, ms", "old ratio", "new ratio", "speed", ""),
+    )
     slower, logs = 0, []
     for a, b in pairs:
         was, now = a.samples["convkern"], b.samples["convkern"]

@@ -13,7 +13,8 @@ from convkern.functional import conv2d
 from convkern.testing import Operands
 
 Call = Callable[[], object]
-PASSES: Final = ("fwd", "fwd_bwd")
+# By name, the passes of a problem string that each consists of.
+PASSES: Final[Mapping[str, tuple[str, ...]]] = {"fwd": ("fwd",), "fwd_bwd": ("fwd", "gx", "gw")}
 
 
 def prepare(peer: str, ops: Operands, pass_: str) -> Call | None:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.table import Table
 
-from convkern.bench.peers import prepare
+from convkern.bench.peers import PASSES, prepare
+from convkern.bench.tables import plain_table
 from convkern.bench.timing import Sample, time_in_turn
 from convkern.explain import explain
 from convkern.info import info
@@ -110,16 +111,11 @@ def run_suite(
     is called with each row when it is there."""
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     rows = []
-    for count, problem, pass_ in _each(threads, problems, passes):
+    for count, problem, pass_ in product(threads, problems, passes):
         with _threads(count):
             rows.append(_measure(problem, pass_, ["convkern", *peers], seconds))
         report(rows[-1])
     return Suite({name: str(text) for name, text in info().items()}, started, rows)
-
-
-def _each(*lists: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-    threads, problems, passes = lists
-    return ((t, problem, p) for t in threads for problem in problems for p in passes)
 
 
 def _measure(problem: str, pass_: str, peers: Iterable[str], seconds: float) -> Row:
@@ -129,8 +125,7 @@ def _measure(problem: str, pass_: str, peers: Iterable[str], seconds: float) -> 
         call = prepare(peer, ops, pass_)
         if call is not None:
             calls[peer] = call
-    parts = ("fwd",) if pass_ == "fwd" else ("fwd", "gx", "gw")
-    kernels = [explain(variant(problem, pass_=part)).kernel for part in parts]
+    kernels = [explain(variant(problem, pass_=part)).kernel for part in PASSES[pass_]]
     return Row(problem, pass_, torch.get_num_threads(), time_in_turn(calls, seconds), kernels)
 
 
@@ -148,11 +143,8 @@ def table(rows: Sequence[Row]) -> Table:
     """Milliseconds with their spread for each peer, and the ratio to the better of torch's
     layouts."""
     peers = list(dict.fromkeys(peer for row in rows for peer in row.samples))
-    result = Table(box=None, pad_edge=False)
-    for heading in ("problem", "pass", "threads"):
-        result.add_column(heading)
-    for heading in (*(f"{peer}, ms" for peer in peers), "ratio"):
-        result.add_column(heading, justify="right")
+    figures = (*(f"{peer}, ms" for peer in peers), "ratio")
+    result = plain_table(("problem", "pass", "threads"), figures)
     for row in rows:
         times = (_cell(row.samples.get(peer)) for peer in peers)
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median, quantiles
 from time import perf_counter
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _LEAST_SECONDS = 1e-3  # of one measurement: shorter calls are repeated within it
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 1000

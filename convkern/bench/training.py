@@ -9,6 +9,7 @@ import torch
 from rich.table import Table
 from torch.utils.data import DataLoader
 
+from convkern.bench.tables import plain_table
 from convkern.fashion_mnist import FashionMNISTData, build_convnet, make_loaders, train_model
 from convkern.fashion_mnist.data import Loader
 
@@ -23,16 +24,14 @@ def time_training(
     loading included. The recipes take turns, an epoch each; every first epoch is a warm-up."""
     recipes = {
         (loader, conv): _Recipe(data, loader, conv)
-        for loader in ("DataLoader, 4 workers", "in memory")
+        for loader in _LOADERS
         for conv in ("torch", "convkern")
     }
     for epoch in range(epochs + 1):
         for recipe in recipes.values():
             recipe.run_epoch()
         report(f"epoch {epoch} of {epochs}")
-    result = Table(box=None, pad_edge=False)
-    for heading in ("loader", "layer", "epoch, s", "loss of the last epoch", "speed"):
-        result.add_column(heading)
+    result = plain_table(("loader", "layer"), ("epoch, s", "loss of the last epoch", "speed"))
     slowest = next(iter(recipes.values())).seconds
     for (loader, conv), recipe in recipes.items():
         result.add_row(
@@ -45,9 +44,7 @@ def time_training(
 class _Recipe:
     def __init__(self, data: FashionMNISTData, loader: str, conv: str) -> None:
         self.model, self.optimizer, self.cost = build_convnet("padding3", conv, seed=0)
-        self.loader = (
-            make_loaders(data, _BATCH, seed=0)[0] if loader == "in memory" else _notebook(data)
-        )
+        self.loader = _LOADERS[loader](data)
         self.times: list[float] = []
         self.losses: list[float] = []
 
@@ -70,3 +67,10 @@ def _notebook(data: FashionMNISTData) -> Loader:
     return DataLoader(
         data.train, _BATCH, shuffle=True, num_workers=_NOTEBOOK_WORKERS, generator=generator
     )
+
+
+def _in_memory(data: FashionMNISTData) -> Loader:
+    return make_loaders(data, _BATCH, seed=0)[0]
+
+
+_LOADERS = {f"DataLoader, {_NOTEBOOK_WORKERS} workers": _notebook, "in memory": _in_memory}

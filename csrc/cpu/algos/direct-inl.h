@@ -38,4 +38,4 @@
    supports<columnlane::pass##_workspace>,                \
    columnlane::pass##_workspace,                          \
    columnlane::pass,                                      \
-   columnlane::declines<batchlane::pass##_workspace, columnlane::pass##_avoid>}
+   columnlane::declines<batchlane::pass##_workspace>}

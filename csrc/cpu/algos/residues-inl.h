@@ -54,9 +54,9 @@ Range grad_input_rows(const Problem& p, Range h) {
           std::min(p.OH(), floor_div(h.end - 1 + p.pad_h, p.stride_h) + 1)};
 }
 
-int64_t packed_bytes(const Problem& p) {
-  const int64_t floats = p.O * p.Cg * p.R * p.S;
-  return ceil_div(floats, 16) * 64;  // keeps what follows aligned
+// gy rows that a band of n gx rows of every residue reads, at most.
+int64_t grad_input_reads(const Problem& p, int64_t n) {
+  return std::min(p.OH(), n + (p.kernel_extent_h() - 1) / p.stride_h + 1);
 }
 
 }  // namespace

@@ -53,6 +53,12 @@ int64_t input_rows(const Axis& axis, int64_t rows) {
   return std::min(axis.in, (rows - 1) * axis.out_step + (axis.taps - 1) * axis.tap_step + 1);
 }
 
+// Of the taps, rearranged for a pass.
+int64_t packed_bytes(const Problem& p) {
+  const int64_t floats = p.O * p.Cg * p.R * p.S;
+  return ceil_div(floats, 16) * 64;  // keeps what follows aligned
+}
+
 // Tasks that a thread should have at least.
 int64_t task_grain(const Problem& p, int64_t tasks) {
   return std::max<int64_t>(1, static_cast<int64_t>(kTaskFlops * tasks / p.flops()));

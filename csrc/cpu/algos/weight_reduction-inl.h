@@ -19,9 +19,8 @@ struct Slices {
   int64_t accumulator_floats() const { return channels * weights * kLanes; }
   // The output channels of a slice of all groups' slices.
   Range range(const Problem& p, int64_t slice) const {
-    const int64_t first = slice / in_group * p.Og();
     const Range part = near_equal_part(p.Og(), in_group, slice % in_group);
-    return {first + part.begin, first + part.end};
+    return shifted(part, slice / in_group * p.Og());
   }
 };
 

@@ -44,6 +44,12 @@ struct Blocking {
   }
 };
 
+// Rows in a band, at least `least` where the cache is what cuts them.
+template <class Make>
+int64_t band_rows(const Problem& p, int64_t rows, int64_t least, const Make& make) {
+  return rows_for_threads(rows, rows_in_band(rows, least, make), ceil_div(p.N, kLanes) * p.groups);
+}
+
 // Lets c read `image`, whose vectors are the columns of `columns`: its columns axis.
 void read_columns(Correlation& c, const View<float>& image, const Axis& columns) {
   c.columns = columns;

@@ -12,8 +12,7 @@ Blocking forward_blocking(const Problem& p) {
   auto make = [&](int64_t n) {
     return Buffers(p.Cg, input_rows(rows, n), window.width(), p.Og(), n, p.OW());
   };
-  const int64_t n = rows_for_threads(rows.out, rows_in_band(rows.out, Vec::kTileRows, make),
-                                     ceil_div(p.N, kLanes) * p.groups);
+  const int64_t n = band_rows(p, rows.out, Vec::kTileRows, make);
   return {p, rows.out, n, make(n), window};
 }
 

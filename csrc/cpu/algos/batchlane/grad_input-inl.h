@@ -12,11 +12,9 @@ Blocking grad_input_blocking(const Problem& p, const std::vector<Residue>& list)
   for (const Residue& residue : list) window.cover(residue.columns.axis);
   const int64_t out_rows = ceil_div(p.H, p.stride_h);  // of a residue, at most
   auto make = [&](int64_t n) {
-    const int64_t gy_rows = std::min(p.OH(), n + (p.kernel_extent_h() - 1) / p.stride_h + 1);
-    return Buffers(p.Cg, n * p.stride_h, p.W, p.Og(), gy_rows, window.width());
+    return Buffers(p.Cg, n * p.stride_h, p.W, p.Og(), grad_input_reads(p, n), window.width());
   };
-  const int64_t n = rows_for_threads(out_rows, rows_in_band(out_rows, Vec::kTileRows, make),
-                                     ceil_div(p.N, kLanes) * p.groups);
+  const int64_t n = band_rows(p, out_rows, Vec::kTileRows, make);
   return {p, out_rows, n, make(n), window};
 }
 

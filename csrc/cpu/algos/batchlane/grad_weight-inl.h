@@ -14,8 +14,7 @@ Blocking grad_weight_blocking(const Problem& p) {
   auto make = [&](int64_t n) {
     return Buffers(p.Cg, input_rows(rows, n), window.width(), channels, n, p.OW());
   };
-  const int64_t n =
-      rows_for_threads(rows.out, rows_in_band(rows.out, 1, make), ceil_div(p.N, kLanes) * p.groups);
+  const int64_t n = band_rows(p, rows.out, 1, make);
   return {p, rows.out, n, make(n), window};
 }
 

@@ -17,10 +17,11 @@ namespace convkern::cpu {
 namespace {
 namespace columnlane {
 
-// Declines where direct_batchlane, which comes next in the kernel list, fills more lanes.
-template <int64_t (*batchlane_workspace)(const Problem&, int), Reason (*empty)(const Problem&)>
+// Declines where direct_batchlane, which comes next in the kernel list, is faster and can run.
+template <int64_t (*batchlane_workspace)(const Problem&, int)>
 Reason declines(const Problem& p) {
-  return supports<batchlane_workspace>(p) == Reason::none ? empty(p) : Reason::none;
+  const bool leave = images_fill_more(p) && supports<batchlane_workspace>(p) == Reason::none;
+  return leave ? Reason::empty_lanes : Reason::none;
 }
 
 }  // namespace columnlane

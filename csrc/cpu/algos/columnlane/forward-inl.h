@@ -10,7 +10,7 @@ struct ForwardTasks {
   int64_t bands;
   int64_t channels;  // of y that are computed at a time
   RowBuffers buffers;
-  int64_t packed;  // floats of the packed taps, 0 where w serves as it is
+  int64_t packed;  // bytes of the packed taps, 0 where w serves as it is
 
   explicit ForwardTasks(const Problem& p) {
     const Axis rows = forward_rows(p);
@@ -28,7 +28,7 @@ struct ForwardTasks {
     channels = channels_for(size.planes);
     buffers = make(size.planes, size.rows);
     const bool in_order = p.S == 1 || p.stride_w == std::gcd(p.stride_w, p.dilation_w);
-    packed = in_order ? 0 : whole_vectors(p.O * p.Cg * p.R * p.S);
+    packed = in_order ? 0 : packed_bytes(p);
   }
 };
 
@@ -55,7 +55,7 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
   if (tasks.packed > 0) {
     pack_phases(p, list, w, memory);
     w = memory;
-    memory += tasks.packed;
+    memory += tasks.packed / sizeof(float);
   }
   const int64_t Og = p.Og(), count = p.N * p.groups * tasks.bands;
   const PlaneSlices outputs(Og, tasks.channels), inputs(p.Cg, tasks.size.planes);
@@ -85,7 +85,7 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
           const int64_t plane_taps = p.R * phase.count;
           Correlation c;
           c.rows = restrict_outputs(rows, u, in);
-          c.columns = {buffers.y.layout.width / kLanes, phase.count, phase.count, 0, 1, 0};
+          c.columns = unclipped(buffers.y.layout.width / kLanes, phase.count);
           c.channels = channels.size();
           c.planes = planes.size();
           c.in = {x.at + phase.at, x.plane, x.row};
@@ -110,10 +110,8 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
 
 int64_t forward_workspace(const Problem& p, int threads) {
   const ForwardTasks tasks(p);
-  return tasks.packed * static_cast<int64_t>(sizeof(float)) + tasks.buffers.bytes() * threads;
+  return tasks.packed + tasks.buffers.bytes() * threads;
 }
-
-Reason forward_avoid(const Problem& p) { return empty_lanes(p, p.OW()); }
 
 }  // namespace columnlane
 }  // namespace

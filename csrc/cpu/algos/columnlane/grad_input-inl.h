@@ -28,9 +28,7 @@ struct GradInputTasks {
     auto channels_for = [&](int64_t planes) {
       return planes < p.Og() ? p.Cg : std::min(p.Cg, kSliceChannels);
     };
-    auto read = [&](int64_t n) {
-      return std::min(p.OH(), n + (p.kernel_extent_h() - 1) / p.stride_h + 1);
-    };
+    auto read = [&](int64_t n) { return grad_input_reads(p, n); };
     auto make = [&](int64_t planes, int64_t n) {
       return RowBuffers{{gx, channels_for(planes), n * p.stride_h}, {gy, planes, read(n)}};
     };
@@ -80,8 +78,7 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
           if (outs.empty()) continue;
           Correlation c;
           c.rows = restrict_outputs(rows.axis, outs, in);
-          c.columns = {
-              ceil_div(columns.axis.out, kLanes), columns.axis.taps, columns.axis.taps, 0, 1, 0};
+          c.columns = unclipped(ceil_div(columns.axis.out, kLanes), columns.axis.taps);
           c.channels = channels.size();
           c.planes = planes.size();
           c.in = {gy.at + buffers.y.layout.pad + columns.axis.offset, gy.plane, gy.row};
@@ -107,8 +104,6 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
 int64_t grad_input_workspace(const Problem& p, int threads) {
   return packed_bytes(p) + GradInputTasks(p, residues(p)).buffers.bytes() * threads;
 }
-
-Reason grad_input_avoid(const Problem& p) { return empty_lanes(p, ceil_div(p.W, p.stride_w)); }
 
 }  // namespace columnlane
 }  // namespace

@@ -57,7 +57,7 @@ void accumulate_rows(const Problem& p, const Operands& ops, const GradWeightTask
       sum.in = {x.at + plane * x.plane + phase.at, x.plane, x.row};
       sum.in_output = phase.step;
       sum.taps = {gy.at, gy.plane, gy.row};
-      sum.columns = {phase.count, whole, whole, 0, 1, 0};
+      sum.columns = unclipped(phase.count, whole);
       sum.out = {accumulators + (c * weights + phase.first) * kLanes, Cg * weights * kLanes,
                  p.S * kLanes};
       sum.out_column = phase.tap_stride * kLanes;
@@ -67,7 +67,7 @@ void accumulate_rows(const Problem& p, const Operands& ops, const GradWeightTask
       // x is masked as well as gy: there may be an infinity in a lane beyond the last column.
       sum.in.at += whole * kLanes;
       sum.taps.at += whole * kLanes;
-      sum.columns.taps = sum.columns.in = 1;
+      sum.columns = unclipped(phase.count, 1);
       correlate<Taps::masked>(sum);
     }
   }
@@ -85,8 +85,6 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
 int64_t grad_weight_workspace(const Problem& p, int threads) {
   return GradWeightTasks(p).reduction(p).workspace(threads);
 }
-
-Reason grad_weight_avoid(const Problem& p) { return empty_lanes(p, p.OW()); }
 
 }  // namespace columnlane
 }  // namespace

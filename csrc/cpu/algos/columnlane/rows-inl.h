@@ -147,16 +147,20 @@ TaskSize task_size(const Problem& p, int64_t planes, int64_t rows, int64_t fresh
   }
 }
 
-// Whether direct_batchlane makes better use of the lanes than rows of so many columns would. Where
-// both fill the same share of them, columns were found (AVX-512, Zen 4) to be 0.75 times as fast in
-// rows of one or two vectors, whose tiles are small, and 0.8 times in the weight gradient, which
-// masks the last vector; otherwise equal.
-Reason empty_lanes(const Problem& p, int64_t columns) {
+// The axis of columns that all read real ones or zeros of the buffer, whatever the tap.
+Axis unclipped(int64_t out, int64_t taps) { return {out, taps, taps, 0, 1, 0}; }
+
+// Whether direct_batchlane makes better use of the lanes. Where both fill the same share of them,
+// columns were found (AVX-512, Zen 4) to be 0.75 times as fast in rows of one or two vectors, whose
+// tiles are small, and 0.8 times in the weight gradient, which masks the last vector; otherwise
+// equal.
+bool images_fill_more(const Problem& p) {
   auto used = [](int64_t n) { return static_cast<double>(n) / whole_vectors(n); };
+  const int64_t columns = p.pass == Pass::grad_input ? ceil_div(p.W, p.stride_w) : p.OW();
   double speed = used(columns);
   if (columns <= 2 * kLanes) speed *= 0.75;
   if (p.pass == Pass::grad_weight) speed *= 0.8;
-  return used(p.N) >= speed ? Reason::empty_lanes : Reason::none;
+  return used(p.N) >= speed;
 }
 
 }  // namespace columnlane
