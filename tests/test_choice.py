@@ -120,7 +120,7 @@ def test_isa_environment(isa: str) -> None:
     levels = ["baseline", "avx2", "avx512"]
     expected = min(isa, _C.available_isa(), key=levels.index)
     problem = "n1c1h4w4k1r4s4p0q0u1v1d1e1g1_f32_nchw_fwd"
-    kernel = f"fwd.direct_columnlane.any.f32.{expected}"
+    kernel = f"fwd.direct_batchlane.any.f32.{expected}"
     assert result.stderr == f"convkern: {problem} -> {kernel}\n"
 
 
