@@ -71,11 +71,12 @@ def test_every_kernel_is_tested() -> None:
 @pytest.mark.parametrize("pass_", PASSES)
 def test_a_capped_isa_is_the_one_that_runs(isa: str, pass_: str) -> None:
     available(isa)
-    ops = operands(variant(FEW[0], pass_=pass_))
+    # A batch that fills the lanes of every instruction set.
+    ops = operands(variant("n16c2h7w9k3r3s2p1q1_f32_nchw_fwd", pass_=pass_))
     with convkern.use_isa(isa), torch.profiler.profile() as profile:
         run(ops)
     ran = [e.key for e in profile.key_averages() if e.key in {k["name"] for k in CPU_KERNELS}]
-    assert [name.split(".")[-1] for name in ran] == [isa]
+    assert ran == [f"{pass_}.direct_batchlane.any.f32.{isa}"]
 
 
 @pytest.mark.parametrize("case", NON_EMPTY, ids=label)
