@@ -93,7 +93,7 @@ struct Tile {
       if constexpr (kSharedInput) {
         Vec x[kColumns];
 #pragma GCC unroll 8
-        for (int t = 0; t < kColumns; ++t) x[t] = load_in(in + t * column, c);
+        for (int t = 0; t < kColumns; ++t) x[t] = held(load_in(in + t * column, c));
 #pragma GCC unroll 8
         for (int r = kFirst; r <= kLast; ++r) {
           const Vec w = load_tap(tap + r * step);

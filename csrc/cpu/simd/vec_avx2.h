@@ -35,6 +35,11 @@ CONVKERN_INLINE Vec add(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
 CONVKERN_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 CONVKERN_INLINE Vec relu(Vec a) { return {_mm256_max_ps(_mm256_setzero_ps(), a.v)}; }
 
+CONVKERN_INLINE Vec held(Vec a) {
+  asm("" : "+x"(a.v));
+  return a;
+}
+
 CONVKERN_INLINE void transpose_quarters(Vec (&a)[4]) {
   const __m256d t0 = _mm256_castps_pd(_mm256_unpacklo_ps(a[0].v, a[1].v));
   const __m256d t1 = _mm256_castps_pd(_mm256_unpackhi_ps(a[0].v, a[1].v));

@@ -39,6 +39,11 @@ CONVKERN_INLINE Vec add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 CONVKERN_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 CONVKERN_INLINE Vec relu(Vec a) { return {_mm512_max_ps(_mm512_setzero_ps(), a.v)}; }
 
+CONVKERN_INLINE Vec held(Vec a) {
+  asm("" : "+v"(a.v));
+  return a;
+}
+
 CONVKERN_INLINE void transpose_quarters(Vec (&a)[4]) {
   const __m512d t0 = _mm512_castps_pd(_mm512_unpacklo_ps(a[0].v, a[1].v));
   const __m512d t1 = _mm512_castps_pd(_mm512_unpackhi_ps(a[0].v, a[1].v));

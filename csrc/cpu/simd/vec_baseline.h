@@ -6,6 +6,8 @@
 //   load_first(p, n)                   the first n lanes, n <= kLanes; the others are zero
 //   from_quarters, to_quarters         a quarter is 4 adjacent lanes
 //   add, fma(a, b, c) = a * b + c, relu (NaN stays NaN)
+//   held(a)                            a stays in a register from here to its last use, where a
+//                                      compiler might load it from memory for each
 //   transpose_quarters(a)              a 4x4 transposition in each quarter of a[0..3]
 //   exchange_quarters(a)               quarter j of a[i] and quarter i of a[j] change places
 //   kTileRows, kTileColumns            the register tile of the correlation microkernel
@@ -50,6 +52,8 @@ struct Vec {
 CONVKERN_INLINE Vec add(Vec a, Vec b) { return {a.v + b.v}; }
 CONVKERN_INLINE Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
 CONVKERN_INLINE Vec relu(Vec a) { return {a.v < Quarter{} ? Quarter{} : a.v}; }
+
+CONVKERN_INLINE Vec held(Vec a) { return a; }
 
 CONVKERN_INLINE void transpose_quarters(Vec (&a)[4]) {
   const Quarter t0 = __builtin_shufflevector(a[0].v, a[1].v, 0, 4, 1, 5);
