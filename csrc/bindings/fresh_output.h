@@ -15,10 +15,11 @@ constexpr int64_t kHugePage = 2 << 20;  // bytes, on x86-64 and AArch64
 // the system grants them on request ("madvise", the usual setting), leave one fault in 512.
 inline void prefer_huge_pages(const at::Tensor& t) {
 #if defined(__linux__)
-  if (!t.is_cpu() || static_cast<int64_t>(t.nbytes()) < 2 * kHugePage) return;
+  if (!t.is_cpu() || static_cast<int64_t>(t.nbytes()) < kHugePage) return;
   const auto begin = reinterpret_cast<uintptr_t>(t.mutable_data_ptr());
   const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
   const uintptr_t last = (begin + t.nbytes()) / kHugePage * kHugePage;
+  if (first >= last) return;
   // A refusal is not an error: the pages are small then.
   madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif
