@@ -44,6 +44,14 @@ inline Range taps_in_range(const Axis& axis, Range u) {
           std::min<int64_t>(axis.taps, floor_div(axis.in - 1 - first, axis.tap_step) + 1)};
 }
 
+// Taps of which every term is in range for the outputs [u.begin, u.end); may be empty.
+inline Range taps_all_in_range(const Axis& axis, Range u) {
+  const int64_t first = axis.offset + u.begin * axis.out_step;
+  const int64_t last = axis.offset + (u.end - 1) * axis.out_step;
+  return {std::max<int64_t>(0, ceil_div(-first, axis.tap_step)),
+          std::min<int64_t>(axis.taps, floor_div(axis.in - 1 - last, axis.tap_step) + 1)};
+}
+
 // Inputs that the outputs [u.begin, u.end) read; empty if every term is out of range.
 inline Range inputs_read(const Axis& axis, Range u) {
   const int64_t first = axis.offset + u.begin * axis.out_step;

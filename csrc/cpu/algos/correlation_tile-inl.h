@@ -55,6 +55,7 @@ template <int kRows, int kColumns, Taps kTaps, TileRows kKind>
 struct Tile {
   static constexpr bool kChannels = kKind == TileRows::channels;
   static constexpr bool kSharedInput = kKind != TileRows::separate_rows;
+  static constexpr int64_t kTapSize = kTaps == Taps::broadcast ? 1 : kLanes;  // floats
 
   static CONVKERN_INLINE Vec load_tap(const float* p) {
     if constexpr (kTaps == Taps::broadcast) {
@@ -84,7 +85,6 @@ struct Tile {
   static CONVKERN_INLINE void add_row(Vec (&sum)[kRows][kColumns], const float* in,
                                       const float* tap, const Correlation& c, Range k) {
     const int64_t column = c.in_output, in_tap = c.in_tap;
-    constexpr int64_t kTapSize = kTaps == Taps::broadcast ? 1 : kLanes;
     const int64_t in_step = c.rows.out_step * c.in.row;
     const int64_t step = tap_step(c);
     in += k.begin * in_tap;
@@ -118,10 +118,6 @@ struct Tile {
   static CONVKERN_INLINE void add_row(Vec (&sum)[kRows][kColumns], const float* in,
                                       const float* tap, const Correlation& c, Range k, int first,
                                       int last, std::integer_sequence<int, kPair...>) {
-    if (first == 0 && last == kRows - 1) {
-      add_row<0, kRows - 1>(sum, in, tap, c, k);
-      return;
-    }
     auto try_pair = [&](auto pair) __attribute__((always_inline)) {
       constexpr int kFirst = pair() / kRows, kLast = pair() % kRows;
       if constexpr (kFirst <= kLast && kLast - kFirst < kRows - 1) {
@@ -131,11 +127,64 @@ struct Tile {
     (try_pair(std::integral_constant<int, kPair>{}), ...);
   }
 
+  // Adds the `count` taps before or after the tap at `in` and `tap`. That one reaches real columns
+  // for all outputs, the j-th from it for all but j, where neighbouring outputs read what
+  // neighbouring taps read.
+  template <bool kBefore>
+  static CONVKERN_INLINE void add_edge(Vec (&sum)[kRows][kColumns], const float* in,
+                                       const float* tap, const Correlation& c, int64_t count) {
+    const int64_t column = c.in_output, step = tap_step(c);
+#pragma GCC unroll 8
+    for (int j = 1; j < kColumns; ++j) {
+      if (j > count) break;
+      in += kBefore ? -column : column;
+      tap += kBefore ? -kTapSize : kTapSize;
+      Vec x[kColumns];
+#pragma GCC unroll 8
+      for (int t = 0; t < kColumns - j; ++t) {
+        x[t] = held(load_in(in + (kBefore ? t + j : t) * column, c));
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const Vec w = load_tap(tap + r * step);
+#pragma GCC unroll 8
+        for (int t = 0; t < kColumns - j; ++t) {
+          Vec& total = sum[r][kBefore ? t + j : t];
+          total = fma(x[t], w, total);
+        }
+      }
+    }
+  }
+
+  // Adds the taps k to all tile rows; `inner` reach real columns for all outputs.
+  static CONVKERN_INLINE void add_full_row(Vec (&sum)[kRows][kColumns], const float* in,
+                                           const float* tap, const Correlation& c, Range k,
+                                           Range inner) {
+    const int64_t last = inner.end - 1;
+    add_row<0, kRows - 1>(sum, in, tap, c, inner);
+    add_edge<true>(sum, in + inner.begin * c.in_tap, tap + inner.begin * kTapSize, c,
+                   inner.begin - k.begin);
+    add_edge<false>(sum, in + last * c.in_tap, tap + last * kTapSize, c, k.end - inner.end);
+  }
+
+  // Of the taps k of the tile at column v, those to take together: all but the taps at the edges
+  // that multiply so many zeros that leaving these out is faster.
+  static CONVKERN_INLINE Range inner_taps(const Correlation& c, int64_t v, Range k) {
+    constexpr int64_t kWorthwhile = 3;  // edge taps, by measurement
+    if (!kSharedInput || kColumns <= kWorthwhile || c.in_output != c.in_tap) return k;
+    Range inner = taps_all_in_range(c.columns, {v, v + kColumns});
+    if (inner.empty()) return k;
+    if (inner.begin - k.begin < kWorthwhile) inner.begin = k.begin;
+    if (k.end - inner.end < kWorthwhile) inner.end = k.end;
+    return inner;
+  }
+
   // Adds the taps of planes [planes.begin, planes.end) to the tile at row u, column v.
   static CONVKERN_INLINE void add_planes(Vec (&sum)[kRows][kColumns], const Correlation& c,
                                          int64_t u, int64_t v, Range planes) {
     const Range k = taps_in_range(c.columns, {v, v + kColumns});
     if (k.empty()) return;
+    const Range inner = inner_taps(c, v, k);
     const int64_t first_row = c.rows.offset + u * c.rows.out_step;
     const float* in0 = c.in.at + first_row * c.in.row + v * c.in_output;
     const int64_t step = c.rows.tap_step;
@@ -158,7 +207,13 @@ struct Tile {
           while (first <= last && row + first * c.rows.out_step < 0) ++first;
           while (first <= last && row + last * c.rows.out_step >= c.rows.in) --last;
         }
-        add_row(sum, in + y * step * c.in.row, tap + y * c.taps.row, c, k, first, last, kPairs);
+        const float* in_row = in + y * step * c.in.row;
+        const float* tap_row = tap + y * c.taps.row;
+        if (first == 0 && last == kRows - 1) {
+          add_full_row(sum, in_row, tap_row, c, k, inner);
+        } else {
+          add_row(sum, in_row, tap_row, c, k, first, last, kPairs);
+        }
       }
     }
   }
