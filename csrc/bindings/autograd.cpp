@@ -13,6 +13,7 @@
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/library.h>
 
+#include "bindings/grad_epilogue.h"
 #include "bindings/op_handles.h"
 
 namespace convkern::bindings {
@@ -90,12 +91,12 @@ struct Conv2dBackward : BilinearNode {
   variable_list apply(variable_list&& grads) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     variable_list result(3);
-    Tensor gy = grads[0];
-    if (!gy.defined()) return result;
-    if (relu) gy = at::threshold_backward(gy, y_.unpack(getptr()), 0);
+    if (!grads[0].defined()) return result;
+    const Tensor y = relu ? y_.unpack(getptr()) : Tensor();
+    const auto [gy, gb] = grad_epilogue(grads[0], y, task_should_compute_output(2));
+    result[2] = gb;
     if (task_should_compute_output(0)) result[0] = window.grad_input(gy, b_.unpack(), a_size);
     if (task_should_compute_output(1)) result[1] = window.grad_weight(gy, a_.unpack(), b_size);
-    if (task_should_compute_output(2)) result[2] = gy.sum(at::IntArrayRef{0, 2, 3});
     return result;
   }
 };

@@ -1,7 +1,6 @@
 #include "bindings/execute.h"
 
 #include <ATen/Context.h>
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/record_function.h>
 #include <c10/util/Exception.h>
@@ -13,6 +12,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "bindings/torch_executor.h"
 #include "core/config.h"
 #include "cpu/cpu_features.h"
 #include "cpu/kernel_list.h"
@@ -25,16 +25,6 @@
 
 namespace convkern::bindings {
 namespace {
-
-// Torch's intra-op pool.
-class TorchExecutor : public Executor {
- public:
-  int threads() const override { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
-  void run(int64_t count, int64_t grain, Body body) const override {
-    at::parallel_for(0, count, grain,
-                     [&](int64_t begin, int64_t end) { body(begin, end, at::get_thread_num()); });
-  }
-};
 
 #ifdef CONVKERN_WITH_CUDA
 // The current stream of the current device.
