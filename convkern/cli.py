@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -157,6 +158,11 @@ def _bench(args: argparse.Namespace) -> int:
     for given, known, what in ((args.passes, PASSES, "passes"), (args.peers, PEERS, "peers")):
         if not set(given) <= set(known):
             raise ValueError(f"{what} must be among {', '.join(known)}, got {','.join(given)}")
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+    if "onnxruntime" in args.peers and missing:
+        raise ValueError(
+            f"peer onnxruntime needs {' and '.join(missing)}: pip install 'convkern[bench]'"
+        )
     problems = [problem for name in args.shapes for problem in read_shapes(name)]
     threads = list(dict.fromkeys(args.threads or (1, torch.get_num_threads())))
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -168,6 +168,14 @@ def test_the_command_names_what_it_cannot_do(
     assert value in capsys.readouterr().err
 
 
+def test_the_command_says_which_package_a_peer_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("convkern.cli.find_spec", lambda name: None)
+    assert main(["bench", "--shapes", TINY, "--peers", "onnxruntime"]) == 2
+    assert "pip install 'convkern[bench]'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("threads", ["0", "two", "1,-1"])
 def test_the_command_needs_whole_numbers_of_threads(
     threads: str, capsys: pytest.CaptureFixture[str]
