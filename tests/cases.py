@@ -72,6 +72,39 @@ WIDE = [
     _case("planes_of_gy", (2, 3, 24, 300), (50, 9, 3), "p4q1"),
     _case("planes_stride2", (1, 30, 40, 500), (4, 9, 4), "p4q1u2v2", "+bias"),
 ]
+# Depthwise, with channels for whole vectors of every width: row and column tiles around their
+# sizes, images narrower than a tile or than the kernel, padding beyond it, and every geometry.
+DEPTHWISE = [
+    *(
+        _case(f"depthwise{h}x{w}k{r}x{s}", (2, 32, h, w), (32, r, s), f"p{r // 2}q{s // 2}u1v1d1e1g32")
+        for h, w in [(1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (7, 7), (8, 11), (9, 12), (13, 19)]
+        for r, s in [(3, 3), (5, 2), (7, 7)]
+    ),
+    *(
+        _case(f"depthwise_{tail}", (3, 16, 12, 13), (16, r, s), f"{tail}g16", epilogue)
+        for (r, s), tail, epilogue in [
+            ((3, 3), "p0q0u1v1d1e1", "+bias"),
+            ((3, 3), "p1q1u2v2d1e1", "+relu"),
+            ((5, 5), "p2q2u2v2d1e1", "+bias+relu"),
+            ((3, 4), "p1q0u3v2d1e1", "+bias+relu"),
+            ((2, 3), "p0q1u1v2d1e1", ""),
+            ((3, 2), "p1q1u2v1d1e1", ""),
+            ((3, 3), "p2q2u1v1d2e2", ""),
+            ((3, 4), "p4q3u2v3d2e2", ""),
+            ((3, 3), "p2q2u2v2d2e2", ""),
+            ((2, 2), "p0q0u4v5d1e1", ""),
+            ((1, 1), "p0q0u1v1d1e1", "+relu"),
+            ((1, 1), "p2q3u2v2d1e1", ""),
+            ((3, 3), "p9q7u1v1d1e1", ""),
+            ((11, 13), "p0q0u1v1d1e1", ""),
+            ((9, 11), "p8q10u1v1d1e1", ""),
+        ]
+    ),
+    _case("depthwise_bands", (2, 64, 150, 40), (64, 3, 3), "p1q1u1v1d1e1g64", "+bias"),
+    _case("depthwise_bands_stride2", (2, 64, 151, 41), (64, 4, 3), "p1q1u2v2d1e1g64"),
+    _case("depthwise_chunks", (70, 16, 5, 6), (16, 3, 3), "p1q1u1v1d1e1g16"),
+    _case("depthwise_large", (1, 16, 33, 40), (16, 31, 29), "p15q14u1v1d1e1g16"),
+]  # fmt: skip
 EMPTY_BATCH = _case("empty_batch", (0, 2, 7, 9), (3, 3, 2), "p1q1", "+bias")
 FASHION_MNIST = [
     _case(f"fmnist/{label}", (32, 1, n, n), (1, k, k), tail, "+bias+relu")

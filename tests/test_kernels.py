@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import convkern
-from cases import EMPTY_BATCH, FEW, NON_EMPTY, WIDE, label
+from cases import DEPTHWISE, EMPTY_BATCH, FEW, NON_EMPTY, WIDE, label
 from convkern import _C
 from convkern.testing import assert_accurate, operands, run, variant
 
@@ -20,6 +20,7 @@ def kernel_names(algorithm: str) -> list[str]:
 
 
 DIRECT = kernel_names("direct_batchlane") + kernel_names("direct_columnlane")
+CHANNELLANE = kernel_names("direct_channellane")
 
 
 def available(name: str) -> None:
@@ -53,6 +54,31 @@ def test_columnlane_on_wide_rows(name: str, case: str, layout: str) -> None:
     assert_accurate(result, ops)
 
 
+@pytest.mark.parametrize("case", DEPTHWISE, ids=label)
+@pytest.mark.parametrize("name", CHANNELLANE)
+def test_channellane(name: str, case: str) -> None:
+    available(name)
+    result, ops = forced_result(name, variant(case, layout="nhwc"))
+    assert_accurate(result, ops)
+
+
+@pytest.mark.parametrize("pass_", PASSES)
+@pytest.mark.parametrize(
+    ("problem", "why"),
+    [
+        ("n2c16h5w6k16r3s3p1q1g16_f32_nchw", "another layout"),
+        ("n2c32h5w6k32r3s3p1q1g16_f32_nhwc", "depthwise"),
+        ("n2c16h5w6k32r3s3p1q1g16_f32_nhwc", "depthwise"),
+        ("n2c17h5w6k17r3s3p1q1g17_f32_nhwc", "multiple of its vector lanes"),
+    ],
+)
+def test_channellane_says_what_it_does_not_compute(pass_: str, problem: str, why: str) -> None:
+    available("avx512")
+    plan = _C.plan(_C.Problem(f"{problem}_{pass_}"))
+    rejected = dict(plan["rejected"])
+    assert why in rejected[f"{pass_}.direct_channellane.nhwc.f32.avx512"]
+
+
 @pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "f16"])
 @pytest.mark.parametrize("case", [*FEW, EMPTY_BATCH], ids=label)
 @pytest.mark.parametrize("name", kernel_names("reference"))
@@ -63,7 +89,7 @@ def test_reference(name: str, case: str, dtype: str) -> None:
 
 
 def test_every_kernel_is_tested() -> None:
-    tested = DIRECT + kernel_names("reference")
+    tested = DIRECT + CHANNELLANE + kernel_names("reference")
     assert sorted(tested) == sorted(k["name"] for k in CPU_KERNELS)
 
 

@@ -8,6 +8,9 @@ namespace convkern {
 enum class Reason : uint8_t {
   none,  // the kernel supports the problem
   dtype,
+  layout,
+  not_depthwise,
+  channels,
   isa_not_available,
   isa_capped,
   empty,
@@ -24,6 +27,12 @@ inline const char* to_string(Reason reason) {
       return "supported";
     case Reason::dtype:
       return "computes another dtype";
+    case Reason::layout:
+      return "computes another layout";
+    case Reason::not_depthwise:
+      return "computes depthwise convolutions";
+    case Reason::channels:
+      return "needs a multiple of its vector lanes as channels";
     case Reason::isa_not_available:
       return "needs an instruction set that this processor lacks";
     case Reason::isa_capped:

@@ -20,8 +20,10 @@ namespace {
 
 constexpr int64_t kBlockTerms = 256;  // products summed one after the other
 
-// masked: vectors of which only the first lanes count; in the others `in` is not read.
-enum class Taps { broadcast, vector, masked };
+// broadcast: one float for all lanes. vector: one a lane. masked: vectors of which only the first
+// lanes count; in the others `in` is not read. in_place: vectors, and `in` has no zeros around its
+// columns, so that columns out of range are never read.
+enum class Taps { broadcast, vector, masked, in_place };
 enum class Init { zero, bias, accumulate };
 
 // What makes the rows of a tile. Neighbouring output rows share the input rows that they read where
@@ -43,11 +45,12 @@ struct Correlation {
   int64_t in_tap = 0;     // and from what one tap reads to the next
   int lanes = kLanes;     // that count, for masked taps
   View<const float> taps;
-  int64_t taps_channel = 0;     // floats from one channel's taps to the next's
-  View<float> out;              // its planes are the channels
-  int64_t out_column = kLanes;  // floats from one output column to the next
+  int64_t taps_channel = 0;      // floats from one channel's taps to the next's
+  int64_t taps_column = kLanes;  // and, for vectors, from one tap of a row to the next
+  View<float> out;               // its planes are the channels
+  int64_t out_column = kLanes;   // floats from one output column to the next
   Init init = Init::zero;
-  const float* bias = nullptr;  // a float a channel, for Init::bias
+  const float* bias = nullptr;  // for Init::bias: a float a channel; in place, a vector
   bool relu = false;
 };
 
@@ -55,14 +58,23 @@ template <int kRows, int kColumns, Taps kTaps, TileRows kKind>
 struct Tile {
   static constexpr bool kChannels = kKind == TileRows::channels;
   static constexpr bool kSharedInput = kKind != TileRows::separate_rows;
-  static constexpr int64_t kTapSize = kTaps == Taps::broadcast ? 1 : kLanes;  // floats
+  static constexpr bool kInPlace = kTaps == Taps::in_place;
 
   static CONVKERN_INLINE Vec load_tap(const float* p) {
     if constexpr (kTaps == Taps::broadcast) {
       return Vec::broadcast(p);
     } else {
-      return Vec::load(p);
+      return Vec::load_unaligned(p);
     }
+  }
+
+  static CONVKERN_INLINE Vec load_bias(const Correlation& c, int row) {
+    return kInPlace ? Vec::load_unaligned(c.bias) : Vec::broadcast(c.bias + (kChannels ? row : 0));
+  }
+
+  // Floats from one tap of a row to the next.
+  static CONVKERN_INLINE int64_t tap_size(const Correlation& c) {
+    return kTaps == Taps::broadcast ? 1 : c.taps_column;
   }
 
   static CONVKERN_INLINE Vec load_in(const float* p, const Correlation& c) {
@@ -84,12 +96,12 @@ struct Tile {
   template <int kFirst, int kLast>
   static CONVKERN_INLINE void add_row(Vec (&sum)[kRows][kColumns], const float* in,
                                       const float* tap, const Correlation& c, Range k) {
-    const int64_t column = c.in_output, in_tap = c.in_tap;
+    const int64_t column = c.in_output, in_tap = c.in_tap, size = tap_size(c);
     const int64_t in_step = c.rows.out_step * c.in.row;
     const int64_t step = tap_step(c);
     in += k.begin * in_tap;
-    tap += k.begin * kTapSize;
-    for (int64_t n = k.size(); n > 0; --n, in += in_tap, tap += kTapSize) {
+    tap += k.begin * size;
+    for (int64_t n = k.size(); n > 0; --n, in += in_tap, tap += size) {
       if constexpr (kSharedInput) {
         Vec x[kColumns];
 #pragma GCC unroll 8
@@ -113,39 +125,25 @@ struct Tile {
     }
   }
 
-  // add_row<first, last> for run-time bounds, among the kRows * kRows pairs.
-  template <int... kPair>
-  static CONVKERN_INLINE void add_row(Vec (&sum)[kRows][kColumns], const float* in,
-                                      const float* tap, const Correlation& c, Range k, int first,
-                                      int last, std::integer_sequence<int, kPair...>) {
-    auto try_pair = [&](auto pair) __attribute__((always_inline)) {
-      constexpr int kFirst = pair() / kRows, kLast = pair() % kRows;
-      if constexpr (kFirst <= kLast && kLast - kFirst < kRows - 1) {
-        if (first == kFirst && last == kLast) add_row<kFirst, kLast>(sum, in, tap, c, k);
-      }
-    };
-    (try_pair(std::integral_constant<int, kPair>{}), ...);
-  }
-
-  // Adds the `count` taps before or after the tap at `in` and `tap`. That one reaches real columns
-  // for all outputs, the j-th from it for all but j, where neighbouring outputs read what
-  // neighbouring taps read.
-  template <bool kBefore>
+  // Adds the `count` taps before or after the tap at `in` and `tap` to the tile rows [kFirst,
+  // kLast]. That tap reaches real columns for all outputs, the j-th from it for all but j, where
+  // neighbouring outputs read what neighbouring taps read.
+  template <bool kBefore, int kFirst, int kLast>
   static CONVKERN_INLINE void add_edge(Vec (&sum)[kRows][kColumns], const float* in,
                                        const float* tap, const Correlation& c, int64_t count) {
-    const int64_t column = c.in_output, step = tap_step(c);
+    const int64_t column = c.in_output, step = tap_step(c), size = tap_size(c);
 #pragma GCC unroll 8
     for (int j = 1; j < kColumns; ++j) {
       if (j > count) break;
       in += kBefore ? -column : column;
-      tap += kBefore ? -kTapSize : kTapSize;
+      tap += kBefore ? -size : size;
       Vec x[kColumns];
 #pragma GCC unroll 8
       for (int t = 0; t < kColumns - j; ++t) {
         x[t] = held(load_in(in + (kBefore ? t + j : t) * column, c));
       }
 #pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
+      for (int r = kFirst; r <= kLast; ++r) {
         const Vec w = load_tap(tap + r * step);
 #pragma GCC unroll 8
         for (int t = 0; t < kColumns - j; ++t) {
@@ -156,21 +154,45 @@ struct Tile {
     }
   }
 
-  // Adds the taps k to all tile rows; `inner` reach real columns for all outputs.
-  static CONVKERN_INLINE void add_full_row(Vec (&sum)[kRows][kColumns], const float* in,
-                                           const float* tap, const Correlation& c, Range k,
-                                           Range inner) {
-    const int64_t last = inner.end - 1;
-    add_row<0, kRows - 1>(sum, in, tap, c, inner);
-    add_edge<true>(sum, in + inner.begin * c.in_tap, tap + inner.begin * kTapSize, c,
-                   inner.begin - k.begin);
-    add_edge<false>(sum, in + last * c.in_tap, tap + last * kTapSize, c, k.end - inner.end);
+  // Adds the taps k of one row, of which `inner` reach real columns for all outputs.
+  template <int kFirst, int kLast>
+  static CONVKERN_INLINE void add_taps(Vec (&sum)[kRows][kColumns], const float* in,
+                                       const float* tap, const Correlation& c, Range k,
+                                       Range inner) {
+    if constexpr (kInPlace || kLast - kFirst == kRows - 1) {
+      const int64_t last = inner.end - 1, size = tap_size(c);
+      add_row<kFirst, kLast>(sum, in, tap, c, inner);
+      add_edge<true, kFirst, kLast>(sum, in + inner.begin * c.in_tap, tap + inner.begin * size, c,
+                                    inner.begin - k.begin);
+      add_edge<false, kFirst, kLast>(sum, in + last * c.in_tap, tap + last * size, c,
+                                     k.end - inner.end);
+    } else {
+      add_row<kFirst, kLast>(sum, in, tap, c, k);  // such rows are few
+    }
   }
 
-  // Of the taps k of the tile at column v, those to take together: all but the taps at the edges
-  // that multiply so many zeros that leaving these out is faster.
+  // add_taps<first, last> for run-time bounds, among the kRows * kRows pairs.
+  template <int... kPair>
+  static CONVKERN_INLINE void add_taps(Vec (&sum)[kRows][kColumns], const float* in,
+                                       const float* tap, const Correlation& c, Range k, Range inner,
+                                       int first, int last, std::integer_sequence<int, kPair...>) {
+    if (first == 0 && last == kRows - 1) {
+      add_taps<0, kRows - 1>(sum, in, tap, c, k, inner);
+      return;
+    }
+    auto try_pair = [&](auto pair) __attribute__((always_inline)) {
+      constexpr int kFirst = pair() / kRows, kLast = pair() % kRows;
+      if constexpr (kFirst <= kLast && kLast - kFirst < kRows - 1) {
+        if (first == kFirst && last == kLast) add_taps<kFirst, kLast>(sum, in, tap, c, k, inner);
+      }
+    };
+    (try_pair(std::integral_constant<int, kPair>{}), ...);
+  }
+
+  // Of the taps k of the tile at column v, those to take together: all but the taps at the edges,
+  // where these must not be taken, or multiply so many zeros that leaving them out is faster.
   static CONVKERN_INLINE Range inner_taps(const Correlation& c, int64_t v, Range k) {
-    constexpr int64_t kWorthwhile = 3;  // edge taps, by measurement
+    constexpr int64_t kWorthwhile = kInPlace ? 1 : 3;  // edge taps, by measurement
     if (!kSharedInput || kColumns <= kWorthwhile || c.in_output != c.in_tap) return k;
     Range inner = taps_all_in_range(c.columns, {v, v + kColumns});
     if (inner.empty()) return k;
@@ -207,13 +229,8 @@ struct Tile {
           while (first <= last && row + first * c.rows.out_step < 0) ++first;
           while (first <= last && row + last * c.rows.out_step >= c.rows.in) --last;
         }
-        const float* in_row = in + y * step * c.in.row;
-        const float* tap_row = tap + y * c.taps.row;
-        if (first == 0 && last == kRows - 1) {
-          add_full_row(sum, in_row, tap_row, c, k, inner);
-        } else {
-          add_row(sum, in_row, tap_row, c, k, first, last, kPairs);
-        }
+        add_taps(sum, in + y * step * c.in.row, tap + y * c.taps.row, c, k, inner, first, last,
+                 kPairs);
       }
     }
   }
@@ -229,9 +246,7 @@ struct Tile {
       Vec sum[kRows][kColumns];
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        const Vec start = c.init == Init::bias && plane == 0
-                              ? Vec::broadcast(c.bias + (kChannels ? r : 0))
-                              : Vec::zero();
+        const Vec start = c.init == Init::bias && plane == 0 ? load_bias(c, r) : Vec::zero();
 #pragma GCC unroll 8
         for (int t = 0; t < kColumns; ++t) sum[r][t] = start;
       }
@@ -266,6 +281,15 @@ inline Range near_equal_part(int64_t n, int64_t parts, int64_t i) {
   return {n * i / parts, n * (i + 1) / parts};
 }
 
+// Whether a tile of the output columns v can tell, for each tap, which of them it reaches: all of
+// them or, by add_edge(), all but some at one end.
+template <TileRows kKind>
+bool has_exact_edges(const Correlation& c, Range v) {
+  const Range all = taps_all_in_range(c.columns, v), some = taps_in_range(c.columns, v);
+  if (some.empty() || (some.begin == all.begin && some.end == all.end)) return true;
+  return kKind != TileRows::separate_rows && c.in_output == c.in_tap && !all.empty();
+}
+
 // The tiles of `rows` rows, from output row u or of all channels, along the columns.
 template <Taps kTaps, TileRows kKind>
 void run_tiles(const Correlation& c, int64_t u, int64_t rows) {
@@ -273,7 +297,12 @@ void run_tiles(const Correlation& c, int64_t u, int64_t rows) {
   const int64_t parts = ceil_div(c.columns.out, Vec::kTileColumns);
   for (int64_t i = 0; i < parts; ++i) {
     const Range v = near_equal_part(c.columns.out, parts, i);
-    tile_of<kTaps, kKind>(rows, v.size(), kSizes)(c, u, v.begin);
+    if (kTaps == Taps::in_place && !has_exact_edges<kKind>(c, v)) {
+      const RunTile run_column = tile_of<kTaps, kKind>(rows, 1, kSizes);
+      for (int64_t column = v.begin; column < v.end; ++column) run_column(c, u, column);
+    } else {
+      tile_of<kTaps, kKind>(rows, v.size(), kSizes)(c, u, v.begin);
+    }
   }
 }
 
@@ -287,20 +316,26 @@ inline Correlation channel_part(const Correlation& c, Range channels) {
   return part;
 }
 
+// All channels in tiles of channels.
+template <Taps kTaps>
+void correlate_channels(const Correlation& c) {
+  const int64_t parts = ceil_div(c.channels, Vec::kTileRows);
+  for (int64_t i = 0; i < parts; ++i) {
+    const Correlation part = channel_part(c, near_equal_part(c.channels, parts, i));
+    for (int64_t u = 0; u < c.rows.out; ++u) {
+      run_tiles<kTaps, TileRows::channels>(part, u, part.channels);
+    }
+  }
+}
+
 template <Taps kTaps>
 void correlate(const Correlation& c) {
   const bool shared_rows = c.rows.out_step == c.rows.tap_step;
   // Tiles of channels share every load of the input; so do tiles of output rows but for their
-  // first and last input rows, and these tiles are higher where channels are few.
-  if (c.channels > (shared_rows ? 2 : 1)) {
-    const int64_t parts = ceil_div(c.channels, Vec::kTileRows);
-    for (int64_t i = 0; i < parts; ++i) {
-      const Correlation part = channel_part(c, near_equal_part(c.channels, parts, i));
-      for (int64_t u = 0; u < c.rows.out; ++u) {
-        run_tiles<kTaps, TileRows::channels>(part, u, part.channels);
-      }
-    }
-    return;
+  // first and last input rows, and these tiles are higher where channels are few. In place, the
+  // channels are the lanes.
+  if constexpr (kTaps != Taps::in_place) {
+    if (c.channels > (shared_rows ? 2 : 1)) return correlate_channels<kTaps>(c);
   }
   const int64_t parts = ceil_div(c.rows.out, Vec::kTileRows);
   for (int64_t channel = 0; channel < c.channels; ++channel) {

@@ -9,16 +9,20 @@
 #include "cpu/algos/weight_reduction-inl.h"
 #include "cpu/algos/batchlane/batchlane-inl.h"
 #include "cpu/algos/columnlane/columnlane-inl.h"
+#include "cpu/algos/channellane/channellane-inl.h"
 
 // The kernels of an instruction set, in order of preference within a pass.
-#define CONVKERN_DIRECT_KERNELS(isa)                    \
-  {                                                     \
-      CONVKERN_COLUMNLANE_KERNEL(fwd, forward, isa),    \
-      CONVKERN_COLUMNLANE_KERNEL(gx, grad_input, isa),  \
-      CONVKERN_COLUMNLANE_KERNEL(gw, grad_weight, isa), \
-      CONVKERN_BATCHLANE_KERNEL(fwd, forward, isa),     \
-      CONVKERN_BATCHLANE_KERNEL(gx, grad_input, isa),   \
-      CONVKERN_BATCHLANE_KERNEL(gw, grad_weight, isa),  \
+#define CONVKERN_DIRECT_KERNELS(isa)                     \
+  {                                                      \
+      CONVKERN_CHANNELLANE_KERNEL(fwd, forward, isa),    \
+      CONVKERN_CHANNELLANE_KERNEL(gx, grad_input, isa),  \
+      CONVKERN_CHANNELLANE_KERNEL(gw, grad_weight, isa), \
+      CONVKERN_COLUMNLANE_KERNEL(fwd, forward, isa),     \
+      CONVKERN_COLUMNLANE_KERNEL(gx, grad_input, isa),   \
+      CONVKERN_COLUMNLANE_KERNEL(gw, grad_weight, isa),  \
+      CONVKERN_BATCHLANE_KERNEL(fwd, forward, isa),      \
+      CONVKERN_BATCHLANE_KERNEL(gx, grad_input, isa),    \
+      CONVKERN_BATCHLANE_KERNEL(gw, grad_weight, isa),   \
   }
 
 #define CONVKERN_BATCHLANE_KERNEL(short_name, pass, isa) \
@@ -39,3 +43,12 @@
    columnlane::pass##_workspace,                          \
    columnlane::pass,                                      \
    columnlane::declines<batchlane::pass##_workspace>}
+
+#define CONVKERN_CHANNELLANE_KERNEL(short_name, pass, isa) \
+  {#short_name ".direct_channellane.nhwc.f32." #isa,       \
+   Pass::pass,                                             \
+   Isa::isa,                                               \
+   true,                                                   \
+   channellane::supports<channellane::pass##_workspace>,   \
+   channellane::pass##_workspace,                          \
+   channellane::pass}

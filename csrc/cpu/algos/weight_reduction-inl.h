@@ -46,14 +46,25 @@ struct Reduction {
     return total_bytes() + partial_bytes() +
            thread_floats() * static_cast<int64_t>(sizeof(float)) * threads;
   }
+  double* total(void* workspace) const { return static_cast<double*>(workspace); }
+  float* partial(void* workspace, int64_t chunk) const {
+    return reinterpret_cast<float*>(static_cast<char*>(workspace) + total_bytes()) +
+           chunk * gw_size;
+  }
+  float* thread_memory(void* workspace, int thread) const {
+    char* first = static_cast<char*>(workspace) + total_bytes() + partial_bytes();
+    return reinterpret_cast<float*>(first) + thread * thread_floats();
+  }
 };
 
 // gw = the sum of the chunks, in order.
-void add_chunks(const Reduction& reduction, const float* partial, double* total, float* gw) {
+void add_chunks(const Reduction& reduction, void* workspace, float* gw) {
   const int64_t n = reduction.gw_size;
-  for (int64_t e = 0; e < n; ++e) total[e] = partial[e];
+  double* total = reduction.total(workspace);
+  for (int64_t e = 0; e < n; ++e) total[e] = reduction.partial(workspace, 0)[e];
   for (int64_t chunk = 1; chunk < reduction.chunks; ++chunk) {
-    for (int64_t e = 0; e < n; ++e) total[e] += partial[chunk * n + e];
+    const float* partial = reduction.partial(workspace, chunk);
+    for (int64_t e = 0; e < n; ++e) total[e] += partial[e];
   }
   for (int64_t e = 0; e < n; ++e) gw[e] = static_cast<float>(total[e]);
 }
@@ -64,14 +75,9 @@ template <class AddUnit>
 void reduce_weights(const Problem& p, const Reduction& reduction, void* workspace, float* gw,
                     const Executor& executor, const AddUnit& add_unit) {
   const Slices& slices = reduction.slices;
-  char* at = static_cast<char*>(workspace);
-  auto* total = reinterpret_cast<double*>(at);
-  auto* partial = reinterpret_cast<float*>(at += reduction.total_bytes());
-  auto* threads = reinterpret_cast<float*>(at + reduction.partial_bytes());
-
   const int64_t all_slices = p.groups * slices.in_group, tasks = all_slices * reduction.chunks;
   executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
-    float* buffers = threads + thread * reduction.thread_floats();
+    float* buffers = reduction.thread_memory(workspace, thread);
     float* accumulators = buffers + reduction.buffer_floats;
     set_zero(buffers, reduction.buffer_floats);
     for (int64_t task = begin; task < end; ++task) {
@@ -83,10 +89,10 @@ void reduce_weights(const Problem& p, const Reduction& reduction, void* workspac
         add_unit(unit, channels, buffers, accumulators);
       }
       sum_lanes(accumulators, channels.size() * slices.weights,
-                partial + chunk * reduction.gw_size + channels.begin * slices.weights);
+                reduction.partial(workspace, chunk) + channels.begin * slices.weights);
     }
   });
-  add_chunks(reduction, partial, total, gw);
+  add_chunks(reduction, workspace, gw);
 }
 
 }  // namespace

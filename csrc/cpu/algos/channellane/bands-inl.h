@@ -1,0 +1,69 @@
+// What the passes of direct_channellane share: which problems they compute, how they are cut into
+// tasks, and the weights with the channels innermost.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+namespace channellane {
+
+template <int64_t (*workspace)(const Problem&, int)>
+Reason supports(const Problem& p) {
+  if (p.layout != Layout::nhwc) return Reason::layout;
+  if (p.Cg != 1 || p.Og() != 1) return Reason::not_depthwise;
+  if (p.C % kLanes != 0) return Reason::channels;
+  return cpu::supports<workspace>(p);
+}
+
+// Bands of output rows: all vectors of channels of a band read the same memory.
+struct Bands {
+  int64_t vectors;     // of channels
+  int64_t rows, size;  // outputs, and of those in a band
+  int64_t count;
+
+  // `row_bytes`: what a row of outputs reads and writes, all channels.
+  Bands(const Problem& p, int64_t rows, int64_t row_bytes)
+      : vectors(p.C / kLanes), rows(rows), size(std::max<int64_t>(1, kBandBytes / row_bytes)) {
+    const int64_t whole = ceil_div(size, Vec::kTileRows) * Vec::kTileRows;
+    size = std::min(rows, rows_for_threads(rows, std::min(rows, whole), p.N * vectors));
+    count = ceil_div(rows, size);
+  }
+  Range at(int64_t band) const { return {band * size, std::min(rows, (band + 1) * size)}; }
+};
+
+int64_t bytes_of_row(const Problem& p) {
+  return (p.W * p.stride_h + p.OW()) * p.C * static_cast<int64_t>(sizeof(float));
+}
+
+// Rows of (R, S) taps of the channels, with the channels of a vector innermost: tap `tap` of
+// channel c becomes lane c % kLanes of vector (c / kLanes) * taps + tap.
+void pack_channels(const float* w, int64_t channels, int64_t taps, float* packed) {
+  for (int64_t c = 0; c < channels; c += kLanes) {
+    images_to_lanes(w + c * taps, {taps, kLanes}, taps,
+                    VectorCursor(packed + c * taps, kLanes, taps, 0));
+  }
+}
+
+// A row of an NHWC tensor is width * C floats.
+View<const float> pixels(const void* tensor, int64_t first_row, int64_t width, const Problem& p) {
+  return {static_cast<const float*>(tensor) + first_row * width * p.C, 0, width * p.C};
+}
+
+// The correlation, with long sums cut into sums of about kBlockTerms products.
+void correlate_in_blocks(const Correlation& whole) {
+  const Axis& rows = whole.rows;
+  const int64_t products = rows.taps * whole.columns.taps;
+  const int64_t blocks = std::max<int64_t>(1, std::min(rows.taps, products / kBlockTerms));
+  for (int64_t block = 0; block < blocks; ++block) {
+    const Range taps = near_equal_part(rows.taps, blocks, block);
+    Correlation part = whole;
+    part.rows = restrict_taps(rows, taps, {0, rows.in});
+    part.taps.at += taps.begin * whole.taps.row;
+    if (block > 0) part.init = Init::accumulate;
+    part.relu = whole.relu && block == blocks - 1;
+    correlate<Taps::in_place>(part);
+  }
+}
+
+}  // namespace channellane
+}  // namespace
+}  // namespace convkern::cpu

@@ -1,0 +1,16 @@
+// direct_channellane: depthwise convolution of channels_last tensors with a channel in each vector
+// lane, float32.
+//
+// The channels of a pixel are adjacent in memory, so that x, gy, y and gx are read and written in
+// place, a vector of channels at a time; only the weights are rearranged, with the channels
+// innermost. What is out of range is left out, not read as zero (Taps::in_place). All three passes
+// are the same correlation (see axis.h), one for each vector of channels.
+//
+// Tasks are (image, band of rows, vector of channels), the last the fastest: vectors of channels
+// share the cache lines and pages of a band, which is small enough for the L2 cache.
+#pragma once
+
+#include "cpu/algos/channellane/bands-inl.h"
+#include "cpu/algos/channellane/forward-inl.h"
+#include "cpu/algos/channellane/grad_input-inl.h"
+#include "cpu/algos/channellane/grad_weight-inl.h"

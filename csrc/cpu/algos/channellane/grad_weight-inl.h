@@ -1,0 +1,66 @@
+// direct_channellane grad_weight: gw from gy and x. Every lane sums its own channel.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+namespace channellane {
+
+constexpr int64_t kTerms = 512;  // summed in registers before they are added to the accumulators
+
+struct GradWeightBands : Bands {
+  explicit GradWeightBands(const Problem& p) : Bands(p, p.OH(), bytes_of_row(p)) {
+    size = std::min(size, ceil_div(kTerms, p.OW()));
+    count = ceil_div(rows, size);
+  }
+  Reduction reduction(const Problem& p) const { return {p, p.N * count, /*buffer_floats=*/0}; }
+};
+
+// Adds the products of one band of gy rows of an image to the accumulators of a vector of channels
+// from c on.
+void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightBands& bands,
+                       int64_t unit, int64_t c, float* accumulators) {
+  const Axis columns = swap_roles(forward_columns(p));
+  const int64_t n = unit / bands.count, C = p.C;
+  const Range band = bands.at(unit % bands.count);
+  Correlation sum;
+  sum.rows = restrict_taps(swap_roles(forward_rows(p)), band, {0, p.H});
+  sum.columns = columns;
+  sum.in = pixels(ops.x, n * p.H, p.W, p);
+  sum.in.at += columns.offset * C + c;
+  sum.in_output = columns.out_step * C;
+  sum.in_tap = columns.tap_step * C;
+  sum.taps = pixels(ops.gy, n * p.OH() + band.begin, p.OW(), p);
+  sum.taps.at += c;
+  sum.taps_column = C;
+  sum.out = {accumulators, 0, p.S * kLanes};
+  sum.init = Init::accumulate;
+  correlate<Taps::in_place>(sum);
+}
+
+void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
+  const GradWeightBands bands(p);
+  const Reduction reduction = bands.reduction(p);
+  const int64_t taps = p.R * p.S, tasks = reduction.chunks * bands.vectors;
+  executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
+    float* accumulators = reduction.thread_memory(workspace, thread);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t c = task % bands.vectors * kLanes, chunk = task / bands.vectors;
+      const Range units = near_equal_part(reduction.units, reduction.chunks, chunk);
+      set_zero(accumulators, taps * kLanes);
+      for (int64_t unit = units.begin; unit < units.end; ++unit) {
+        accumulate_pixels(p, ops, bands, unit, c, accumulators);
+      }
+      lanes_to_images(reduction.partial(workspace, chunk) + c * taps, {taps, kLanes}, taps,
+                      VectorCursor(accumulators, kLanes, taps, 0));
+    }
+  });
+  add_chunks(reduction, workspace, static_cast<float*>(ops.out));
+}
+
+int64_t grad_weight_workspace(const Problem& p, int threads) {
+  return GradWeightBands(p).reduction(p).workspace(threads);
+}
+
+}  // namespace channellane
+}  // namespace
+}  // namespace convkern::cpu
