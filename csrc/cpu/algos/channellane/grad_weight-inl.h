@@ -5,23 +5,21 @@ namespace convkern::cpu {
 namespace {
 namespace channellane {
 
-constexpr int64_t kTerms = 512;  // summed in registers before they are added to the accumulators
-
-struct GradWeightBands : Bands {
-  explicit GradWeightBands(const Problem& p) : Bands(p, p.OH(), bytes_of_row(p)) {
-    size = std::min(size, ceil_div(kTerms, p.OW()));
-    count = ceil_div(rows, size);
+struct GradWeightTasks : Tasks {
+  explicit GradWeightTasks(const Problem& p) : Tasks(p, p.OH(), bytes_of_row(p)) {
+    band_rows = std::min(band_rows, ceil_div(kBlockTerms, p.OW()));
+    bands = ceil_div(rows, band_rows);
   }
-  Reduction reduction(const Problem& p) const { return {p, p.N * count, /*buffer_floats=*/0}; }
+  Reduction reduction(const Problem& p) const { return {p, p.N * bands, /*buffer_floats=*/0}; }
 };
 
 // Adds the products of one band of gy rows of an image to the accumulators of a vector of channels
 // from c on.
-void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightBands& bands,
+void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightTasks& tasks,
                        int64_t unit, int64_t c, float* accumulators) {
   const Axis columns = swap_roles(forward_columns(p));
-  const int64_t n = unit / bands.count, C = p.C;
-  const Range band = bands.at(unit % bands.count);
+  const int64_t n = unit / tasks.bands, C = p.C;
+  const Range band = tasks.band(unit % tasks.bands);
   Correlation sum;
   sum.rows = restrict_taps(swap_roles(forward_rows(p)), band, {0, p.H});
   sum.columns = columns;
@@ -38,17 +36,17 @@ void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightBa
 }
 
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const GradWeightBands bands(p);
-  const Reduction reduction = bands.reduction(p);
-  const int64_t taps = p.R * p.S, tasks = reduction.chunks * bands.vectors;
-  executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
+  const GradWeightTasks tasks(p);
+  const Reduction reduction = tasks.reduction(p);
+  const int64_t taps = p.R * p.S, count = reduction.chunks * tasks.vectors;
+  executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
     float* accumulators = reduction.thread_memory(workspace, thread);
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t c = task % bands.vectors * kLanes, chunk = task / bands.vectors;
+      const int64_t c = task % tasks.vectors * kLanes, chunk = task / tasks.vectors;
       const Range units = near_equal_part(reduction.units, reduction.chunks, chunk);
       set_zero(accumulators, taps * kLanes);
       for (int64_t unit = units.begin; unit < units.end; ++unit) {
-        accumulate_pixels(p, ops, bands, unit, c, accumulators);
+        accumulate_pixels(p, ops, tasks, unit, c, accumulators);
       }
       lanes_to_images(reduction.partial(workspace, chunk) + c * taps, {taps, kLanes}, taps,
                       VectorCursor(accumulators, kLanes, taps, 0));
@@ -58,7 +56,7 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
 }
 
 int64_t grad_weight_workspace(const Problem& p, int threads) {
-  return GradWeightBands(p).reduction(p).workspace(threads);
+  return GradWeightTasks(p).reduction(p).workspace(threads);
 }
 
 }  // namespace channellane

@@ -1,0 +1,93 @@
+// Small kernels of direct_channellane: all taps stay in registers while a strip of output pixels
+// goes by. A register tile of outputs (correlation_tile-inl.h) is faster from about 4x4 taps on,
+// which no longer fit, and slower below, where few products share the cost of a tile.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+namespace channellane {
+
+constexpr int kStripTaps = 3;          // rows and columns of taps, at most
+constexpr int64_t kStripOutputs = 16;  // of a vector of channels before the next vector's
+
+// A correlation of one vector of channels at output row u and column v, and its taps in range.
+struct Strip {
+  const float *in, *taps;
+  float* out;
+  Vec start;
+};
+
+template <int kRows, int kColumns>
+void run_strip(const Correlation& c, const Strip& strip, int64_t outputs) {
+  Vec w[kRows][kColumns];
+  for (int m = 0; m < kRows; ++m) {
+    for (int k = 0; k < kColumns; ++k) {
+      w[m][k] = Vec::load_unaligned(strip.taps + m * c.taps.row + k * kLanes);
+    }
+  }
+  const int64_t row = c.rows.tap_step * c.in.row;
+  const float* in = strip.in;
+  float* out = strip.out;
+  for (int64_t i = 0; i < outputs; ++i, in += c.in_output, out += c.out_column) {
+    Vec sum = strip.start;
+#pragma GCC unroll 3
+    for (int m = 0; m < kRows; ++m) {
+#pragma GCC unroll 3
+      for (int k = 0; k < kColumns; ++k) {
+        sum = fma(Vec::load_unaligned(in + m * row + k * c.in_tap), w[m][k], sum);
+      }
+    }
+    (c.relu ? relu(sum) : sum).store(out);
+  }
+}
+
+using RunStrip = void (*)(const Correlation&, const Strip&, int64_t);
+constexpr RunStrip kRunStrip[kStripTaps][kStripTaps] = {
+    {run_strip<1, 1>, run_strip<1, 2>, run_strip<1, 3>},
+    {run_strip<2, 1>, run_strip<2, 2>, run_strip<2, 3>},
+    {run_strip<3, 1>, run_strip<3, 2>, run_strip<3, 3>},
+};
+
+// Whether every output has a tap in range, and the taps fit.
+bool in_strips(const Axis& axis) {
+  if (axis.taps < 1 || axis.taps > kStripTaps) return false;
+  return !taps_in_range(axis, {0, 1}).empty() &&
+         !taps_in_range(axis, {axis.out - 1, axis.out}).empty();
+}
+
+// The first output of [v.begin, v.end) whose taps in range are not those of v.begin.
+int64_t same_taps_until(const Axis& columns, Range v) {
+  const Range k = taps_in_range(columns, {v.begin, v.begin + 1});
+  if (k.size() < columns.taps) return v.begin + 1;  // at an edge
+  const int64_t last = columns.in - 1 - columns.offset - (columns.taps - 1) * columns.tap_step;
+  return std::min(v.end, floor_div(last, columns.out_step) + 1);
+}
+
+void correlate_strips(const Correlation& c) {
+  const bool bias = c.init == Init::bias;
+  for (int64_t u = 0; u < c.rows.out; ++u) {
+    const Range m = taps_in_range(c.rows, {u, u + 1});
+    const int64_t in_row = c.rows.offset + u * c.rows.out_step + m.begin * c.rows.tap_step;
+    for (int64_t v = 0; v < c.columns.out;) {
+      const Range k = taps_in_range(c.columns, {v, v + 1});
+      const int64_t end =
+          same_taps_until(c.columns, {v, std::min(c.columns.out, v + kStripOutputs)});
+      const RunStrip run = kRunStrip[m.size() - 1][k.size() - 1];
+      Strip strip{c.in.at + in_row * c.in.row + v * c.in_output + k.begin * c.in_tap,
+                  c.taps.at + m.begin * c.taps.row + k.begin * kLanes,
+                  c.out.at + u * c.out.row + v * c.out_column, Vec::zero()};
+      for (int64_t vector = 0; vector < c.vectors; ++vector) {
+        if (bias) strip.start = Vec::load_unaligned(c.bias + vector * kLanes);
+        run(c, strip, end - v);
+        strip.in += kLanes;
+        strip.taps += c.taps_vector;
+        strip.out += kLanes;
+      }
+      v = end;
+    }
+  }
+}
+
+}  // namespace channellane
+}  // namespace
+}  // namespace convkern::cpu
