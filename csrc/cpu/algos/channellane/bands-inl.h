@@ -8,6 +8,7 @@ namespace channellane {
 
 template <int64_t (*workspace)(const Problem&, int)>
 Reason supports(const Problem& p) {
+  if (p.dtype != DType::f32) return Reason::dtype;
   if (p.layout != Layout::nhwc) return Reason::layout;
   if (p.Cg != 1 || p.Og() != 1) return Reason::not_depthwise;
   if (p.C % kLanes != 0) return Reason::channels;
