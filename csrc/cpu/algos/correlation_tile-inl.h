@@ -4,13 +4,14 @@
 //       tap[channel][plane][m][k] * in[plane][u * rows.out_step + m * rows.tap_step + rows.offset]
 //                                            [v * columns.out_step + ...]
 //
-// What the lanes are is the caller's: images (direct_batchlane), or neighbouring columns
-// (direct_columnlane), where vectors of `in` overlap. A tap is one float for all lanes (a weight)
-// or a vector (gy, in the weight gradient). Up to kTileRows x kTileColumns outputs stay in
-// registers over all planes and taps. The rows of a tile are output channels or output rows,
-// whichever share more loads (see correlate()). Input rows out of range are left out; columns out
-// of range are zeros in memory around `in`, and only taps that reach no real column for any output
-// of the tile are left out.
+// What the lanes are is the caller's: images (direct_batchlane), neighbouring columns
+// (direct_columnlane), where vectors of `in` overlap, or channels (direct_channellane). A tap is
+// one float for all lanes (a weight) or a vector (gy, or the weights of channels). Up to kTileRows
+// x kTileColumns outputs stay in registers over all planes and taps. The rows of a tile are output
+// channels or output rows, whichever share more loads (see correlate()). Input rows out of range
+// are left out, and so are taps that reach no real column for any output of the tile; where a tap
+// reaches one for some of them, the others multiply a zero in memory around `in` or are left out
+// too (see inner_taps()).
 #pragma once
 
 #include <utility>
