@@ -12,13 +12,16 @@ from torch.profiler import ProfilerActivity, profile
 
 import convkern
 
-# (N, O, H, W) of y: one float and one pixel; below, at and above the 16 sums and the 256 floats
-# of a block; many channels; parts of several images.
+# (N, O, H, W) of y: one float and one pixel; below, at and above vectors of 4 floats and the 64
+# floats of 16 of them; many channels; parts of several images.
 SHAPES = [
     (1, 1, 1, 1),
     (2, 3, 3, 5),
     (3, 2, 4, 4),
     (2, 2, 1, 17),
+    (1, 2, 7, 9),
+    (1, 2, 8, 8),
+    (1, 2, 5, 13),
     (1, 2, 15, 17),
     (1, 2, 16, 16),
     (1, 2, 7, 39),

@@ -36,20 +36,22 @@ inline Range shifted(Range r, int64_t by) { return {r.begin + by, r.end + by}; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b > 0 ? 1 : 0); }   // b > 0
 inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0 ? 1 : 0); }  // b > 0
 
+// Taps k with low + k * tap_step >= 0 and high + k * tap_step < in.
+inline Range taps_between(const Axis& axis, int64_t low, int64_t high) {
+  return {std::max<int64_t>(0, ceil_div(-low, axis.tap_step)),
+          std::min<int64_t>(axis.taps, floor_div(axis.in - 1 - high, axis.tap_step) + 1)};
+}
+
 // Taps of which some term is in range for some output of [u.begin, u.end).
 inline Range taps_in_range(const Axis& axis, Range u) {
   const int64_t first = axis.offset + u.begin * axis.out_step;
-  const int64_t last = axis.offset + (u.end - 1) * axis.out_step;
-  return {std::max<int64_t>(0, ceil_div(-last, axis.tap_step)),
-          std::min<int64_t>(axis.taps, floor_div(axis.in - 1 - first, axis.tap_step) + 1)};
+  return taps_between(axis, first + (u.size() - 1) * axis.out_step, first);
 }
 
 // Taps of which every term is in range for the outputs [u.begin, u.end); may be empty.
 inline Range taps_all_in_range(const Axis& axis, Range u) {
   const int64_t first = axis.offset + u.begin * axis.out_step;
-  const int64_t last = axis.offset + (u.end - 1) * axis.out_step;
-  return {std::max<int64_t>(0, ceil_div(-first, axis.tap_step)),
-          std::min<int64_t>(axis.taps, floor_div(axis.in - 1 - last, axis.tap_step) + 1)};
+  return taps_between(axis, first, first + (u.size() - 1) * axis.out_step);
 }
 
 // Inputs that the outputs [u.begin, u.end) read; empty if every term is out of range.

@@ -69,30 +69,41 @@ void add_chunks(const Reduction& reduction, void* workspace, float* gw) {
   for (int64_t e = 0; e < n; ++e) gw[e] = static_cast<float>(total[e]);
 }
 
+// gw, where add_chunk(slice, units, memory, partial) writes the sum of a chunk of units, for one of
+// `slices` parts of gw, to where that part lies in `partial`; `memory` is the thread's.
+template <class AddChunk>
+void reduce_chunks(const Problem& p, const Reduction& reduction, int64_t slices, void* workspace,
+                   float* gw, const Executor& executor, const AddChunk& add_chunk) {
+  const int64_t tasks = slices * reduction.chunks;
+  executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
+    float* memory = reduction.thread_memory(workspace, thread);
+    set_zero(memory, reduction.buffer_floats);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t chunk = task / slices;
+      add_chunk(task % slices, near_equal_part(reduction.units, reduction.chunks, chunk), memory,
+                reduction.partial(workspace, chunk));
+    }
+  });
+  add_chunks(reduction, workspace, gw);
+}
+
 // gw, where add_unit(unit, channels, buffers, accumulators) adds the products of one unit for some
 // output channels, all of one group, to accumulators of (channel, c, r, s).
 template <class AddUnit>
 void reduce_weights(const Problem& p, const Reduction& reduction, void* workspace, float* gw,
                     const Executor& executor, const AddUnit& add_unit) {
   const Slices& slices = reduction.slices;
-  const int64_t all_slices = p.groups * slices.in_group, tasks = all_slices * reduction.chunks;
-  executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
-    float* buffers = reduction.thread_memory(workspace, thread);
-    float* accumulators = buffers + reduction.buffer_floats;
-    set_zero(buffers, reduction.buffer_floats);
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t chunk = task / all_slices;
-      const Range channels = slices.range(p, task % all_slices);
-      const Range units = near_equal_part(reduction.units, reduction.chunks, chunk);
-      set_zero(accumulators, slices.accumulator_floats());
-      for (int64_t unit = units.begin; unit < units.end; ++unit) {
-        add_unit(unit, channels, buffers, accumulators);
-      }
-      sum_lanes(accumulators, channels.size() * slices.weights,
-                reduction.partial(workspace, chunk) + channels.begin * slices.weights);
-    }
-  });
-  add_chunks(reduction, workspace, gw);
+  reduce_chunks(p, reduction, p.groups * slices.in_group, workspace, gw, executor,
+                [&](int64_t slice, Range units, float* buffers, float* partial) {
+                  float* accumulators = buffers + reduction.buffer_floats;
+                  const Range channels = slices.range(p, slice);
+                  set_zero(accumulators, slices.accumulator_floats());
+                  for (int64_t unit = units.begin; unit < units.end; ++unit) {
+                    add_unit(unit, channels, buffers, accumulators);
+                  }
+                  sum_lanes(accumulators, channels.size() * slices.weights,
+                            partial + channels.begin * slices.weights);
+                });
 }
 
 }  // namespace

@@ -38,21 +38,17 @@ void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightTa
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const GradWeightTasks tasks(p);
   const Reduction reduction = tasks.reduction(p);
-  const int64_t taps = p.R * p.S, count = reduction.chunks * tasks.vectors;
-  executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
-    float* accumulators = reduction.thread_memory(workspace, thread);
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t c = task % tasks.vectors * kLanes, chunk = task / tasks.vectors;
-      const Range units = near_equal_part(reduction.units, reduction.chunks, chunk);
-      set_zero(accumulators, taps * kLanes);
-      for (int64_t unit = units.begin; unit < units.end; ++unit) {
-        accumulate_pixels(p, ops, tasks, unit, c, accumulators);
-      }
-      lanes_to_images(reduction.partial(workspace, chunk) + c * taps, {taps, kLanes}, taps,
-                      VectorCursor(accumulators, kLanes, taps, 0));
-    }
-  });
-  add_chunks(reduction, workspace, static_cast<float*>(ops.out));
+  const int64_t taps = p.R * p.S;
+  reduce_chunks(p, reduction, tasks.vectors, workspace, static_cast<float*>(ops.out), executor,
+                [&](int64_t vector, Range units, float* accumulators, float* partial) {
+                  const int64_t c = vector * kLanes;
+                  set_zero(accumulators, taps * kLanes);
+                  for (int64_t unit = units.begin; unit < units.end; ++unit) {
+                    accumulate_pixels(p, ops, tasks, unit, c, accumulators);
+                  }
+                  lanes_to_images(partial + c * taps, {taps, kLanes}, taps,
+                                  VectorCursor(accumulators, kLanes, taps, 0));
+                });
 }
 
 int64_t grad_weight_workspace(const Problem& p, int threads) {

@@ -1,6 +1,6 @@
 // Small kernels of direct_channellane: all taps stay in registers while a strip of output pixels
-// goes by. A register tile of outputs (correlation_tile-inl.h) is faster from about 4x4 taps on,
-// which no longer fit, and slower below, where few products share the cost of a tile.
+// goes by. With so few products an output, a register tile of outputs (correlation_tile-inl.h) was
+// measured up to twice as slow: its start and its rows of few taps take longer than the products.
 #pragma once
 
 namespace convkern::cpu {
