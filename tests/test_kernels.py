@@ -19,7 +19,7 @@ def kernel_names(algorithm: str) -> list[str]:
     return [k["name"] for k in CPU_KERNELS if k["name"].split(".")[1] == algorithm]
 
 
-DIRECT = kernel_names("direct_batchlane") + kernel_names("direct_columnlane")
+DIRECT = [n for a in ("direct_batchlane", "direct_columnlane", "implicit_gemm") for n in kernel_names(a)]
 CHANNELLANE = kernel_names("direct_channellane")
 
 

@@ -10,6 +10,8 @@
 #include "cpu/algos/batchlane/batchlane-inl.h"
 #include "cpu/algos/columnlane/columnlane-inl.h"
 #include "cpu/algos/channellane/channellane-inl.h"
+#include "cpu/algos/matmul_tile-inl.h"
+#include "cpu/algos/implicit_gemm/implicit_gemm-inl.h"
 
 // The kernels of an instruction set, in order of preference within a pass.
 #define CONVKERN_DIRECT_KERNELS(isa)                     \
@@ -17,6 +19,9 @@
       CONVKERN_CHANNELLANE_KERNEL(fwd, forward, isa),    \
       CONVKERN_CHANNELLANE_KERNEL(gx, grad_input, isa),  \
       CONVKERN_CHANNELLANE_KERNEL(gw, grad_weight, isa), \
+      CONVKERN_GEMM_KERNEL(fwd, forward, isa),           \
+      CONVKERN_GEMM_KERNEL(gx, grad_input, isa),         \
+      CONVKERN_GEMM_KERNEL(gw, grad_weight, isa),        \
       CONVKERN_COLUMNLANE_KERNEL(fwd, forward, isa),     \
       CONVKERN_COLUMNLANE_KERNEL(gx, grad_input, isa),   \
       CONVKERN_COLUMNLANE_KERNEL(gw, grad_weight, isa),  \
@@ -52,3 +57,13 @@
    channellane::supports<channellane::pass##_workspace>,   \
    channellane::pass##_workspace,                          \
    channellane::pass}
+
+#define CONVKERN_GEMM_KERNEL(short_name, pass, isa) \
+  {#short_name ".implicit_gemm.any.f32." #isa,      \
+   Pass::pass,                                      \
+   Isa::isa,                                        \
+   true,                                            \
+   supports<implicit_gemm::pass##_workspace>,       \
+   implicit_gemm::pass##_workspace,                 \
+   implicit_gemm::pass,                             \
+   implicit_gemm::declines}

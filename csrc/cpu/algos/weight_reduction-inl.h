@@ -24,16 +24,21 @@ struct Slices {
   }
 };
 
+constexpr int64_t kTaskAdditions = 1 << 15;  // less is not worth waking a thread for
+
 // The sum over `units`, pieces of the batch, cut into chunks. The cut must not depend on the number
 // of threads.
 struct Reduction {
-  Slices slices;
   int64_t units, chunks;  // a chunk of units is summed on its own
   int64_t gw_size;
-  int64_t buffer_floats;  // a thread's, which are zero when it begins
+  int64_t buffer_floats;       // a thread's, which are zero when it begins
+  int64_t accumulator_floats;  // a thread's
 
-  Reduction(const Problem& p, int64_t units, int64_t buffer_floats)
-      : slices(p), units(units), gw_size(p.O * slices.weights), buffer_floats(buffer_floats) {
+  Reduction(const Problem& p, int64_t units, int64_t buffer_floats, int64_t accumulator_floats)
+      : units(units),
+        gw_size(p.O * p.Cg * p.R * p.S),
+        buffer_floats(buffer_floats),
+        accumulator_floats(accumulator_floats) {
     const int64_t affordable = kPartialBytes / (gw_size * static_cast<int64_t>(sizeof(float)));
     chunks = std::min({units, kMaxChunks, std::max<int64_t>(1, affordable)});
   }
@@ -41,7 +46,7 @@ struct Reduction {
   // accumulators.
   int64_t total_bytes() const { return ceil_div(gw_size, 8) * 64; }
   int64_t partial_bytes() const { return ceil_div(chunks * gw_size, 16) * 64; }
-  int64_t thread_floats() const { return buffer_floats + slices.accumulator_floats(); }
+  int64_t thread_floats() const { return buffer_floats + accumulator_floats; }
   int64_t workspace(int threads) const {
     return total_bytes() + partial_bytes() +
            thread_floats() * static_cast<int64_t>(sizeof(float)) * threads;
@@ -57,16 +62,16 @@ struct Reduction {
   }
 };
 
-// gw = the sum of the chunks, in order.
-void add_chunks(const Reduction& reduction, void* workspace, float* gw) {
-  const int64_t n = reduction.gw_size;
+// Elements of gw = the sum of the chunks, in order.
+void add_chunks(const Reduction& reduction, void* workspace, Range elements, float* gw) {
   double* total = reduction.total(workspace);
-  for (int64_t e = 0; e < n; ++e) total[e] = reduction.partial(workspace, 0)[e];
+  const float* first = reduction.partial(workspace, 0);
+  for (int64_t e = elements.begin; e < elements.end; ++e) total[e] = first[e];
   for (int64_t chunk = 1; chunk < reduction.chunks; ++chunk) {
     const float* partial = reduction.partial(workspace, chunk);
-    for (int64_t e = 0; e < n; ++e) total[e] += partial[e];
+    for (int64_t e = elements.begin; e < elements.end; ++e) total[e] += partial[e];
   }
-  for (int64_t e = 0; e < n; ++e) gw[e] = static_cast<float>(total[e]);
+  for (int64_t e = elements.begin; e < elements.end; ++e) gw[e] = static_cast<float>(total[e]);
 }
 
 // gw, where add_chunk(slice, units, memory, partial) writes the sum of a chunk of units, for one of
@@ -84,7 +89,10 @@ void reduce_chunks(const Problem& p, const Reduction& reduction, int64_t slices,
                 reduction.partial(workspace, chunk));
     }
   });
-  add_chunks(reduction, workspace, gw);
+  const int64_t grain = ceil_div(kTaskAdditions, reduction.chunks);
+  executor.run(reduction.gw_size, grain, [&](int64_t begin, int64_t end, int) {
+    add_chunks(reduction, workspace, {begin, end}, gw);
+  });
 }
 
 // gw, where add_unit(unit, channels, buffers, accumulators) adds the products of one unit for some
@@ -92,7 +100,7 @@ void reduce_chunks(const Problem& p, const Reduction& reduction, int64_t slices,
 template <class AddUnit>
 void reduce_weights(const Problem& p, const Reduction& reduction, void* workspace, float* gw,
                     const Executor& executor, const AddUnit& add_unit) {
-  const Slices& slices = reduction.slices;
+  const Slices slices(p);
   reduce_chunks(p, reduction, p.groups * slices.in_group, workspace, gw, executor,
                 [&](int64_t slice, Range units, float* buffers, float* partial) {
                   float* accumulators = buffers + reduction.buffer_floats;

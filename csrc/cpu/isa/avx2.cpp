@@ -17,7 +17,7 @@ CONVKERN_BEGIN_TARGET("avx2,fma")
 CONVKERN_END_TARGET
 
 namespace convkern::cpu {
-const Kernel direct_avx2[9] = CONVKERN_DIRECT_KERNELS(avx2);
+const Kernel direct_avx2[12] = CONVKERN_DIRECT_KERNELS(avx2);
 }
 
 #endif

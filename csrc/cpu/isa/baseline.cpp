@@ -11,5 +11,5 @@
 #include "cpu/algos/direct-inl.h"
 
 namespace convkern::cpu {
-const Kernel direct_baseline[9] = CONVKERN_DIRECT_KERNELS(baseline);
+const Kernel direct_baseline[12] = CONVKERN_DIRECT_KERNELS(baseline);
 }

@@ -11,17 +11,26 @@ struct Vec {
   static constexpr int kLanes = 8;
   // Of 16 registers: 10 accumulators, 5 inputs, 1 tap.
   static constexpr int kTileRows = 2, kTileColumns = 5;
+  // 12 accumulators, as many columns as a row has vectors, 1 factor of a row.
+  static constexpr int kPanelVectors = 2;
+  static constexpr int kPanelTileRows[] = {6, 6};
 
   static CONVKERN_INLINE Vec zero() { return {_mm256_setzero_ps()}; }
   static CONVKERN_INLINE Vec broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
   static CONVKERN_INLINE Vec load(const float* p) { return {_mm256_load_ps(p)}; }
   CONVKERN_INLINE void store(float* p) const { _mm256_store_ps(p, v); }
   static CONVKERN_INLINE Vec load_unaligned(const float* p) { return {_mm256_loadu_ps(p)}; }
-  static CONVKERN_INLINE Vec load_first(const float* p, int lanes) {
+  static CONVKERN_INLINE __m256i first(int lanes) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return {_mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), lane))};
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), lane);
+  }
+  static CONVKERN_INLINE Vec load_first(const float* p, int lanes) {
+    return {_mm256_maskload_ps(p, first(lanes))};
   }
   CONVKERN_INLINE void store_unaligned(float* p) const { _mm256_storeu_ps(p, v); }
+  CONVKERN_INLINE void store_first(float* p, int lanes) const {
+    _mm256_maskstore_ps(p, first(lanes), v);
+  }
   static CONVKERN_INLINE Vec from_quarters(const Quarter (&q)[2]) {
     return {_mm256_set_m128(q[1], q[0])};
   }

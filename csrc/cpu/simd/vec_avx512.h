@@ -11,6 +11,9 @@ struct Vec {
   static constexpr int kLanes = 16;
   // Of 32 registers: 24 accumulators, 6 inputs, 1 tap.
   static constexpr int kTileRows = 4, kTileColumns = 6;
+  // 24 accumulators, as many columns as a row has vectors, 1 factor of a row.
+  static constexpr int kPanelVectors = 4;
+  static constexpr int kPanelTileRows[] = {8, 8, 8, 6};
 
   static CONVKERN_INLINE Vec zero() { return {_mm512_setzero_ps()}; }
   static CONVKERN_INLINE Vec broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
@@ -21,6 +24,9 @@ struct Vec {
     return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << lanes) - 1), p)};
   }
   CONVKERN_INLINE void store_unaligned(float* p) const { _mm512_storeu_ps(p, v); }
+  CONVKERN_INLINE void store_first(float* p, int lanes) const {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << lanes) - 1), v);
+  }
   static CONVKERN_INLINE Vec from_quarters(const Quarter (&q)[4]) {
     __m512 r = _mm512_castps128_ps512(q[0]);
     r = _mm512_insertf32x4(r, q[1], 1);

@@ -4,6 +4,7 @@
 //   zero, broadcast, load, store       memory is aligned to the vector
 //   load_unaligned, store_unaligned    any memory
 //   load_first(p, n)                   the first n lanes, n <= kLanes; the others are zero
+//   store_first(p, n)                  writes no others
 //   from_quarters, to_quarters         a quarter is 4 adjacent lanes
 //   add, fma(a, b, c) = a * b + c, relu (NaN stays NaN)
 //   held(a)                            a stays in a register from here to its last use, where a
@@ -11,6 +12,8 @@
 //   transpose_quarters(a)              a 4x4 transposition in each quarter of a[0..3]
 //   exchange_quarters(a)               quarter j of a[i] and quarter i of a[j] change places
 //   kTileRows, kTileColumns            the register tile of the correlation microkernel
+//   kPanelVectors, kPanelTileRows      that of the GEMM microkernel: vectors in a row at most, and
+//                                      rows for 1, 2, ... vectors
 #pragma once
 
 #include "cpu/simd/quarter.h"
@@ -23,6 +26,9 @@ struct Vec {
   static constexpr int kLanes = 4;
   // Of 16 registers: 8 accumulators, 4 inputs, 1 tap, 1 product.
   static constexpr int kTileRows = 2, kTileColumns = 4;
+  // 8 accumulators, as many columns as a row has vectors, 1 factor of a row, 1 product.
+  static constexpr int kPanelVectors = 2;
+  static constexpr int kPanelTileRows[] = {6, 4};
 
   static CONVKERN_INLINE Vec zero() { return {Quarter{}}; }
   static CONVKERN_INLINE Vec broadcast(const float* p) { return {Quarter{*p, *p, *p, *p}}; }
@@ -45,6 +51,11 @@ struct Vec {
     return r;
   }
   CONVKERN_INLINE void store_unaligned(float* p) const { __builtin_memcpy(p, &v, sizeof(v)); }
+  CONVKERN_INLINE void store_first(float* p, int lanes) const {
+    for (int i = 0; i < kLanes; ++i) {
+      if (i < lanes) p[i] = v[i];
+    }
+  }
   static CONVKERN_INLINE Vec from_quarters(const Quarter (&q)[1]) { return {q[0]}; }
   CONVKERN_INLINE void to_quarters(Quarter (&q)[1]) const { q[0] = v; }
 };

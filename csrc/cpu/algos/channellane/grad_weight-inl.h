@@ -10,7 +10,9 @@ struct GradWeightTasks : Tasks {
     band_rows = std::min(band_rows, ceil_div(kBlockTerms, p.OW()));
     bands = ceil_div(rows, band_rows);
   }
-  Reduction reduction(const Problem& p) const { return {p, p.N * bands, /*buffer_floats=*/0}; }
+  Reduction reduction(const Problem& p) const {
+    return {p, p.N * bands, /*buffer_floats=*/0, p.R * p.S * kLanes};
+  }
 };
 
 // Adds the products of one band of gy rows of an image to the accumulators of a vector of channels

@@ -21,7 +21,9 @@ struct GradWeightTasks {
     bands = ceil_div(rows.out, size.rows);
     buffers = make(size.planes, size.rows);
   }
-  Reduction reduction(const Problem& p) const { return {p, p.N * bands, buffers.floats()}; }
+  Reduction reduction(const Problem& p) const {
+    return {p, p.N * bands, buffers.floats(), Slices(p).accumulator_floats()};
+  }
 };
 
 // Adds the products of one band of gy rows of an image to the accumulators of the output channels,

@@ -1,0 +1,45 @@
+// implicit_gemm grad_input: gx from gy and w, gathered: each residue of the gx index modulo the
+// stride is a correlation of its own, with every stride-th tap.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+namespace implicit_gemm {
+
+Correlations grad_input_correlations(const Problem& p, const std::vector<Residue>& list) {
+  std::vector<Part> parts;
+  for (const Residue& residue : list) {
+    parts.push_back({residue.rows.axis, residue.columns.axis, residue.row, residue.column,
+                     p.stride_h, p.stride_w, 0});
+  }
+  return {p, y_shape(p), x_shape(p), std::move(parts)};
+}
+
+void grad_input(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
+  const std::vector<Residue> list = residues(p);
+  const Correlations all = grad_input_correlations(p, list);
+  auto* packed = static_cast<float*>(workspace);
+  const int64_t Og = p.Og(), weights = p.Cg * p.R * p.S;
+  for_each_panel(p, all, executor, [&](int64_t group, const Panel& panel) {
+    const float* w = static_cast<const float*>(ops.w) + group * Og * weights;
+    for (size_t i = 0; i < list.size(); ++i) {
+      const PackedTaps taps(all.parts[i].taps(), Og);
+      for (int64_t block = 0; block < taps.blocks; ++block) {
+        const Range outputs = taps.block(block);
+        pack_input_panel(p, list[i], w, panel, outputs,
+                         packed + group * all.packed + all.parts[i].packed +
+                             taps.offset(panel, outputs));
+      }
+    }
+  });
+  correlate(p, all, static_cast<const float*>(ops.gy), packed, /*bias=*/nullptr, /*relu=*/false,
+            static_cast<float*>(ops.out), packed + all.groups * all.packed, executor);
+}
+
+int64_t grad_input_workspace(const Problem& p, int threads) {
+  return grad_input_correlations(p, residues(p)).workspace(threads);
+}
+
+}  // namespace implicit_gemm
+}  // namespace
+}  // namespace convkern::cpu

@@ -1,0 +1,103 @@
+// Panels: the factor that a matrix product holds in vectors, with its columns innermost. Columns are
+// the channels of the result (forward: O, grad_input: C), of each group on its own.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+namespace implicit_gemm {
+
+int64_t whole_vectors(int64_t floats) { return ceil_div(floats, kLanes) * kLanes; }
+
+// Up to kPanelVectors vectors of columns of a group.
+struct Panel {
+  int64_t first, columns;  // in the group
+  int64_t width() const { return whole_vectors(columns); }
+  int64_t vectors() const { return width() / kLanes; }
+  int last_lanes() const { return static_cast<int>(columns - (vectors() - 1) * kLanes); }
+};
+
+struct Panels {
+  int64_t columns, vectors, count;
+
+  explicit Panels(int64_t columns)
+      : columns(columns),
+        vectors(ceil_div(columns, kLanes)),
+        count(ceil_div(vectors, kPanelVectors)) {}
+  Panel at(int64_t index) const {
+    const Range part = near_equal_part(vectors, count, index);
+    return {part.begin * kLanes, std::min(part.end * kLanes, columns) - part.begin * kLanes};
+  }
+  int64_t width() const { return vectors * kLanes; }  // of all panels
+};
+
+// Where the weights of the taps of one group are packed: for each panel and each block of terms
+// (forward: input channels, grad_input: output channels) the rows (tap row, tap column, term).
+struct PackedTaps {
+  int64_t taps, terms, blocks;  // of terms
+
+  // Blocks are cut so that the rows of a panel stay in the L2 cache while pixels go by, and sums are
+  // of no more products than keep rounding errors small.
+  PackedTaps(int64_t taps, int64_t terms) : taps(taps), terms(terms) {
+    blocks = std::min(terms, ceil_div(taps * terms, kBlockProducts));
+    blocks = std::max<int64_t>(1, blocks);
+  }
+  Range block(int64_t index) const { return near_equal_part(terms, blocks, index); }
+  int64_t floats(const Panels& panels) const { return taps * terms * panels.width(); }
+  // Of a panel's rows for a block, from the group's first on.
+  int64_t offset(const Panel& panel, Range block) const {
+    return taps * (terms * panel.first + block.begin * panel.width());
+  }
+
+  static constexpr int64_t kBlockProducts = 1024;
+};
+
+// Between w (O, Cg, R, S) and rows (r, s, c) of a panel of output channels, from channels.begin on.
+struct PanelOfOutputs {
+  int64_t weights, taps;  // of an output channel, of a channel of it
+
+  VectorCursor cursor(float* rows, const Panel& panel, Range channels, int64_t vector) const {
+    const int64_t tap = channels.size() * panel.width();
+    return {rows + vector * kLanes, tap, taps, panel.width() - taps * tap};
+  }
+  int64_t offset(const Panel& panel, Range channels, int64_t vector) const {
+    return (panel.first + vector * kLanes) * weights + channels.begin * taps;
+  }
+  ImageBlock block(const Panel& panel, int64_t vector) const {
+    const int64_t left = panel.columns - vector * kLanes;
+    return {weights, static_cast<int>(std::min<int64_t>(kLanes, left))};
+  }
+  void pack(const float* w, const Panel& panel, Range channels, float* rows) const {
+    for (int64_t v = 0; v < panel.vectors(); ++v) {
+      images_to_lanes(w + offset(panel, channels, v), block(panel, v), channels.size() * taps,
+                      cursor(rows, panel, channels, v));
+    }
+  }
+  void unpack(float* w, const Panel& panel, Range channels, float* rows) const {
+    for (int64_t v = 0; v < panel.vectors(); ++v) {
+      lanes_to_images(w + offset(panel, channels, v), block(panel, v), channels.size() * taps,
+                      cursor(rows, panel, channels, v));
+    }
+  }
+};
+
+// Rows (tap row, tap column, output channel) of a panel of input channels, for the taps of one
+// residue of gx, from w at the group's output channel outputs.begin.
+void pack_input_panel(const Problem& p, const Residue& residue, const float* w, const Panel& panel,
+                      Range outputs, float* rows) {
+  const ResidueAxis &r = residue.rows, &s = residue.columns;
+  const int64_t taps = p.R * p.S;
+  for (int64_t m = 0; m < r.axis.taps; ++m) {
+    for (int64_t k = 0; k < s.axis.taps; ++k) {
+      const int64_t tap = (r.last_tap - m * r.tap_stride) * p.S + s.last_tap - k * s.tap_stride;
+      for (int64_t o = outputs.begin; o < outputs.end; ++o, rows += panel.width()) {
+        const float* from = w + (o * p.Cg + panel.first) * taps + tap;
+        for (int64_t c = 0; c < panel.columns; ++c) rows[c] = from[c * taps];
+        for (int64_t c = panel.columns; c < panel.width(); ++c) rows[c] = 0;
+      }
+    }
+  }
+}
+
+}  // namespace implicit_gemm
+}  // namespace
+}  // namespace convkern::cpu

@@ -1,0 +1,115 @@
+// The microkernel of the implicit GEMMs: a register tile of a sum of small matrix products (a
+// "batch-reduce GEMM": Georganas et al., "Harnessing Deep Learning via a Single Building Block",
+// IPDPS 2020).
+//
+//   out[row][column] = init + sum over outer, inner, k of
+//       a[outer][inner][row][k] * b[outer][inner][k][column]
+//
+// The columns are adjacent in memory, in up to kPanelVectors vectors; b is a packed panel of them,
+// whose rows k follow each other. a is read in place, one float for all columns, with any strides:
+// pixels of an image, or its channels. All of a tile's outputs stay in registers over the whole sum.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+
+constexpr int kPanelVectors = Vec::kPanelVectors;  // in the columns of a panel, at most
+
+// Strides in floats.
+struct MatmulTile {
+  const float* a;
+  int64_t a_row, a_k, a_inner, a_outer;
+  const float* b;
+  int64_t b_inner, b_outer;
+  int64_t k, inner, outer;
+  float* out;
+  int64_t out_row;
+  int lanes;  // of the last vector of a row that are in memory
+  Init init;
+  const float* bias;  // for Init::bias, of a row
+  bool relu;
+};
+
+template <int kRows, int kVectors>
+struct MatmulKernel {
+  using Sums = Vec[kRows][kVectors];
+
+  static CONVKERN_INLINE void add_products(Sums& sum, const MatmulTile& t, const float* a,
+                                           const float* b) {
+    const int64_t row = t.a_row, step = t.a_k;
+    for (int64_t k = t.k; k > 0; --k, a += step, b += kVectors * kLanes) {
+      Vec columns[kVectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) columns[v] = held(Vec::load(b + v * kLanes));
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const Vec x = held(Vec::broadcast(a + r * row));
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) sum[r][v] = fma(x, columns[v], sum[r][v]);
+      }
+    }
+  }
+
+  static CONVKERN_NOINLINE void run(const MatmulTile& t) {
+    Sums sum;
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      const Vec start = t.init == Init::bias ? load(t, v, t.bias + v * kLanes) : Vec::zero();
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) sum[r][v] = start;
+    }
+    for (int64_t outer = 0; outer < t.outer; ++outer) {
+      for (int64_t inner = 0; inner < t.inner; ++inner) {
+        add_products(sum, t, t.a + outer * t.a_outer + inner * t.a_inner,
+                     t.b + outer * t.b_outer + inner * t.b_inner);
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        float* at = t.out + r * t.out_row + v * kLanes;
+        Vec total = sum[r][v];
+        if (t.init == Init::accumulate) total = add(load(t, v, at), total);
+        if (t.relu) total = relu(total);
+        is_whole(t, v) ? total.store_unaligned(at) : total.store_first(at, t.lanes);
+      }
+    }
+  }
+
+  // Vector v of a row.
+  static CONVKERN_INLINE bool is_whole(const MatmulTile& t, int v) {
+    return v < kVectors - 1 || t.lanes == kLanes;
+  }
+  static CONVKERN_INLINE Vec load(const MatmulTile& t, int v, const float* at) {
+    return is_whole(t, v) ? Vec::load_unaligned(at) : Vec::load_first(at, t.lanes);
+  }
+};
+
+// Rows of a tile of so many vectors, at most: as many as registers allow, but no more than pay.
+constexpr int tile_rows(int vectors) { return Vec::kPanelTileRows[vectors - 1]; }
+
+using RunMatmul = void (*)(const MatmulTile&);
+
+template <int kVectors, int... kRow>
+RunMatmul matmul_of(int64_t rows, std::integer_sequence<int, kRow...>) {
+  static constexpr RunMatmul table[] = {MatmulKernel<kRow + 1, kVectors>::run...};
+  return table[rows - 1];
+}
+
+template <int... kVector>
+RunMatmul matmul_of(int64_t rows, int64_t vectors, std::integer_sequence<int, kVector...>) {
+  using Of = RunMatmul (*)(int64_t);
+  static constexpr Of table[] = {[](int64_t n) {
+    return matmul_of<kVector + 1>(n, std::make_integer_sequence<int, tile_rows(kVector + 1)>{});
+  }...};
+  return table[vectors - 1](rows);
+}
+
+// The microkernel for 1 <= rows <= tile_rows(vectors).
+RunMatmul matmul_of(int64_t rows, int64_t vectors) {
+  return matmul_of(rows, vectors, std::make_integer_sequence<int, kPanelVectors>{});
+}
+
+}  // namespace
+}  // namespace convkern::cpu
