@@ -50,6 +50,8 @@ struct ImageBlock {
   int count;       // images, at most kLanes
 };
 
+constexpr int kAhead = 48;  // floats that are fetched ahead of what is written
+
 // The next kLanes elements of kLanes images.
 CONVKERN_INLINE void square_to_lanes(const float* p, int64_t stride, VectorCursor& lanes) {
   Vec rows[4][kQuarters];  // rows[r][q] is image 4q + r, then quarter q of rows[r][g] is its
@@ -73,6 +75,9 @@ CONVKERN_INLINE void square_to_lanes(const float* p, int64_t stride, VectorCurso
 
 CONVKERN_INLINE void square_to_images(float* p, int64_t stride, VectorCursor& lanes) {
   Vec rows[4][kQuarters];
+  for (int image = 0; image < kLanes; ++image) {
+    __builtin_prefetch(p + image * stride + kAhead, /*write=*/1);
+  }
 #pragma GCC unroll 4
   for (int g = 0; g < kQuarters; ++g) {
     Vec vectors[4];

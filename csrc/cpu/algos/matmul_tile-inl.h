@@ -40,7 +40,7 @@ struct MatmulKernel {
     for (int64_t k = t.k; k > 0; --k, a += step, b += kVectors * kLanes) {
       Vec columns[kVectors];
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) columns[v] = held(Vec::load(b + v * kLanes));
+      for (int v = 0; v < kVectors; ++v) columns[v] = held(Vec::load_unaligned(b + v * kLanes));
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
         const Vec x = held(Vec::broadcast(a + r * row));
@@ -51,6 +51,12 @@ struct MatmulKernel {
   }
 
   static CONVKERN_NOINLINE void run(const MatmulTile& t) {
+    // The outputs come from memory while the products are computed.
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < kVectors; ++v) {
+        __builtin_prefetch(t.out + r * t.out_row + v * kLanes, /*write=*/1);
+      }
+    }
     Sums sum;
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {

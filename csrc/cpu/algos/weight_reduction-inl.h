@@ -34,18 +34,19 @@ struct Reduction {
   int64_t buffer_floats;       // a thread's, which are zero when it begins
   int64_t accumulator_floats;  // a thread's
 
-  Reduction(const Problem& p, int64_t units, int64_t buffer_floats, int64_t accumulator_floats)
+  Reduction(const Problem& p, int64_t units, int64_t buffer_floats, int64_t accumulator_floats,
+            int64_t most_chunks = kMaxChunks)
       : units(units),
         gw_size(p.O * p.Cg * p.R * p.S),
         buffer_floats(buffer_floats),
         accumulator_floats(accumulator_floats) {
     const int64_t affordable = kPartialBytes / (gw_size * static_cast<int64_t>(sizeof(float)));
-    chunks = std::min({units, kMaxChunks, std::max<int64_t>(1, affordable)});
+    chunks = std::min({units, most_chunks, std::max<int64_t>(1, affordable)});
   }
-  // Workspace: the sum of all chunks in double, the chunks, then each thread's buffers and
-  // accumulators.
-  int64_t total_bytes() const { return ceil_div(gw_size, 8) * 64; }
-  int64_t partial_bytes() const { return ceil_div(chunks * gw_size, 16) * 64; }
+  // Workspace: the sum of all chunks in double and the chunks, if there are several, then each
+  // thread's buffers and accumulators.
+  int64_t total_bytes() const { return chunks == 1 ? 0 : ceil_div(gw_size, 8) * 64; }
+  int64_t partial_bytes() const { return chunks == 1 ? 0 : ceil_div(chunks * gw_size, 16) * 64; }
   int64_t thread_floats() const { return buffer_floats + accumulator_floats; }
   int64_t workspace(int threads) const {
     return total_bytes() + partial_bytes() +
@@ -86,9 +87,10 @@ void reduce_chunks(const Problem& p, const Reduction& reduction, int64_t slices,
     for (int64_t task = begin; task < end; ++task) {
       const int64_t chunk = task / slices;
       add_chunk(task % slices, near_equal_part(reduction.units, reduction.chunks, chunk), memory,
-                reduction.partial(workspace, chunk));
+                reduction.chunks == 1 ? gw : reduction.partial(workspace, chunk));
     }
   });
+  if (reduction.chunks == 1) return;
   const int64_t grain = ceil_div(kTaskAdditions, reduction.chunks);
   executor.run(reduction.gw_size, grain, [&](int64_t begin, int64_t end, int) {
     add_chunks(reduction, workspace, {begin, end}, gw);

@@ -47,6 +47,8 @@ std::vector<Run> runs_of(const Axis& columns, int64_t tile) {
   return runs;
 }
 
+constexpr int64_t kBandFloats = 1 << 18;  // aimed at, of the inputs of a band
+
 struct Correlations {
   ImageShape in, out;
   int64_t groups, terms, columns;  // of a group: channels of `in` and of `out`
@@ -67,9 +69,8 @@ struct Correlations {
         columns(out.channels / p.groups),
         parts(std::move(list)),
         panels(columns),
-        bands(p.N, parts[0].rows.out, parts[0].columns.out * static_cast<int64_t>(parts.size()),
-              parts[0].rows.out_step * in.width * whole_vectors(terms) * 4) {
-    slices = std::min(panels.count, ceil_div(Bands::kTasks, bands.count() * groups));
+        bands(bands_of(p.N)) {
+    slices = std::min(panels.count, ceil_div(kTasks, bands.count() * groups));
     out_rows = std::min(out.height, bands.band_rows * parts[0].row_step);
     for (Part& part : parts) {
       part.packed = packed;
@@ -78,6 +79,14 @@ struct Correlations {
     for (int64_t band = 0; band < bands.row_bands; ++band) {
       in_rows = std::max(in_rows, rows_read(bands.rows_of(band)).size());
     }
+  }
+
+  Bands bands_of(int64_t batch) const {
+    const Axis &rows = parts[0].rows, &columns = parts[0].columns;
+    const int64_t pixels = columns.out * static_cast<int64_t>(parts.size());  // of a row
+    const int64_t floats = rows.out_step * in.width * whole_vectors(terms);   // that it reads
+    return {batch, rows.out, std::min(kBandPixels / pixels, kBandFloats / floats), kTasks,
+            ceil_div(64, pixels)};
   }
 
   // Rows of `in` that the outputs u of all parts read.

@@ -6,129 +6,193 @@ namespace convkern::cpu {
 namespace {
 namespace implicit_gemm {
 
-// Slices of gw: a panel of output channels of a group, and some of its input channels.
-struct GradWeightSlices {
-  Panels panels;
-  int64_t of_channels, channels;  // slices, and input channels of one at most
-  int64_t taps;
-
-  explicit GradWeightSlices(const Problem& p) : panels(p.Og()), taps(p.R * p.S) {
-    const int64_t width = std::min<int64_t>(kPanelVectors * kLanes, panels.width());
-    const int64_t bytes = taps * width * static_cast<int64_t>(sizeof(float));
-    of_channels = ceil_div(p.Cg, std::max<int64_t>(1, kAccumulatorBytes / bytes));
-    channels = ceil_div(p.Cg, of_channels);
-    panel_width = width;
-  }
-  int64_t panel_width;
-  int64_t in_group() const { return panels.count * of_channels; }
-  int64_t accumulator_floats() const { return taps * channels * panel_width; }
-};
-
+// How gw is cut into tasks: slices of some channels of x and some panels of gy's, for some bands of
+// gy's rows.
 struct GradWeightTasks {
-  GradWeightSlices slices;
-  Bands bands;  // of gy
+  Panels panels;                   // of a group
+  int64_t panel_slices;            // of a group
+  int64_t width;                   // of a slice's panels, at most
+  int64_t channel_slices;          // of a group
+  int64_t channels;                // of a slice, at most
+  Bands bands;
+  int64_t x_rows;  // of an image that a band reads, at most
 
   explicit GradWeightTasks(const Problem& p)
-      : slices(p), bands(p.N, p.OH(), p.OW(), p.stride_h * p.W * p.Cg * 4) {}
-  int64_t panel_floats(const Problem& p) const {
-    return bands.images * bands.band_rows * p.OW() * slices.panel_width;
+      : panels(p.Og()),
+        panel_slices(ceil_div(panels.count, panels_in_cache(p))),
+        width(std::min<int64_t>(ceil_div(panels.count, panel_slices) * kPanelVectors * kLanes,
+                                panels.width())),
+        channel_slices(ceil_div(p.Cg, channels_in_cache(p, width))),
+        channels(ceil_div(p.Cg, channel_slices)),
+        bands(p.N, p.OH(),
+              std::min(kSumPixels / p.OW(), kSlabFloats / (p.stride_h * p.W * channels)), 1, 1) {
+    x_rows = input_rows(forward_rows(p), bands.band_rows);
+  }
+
+  // By panels of which the accumulators of 64 channels fit the cache, up to 4; then by channels.
+  static int64_t panels_in_cache(const Problem& p) {
+    return std::clamp<int64_t>(kAccumulatorFloats / (p.R * p.S * 64 * kPanelVectors * kLanes), 1,
+                               4);
+  }
+  static int64_t channels_in_cache(const Problem& p, int64_t width) {
+    return std::clamp<int64_t>(kAccumulatorFloats / (p.R * p.S * width), 1, 256);
+  }
+
+  int64_t slices(const Problem& p) const { return p.groups * panel_slices * channel_slices; }
+  int64_t accumulator_floats(const Problem& p) const { return p.R * p.S * channels * width; }
+  int64_t gy_floats(const Problem& p) const {
+    return bands.images * bands.band_rows * p.OW() * kPanelVectors * kLanes;
+  }
+  Pixels<float> x_buffer(const Problem& p, float* at) const {
+    return buffer_of(at, channels, p.W, x_rows);
   }
   Reduction reduction(const Problem& p) const {
-    return {p, bands.count(), 0, slices.accumulator_floats() + panel_floats(p)};
+    const int64_t x_floats = packs_x(p) ? bands.images * x_buffer(p, nullptr).image : 0;
+    return {p, bands.count(), 0, accumulator_floats(p) + gy_floats(p) + x_floats,
+            ceil_div(kTasks, slices(p))};
   }
+
+  // Channels of pixels far apart share few lines of the cache.
+  static bool packs_x(const Problem& p) { return p.layout == Layout::nhwc && p.C > 128; }
+
+  static constexpr int64_t kAccumulatorFloats = kAccumulatorBytes / 4;
+  static constexpr int64_t kSlabFloats = 1 << 16;  // aimed at, of the x that a band reads
+  static constexpr int64_t kSumPixels = 128;       // summed one after the other
 };
 
-// The rows of gy of a band, a row of the panel a pixel.
-void pack_pixels(const Problem& p, const float* gy, Range images, Range u, const Panel& panel,
-                 int64_t channel, float* rows) {
-  const ImageShape shape = y_shape(p);
-  const int64_t width = panel.width(), row = width * p.OW();
-  if (shape.layout == Layout::nchw) {
-    load_pixels(gy, shape, images, u, {channel, channel + panel.columns},
-                {rows, width, row, row * u.size()});
-    return;
-  }
-  const int lanes = panel.last_lanes();
-  for (int64_t image = images.begin; image < images.end; ++image) {
-    const float* from = pixels_of(gy, shape, image, u.begin, channel).at;
-    for (int64_t n = u.size() * p.OW(); n > 0; --n, from += p.O, rows += width) {
-      for (int64_t at = 0; at < width - kLanes; at += kLanes) {
-        Vec::load_unaligned(from + at).store(rows + at);
-      }
-      Vec::load_first(from + width - kLanes, lanes).store(rows + width - kLanes);
-    }
-  }
-}
+// The part of gw that a task computes: rows of gy and x in bands.
+struct GradWeightSlice {
+  const Problem& p;
+  const GradWeightTasks& tasks;
+  int64_t group;
+  Range panels, channels;  // of the group
+  float *accumulators, *gy, *x;
 
-// Adds the products of a band to accumulators (r, s, channel of the slice, column of the panel).
-void accumulate_band(const Problem& p, const Operands& ops, Range images, Range u,
-                     const Panel& panel, int64_t group, Range channels, const float* gy,
-                     float* accumulators) {
-  const Axis rows = forward_rows(p), columns = forward_columns(p);
-  const bool nchw = p.layout == Layout::nchw;
-  const int64_t pixel = nchw ? 1 : p.C, channel = nchw ? p.H * p.W : 1, row = p.W * pixel;
-  const float* x = static_cast<const float*>(ops.x) + images.begin * p.C * p.H * p.W +
-                   (group * p.Cg + channels.begin) * channel;
-  const int64_t width = panel.width(), n = channels.size();
-  const int64_t parts = ceil_div(n, tile_rows(static_cast<int>(panel.vectors())));
-  MatmulTile t;
-  t.a_row = channel;
-  t.a_k = p.stride_w * pixel;
-  t.out_row = width;
-  t.lanes = kLanes;
-  t.init = Init::accumulate;
-  t.relu = false;
-  for (int64_t r = 0; r < p.R; ++r) {
-    const Range m = shifted(taps_in_range(swap_roles(restrict_outputs(rows, u, {0, p.H})), {r, r + 1}), u.begin);
-    if (m.empty()) continue;
-    for (int64_t s = 0; s < p.S; ++s) {
-      const Range v = taps_in_range(swap_roles(columns), {s, s + 1});
-      if (v.empty()) continue;
-      const float* a = x + (rows.offset + m.begin * p.stride_h + r * p.dilation_h) * row +
-                       (columns.offset + v.begin * p.stride_w + s * p.dilation_w) * pixel;
-      t.b = gy + ((m.begin - u.begin) * p.OW() + v.begin) * width;
-      t.k = v.size();
-      t.inner = m.size();
-      t.a_inner = p.stride_h * row;
-      t.b_inner = p.OW() * width;
-      t.outer = images.size();
-      t.a_outer = p.C * p.H * p.W;
-      t.b_outer = u.size() * p.OW() * width;
-      if (t.k == p.OW() && t.a_inner == t.k * t.a_k) {  // rows follow each other as pixels do
-        t.k *= t.inner;
-        t.inner = 1;
-      }
-      for (int64_t part = 0; part < parts; ++part) {
-        const Range c = near_equal_part(n, parts, part);
-        t.a = a + c.begin * channel;
-        t.out = accumulators + ((r * p.S + s) * n + c.begin) * width;
-        matmul_of(c.size(), panel.vectors())(t);
+  void add_band(const Operands& ops, int64_t band) const {
+    const Range images = tasks.bands.images_of(band), u = tasks.bands.rows_of(band);
+    const Range rows = inputs_read(forward_rows(p), u);
+    if (rows.empty()) return;
+    const Range all_channels = shifted(channels, group * p.Cg);
+    const float* in = static_cast<const float*>(ops.x);
+    Pixels<const float> from = pixels_of(in, x_shape(p), images.begin, rows.begin,
+                                         all_channels.begin);
+    int64_t channel = 1;  // floats from one to the next
+    if (p.layout == Layout::nchw) {
+      channel = p.H * p.W;
+      from = {in + (images.begin * p.C + all_channels.begin) * channel + rows.begin * p.W, 1, p.W,
+              p.C * channel};
+    } else if (GradWeightTasks::packs_x(p)) {
+      const Pixels<float> to = tasks.x_buffer(p, x);
+      copy_pixels(from, images.size(), rows.size() * p.W, channels.size(), to);
+      from = {to.at, to.pixel, to.row, to.image};
+    }
+    float* sums = accumulators;
+    for (int64_t i = panels.begin; i < panels.end; ++i) {
+      const Panel panel = tasks.panels.at(i);
+      add_products(from, channel, rows, u, images.size(), panel,
+                   panel_rows(ops, images, u, panel), sums);
+      sums += p.R * p.S * channels.size() * panel.width();
+    }
+  }
+
+  // The channels of gy of a panel, a row a pixel.
+  const float* panel_rows(const Operands& ops, Range images, Range u, const Panel& panel) const {
+    const ImageShape shape = y_shape(p);
+    const auto* from = static_cast<const float*>(ops.gy);
+    const int64_t width = panel.width(), pixels = u.size() * p.OW();
+    const int64_t channel = group * p.Og() + panel.first;
+    const Pixels<float> to{gy, width, width * p.OW(), width * pixels};
+    if (shape.layout == Layout::nchw) {
+      load_pixels(from, shape, images, u, {channel, channel + panel.columns}, to);
+      return gy;
+    }
+    const Pixels<const float> rows = pixels_of(from, shape, images.begin, u.begin, channel);
+    if (rows.pixel == width && pixels == p.OH() * p.OW()) return rows.at;  // they are a panel
+    copy_pixels(rows, images.size(), pixels, panel.columns, to);
+    return gy;
+  }
+
+  // Adds the products of the pixels of `x` and the rows `panel_rows` of a panel to sums (r, s,
+  // channel, column).
+  void add_products(const Pixels<const float>& x, int64_t channel, Range x_rows, Range u,
+                    int64_t images, const Panel& panel, const float* panel_rows,
+                    float* sums) const {
+    const Axis rows = swap_roles(forward_rows(p)), columns = swap_roles(forward_columns(p));
+    const Axis band = restrict_taps(rows, u, x_rows);
+    const int64_t width = panel.width(), n = channels.size();
+    const int64_t parts = ceil_div(n, tile_rows(static_cast<int>(panel.vectors())));
+    MatmulTile t;
+    t.a_row = channel;
+    t.a_k = p.stride_w * x.pixel;
+    t.a_inner = p.stride_h * x.row;
+    t.b_inner = p.OW() * width;
+    t.outer = images;
+    t.a_outer = x.image;
+    t.b_outer = u.size() * p.OW() * width;
+    t.out_row = width;
+    t.lanes = kLanes;
+    t.init = Init::accumulate;
+    t.relu = false;
+    for (int64_t r = 0; r < p.R; ++r) {
+      const Range m = taps_in_range(band, {r, r + 1});
+      if (m.empty()) continue;
+      for (int64_t s = 0; s < p.S; ++s) {
+        const Range v = taps_in_range(columns, {s, s + 1});
+        if (v.empty()) continue;
+        const float* a =
+            x.at + (band.offset + r * band.out_step + m.begin * band.tap_step) * x.row +
+            (columns.offset + s * columns.out_step + v.begin * columns.tap_step) * x.pixel;
+        t.b = panel_rows + (m.begin * p.OW() + v.begin) * width;
+        t.k = v.size();
+        t.inner = m.size();
+        if (t.k == p.OW() && t.a_inner == t.k * t.a_k) {  // rows follow each other as pixels do
+          t.k *= t.inner;
+          t.inner = 1;
+        }
+        for (int64_t part = 0; part < parts; ++part) {
+          const Range c = near_equal_part(n, parts, part);
+          t.a = a + c.begin * channel;
+          t.out = sums + ((r * p.S + s) * n + c.begin) * width;
+          matmul_of(c.size(), panel.vectors())(t);
+        }
       }
     }
   }
-}
+
+  void store(float* gw) const {
+    const int64_t weights = p.Cg * p.R * p.S;
+    float* sums = accumulators;
+    for (int64_t i = panels.begin; i < panels.end; ++i) {
+      const Panel panel = tasks.panels.at(i);
+      PanelOfOutputs{weights, p.R * p.S}.unpack(gw + group * p.Og() * weights, panel, channels,
+                                                sums);
+      sums += p.R * p.S * channels.size() * panel.width();
+    }
+  }
+};
 
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const GradWeightTasks tasks(p);
-  const GradWeightSlices& slices = tasks.slices;
-  const int64_t weights = p.Cg * p.R * p.S;
-  reduce_chunks(
-      p, tasks.reduction(p), p.groups * slices.in_group(), workspace, static_cast<float*>(ops.out),
-      executor, [&](int64_t slice, Range units, float* accumulators, float* partial) {
-        const int64_t group = slice / slices.in_group(), in_group = slice % slices.in_group();
-        const Panel panel = slices.panels.at(in_group / slices.of_channels);
-        const Range channels = near_equal_part(p.Cg, slices.of_channels, in_group % slices.of_channels);
-        const int64_t first = group * p.Og();
-        float* gy = accumulators + slices.accumulator_floats();
-        set_zero(accumulators, slices.accumulator_floats());
-        for (int64_t unit = units.begin; unit < units.end; ++unit) {
-          const Range images = tasks.bands.images_of(unit), u = tasks.bands.rows_of(unit);
-          pack_pixels(p, static_cast<const float*>(ops.gy), images, u, panel, first + panel.first, gy);
-          accumulate_band(p, ops, images, u, panel, group, channels, gy, accumulators);
-        }
-        PanelOfOutputs{weights, p.R * p.S}.unpack(partial + first * weights, panel, channels,
-                                                  accumulators);
-      });
+  reduce_chunks(p, tasks.reduction(p), tasks.slices(p), workspace, static_cast<float*>(ops.out),
+                executor, [&](int64_t index, Range units, float* memory, float* partial) {
+                  const int64_t of_channels = index % tasks.channel_slices;
+                  const int64_t of_panels = index / tasks.channel_slices % tasks.panel_slices;
+                  float* gy = memory + tasks.accumulator_floats(p);
+                  const GradWeightSlice slice{
+                      p,
+                      tasks,
+                      index / tasks.channel_slices / tasks.panel_slices,
+                      near_equal_part(tasks.panels.count, tasks.panel_slices, of_panels),
+                      near_equal_part(p.Cg, tasks.channel_slices, of_channels),
+                      memory,
+                      gy,
+                      gy + tasks.gy_floats(p)};
+                  set_zero(memory, tasks.accumulator_floats(p));
+                  for (int64_t unit = units.begin; unit < units.end; ++unit) {
+                    slice.add_band(ops, unit);
+                  }
+                  slice.store(partial);
+                });
 }
 
 int64_t grad_weight_workspace(const Problem& p, int threads) {

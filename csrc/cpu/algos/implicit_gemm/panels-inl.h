@@ -48,7 +48,7 @@ struct PackedTaps {
     return taps * (terms * panel.first + block.begin * panel.width());
   }
 
-  static constexpr int64_t kBlockProducts = 1024;
+  static constexpr int64_t kBlockProducts = 576;
 };
 
 // Between w (O, Cg, R, S) and rows (r, s, c) of a panel of output channels, from channels.begin on.
