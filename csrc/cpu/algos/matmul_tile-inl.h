@@ -5,9 +5,9 @@
 //   out[row][column] = init + sum over outer, inner, k of
 //       a[outer][inner][row][k] * b[outer][inner][k][column]
 //
-// The columns are adjacent in memory, in up to kPanelVectors vectors; b is a packed panel of them,
-// whose rows k follow each other. a is read in place, one float for all columns, with any strides:
-// pixels of an image, or its channels. All of a tile's outputs stay in registers over the whole sum.
+// The columns are adjacent in memory, in up to kPanelVectors vectors. Of a, a float is read for all
+// columns, with any strides: from pixels of an image, or from its channels. All of a tile's outputs
+// stay in registers over the whole sum.
 #pragma once
 
 namespace convkern::cpu {
@@ -20,7 +20,7 @@ struct MatmulTile {
   const float* a;
   int64_t a_row, a_k, a_inner, a_outer;
   const float* b;
-  int64_t b_inner, b_outer;
+  int64_t b_k, b_inner, b_outer;
   int64_t k, inner, outer;
   float* out;
   int64_t out_row;
@@ -36,8 +36,8 @@ struct MatmulKernel {
 
   static CONVKERN_INLINE void add_products(Sums& sum, const MatmulTile& t, const float* a,
                                            const float* b) {
-    const int64_t row = t.a_row, step = t.a_k;
-    for (int64_t k = t.k; k > 0; --k, a += step, b += kVectors * kLanes) {
+    const int64_t row = t.a_row, a_step = t.a_k, b_step = t.b_k;
+    for (int64_t k = t.k; k > 0; --k, a += a_step, b += b_step) {
       Vec columns[kVectors];
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) columns[v] = held(Vec::load_unaligned(b + v * kLanes));

@@ -181,6 +181,7 @@ struct PanelTask {
       t.a_inner = columns.tap_step * x.pixel;
       t.a_outer = rows.tap_step * x.row;
       t.b = packed + m.begin * row_taps + k.begin * terms.size() * width;
+      t.b_k = width;
       t.b_inner = terms.size() * width;
       t.b_outer = row_taps;
       t.k = terms.size();

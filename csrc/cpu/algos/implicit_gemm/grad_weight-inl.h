@@ -55,7 +55,7 @@ struct GradWeightTasks {
   // Channels of pixels far apart share few lines of the cache.
   static bool packs_x(const Problem& p) { return p.layout == Layout::nhwc && p.C > 128; }
 
-  static constexpr int64_t kAccumulatorFloats = kAccumulatorBytes / 4;
+  static constexpr int64_t kAccumulatorFloats = 1 << 16;  // aimed at
   static constexpr int64_t kSlabFloats = 1 << 16;  // aimed at, of the x that a band reads
   static constexpr int64_t kSumPixels = 128;       // summed one after the other
 };
@@ -95,8 +95,9 @@ struct GradWeightSlice {
     }
   }
 
-  // The channels of gy of a panel, a row a pixel.
-  const float* panel_rows(const Operands& ops, Range images, Range u, const Panel& panel) const {
+  // The channels of gy of a panel: in place if their vectors are whole.
+  Pixels<const float> panel_rows(const Operands& ops, Range images, Range u,
+                                 const Panel& panel) const {
     const ImageShape shape = y_shape(p);
     const auto* from = static_cast<const float*>(ops.gy);
     const int64_t width = panel.width(), pixels = u.size() * p.OW();
@@ -104,18 +105,17 @@ struct GradWeightSlice {
     const Pixels<float> to{gy, width, width * p.OW(), width * pixels};
     if (shape.layout == Layout::nchw) {
       load_pixels(from, shape, images, u, {channel, channel + panel.columns}, to);
-      return gy;
+    } else {
+      const Pixels<const float> rows = pixels_of(from, shape, images.begin, u.begin, channel);
+      if (panel.columns == width) return rows;
+      copy_pixels(rows, images.size(), pixels, panel.columns, to);
     }
-    const Pixels<const float> rows = pixels_of(from, shape, images.begin, u.begin, channel);
-    if (rows.pixel == width && pixels == p.OH() * p.OW()) return rows.at;  // they are a panel
-    copy_pixels(rows, images.size(), pixels, panel.columns, to);
-    return gy;
+    return {to.at, to.pixel, to.row, to.image};
   }
 
-  // Adds the products of the pixels of `x` and the rows `panel_rows` of a panel to sums (r, s,
-  // channel, column).
+  // Adds the products of the pixels of x and gy to sums (r, s, channel, column) of a panel.
   void add_products(const Pixels<const float>& x, int64_t channel, Range x_rows, Range u,
-                    int64_t images, const Panel& panel, const float* panel_rows,
+                    int64_t images, const Panel& panel, const Pixels<const float>& gy_panel,
                     float* sums) const {
     const Axis rows = swap_roles(forward_rows(p)), columns = swap_roles(forward_columns(p));
     const Axis band = restrict_taps(rows, u, x_rows);
@@ -125,10 +125,11 @@ struct GradWeightSlice {
     t.a_row = channel;
     t.a_k = p.stride_w * x.pixel;
     t.a_inner = p.stride_h * x.row;
-    t.b_inner = p.OW() * width;
+    t.b_k = gy_panel.pixel;
+    t.b_inner = gy_panel.row;
     t.outer = images;
     t.a_outer = x.image;
-    t.b_outer = u.size() * p.OW() * width;
+    t.b_outer = gy_panel.image;
     t.out_row = width;
     t.lanes = kLanes;
     t.init = Init::accumulate;
@@ -142,7 +143,7 @@ struct GradWeightSlice {
         const float* a =
             x.at + (band.offset + r * band.out_step + m.begin * band.tap_step) * x.row +
             (columns.offset + s * columns.out_step + v.begin * columns.tap_step) * x.pixel;
-        t.b = panel_rows + (m.begin * p.OW() + v.begin) * width;
+        t.b = gy_panel.at + m.begin * gy_panel.row + v.begin * gy_panel.pixel;
         t.k = v.size();
         t.inner = m.size();
         if (t.k == p.OW() && t.a_inner == t.k * t.a_k) {  // rows follow each other as pixels do
