@@ -72,6 +72,45 @@ WIDE = [
     _case("planes_of_gy", (2, 3, 24, 300), (50, 9, 3), "p4q1"),
     _case("planes_stride2", (1, 30, 40, 500), (4, 9, 4), "p4q1u2v2", "+bias"),
 ]
+# Many channels: panels of one to four vectors with and without a part of a vector, rows of pixels
+# around the tiles of 4 to 8, sums cut into blocks of terms, gw cut by channels and by panels, and
+# bands of several images.
+MATMUL = [
+    *(
+        _case(f"panel{o}", (2, 9, 6, 7), (o, 3, 3), "p1q1", "+bias+relu")
+        for o in (3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 97, 130)
+    ),
+    *(
+        _case(f"pixels{w}k{s}", (3, 17, 5, w), (19, 3, s), f"p1q{s // 2}")
+        for w in (1, 2, 3, 5, 6, 7, 8, 9, 12, 13, 17)
+        for s in (1, 3, 4)
+        if w + 2 * (s // 2) >= s
+    ),
+    *(
+        _case(f"matmul_{tail}", (3, 20, 12, 13), (24, r, s), tail, epilogue)
+        for (r, s), tail, epilogue in [
+            ((3, 3), "p1q1u2v2d1e1", "+bias"),
+            ((3, 3), "p2q2u1v1d2e2", "+relu"),
+            ((3, 4), "p4q3u2v3d2e2", "+bias+relu"),
+            ((2, 2), "p0q0u2v2d1e1", ""),
+            ((1, 1), "p0q0u2v2d1e1", ""),
+            ((1, 1), "p2q1u3v2d1e1", "+bias"),
+            ((3, 3), "p9q8u1v1d1e1", ""),
+            ((7, 7), "p3q3u2v2d1e1", ""),
+            ((3, 3), "p1q1u4v4d1e1g4", "+bias"),
+            ((5, 3), "p4q6u3v1d2e3g2", "+relu"),
+        ]
+    ),
+    _case("terms_1x1", (2, 1300, 3, 5), (40, 1, 1), "", "+bias+relu"),
+    _case("terms_3x3", (2, 150, 4, 5), (35, 3, 3), "p1q1"),
+    _case("terms_of_many_taps", (1, 3, 30, 31), (20, 23, 25), "p11q12"),
+    _case("pixels_4096_bytes_apart", (2, 1024, 3, 4), (33, 1, 1)),
+    _case("gw_slices", (1, 300, 5, 6), (300, 1, 1)),
+    _case("gw_slices_of_groups", (2, 400, 5, 6), (300, 3, 3), "p1q1u1v1d1e1g2"),
+    _case("images", (40, 18, 3, 4), (20, 3, 3), "p1q1", "+bias"),
+    _case("row_bands", (1, 17, 90, 70), (18, 3, 3), "p1q1", "+bias"),
+    _case("row_bands_stride2", (1, 17, 91, 140), (18, 4, 3), "p1q1u2v2"),
+]
 # Depthwise, with channels for whole vectors of every width: row and column tiles around their
 # sizes, images narrower than a tile or than the kernel, padding beyond it, and every geometry.
 DEPTHWISE = [

@@ -42,7 +42,7 @@ inline const char* to_string(Reason reason) {
     case Reason::workspace:
       return "would need more workspace than a thread may have";
     case Reason::empty_lanes:
-      return "would do too, but another kernel makes better use of the vector lanes";
+      return "would do too, but another kernel should make better use of the vector lanes";
     case Reason::not_deterministic:
       return "is not deterministic, and deterministic algorithms are required";
     case Reason::less_preferred:

@@ -66,4 +66,4 @@
    supports<implicit_gemm::pass##_workspace>,       \
    implicit_gemm::pass##_workspace,                 \
    implicit_gemm::pass,                             \
-   implicit_gemm::declines}
+   implicit_gemm::declines<columnlane::pass##_workspace, batchlane::pass##_workspace>}

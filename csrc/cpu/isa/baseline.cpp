@@ -1,4 +1,5 @@
 // The kernels compiled for any processor.
+#include <cmath>
 #include <cstring>
 #include <utility>
 #include <vector>

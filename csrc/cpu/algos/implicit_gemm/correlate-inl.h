@@ -169,8 +169,10 @@ struct PanelTask {
     MatmulTile t;
     t.out_row = part.column_step * y.pixel;
     t.a_row = columns.out_step * x.pixel;
+    t.b_k = width;
     t.lanes = lanes;
     t.bias = bias;
+    t.block = block_of_products(part.taps() * all.terms);
     for (const Run& run : runs) {
       const Range k = run.taps;
       if (!first && k.empty() && !run.last) continue;
@@ -181,7 +183,6 @@ struct PanelTask {
       t.a_inner = columns.tap_step * x.pixel;
       t.a_outer = rows.tap_step * x.row;
       t.b = packed + m.begin * row_taps + k.begin * terms.size() * width;
-      t.b_k = width;
       t.b_inner = terms.size() * width;
       t.b_outer = row_taps;
       t.k = terms.size();

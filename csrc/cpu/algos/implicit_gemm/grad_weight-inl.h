@@ -25,7 +25,7 @@ struct GradWeightTasks {
         channel_slices(ceil_div(p.Cg, channels_in_cache(p, width))),
         channels(ceil_div(p.Cg, channel_slices)),
         bands(p.N, p.OH(),
-              std::min(kSumPixels / p.OW(), kSlabFloats / (p.stride_h * p.W * channels)), 1, 1) {
+              std::min(kBandPixels / p.OW(), kSlabFloats / (p.stride_h * p.W * channels)), 1, 1) {
     x_rows = input_rows(forward_rows(p), bands.band_rows);
   }
 
@@ -57,7 +57,6 @@ struct GradWeightTasks {
 
   static constexpr int64_t kAccumulatorFloats = 1 << 16;  // aimed at
   static constexpr int64_t kSlabFloats = 1 << 16;  // aimed at, of the x that a band reads
-  static constexpr int64_t kSumPixels = 128;       // summed one after the other
 };
 
 // The part of gw that a task computes: rows of gy and x in bands.
@@ -132,6 +131,7 @@ struct GradWeightSlice {
     t.b_outer = gy_panel.image;
     t.out_row = width;
     t.lanes = kLanes;
+    t.block = block_of_products(p.N * p.OH() * p.OW());
     t.init = Init::accumulate;
     t.relu = false;
     for (int64_t r = 0; r < p.R; ++r) {

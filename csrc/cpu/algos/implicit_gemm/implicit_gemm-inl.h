@@ -18,17 +18,4 @@
 #include "cpu/algos/implicit_gemm/forward-inl.h"
 #include "cpu/algos/implicit_gemm/grad_input-inl.h"
 #include "cpu/algos/implicit_gemm/grad_weight-inl.h"
-
-namespace convkern::cpu {
-namespace {
-namespace implicit_gemm {
-
-// Declines where others make better use of the lanes: they are the result's channels.
-Reason declines(const Problem& p) {
-  const int64_t columns = p.pass == Pass::grad_input ? p.Cg : p.Og();
-  return columns < kLanes ? Reason::empty_lanes : Reason::none;
-}
-
-}  // namespace implicit_gemm
-}  // namespace
-}  // namespace convkern::cpu
+#include "cpu/algos/implicit_gemm/choice-inl.h"

@@ -35,10 +35,9 @@ struct Panels {
 struct PackedTaps {
   int64_t taps, terms, blocks;  // of terms
 
-  // Blocks are cut so that the rows of a panel stay in the L2 cache while pixels go by, and sums are
-  // of no more products than keep rounding errors small.
+  // Blocks are cut so that the rows of a panel stay in the L2 cache while pixels go by.
   PackedTaps(int64_t taps, int64_t terms) : taps(taps), terms(terms) {
-    blocks = std::min(terms, ceil_div(taps * terms, kBlockProducts));
+    blocks = std::min(terms, ceil_div(taps * terms, kBlockRows));
     blocks = std::max<int64_t>(1, blocks);
   }
   Range block(int64_t index) const { return near_equal_part(terms, blocks, index); }
@@ -48,7 +47,7 @@ struct PackedTaps {
     return taps * (terms * panel.first + block.begin * panel.width());
   }
 
-  static constexpr int64_t kBlockProducts = 576;
+  static constexpr int64_t kBlockRows = 1152;
 };
 
 // Between w (O, Cg, R, S) and rows (r, s, c) of a panel of output channels, from channels.begin on.
