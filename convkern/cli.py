@@ -25,6 +25,7 @@ from convkern.fashion_mnist import (
     train_model,
 )
 from convkern.info import info
+from convkern.testing import variant
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -131,6 +132,12 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="PEER,...",
         help=f"of {', '.join(PEERS)} (torch,torch_channels_last)",
     )
+    add(
+        "--layout",
+        choices=("nchw", "nhwc"),
+        help="of all problems (as they say); to compare with torch in the same layout only, give "
+        "its peer alone",
+    )
     add("--threads", type=_counts, metavar="N,...", help="numbers of threads (1 and torch's)")
     add("--seconds", type=float, default=1.0, help="for each row (%(default)s)")
     add("--out", type=Path, metavar="FILE", help="where to write the result as JSON")
@@ -163,7 +170,11 @@ def _bench(args: argparse.Namespace) -> int:
         raise ValueError(
             f"peer onnxruntime needs {' and '.join(missing)}: pip install 'convkern[bench]'"
         )
-    problems = [problem for name in args.shapes for problem in read_shapes(name)]
+    problems = [
+        variant(problem, layout=args.layout)
+        for name in args.shapes
+        for problem in read_shapes(name)
+    ]
     threads = list(dict.fromkeys(args.threads or (1, torch.get_num_threads())))
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         rows = len(problems) * len(args.passes) * len(threads)

@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 from convkern._C import Problem
 from convkern.bench import PEERS, Row, Sample, Suite, compare, read_shapes, run_suite, time_in_turn
 from convkern.bench.peers import prepare
-from convkern.bench.suite import SHAPES
+from convkern.bench.suite import SHAPES, table
 from convkern.bench.training import time_training
 from convkern.cli import main
 from convkern.fashion_mnist import FashionMNISTData
@@ -115,6 +115,21 @@ def test_the_ratio_is_to_the_faster_layout_of_torch() -> None:
     assert Row(TINY, "fwd", 1, {"convkern": sample(1)}).ratio is None
 
 
+def test_the_table_ends_with_geometric_means() -> None:
+    rows = [suite(1, ratio).rows[0] for ratio in (2, 8)]
+    printed = table([*rows, Row(TINY, "fwd", 2, {"convkern": sample(1)})])
+    assert printed.row_count == 4
+    assert list(printed.columns[-1].cells) == ["2.00x", "8.00x", "", "4.00x"]
+
+
+def test_the_layout_can_be_chosen(tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    arguments = ["--shapes", TINY, "--layout", "nhwc", "--peers", "torch_channels_last",
+                 "--threads", "1", "--seconds", "0", "--passes", "fwd"]  # fmt: skip
+    assert main(["bench", *arguments, "--out", str(out)]) == 0
+    assert [row.problem for row in Suite.read(out).rows] == [TINY.replace("nchw", "nhwc")]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "slower"),
     [
@@ -126,9 +141,9 @@ def test_the_ratio_is_to_the_faster_layout_of_torch() -> None:
     ],
 )
 def test_compare_finds_what_became_slower(old: Suite, new: Suite, slower: int) -> None:
-    table, count = compare(old, new)
+    printed, count = compare(old, new)
     assert count == slower
-    assert table.row_count == 2
+    assert printed.row_count == 2
 
 
 def test_compare_needs_a_common_row() -> None:
@@ -142,9 +157,10 @@ def test_the_command_prints_a_table_and_compares(
     out = tmp_path / "result.json"
     arguments = ["--shapes", TINY, "--passes", "fwd", "--threads", "1", "--seconds", "0"]
     assert main(["bench", *arguments, "--out", str(out)]) == 0
-    heading, row = capsys.readouterr().out.splitlines()
+    heading, row, mean = capsys.readouterr().out.splitlines()
     assert "torch_channels_last, ms" in heading
     assert row.startswith("tiny")
+    assert mean.startswith("geometric mean")
     assert main(["bench", "--compare", str(out), str(out)]) == 0
     assert "geometric mean" in capsys.readouterr().out
     data = json.loads(out.read_text())
@@ -188,5 +204,5 @@ def test_the_command_needs_whole_numbers_of_threads(
 def test_epochs_of_every_recipe_are_timed() -> None:
     images, labels = torch.rand(20, 1, 28, 28), torch.arange(20) % 10
     split = TensorDataset(images, labels)
-    table = time_training(FashionMNISTData("random", split, split), epochs=1)
-    assert table.row_count == 4
+    printed = time_training(FashionMNISTData("random", split, split), epochs=1)
+    assert printed.row_count == 4

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
+from statistics import geometric_mean
 
 import torch
 from rich.table import Table
@@ -141,7 +142,7 @@ def _threads(count: int) -> Iterator[None]:
 
 def table(rows: Sequence[Row]) -> Table:
     """Milliseconds with their spread for each peer, and the ratio to the better of torch's
-    layouts."""
+    layouts; then the ratios' geometric mean for each pass and number of threads."""
     peers = list(dict.fromkeys(peer for row in rows for peer in row.samples))
     figures = (*(f"{peer}, ms" for peer in peers), "ratio")
     result = plain_table(("problem", "pass", "threads"), figures)
@@ -149,6 +150,13 @@ def table(rows: Sequence[Row]) -> Table:
         times = (_cell(row.samples.get(peer)) for peer in peers)
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"
         result.add_row(row.label, row.pass_, str(row.threads), *times, ratio)
+    ratios: dict[tuple[str, int], list[float]] = {}
+    for row in rows:
+        if row.ratio is not None:
+            ratios.setdefault((row.pass_, row.threads), []).append(row.ratio)
+    for (pass_, threads), values in ratios.items():
+        mean = f"{geometric_mean(values):.2f}x"
+        result.add_row("geometric mean", pass_, str(threads), *("" for _ in peers), mean)
     return result
 
 

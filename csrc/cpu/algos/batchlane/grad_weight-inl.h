@@ -50,7 +50,8 @@ void accumulate_band(const Problem& p, const Operands& ops, const Blocking& bloc
 
 Reduction grad_weight_reduction(const Problem& p, const Blocking& blocking) {
   const Buffers& buffers = blocking.buffers;
-  return {p, blocking.blocks * blocking.bands, buffers.x_floats + buffers.y_floats, Slices(p).accumulator_floats()};
+  return {p, blocking.blocks * blocking.bands, buffers.x_floats + buffers.y_floats,
+          Slices(p).accumulator_floats()};
 }
 
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {

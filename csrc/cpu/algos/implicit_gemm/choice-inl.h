@@ -16,8 +16,8 @@ double estimate(const Problem& p) {
   const double lanes = share_of_vectors(columns) * (columns <= kLanes ? 0.65 : 1);
   if (p.pass == Pass::grad_weight) return lanes * p.Cg / (p.Cg + 1);
   const int64_t terms = p.pass == Pass::grad_input ? p.Og() : p.Cg;
-  const bool adjacent = p.dilation_w == 1 && (p.layout == Layout::nchw ? terms <= kLanes
-                                                                       : p.groups == 1);
+  const bool adjacent =
+      p.dilation_w == 1 && (p.layout == Layout::nchw ? terms <= kLanes : p.groups == 1);
   const double run = static_cast<double>(adjacent ? terms * p.S : terms);
   return lanes * run / (run + 6);
 }
@@ -43,10 +43,9 @@ template <int64_t (*columnlane_workspace)(const Problem&, int),
           int64_t (*batchlane_workspace)(const Problem&, int)>
 Reason declines(const Problem& p) {
   const double here = estimate(p);
-  const bool leave = (here < estimate_columnlane(p) &&
-                      supports<columnlane_workspace>(p) == Reason::none) ||
-                     (here < estimate_batchlane(p) &&
-                      supports<batchlane_workspace>(p) == Reason::none);
+  const bool leave =
+      (here < estimate_columnlane(p) && supports<columnlane_workspace>(p) == Reason::none) ||
+      (here < estimate_batchlane(p) && supports<batchlane_workspace>(p) == Reason::none);
   return leave ? Reason::empty_lanes : Reason::none;
 }
 

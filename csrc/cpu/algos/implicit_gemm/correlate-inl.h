@@ -55,10 +55,10 @@ struct Correlations {
   std::vector<Part> parts;
   Panels panels;
   Bands bands;
-  int64_t slices;         // of a band's panels
-  int64_t packed = 0;     // floats of the taps of a group
-  int64_t in_rows = 0;    // of an image that a band reads, at most
-  int64_t out_rows;       // of an image in a band, at most
+  int64_t slices;       // of a band's panels
+  int64_t packed = 0;   // floats of the taps of a group
+  int64_t in_rows = 0;  // of an image that a band reads, at most
+  int64_t out_rows;     // of an image in a band, at most
 
   Correlations(const Problem& p, const ImageShape& in, const ImageShape& out,
                std::vector<Part> list)
@@ -109,8 +109,7 @@ struct Correlations {
   }
   int64_t in_floats() const { return bands.images * in_buffer(nullptr).image; }
   int64_t thread_floats() const {
-    return in.layout == Layout::nhwc ? 0
-                                     : in_floats() + bands.images * out_buffer(nullptr).image;
+    return in.layout == Layout::nhwc ? 0 : in_floats() + bands.images * out_buffer(nullptr).image;
   }
   int64_t workspace(int threads) const {
     return (packed * groups + thread_floats() * threads) * static_cast<int64_t>(sizeof(float));
@@ -194,9 +193,7 @@ struct PanelTask {
       }
       t.out = y.at + image * y.image + out_row * y.row +
               (part.column + run.v * part.column_step) * y.pixel;
-      t.init = !first || !run.first ? Init::accumulate
-               : bias == nullptr    ? Init::zero
-                                    : Init::bias;
+      t.init = !first || !run.first ? Init::accumulate : bias == nullptr ? Init::zero : Init::bias;
       t.relu = relu && last && run.last;
       matmul_of(run.pixels, panel.vectors())(t);
     }
@@ -231,8 +228,9 @@ void correlate(const Problem& p, const Correlations& all, const float* in, const
         Pixels<float> y = in_place ? pixels_of(out, all.out, images.begin, out_rows.begin, channel)
                                    : all.out_buffer(buffers + all.in_floats());
         const int lanes = in_place ? panel.last_lanes() : kLanes;
-        PanelTask{all, panel, images, u, x, in_rows, y, lanes,
-                  bias == nullptr ? nullptr : bias + channel, relu}
+        PanelTask{
+            all, panel, images, u, x, in_rows, y, lanes, bias == nullptr ? nullptr : bias + channel,
+            relu}
             .run(packed + group * all.packed);
         if (!in_place) {
           store_pixels(out, all.out, images, out_rows, {channel, channel + panel.columns}, y);

@@ -26,9 +26,9 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
       const PackedTaps taps(all.parts[i].taps(), Og);
       for (int64_t block = 0; block < taps.blocks; ++block) {
         const Range outputs = taps.block(block);
-        pack_input_panel(p, list[i], w, panel, outputs,
-                         packed + group * all.packed + all.parts[i].packed +
-                             taps.offset(panel, outputs));
+        pack_input_panel(
+            p, list[i], w, panel, outputs,
+            packed + group * all.packed + all.parts[i].packed + taps.offset(panel, outputs));
       }
     }
   });

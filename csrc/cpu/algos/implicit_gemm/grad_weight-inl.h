@@ -9,11 +9,11 @@ namespace implicit_gemm {
 // How gw is cut into tasks: slices of some channels of x and some panels of gy's, for some bands of
 // gy's rows.
 struct GradWeightTasks {
-  Panels panels;                   // of a group
-  int64_t panel_slices;            // of a group
-  int64_t width;                   // of a slice's panels, at most
-  int64_t channel_slices;          // of a group
-  int64_t channels;                // of a slice, at most
+  Panels panels;           // of a group
+  int64_t panel_slices;    // of a group
+  int64_t width;           // of a slice's panels, at most
+  int64_t channel_slices;  // of a group
+  int64_t channels;        // of a slice, at most
   Bands bands;
   int64_t x_rows;  // of an image that a band reads, at most
 
@@ -56,7 +56,7 @@ struct GradWeightTasks {
   static bool packs_x(const Problem& p) { return p.layout == Layout::nhwc && p.C > 128; }
 
   static constexpr int64_t kAccumulatorFloats = 1 << 16;  // aimed at
-  static constexpr int64_t kSlabFloats = 1 << 16;  // aimed at, of the x that a band reads
+  static constexpr int64_t kSlabFloats = 1 << 16;         // aimed at, of the x that a band reads
 };
 
 // The part of gw that a task computes: rows of gy and x in bands.
@@ -73,8 +73,8 @@ struct GradWeightSlice {
     if (rows.empty()) return;
     const Range all_channels = shifted(channels, group * p.Cg);
     const float* in = static_cast<const float*>(ops.x);
-    Pixels<const float> from = pixels_of(in, x_shape(p), images.begin, rows.begin,
-                                         all_channels.begin);
+    Pixels<const float> from =
+        pixels_of(in, x_shape(p), images.begin, rows.begin, all_channels.begin);
     int64_t channel = 1;  // floats from one to the next
     if (p.layout == Layout::nchw) {
       channel = p.H * p.W;
@@ -88,8 +88,8 @@ struct GradWeightSlice {
     float* sums = accumulators;
     for (int64_t i = panels.begin; i < panels.end; ++i) {
       const Panel panel = tasks.panels.at(i);
-      add_products(from, channel, rows, u, images.size(), panel,
-                   panel_rows(ops, images, u, panel), sums);
+      add_products(from, channel, rows, u, images.size(), panel, panel_rows(ops, images, u, panel),
+                   sums);
       sums += p.R * p.S * channels.size() * panel.width();
     }
   }

@@ -1,4 +1,5 @@
-// implicit_gemm: convolution as sums of small matrix products, float32, for layers of many channels.
+// implicit_gemm: convolution as sums of small matrix products, float32, for layers of many
+// channels.
 //
 // For each tap, the pixels that it reaches times the tap's weights (channels x output channels) is
 // a matrix product; those of all taps are summed in the registers of one tile

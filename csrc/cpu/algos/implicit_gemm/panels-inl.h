@@ -1,5 +1,5 @@
-// Panels: the factor that a matrix product holds in vectors, with its columns innermost. Columns are
-// the channels of the result (forward: O, grad_input: C), of each group on its own.
+// Panels: the factor that a matrix product holds in vectors, with its columns innermost. Columns
+// are the channels of the result (forward: O, grad_input: C), of each group on its own.
 #pragma once
 
 namespace convkern::cpu {

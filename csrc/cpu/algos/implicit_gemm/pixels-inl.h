@@ -48,8 +48,8 @@ void load_pixels(const float* tensor, const ImageShape& shape, Range images, Ran
   const int64_t plane = shape.height * shape.width, n = rows.size() * shape.width;
   for (int64_t i = images.begin; i < images.end; ++i) {
     if (to.pixel < kLanes) {
-      const float* from = tensor + (i * shape.channels + channels.begin) * plane +
-                          rows.begin * shape.width;
+      const float* from =
+          tensor + (i * shape.channels + channels.begin) * plane + rows.begin * shape.width;
       float* at = to.at + (i - images.begin) * to.image;
       for (int64_t pixel = 0; pixel < n; ++pixel) {
         for (int64_t c = 0; c < to.pixel; ++c) *at++ = from[c * plane + pixel];
