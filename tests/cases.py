@@ -107,6 +107,7 @@ MATMUL = [
     _case("pixels_4096_bytes_apart", (2, 1024, 3, 4), (33, 1, 1)),
     _case("gw_slices", (1, 300, 5, 6), (300, 1, 1)),
     _case("gw_slices_of_groups", (2, 400, 5, 6), (300, 3, 3), "p1q1u1v1d1e1g2"),
+    _case("gw_few_channels_of_many", (2, 144, 7, 9), (144, 3, 3), "p1q1u2v2d1e1g18"),
     _case("images", (40, 18, 3, 4), (20, 3, 3), "p1q1", "+bias"),
     _case("row_bands", (1, 17, 90, 70), (18, 3, 3), "p1q1", "+bias"),
     _case("row_bands_stride2", (1, 17, 91, 140), (18, 4, 3), "p1q1u2v2"),

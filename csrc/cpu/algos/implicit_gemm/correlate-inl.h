@@ -102,7 +102,7 @@ struct Correlations {
   }
 
   // A thread's buffers where tensors are NCHW: a band's inputs, and a panel of its outputs.
-  Pixels<float> in_buffer(float* at) const { return buffer_of(at, terms, in.width, in_rows); }
+  Pixels<float> in_buffer(float* at) const { return runs_buffer(at, terms, in.width, in_rows); }
   Pixels<float> out_buffer(float* at) const {
     const int64_t width = std::min<int64_t>(kPanelVectors * kLanes, panels.width());
     return {at, width, width * out.width, width * out.width * out_rows};

@@ -44,7 +44,7 @@ struct GradWeightTasks {
     return bands.images * bands.band_rows * p.OW() * kPanelVectors * kLanes;
   }
   Pixels<float> x_buffer(const Problem& p, float* at) const {
-    return buffer_of(at, channels, p.W, x_rows);
+    return vectors_buffer(at, channels, p.W, x_rows);
   }
   Reduction reduction(const Problem& p) const {
     const int64_t x_floats = packs_x(p) ? bands.images * x_buffer(p, nullptr).image : 0;

@@ -104,13 +104,19 @@ Pixels<Float> pixels_of(Float* tensor, const ImageShape& shape, int64_t image, i
           shape.height * pitch};
 }
 
-// A buffer of `rows` rows an image. Pixels of few channels are adjacent, so that the taps of a row
-// are one run of floats; others are whole vectors, and not a multiple of 4 KiB apart, where they
-// would compete for a few lines of the cache.
-Pixels<float> buffer_of(float* at, int64_t channels, int64_t width, int64_t rows) {
-  int64_t pixel = channels < kLanes ? channels : whole_vectors(channels);
+// A buffer of `rows` rows an image. Pixels are whole vectors, and not a multiple of 4 KiB apart,
+// where they would compete for a few lines of the cache.
+Pixels<float> vectors_buffer(float* at, int64_t channels, int64_t width, int64_t rows) {
+  int64_t pixel = whole_vectors(channels);
   if (pixel % 1024 == 0) pixel += kLanes;
-  return {at, pixel, pixel * width, whole_vectors(pixel * width * rows)};
+  return {at, pixel, pixel * width, pixel * width * rows};
+}
+
+// The same, but pixels of few channels are adjacent, so that the taps of a row are one run of
+// floats.
+Pixels<float> runs_buffer(float* at, int64_t channels, int64_t width, int64_t rows) {
+  if (channels >= kLanes) return vectors_buffer(at, channels, width, rows);
+  return {at, channels, channels * width, whole_vectors(channels * width * rows)};
 }
 
 }  // namespace implicit_gemm
