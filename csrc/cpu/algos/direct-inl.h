@@ -5,6 +5,7 @@
 #include "cpu/algos/correlation_tile-inl.h"
 #include "cpu/algos/lane_images-inl.h"
 #include "cpu/algos/tasks-inl.h"
+#include "cpu/algos/pixels-inl.h"
 #include "cpu/algos/residues-inl.h"
 #include "cpu/algos/weight_reduction-inl.h"
 #include "cpu/algos/batchlane/batchlane-inl.h"
@@ -50,7 +51,7 @@
    columnlane::declines<batchlane::pass##_workspace>}
 
 #define CONVKERN_CHANNELLANE_KERNEL(short_name, pass, isa) \
-  {#short_name ".direct_channellane.nhwc.f32." #isa,       \
+  {#short_name ".direct_channellane.any.f32." #isa,        \
    Pass::pass,                                             \
    Isa::isa,                                               \
    true,                                                   \

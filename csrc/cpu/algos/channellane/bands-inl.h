@@ -9,24 +9,28 @@ namespace channellane {
 template <int64_t (*workspace)(const Problem&, int)>
 Reason supports(const Problem& p) {
   if (p.dtype != DType::f32) return Reason::dtype;
-  if (p.layout != Layout::nhwc) return Reason::layout;
   if (p.Cg != 1 || p.Og() != 1) return Reason::not_depthwise;
   if (p.C % kLanes != 0) return Reason::channels;
   return cpu::supports<workspace>(p);
 }
 
-// The tasks of an image: bands of output rows, and slices of the vectors of channels.
+// The tasks of an image: bands of output rows, and slices of the vectors of channels, which are
+// single vectors where images are not read in place.
 struct Tasks {
   int64_t rows, band_rows, bands;
   int64_t vectors, slices;
 
-  // `row_bytes`: what a row of outputs reads and writes.
-  Tasks(const Problem& p, int64_t rows, int64_t row_bytes) : rows(rows), vectors(p.C / kLanes) {
-    const int64_t fitting = std::max<int64_t>(1, kBandBytes / row_bytes);
+  Tasks(const Problem& p, int64_t rows) : rows(rows), vectors(p.C / kLanes) {
+    const bool in_place = p.layout == Layout::nhwc;
+    // What a row of outputs reads and writes.
+    const int64_t pixels = p.W * p.stride_h + p.OW();
+    const int64_t bytes = pixels * (in_place ? p.C : kLanes) * static_cast<int64_t>(sizeof(float));
+    const int64_t fitting = std::max<int64_t>(1, kBandBytes / bytes);
     const int64_t whole_tiles = ceil_div(fitting, Vec::kTileRows) * Vec::kTileRows;
-    band_rows = rows_for_threads(rows, std::min(rows, whole_tiles), p.N);
+    band_rows = std::min(rows, whole_tiles);
+    if (in_place) band_rows = rows_for_threads(rows, band_rows, p.N);
     bands = ceil_div(rows, band_rows);
-    slices = std::min(vectors, ceil_div(kLeastTasks, p.N * bands));
+    slices = in_place ? std::min(vectors, ceil_div(kLeastTasks, p.N * bands)) : vectors;
   }
   int64_t count(const Problem& p) const { return p.N * bands * slices; }
   int64_t image(int64_t task) const { return task / slices / bands; }
@@ -37,8 +41,51 @@ struct Tasks {
   Range vectors_of(int64_t task) const { return near_equal_part(vectors, slices, task % slices); }
 };
 
-int64_t bytes_of_row(const Problem& p) {
-  return (p.W * p.stride_h + p.OW()) * p.C * static_cast<int64_t>(sizeof(float));
+// A thread's buffers of the pixels of one vector of channels; none in place.
+struct PixelBuffers {
+  int64_t in_floats = 0, out_floats = 0;
+
+  PixelBuffers(const Problem& p, int64_t in_rows, int64_t in_width, int64_t out_rows,
+               int64_t out_width) {
+    if (p.layout == Layout::nhwc) return;
+    in_floats = in_rows * in_width * kLanes;
+    out_floats = out_rows * out_width * kLanes;
+  }
+  int64_t floats() const { return in_floats + out_floats; }
+};
+
+Pixels<float> vector_of_pixels(float* at, int64_t width) { return {at, kLanes, kLanes * width, 0}; }
+
+// Some rows of channels of an image: in place, or a copy in the buffer.
+Pixels<const float> read_pixels(const void* tensor, const ImageShape& shape, int64_t image,
+                                Range rows, Range channels, float* buffer) {
+  const auto* from = static_cast<const float*>(tensor);
+  if (shape.layout == Layout::nhwc) {
+    return pixels_of(from, shape, image, rows.begin, channels.begin);
+  }
+  const Pixels<float> to = vector_of_pixels(buffer, shape.width);
+  load_pixels(from, shape, {image, image + 1}, rows, channels, to);
+  return {to.at, to.pixel, to.row, to.image};
+}
+
+// Where to write them: in place, or to the buffer, for write_pixels() to store.
+Pixels<float> pixels_to_write(void* tensor, const ImageShape& shape, int64_t image, Range rows,
+                              Range channels, float* buffer) {
+  if (shape.layout == Layout::nchw) return vector_of_pixels(buffer, shape.width);
+  return pixels_of(static_cast<float*>(tensor), shape, image, rows.begin, channels.begin);
+}
+
+void write_pixels(void* tensor, const ImageShape& shape, int64_t image, Range rows, Range channels,
+                  const Pixels<float>& from) {
+  if (shape.layout == Layout::nhwc) return;
+  store_pixels(static_cast<float*>(tensor), shape, {image, image + 1}, rows, channels, from);
+}
+
+// What the outputs of a row read: `in` from its row 0 on.
+void read_from(Correlation& sum, const Pixels<const float>& in) {
+  sum.in = {in.at + sum.columns.offset * in.pixel, 0, in.row};
+  sum.in_output = sum.columns.out_step * in.pixel;
+  sum.in_tap = sum.columns.tap_step * in.pixel;
 }
 
 // Rows of (R, S) taps of the channels, with the channels of a vector innermost: tap `tap` of
@@ -48,11 +95,6 @@ void pack_channels(const float* w, int64_t channels, int64_t taps, float* packed
     images_to_lanes(w + c * taps, {taps, kLanes}, taps,
                     VectorCursor(packed + c * taps, kLanes, taps, 0));
   }
-}
-
-// A row of an NHWC tensor is width * C floats.
-View<const float> pixels(const void* tensor, int64_t first_row, int64_t width, const Problem& p) {
-  return {static_cast<const float*>(tensor) + first_row * width * p.C, 0, width * p.C};
 }
 
 // The correlation, with long sums cut into sums of about kBlockTerms products.

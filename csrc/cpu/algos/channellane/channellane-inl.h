@@ -1,15 +1,15 @@
-// direct_channellane: depthwise convolution of channels_last tensors with a channel in each vector
-// lane, float32.
+// direct_channellane: depthwise convolution with a channel in each vector lane, float32.
 //
-// The channels of a pixel are adjacent in memory, so that x, gy, y and gx are read and written in
-// place, a vector of channels at a time; only the weights are rearranged, with the channels
-// innermost. What is out of range is left out, not read as zero (Taps::in_place). All three passes
-// are the same correlation (see axis.h), one for each vector of channels.
+// In channels_last tensors the channels of a pixel are adjacent in memory, so that x, gy, y and gx
+// are read and written in place, a vector of channels at a time; NCHW images are transposed to
+// pixels and back, a vector of channels and a band of rows at a time. The weights are rearranged
+// with the channels innermost. What is out of range is left out, not read as zero (Taps::in_place).
+// All three passes are the same correlation (see axis.h), one for each vector of channels.
 //
-// Tasks are (image, band of rows, slice of channels); a band is small enough for the L2 cache, and
-// channels are cut only where tasks would be too few. Within a task the vectors of a tile's
-// channels come after each other, so that memory is read in order: a vector of channels of all
-// pixels at a time would touch a cache line here and there, which no hardware prefetches.
+// Tasks are (image, band of rows, slice of channels); a band is small enough for the L2 cache. In
+// place, channels are cut only where tasks would be too few, and the vectors of a tile's channels
+// come after each other, so that memory is read in order: a vector of channels of all pixels at a
+// time would touch a cache line here and there, which no hardware prefetches.
 #pragma once
 
 #include "cpu/algos/channellane/strips-inl.h"

@@ -5,39 +5,50 @@ namespace convkern::cpu {
 namespace {
 namespace channellane {
 
+PixelBuffers forward_buffers(const Problem& p, const Tasks& tasks) {
+  return {p, input_rows(forward_rows(p), tasks.band_rows), p.W, tasks.band_rows, p.OW()};
+}
+
 void forward(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const Axis rows = forward_rows(p), columns = forward_columns(p);
-  const Tasks tasks(p, rows.out, bytes_of_row(p));
-  const int64_t C = p.C, taps = p.R * p.S, count = tasks.count(p);
+  const Tasks tasks(p, rows.out);
+  const PixelBuffers buffers = forward_buffers(p, tasks);
+  const ImageShape xs = x_shape(p), ys = y_shape(p);
+  const int64_t taps = p.R * p.S, count = tasks.count(p);
   auto* packed = static_cast<float*>(workspace);
-  pack_channels(static_cast<const float*>(ops.w), C, taps, packed);
-  executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int) {
+  float* memory = packed + packed_bytes(p) / sizeof(float);
+  pack_channels(static_cast<const float*>(ops.w), p.C, taps, packed);
+  executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
+    float* buffer = memory + thread * buffers.floats();
     for (int64_t task = begin; task < end; ++task) {
-      const Range vectors = tasks.vectors_of(task);
-      const int64_t n = tasks.image(task), c = vectors.begin * kLanes;
-      const Range u = tasks.rows_of(task);
+      const Range vectors = tasks.vectors_of(task), u = tasks.rows_of(task);
+      const Range channels{vectors.begin * kLanes, vectors.end * kLanes};
+      const int64_t n = tasks.image(task);
+      const Range in = inputs_read(rows, u);
+      const Pixels<float> y =
+          pixels_to_write(ops.out, ys, n, u, channels, buffer + buffers.in_floats);
       Correlation sum;
-      sum.rows = restrict_outputs(rows, u, {0, p.H});
+      sum.rows = restrict_outputs(rows, u, in);
       sum.columns = columns;
-      sum.in = pixels(ops.x, n * p.H, p.W, p);
-      sum.in.at += columns.offset * C + c;
-      sum.in_output = columns.out_step * C;
-      sum.in_tap = columns.tap_step * C;
-      sum.taps = {packed + c * taps, 0, p.S * kLanes};
+      if (!in.empty()) read_from(sum, read_pixels(ops.x, xs, n, in, channels, buffer));
+      sum.taps = {packed + channels.begin * taps, 0, p.S * kLanes};
       sum.vectors = vectors.size();
       sum.taps_vector = taps * kLanes;
-      sum.out = {static_cast<float*>(ops.out) + (n * rows.out + u.begin) * columns.out * C + c, 0,
-                 columns.out * C};
-      sum.out_column = C;
+      sum.out = {y.at, 0, y.row};
+      sum.out_column = y.pixel;
       sum.init = ops.b == nullptr ? Init::zero : Init::bias;
-      if (ops.b != nullptr) sum.bias = static_cast<const float*>(ops.b) + c;
+      if (ops.b != nullptr) sum.bias = static_cast<const float*>(ops.b) + channels.begin;
       sum.relu = p.activation == Activation::relu;
       correlate_in_place(sum);
+      write_pixels(ops.out, ys, n, u, channels, y);
     }
   });
 }
 
-int64_t forward_workspace(const Problem& p, int) { return packed_bytes(p); }
+int64_t forward_workspace(const Problem& p, int threads) {
+  const int64_t floats = forward_buffers(p, Tasks(p, p.OH())).floats();
+  return packed_bytes(p) + threads * floats * static_cast<int64_t>(sizeof(float));
+}
 
 }  // namespace channellane
 }  // namespace

@@ -6,48 +6,68 @@ namespace convkern::cpu {
 namespace {
 namespace channellane {
 
+Tasks grad_input_tasks(const Problem& p) {
+  return {p, ceil_div(p.H, p.stride_h)};  // rows of a residue, at most
+}
+
+PixelBuffers grad_input_buffers(const Problem& p, const Tasks& tasks) {
+  const int64_t out_rows = std::min(p.H, tasks.band_rows * p.stride_h);
+  return {p, grad_input_reads(p, tasks.band_rows), p.OW(), out_rows, p.W};
+}
+
 void grad_input(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const std::vector<Residue> list = residues(p);
-  const Tasks tasks(p, ceil_div(p.H, p.stride_h), bytes_of_row(p));  // of a residue, at most
-  const int64_t C = p.C, count = tasks.count(p);
+  const Tasks tasks = grad_input_tasks(p);
+  const PixelBuffers buffers = grad_input_buffers(p, tasks);
+  const ImageShape gxs = x_shape(p), gys = y_shape(p);
+  const int64_t count = tasks.count(p);
   // The taps of every residue, (channel, row, column), then the same with the channels innermost.
   auto* taps = static_cast<float*>(workspace);
   float* packed = taps + packed_bytes(p) / sizeof(float);
+  float* memory = packed + packed_bytes(p) / sizeof(float);
   pack_taps(p, list, static_cast<const float*>(ops.w), taps);
   for (const Residue& residue : list) {
     if (residue.tap_count() == 0) continue;
-    pack_channels(taps + residue.taps, C, residue.tap_count(), packed + residue.taps);
+    pack_channels(taps + residue.taps, p.C, residue.tap_count(), packed + residue.taps);
   }
-  executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int) {
+  executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
+    float* buffer = memory + thread * buffers.floats();
     for (int64_t task = begin; task < end; ++task) {
-      const Range vectors = tasks.vectors_of(task);
-      const int64_t n = tasks.image(task), c = vectors.begin * kLanes;
-      const Range band = tasks.rows_of(task);
+      const Range vectors = tasks.vectors_of(task), band = tasks.rows_of(task);
+      const Range channels{vectors.begin * kLanes, vectors.end * kLanes};
+      const Range h{band.begin * p.stride_h, std::min(p.H, band.end * p.stride_h)};
+      const int64_t n = tasks.image(task);
+      const Range in = grad_input_rows(p, h);
+      const Pixels<float> gx =
+          pixels_to_write(ops.out, gxs, n, h, channels, buffer + buffers.in_floats);
+      Pixels<const float> gy{};
+      if (!in.empty()) gy = read_pixels(ops.gy, gys, n, in, channels, buffer);
       for (const Residue& residue : list) {
         const Axis &rows = residue.rows.axis, &columns = residue.columns.axis;
         const Range u{band.begin, std::min(rows.out, band.end)};
         if (u.empty()) continue;
         Correlation sum;
-        sum.rows = restrict_outputs(rows, u, {0, p.OH()});
+        sum.rows = restrict_outputs(rows, u, in.empty() ? Range{0, 0} : in);
         sum.columns = columns;
-        sum.in = pixels(ops.gy, n * p.OH(), p.OW(), p);
-        sum.in.at += columns.offset * C + c;
-        sum.in_output = columns.out_step * C;
-        sum.in_tap = columns.tap_step * C;
-        sum.taps = {packed + residue.taps + c * residue.tap_count(), 0, columns.taps * kLanes};
+        if (!in.empty()) read_from(sum, gy);
+        sum.taps = {packed + residue.taps + channels.begin * residue.tap_count(), 0,
+                    columns.taps * kLanes};
         sum.vectors = vectors.size();
         sum.taps_vector = residue.tap_count() * kLanes;
-        const int64_t first_row = n * p.H + residue.row + u.begin * p.stride_h;
-        sum.out = {static_cast<float*>(ops.out) + (first_row * p.W + residue.column) * C + c, 0,
-                   p.stride_h * p.W * C};
-        sum.out_column = p.stride_w * C;
+        sum.out = {gx.at + residue.row * gx.row + residue.column * gx.pixel, 0,
+                   p.stride_h * gx.row};
+        sum.out_column = p.stride_w * gx.pixel;
         correlate_in_place(sum);
       }
+      write_pixels(ops.out, gxs, n, h, channels, gx);
     }
   });
 }
 
-int64_t grad_input_workspace(const Problem& p, int) { return 2 * packed_bytes(p); }
+int64_t grad_input_workspace(const Problem& p, int threads) {
+  const int64_t floats = grad_input_buffers(p, grad_input_tasks(p)).floats();
+  return 2 * packed_bytes(p) + threads * floats * static_cast<int64_t>(sizeof(float));
+}
 
 }  // namespace channellane
 }  // namespace

@@ -6,35 +6,42 @@ namespace {
 namespace channellane {
 
 struct GradWeightTasks : Tasks {
-  explicit GradWeightTasks(const Problem& p) : Tasks(p, p.OH(), bytes_of_row(p)) {
-    band_rows = std::min(band_rows, ceil_div(kBlockTerms, p.OW()));
-    bands = ceil_div(rows, band_rows);
-  }
+  PixelBuffers buffers;  // of x and gy
+
+  explicit GradWeightTasks(const Problem& p)
+      : Tasks(p, p.OH()),
+        buffers(p, input_rows(forward_rows(p), band_rows), p.W, band_rows, p.OW()) {}
   Reduction reduction(const Problem& p) const {
-    return {p, p.N * bands, /*buffer_floats=*/0, p.R * p.S * kLanes};
+    return {p, p.N * bands, /*buffer_floats=*/0, p.R * p.S * kLanes + buffers.floats()};
   }
 };
 
 // Adds the products of one band of gy rows of an image to the accumulators of a vector of channels
-// from c on.
+// from c on, followed by the buffers; in sums of about kBlockTerms.
 void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightTasks& tasks,
                        int64_t unit, int64_t c, float* accumulators) {
-  const Axis columns = swap_roles(forward_columns(p));
-  const int64_t n = unit / tasks.bands, C = p.C;
-  const Range band = tasks.band(unit % tasks.bands);
+  const Axis rows = forward_rows(p);
+  const int64_t n = unit / tasks.bands;
+  const Range band = tasks.band(unit % tasks.bands), channels{c, c + kLanes};
+  const Range in = inputs_read(rows, band);
+  if (in.empty()) return;
+  float* buffer = accumulators + p.R * p.S * kLanes;
+  const Pixels<const float> x = read_pixels(ops.x, x_shape(p), n, in, channels, buffer);
+  const Pixels<const float> gy =
+      read_pixels(ops.gy, y_shape(p), n, band, channels, buffer + tasks.buffers.in_floats);
   Correlation sum;
-  sum.rows = restrict_taps(swap_roles(forward_rows(p)), band, {0, p.H});
-  sum.columns = columns;
-  sum.in = pixels(ops.x, n * p.H, p.W, p);
-  sum.in.at += columns.offset * C + c;
-  sum.in_output = columns.out_step * C;
-  sum.in_tap = columns.tap_step * C;
-  sum.taps = pixels(ops.gy, n * p.OH() + band.begin, p.OW(), p);
-  sum.taps.at += c;
-  sum.taps_column = C;
+  sum.columns = swap_roles(forward_columns(p));
+  read_from(sum, x);
+  sum.taps_column = gy.pixel;
   sum.out = {accumulators, 0, p.S * kLanes};
   sum.init = Init::accumulate;
-  correlate<Taps::in_place>(sum);
+  const int64_t parts = ceil_div(band.size(), ceil_div(kBlockTerms, p.OW()));
+  for (int64_t part = 0; part < parts; ++part) {
+    const Range u = near_equal_part(band.size(), parts, part);
+    sum.rows = restrict_taps(swap_roles(rows), shifted(u, band.begin), in);
+    sum.taps = {gy.at + u.begin * gy.row, 0, gy.row};
+    correlate<Taps::in_place>(sum);
+  }
 }
 
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {

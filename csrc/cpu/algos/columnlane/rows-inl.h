@@ -7,8 +7,6 @@ namespace columnlane {
 
 constexpr int64_t kSliceChannels = 16;  // of y or gx that a task computes at a time
 
-int64_t whole_vectors(int64_t floats) { return ceil_div(floats, kLanes) * kLanes; }
-
 // How a buffer holds a row: column i of the image is at (i + pad) / step of the part numbered
 // (i + pad) % step, so that columns `step` apart are adjacent. Everything else is zero.
 struct RowLayout {

@@ -14,7 +14,7 @@
 #pragma once
 
 #include "cpu/algos/implicit_gemm/panels-inl.h"
-#include "cpu/algos/implicit_gemm/pixels-inl.h"
+#include "cpu/algos/implicit_gemm/bands-inl.h"
 #include "cpu/algos/implicit_gemm/correlate-inl.h"
 #include "cpu/algos/implicit_gemm/forward-inl.h"
 #include "cpu/algos/implicit_gemm/grad_input-inl.h"

@@ -6,8 +6,6 @@ namespace convkern::cpu {
 namespace {
 namespace implicit_gemm {
 
-int64_t whole_vectors(int64_t floats) { return ceil_div(floats, kLanes) * kLanes; }
-
 // Up to kPanelVectors vectors of columns of a group.
 struct Panel {
   int64_t first, columns;  // in the group
