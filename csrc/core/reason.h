@@ -8,7 +8,6 @@ namespace convkern {
 enum class Reason : uint8_t {
   none,  // the kernel supports the problem
   dtype,
-  layout,
   not_depthwise,
   channels,
   isa_not_available,
@@ -27,8 +26,6 @@ inline const char* to_string(Reason reason) {
       return "supported";
     case Reason::dtype:
       return "computes another dtype";
-    case Reason::layout:
-      return "computes another layout";
     case Reason::not_depthwise:
       return "computes depthwise convolutions";
     case Reason::channels:

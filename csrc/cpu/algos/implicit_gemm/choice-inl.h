@@ -24,7 +24,9 @@ double estimate(const Problem& p) {
 
 double estimate_columnlane(const Problem& p) {
   const int64_t columns = p.pass == Pass::grad_input ? ceil_div(p.W, p.stride_w) : p.OW();
-  double share = share_of_vectors(columns) * (columns <= 2 * kLanes ? 0.7 : 0.9);
+  double share = share_of_vectors(columns) * (columns <= kLanes       ? 0.6
+                                              : columns <= 2 * kLanes ? 0.7
+                                                                      : 0.9);
   if (p.stride_w > 1) share *= 0.7;
   if (p.layout == Layout::nhwc) share *= p.groups > 1 ? 0.3 : 0.6;
   const int64_t taps = p.R * p.S;
