@@ -38,36 +38,21 @@ def forced_result(name: str, text: str) -> tuple[torch.Tensor, convkern.testing.
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize("case", NON_EMPTY, ids=label)
-@pytest.mark.parametrize("name", ANY_SHAPE)
-def test_any_shape(name: str, case: str, layout: str) -> None:
-    available(name)
-    result, ops = forced_result(name, variant(case, layout=layout))
-    assert_accurate(result, ops)
-
-
-@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize("case", WIDE, ids=label)
-@pytest.mark.parametrize("name", kernel_names("direct_columnlane"))
-def test_columnlane_on_wide_rows(name: str, case: str, layout: str) -> None:
-    available(name)
-    result, ops = forced_result(name, variant(case, layout=layout))
-    assert_accurate(result, ops)
-
-
-@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize("case", MATMUL, ids=label)
-@pytest.mark.parametrize("name", MATMULS)
-def test_implicit_gemm(name: str, case: str, layout: str) -> None:
-    available(name)
-    result, ops = forced_result(name, variant(case, layout=layout))
-    assert_accurate(result, ops)
-
-
-@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize("case", DEPTHWISE, ids=label)
-@pytest.mark.parametrize("name", CHANNELLANE)
-def test_channellane(name: str, case: str, layout: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param(name, case, id=f"{name}-{label(case)}")
+        for names, cases in [
+            (ANY_SHAPE, NON_EMPTY),
+            (kernel_names("direct_columnlane"), WIDE),
+            (MATMULS, MATMUL),
+            (CHANNELLANE, DEPTHWISE),
+        ]
+        for name in names
+        for case in cases
+    ],
+)
+def test_kernel(name: str, case: str, layout: str) -> None:
     available(name)
     result, ops = forced_result(name, variant(case, layout=layout))
     assert_accurate(result, ops)

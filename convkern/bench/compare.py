@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, log
+from statistics import geometric_mean
 
 from rich.table import Table
 
@@ -28,12 +28,12 @@ def compare(old: Suite, new: Suite, threshold: float = 0.1) -> tuple[Table, int]
         ("problem", "pass", "threads"),
         ("old, ms", "new, ms", "old ratio", "new ratio", "speed", ""),
     )
-    slower, logs = 0, []
+    slower, speeds = 0, []
     for a, b in pairs:
         was, now = a.samples["convkern"], b.samples["convkern"]
         ratios = (a.ratio, b.ratio)
         speed = b.ratio / a.ratio if a.ratio and b.ratio else was.median / now.median
-        logs.append(log(speed))
+        speeds.append(speed)
         limit = max(threshold, was.spread + now.spread)
         verdict = "slower" if speed < 1 / (1 + limit) else "faster" if speed > 1 + limit else ""
         slower += verdict == "slower"
@@ -41,6 +41,6 @@ def compare(old: Suite, new: Suite, threshold: float = 0.1) -> tuple[Table, int]
             b.label, b.pass_, str(b.threads), f"{was.median * 1e3:.4g}", f"{now.median * 1e3:.4g}",
             *("" if r is None else f"{r:.2f}x" for r in ratios), f"{speed:.2f}", verdict,
         )  # fmt: skip
-    mean = exp(sum(logs) / len(logs))
+    mean = geometric_mean(speeds)
     table.add_row("geometric mean", "", "", "", "", "", "", f"{mean:.2f}", f"{slower} slower")
     return table, slower

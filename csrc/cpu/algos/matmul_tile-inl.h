@@ -29,6 +29,13 @@ struct MatmulTile {
   Init init;
   const float* bias;  // for Init::bias, of a row
   bool relu;
+
+  // One run of products of the inner ones, where both factors follow each other.
+  void join_runs() {
+    if (a_inner != k * a_k || b_inner != k * b_k) return;
+    k *= inner;
+    inner = 1;
+  }
 };
 
 template <int kRows, int kVectors>

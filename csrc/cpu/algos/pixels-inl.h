@@ -3,6 +3,7 @@
 
 namespace convkern::cpu {
 namespace {
+
 inline int64_t whole_vectors(int64_t floats) { return ceil_div(floats, kLanes) * kLanes; }
 
 // Rows of pixels; strides in floats.
@@ -10,30 +11,55 @@ template <class Float>
 struct Pixels {
   Float* at;
   int64_t pixel, row, image;
+  Pixels<const Float> read_only() const { return {at, pixel, row, image}; }
 };
+
+// Calls move(memory, planes, n, vectors) for each vector of channels of the rows of NCHW images: n
+// floats of some planes in memory, and where their pixels are.
+template <class Float, class Move>
+CONVKERN_INLINE void for_each_vector(Float* tensor, const ImageShape& shape, Range images,
+                                     Range rows, Range channels, const Pixels<float>& pixels,
+                                     const Move& move) {
+  const int64_t plane = shape.height * shape.width, n = rows.size() * shape.width;
+  for (int64_t i = images.begin; i < images.end; ++i) {
+    for (int64_t c = channels.begin; c < channels.end; c += kLanes) {
+      const int count = static_cast<int>(std::min<int64_t>(kLanes, channels.end - c));
+      float* at = pixels.at + (i - images.begin) * pixels.image + (c - channels.begin);
+      move(tensor + (i * shape.channels + c) * plane + rows.begin * shape.width,
+           ImageBlock{plane, count}, n, VectorCursor(at, pixels.pixel, n, 0));
+    }
+  }
+}
 
 // From NCHW to pixels of a buffer; whole vectors of channels, zero beyond the last, unless pixels
 // are closer.
 inline void load_pixels(const float* tensor, const ImageShape& shape, Range images, Range rows,
                         Range channels, const Pixels<float>& to) {
+  if (to.pixel >= kLanes) {
+    for_each_vector(tensor, shape, images, rows, channels, to,
+                    [](const float* p, ImageBlock block, int64_t n, VectorCursor lanes) {
+                      images_to_lanes(p, block, n, lanes);
+                    });
+    return;
+  }
   const int64_t plane = shape.height * shape.width, n = rows.size() * shape.width;
   for (int64_t i = images.begin; i < images.end; ++i) {
-    if (to.pixel < kLanes) {
-      const float* from =
-          tensor + (i * shape.channels + channels.begin) * plane + rows.begin * shape.width;
-      float* at = to.at + (i - images.begin) * to.image;
-      for (int64_t pixel = 0; pixel < n; ++pixel) {
-        for (int64_t c = 0; c < to.pixel; ++c) *at++ = from[c * plane + pixel];
-      }
-      continue;
-    }
-    for (int64_t c = channels.begin; c < channels.end; c += kLanes) {
-      const float* from = tensor + (i * shape.channels + c) * plane + rows.begin * shape.width;
-      const int count = static_cast<int>(std::min<int64_t>(kLanes, channels.end - c));
-      float* at = to.at + (i - images.begin) * to.image + (c - channels.begin);
-      images_to_lanes(from, {plane, count}, n, VectorCursor(at, to.pixel, n, 0));
+    const float* from =
+        tensor + (i * shape.channels + channels.begin) * plane + rows.begin * shape.width;
+    float* at = to.at + (i - images.begin) * to.image;
+    for (int64_t pixel = 0; pixel < n; ++pixel) {
+      for (int64_t c = 0; c < to.pixel; ++c) *at++ = from[c * plane + pixel];
     }
   }
+}
+
+// The reverse, of whole vectors.
+inline void store_pixels(float* tensor, const ImageShape& shape, Range images, Range rows,
+                         Range channels, const Pixels<float>& from) {
+  for_each_vector(tensor, shape, images, rows, channels, from,
+                  [](float* p, ImageBlock block, int64_t n, VectorCursor lanes) {
+                    lanes_to_images(p, block, n, lanes);
+                  });
 }
 
 // Some channels of channels_last pixels, adjacent to each other in each image, to whole vectors,
@@ -48,20 +74,6 @@ inline void copy_pixels(const Pixels<const float>& from, int64_t images, int64_t
     for (int64_t n = pixels; n > 0; --n, pixel += from.pixel, copy += to.pixel) {
       for (int64_t c = 0; c < last; c += kLanes) Vec::load_unaligned(pixel + c).store(copy + c);
       Vec::load_first(pixel + last, lanes).store(copy + last);
-    }
-  }
-}
-
-// The reverse of load_pixels().
-inline void store_pixels(float* tensor, const ImageShape& shape, Range images, Range rows,
-                         Range channels, const Pixels<float>& from) {
-  const int64_t plane = shape.height * shape.width, n = rows.size() * shape.width;
-  for (int64_t i = images.begin; i < images.end; ++i) {
-    for (int64_t c = channels.begin; c < channels.end; c += kLanes) {
-      float* to = tensor + (i * shape.channels + c) * plane + rows.begin * shape.width;
-      const int count = static_cast<int>(std::min<int64_t>(kLanes, channels.end - c));
-      float* at = from.at + (i - images.begin) * from.image + (c - channels.begin);
-      lanes_to_images(to, {plane, count}, n, VectorCursor(at, from.pixel, n, 0));
     }
   }
 }

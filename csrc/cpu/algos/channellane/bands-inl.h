@@ -65,7 +65,7 @@ Pixels<const float> read_pixels(const void* tensor, const ImageShape& shape, int
   }
   const Pixels<float> to = vector_of_pixels(buffer, shape.width);
   load_pixels(from, shape, {image, image + 1}, rows, channels, to);
-  return {to.at, to.pixel, to.row, to.image};
+  return to.read_only();
 }
 
 // Where to write them: in place, or to the buffer, for write_pixels() to store.

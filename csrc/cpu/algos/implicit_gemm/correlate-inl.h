@@ -27,6 +27,7 @@ struct Run {
 std::vector<Run> runs_of(const Axis& columns, int64_t tile) {
   std::vector<Run> runs;
   const int64_t parts = ceil_div(columns.out, tile);
+  const Axis outputs = swap_roles(columns);
   for (int64_t i = 0; i < parts; ++i) {
     const Range v = near_equal_part(columns.out, parts, i);
     const Range some = taps_in_range(columns, v);
@@ -36,10 +37,8 @@ std::vector<Run> runs_of(const Axis& columns, int64_t tile) {
     if (edges) runs.push_back({v.begin, v.size(), {0, 0}, true, false});
     for (int64_t k = some.begin; k < some.end; ++k) {
       if (k >= all.begin && k < all.end) continue;
-      // Outputs for which tap k is in range.
-      const int64_t at = columns.offset + k * columns.tap_step;
-      const Range u{std::max(v.begin, ceil_div(-at, columns.out_step)),
-                    std::min(v.end, floor_div(columns.in - 1 - at, columns.out_step) + 1)};
+      const Range reached = taps_in_range(outputs, {k, k + 1});
+      const Range u{std::max(v.begin, reached.begin), std::min(v.end, reached.end)};
       if (!u.empty()) runs.push_back({u.begin, u.size(), {k, k + 1}, false, false});
     }
     runs.push_back({v.begin, v.size(), all, !edges, true});
@@ -116,14 +115,24 @@ struct Correlations {
   }
 };
 
-// Calls pack(group, panel) for all panels.
+// Calls pack(part, group, panel, terms, rows) for all parts' panels and blocks of terms, whose rows
+// are to be packed at `rows`.
 template <class Pack>
-void for_each_panel(const Problem& p, const Correlations& all, const Executor& executor,
-                    const Pack& pack) {
+void pack_panels(const Problem& p, const Correlations& all, float* packed, const Executor& executor,
+                 const Pack& pack) {
   const int64_t count = all.groups * all.panels.count;
   executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
-      pack(i / all.panels.count, all.panels.at(i % all.panels.count));
+      const int64_t group = i / all.panels.count;
+      const Panel panel = all.panels.at(i % all.panels.count);
+      for (size_t part = 0; part < all.parts.size(); ++part) {
+        const PackedTaps taps(all.parts[part].taps(), all.terms);
+        float* first = packed + group * all.packed + all.parts[part].packed;
+        for (int64_t block = 0; block < taps.blocks; ++block) {
+          const Range terms = taps.block(block);
+          pack(part, group, panel, terms, first + taps.offset(panel, terms));
+        }
+      }
     }
   });
 }
@@ -187,10 +196,7 @@ struct PanelTask {
       t.k = terms.size();
       t.inner = k.size();
       t.outer = m.empty() ? 0 : m.size();
-      if (t.a_inner == t.k) {  // the taps of a row follow each other as the terms do
-        t.k *= t.inner;
-        t.inner = 1;
-      }
+      t.join_runs();
       t.out = y.at + image * y.image + out_row * y.row +
               (part.column + run.v * part.column_step) * y.pixel;
       t.init = !first || !run.first ? Init::accumulate : bias == nullptr ? Init::zero : Init::bias;
@@ -220,7 +226,7 @@ void correlate(const Problem& p, const Correlations& all, const float* in, const
       Pixels<const float> x = pixels_of(in, all.in, images.begin, in_rows.begin, terms.begin);
       if (!in_place) {
         load_pixels(in, all.in, images, in_rows, terms, x_buffer);
-        x = {x_buffer.at, x_buffer.pixel, x_buffer.row, x_buffer.image};
+        x = x_buffer.read_only();
       }
       for (int64_t index = slice.begin; index < slice.end; ++index) {
         const Panel panel = all.panels.at(index);

@@ -14,15 +14,11 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
   const auto* w = static_cast<const float*>(ops.w);
   auto* packed = static_cast<float*>(workspace);
   const int64_t weights = p.Cg * p.R * p.S;
-  for_each_panel(p, all, executor, [&](int64_t group, const Panel& panel) {
-    const PackedTaps taps(p.R * p.S, p.Cg);
-    for (int64_t block = 0; block < taps.blocks; ++block) {
-      const Range channels = taps.block(block);
-      PanelOfOutputs{weights, p.R * p.S}.pack(
-          w + group * p.Og() * weights, panel, channels,
-          packed + group * all.packed + taps.offset(panel, channels));
-    }
-  });
+  pack_panels(p, all, packed, executor,
+              [&](size_t, int64_t group, const Panel& panel, Range channels, float* rows) {
+                PanelOfOutputs{weights, p.R * p.S}.pack(w + group * p.Og() * weights, panel,
+                                                        channels, rows);
+              });
   correlate(p, all, static_cast<const float*>(ops.x), packed, static_cast<const float*>(ops.b),
             p.activation == Activation::relu, static_cast<float*>(ops.out),
             packed + all.groups * all.packed, executor);

@@ -19,19 +19,12 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
   const std::vector<Residue> list = residues(p);
   const Correlations all = grad_input_correlations(p, list);
   auto* packed = static_cast<float*>(workspace);
-  const int64_t Og = p.Og(), weights = p.Cg * p.R * p.S;
-  for_each_panel(p, all, executor, [&](int64_t group, const Panel& panel) {
-    const float* w = static_cast<const float*>(ops.w) + group * Og * weights;
-    for (size_t i = 0; i < list.size(); ++i) {
-      const PackedTaps taps(all.parts[i].taps(), Og);
-      for (int64_t block = 0; block < taps.blocks; ++block) {
-        const Range outputs = taps.block(block);
-        pack_input_panel(
-            p, list[i], w, panel, outputs,
-            packed + group * all.packed + all.parts[i].packed + taps.offset(panel, outputs));
-      }
-    }
-  });
+  const auto* w = static_cast<const float*>(ops.w);
+  const int64_t group_weights = p.Og() * p.Cg * p.R * p.S;
+  pack_panels(p, all, packed, executor,
+              [&](size_t part, int64_t group, const Panel& panel, Range outputs, float* rows) {
+                pack_input_panel(p, list[part], w + group * group_weights, panel, outputs, rows);
+              });
   correlate(p, all, static_cast<const float*>(ops.gy), packed, /*bias=*/nullptr, /*relu=*/false,
             static_cast<float*>(ops.out), packed + all.groups * all.packed, executor);
 }

@@ -1,5 +1,6 @@
-// implicit_gemm grad_weight: gw from gy and x, a sum over pixels. The output channels of gy are
-// packed in panels; x is read in place, whatever its layout.
+// implicit_gemm grad_weight: gw from gy and x, a sum over pixels. The output channels of gy are the
+// columns of panels, in place where they are adjacent whole vectors and packed otherwise; x is read
+// in place in NCHW, and in channels_last unless its pixels are far apart (packs_x).
 #pragma once
 
 namespace convkern::cpu {
@@ -83,7 +84,7 @@ struct GradWeightSlice {
     } else if (GradWeightTasks::packs_x(p)) {
       const Pixels<float> to = tasks.x_buffer(p, x);
       copy_pixels(from, images.size(), rows.size() * p.W, channels.size(), to);
-      from = {to.at, to.pixel, to.row, to.image};
+      from = to.read_only();
     }
     float* sums = accumulators;
     for (int64_t i = panels.begin; i < panels.end; ++i) {
@@ -109,7 +110,7 @@ struct GradWeightSlice {
       if (panel.columns == width) return rows;
       copy_pixels(rows, images.size(), pixels, panel.columns, to);
     }
-    return {to.at, to.pixel, to.row, to.image};
+    return to.read_only();
   }
 
   // Adds the products of the pixels of x and gy to sums (r, s, channel, column) of a panel.
@@ -146,10 +147,7 @@ struct GradWeightSlice {
         t.b = gy_panel.at + m.begin * gy_panel.row + v.begin * gy_panel.pixel;
         t.k = v.size();
         t.inner = m.size();
-        if (t.k == p.OW() && t.a_inner == t.k * t.a_k) {  // rows follow each other as pixels do
-          t.k *= t.inner;
-          t.inner = 1;
-        }
+        t.join_runs();
         for (int64_t part = 0; part < parts; ++part) {
           const Range c = near_equal_part(n, parts, part);
           t.a = a + c.begin * channel;

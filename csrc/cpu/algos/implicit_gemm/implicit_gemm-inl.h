@@ -3,7 +3,7 @@
 //
 // For each tap, the pixels that it reaches times the tap's weights (channels x output channels) is
 // a matrix product; those of all taps are summed in the registers of one tile
-// (matmul_tile-inl.h), without an im2col matrix. The weights, or gy in grad_weight, are packed in
+// (matmul_tile-inl.h), without an im2col matrix. The weights, or gy in grad_weight, are read from
 // panels with a channel in each vector lane; the other factor is read a float at a time where it
 // is, so that strides and dilation cost nothing and padding is left out. channels_last images are
 // read and written in place; NCHW images band by band through buffers of pixels, but for x in
