@@ -145,6 +145,36 @@ DEPTHWISE = [
     _case("depthwise_chunks", (70, 16, 5, 6), (16, 3, 3), "p1q1u1v1d1e1g16"),
     _case("depthwise_large", (1, 16, 33, 40), (16, 31, 29), "p15q14u1v1d1e1g16"),
 ]  # fmt: skip
+# Groups of few channels: of one or several groups a vector, or several vectors a group, at every
+# width; as many channels in as out, fewer or more.
+GROUPED = [
+    *(
+        _case(f"groups{g}of{c}to{k}", (2, g * c, 6, 7), (g * k, 3, 3), f"p1q1u1v1d1e1g{g}", "+bias")
+        for g, c, k in [
+            (8, 2, 2), (8, 4, 4), (4, 8, 8), (4, 16, 16), (2, 4, 32), (3, 3, 16), (2, 13, 48),
+            (16, 1, 2), (16, 1, 4), (16, 2, 1), (16, 3, 4), (8, 2, 8), (4, 16, 2),
+        ]
+    ),
+    *(
+        _case(f"groups_{tail}", (3, 32, 12, 13), (32, r, s), f"{tail}g8", epilogue)
+        for (r, s), tail, epilogue in [
+            ((3, 3), "p0q0u1v1d1e1", "+bias"),
+            ((3, 3), "p1q1u2v2d1e1", "+relu"),
+            ((5, 2), "p2q2u1v2d1e1", "+bias+relu"),
+            ((1, 1), "p0q0u1v1d1e1", ""),
+            ((3, 4), "p4q3u2v3d2e2", ""),
+            ((3, 3), "p9q7u1v1d1e1", ""),
+            ((2, 2), "p0q0u4v5d1e1", ""),
+            ((9, 7), "p3q3u1v1d2e1", ""),
+        ]
+    ),
+    *(
+        _case(f"groups{h}x{w}", (2, 32, h, w), (32, 3, 3), "p1q1u1v1d1e1g8")
+        for h, w in [(1, 1), (3, 5), (4, 6), (5, 7), (7, 12), (8, 13), (9, 19)]
+    ),
+    _case("groups_bands", (2, 32, 90, 70), (32, 3, 3), "p1q1u1v1d1e1g4"),
+    _case("groups_chunks", (70, 16, 5, 6), (16, 3, 3), "p1q1u1v1d1e1g4"),
+]  # fmt: skip
 EMPTY_BATCH = _case("empty_batch", (0, 2, 7, 9), (3, 3, 2), "p1q1", "+bias")
 FASHION_MNIST = [
     _case(f"fmnist/{label}", (32, 1, n, n), (1, k, k), tail, "+bias+relu")

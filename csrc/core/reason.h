@@ -8,8 +8,9 @@ namespace convkern {
 enum class Reason : uint8_t {
   none,  // the kernel supports the problem
   dtype,
-  not_depthwise,
+  not_grouped,
   channels,
+  window,
   isa_not_available,
   isa_capped,
   empty,
@@ -26,10 +27,12 @@ inline const char* to_string(Reason reason) {
       return "supported";
     case Reason::dtype:
       return "computes another dtype";
-    case Reason::not_depthwise:
-      return "computes depthwise convolutions";
+    case Reason::not_grouped:
+      return "computes depthwise and grouped convolutions";
     case Reason::channels:
-      return "needs a multiple of its vector lanes as channels";
+      return "needs channels and groups that fill its vectors";
+    case Reason::window:
+      return "computes groups with a dilation of 1 and a stride of 1 or 2 only";
     case Reason::isa_not_available:
       return "needs an instruction set that this processor lacks";
     case Reason::isa_capped:

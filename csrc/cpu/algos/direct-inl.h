@@ -4,6 +4,7 @@
 #include "cpu/algos/lane_transpose-inl.h"
 #include "cpu/algos/correlation_tile-inl.h"
 #include "cpu/algos/lane_images-inl.h"
+#include "cpu/algos/matmul_tile-inl.h"
 #include "cpu/algos/tasks-inl.h"
 #include "cpu/algos/pixels-inl.h"
 #include "cpu/algos/residues-inl.h"
@@ -11,7 +12,6 @@
 #include "cpu/algos/batchlane/batchlane-inl.h"
 #include "cpu/algos/columnlane/columnlane-inl.h"
 #include "cpu/algos/channellane/channellane-inl.h"
-#include "cpu/algos/matmul_tile-inl.h"
 #include "cpu/algos/implicit_gemm/implicit_gemm-inl.h"
 
 // The kernels of an instruction set, in order of preference within a pass.
@@ -57,7 +57,8 @@
    true,                                                   \
    channellane::supports<channellane::pass##_workspace>,   \
    channellane::pass##_workspace,                          \
-   channellane::pass}
+   channellane::pass,                                      \
+   channellane::declines}
 
 #define CONVKERN_GEMM_KERNEL(short_name, pass, isa) \
   {#short_name ".implicit_gemm.any.f32." #isa,      \

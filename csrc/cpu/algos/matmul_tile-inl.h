@@ -132,7 +132,8 @@ struct MatmulKernel {
 // than the bound gain no speed.
 int64_t block_of_products(int64_t products) {
   const double root = std::sqrt(static_cast<double>(products));
-  return std::clamp<int64_t>(static_cast<int64_t>(4 * root), 24, 128);
+  const int64_t most = std::clamp<int64_t>(static_cast<int64_t>(4 * root), 12, 128);
+  return ceil_div(products, std::max<int64_t>(1, ceil_div(products, most)));
 }
 
 // Rows of a tile of so many vectors, at most: as many as registers allow, but no more than pay.

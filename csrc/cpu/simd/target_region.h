@@ -22,4 +22,5 @@
 #endif
 
 #define CONVKERN_INLINE inline __attribute__((always_inline))
+#define CONVKERN_INLINE_LAMBDA __attribute__((always_inline))
 #define CONVKERN_NOINLINE __attribute__((noinline))

@@ -14,6 +14,8 @@ struct Vec {
   // 12 accumulators, as many columns as a row has vectors, 1 factor of a row.
   static constexpr int kPanelVectors = 2;
   static constexpr int kPanelTileRows[] = {6, 6};
+  // 8 outputs, 6 taps, 1 input and its permutation.
+  static constexpr int kGroupColumns = 4;
 
   static CONVKERN_INLINE Vec zero() { return {_mm256_setzero_ps()}; }
   static CONVKERN_INLINE Vec broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
@@ -27,6 +29,11 @@ struct Vec {
   static CONVKERN_INLINE Vec load_first(const float* p, int lanes) {
     return {_mm256_maskload_ps(p, first(lanes))};
   }
+  using Lanes = __m256i;
+  static CONVKERN_INLINE Lanes load_lanes(const int32_t* p) {
+    return _mm256_load_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  CONVKERN_INLINE Vec permuted(Lanes from) const { return {_mm256_permutevar8x32_ps(v, from)}; }
   CONVKERN_INLINE void store_unaligned(float* p) const { _mm256_storeu_ps(p, v); }
   CONVKERN_INLINE void store_first(float* p, int lanes) const {
     _mm256_maskstore_ps(p, first(lanes), v);

@@ -14,6 +14,8 @@ struct Vec {
   // 24 accumulators, as many columns as a row has vectors, 1 factor of a row.
   static constexpr int kPanelVectors = 4;
   static constexpr int kPanelTileRows[] = {8, 8, 8, 6};
+  // 14 outputs, 6 taps, 1 input and its permutation; common widths are multiples of 7.
+  static constexpr int kGroupColumns = 7;
 
   static CONVKERN_INLINE Vec zero() { return {_mm512_setzero_ps()}; }
   static CONVKERN_INLINE Vec broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
@@ -23,6 +25,9 @@ struct Vec {
   static CONVKERN_INLINE Vec load_first(const float* p, int lanes) {
     return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << lanes) - 1), p)};
   }
+  using Lanes = __m512i;
+  static CONVKERN_INLINE Lanes load_lanes(const int32_t* p) { return _mm512_load_si512(p); }
+  CONVKERN_INLINE Vec permuted(Lanes from) const { return {_mm512_permutexvar_ps(from, v)}; }
   CONVKERN_INLINE void store_unaligned(float* p) const { _mm512_storeu_ps(p, v); }
   CONVKERN_INLINE void store_first(float* p, int lanes) const {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << lanes) - 1), v);

@@ -5,6 +5,7 @@
 //   load_unaligned, store_unaligned    any memory
 //   load_first(p, n)                   the first n lanes, n <= kLanes; the others are zero
 //   store_first(p, n)                  writes no others
+//   load_lanes(p), permuted(lanes)     lane i is lane p[i]; p is aligned to the vector
 //   from_quarters, to_quarters         a quarter is 4 adjacent lanes
 //   add, fma(a, b, c) = a * b + c, relu (NaN stays NaN)
 //   held(a)                            a stays in a register from here to its last use, where a
@@ -14,6 +15,7 @@
 //   kTileRows, kTileColumns            the register tile of the correlation microkernel
 //   kPanelVectors, kPanelTileRows      that of the GEMM microkernel: vectors in a row at most, and
 //                                      rows for 1, 2, ... vectors
+//   kGroupColumns                      columns of the tile of grouped convolutions, 4 or more
 #pragma once
 
 #include "cpu/simd/quarter.h"
@@ -29,6 +31,7 @@ struct Vec {
   // 8 accumulators, as many columns as a row has vectors, 1 factor of a row, 1 product.
   static constexpr int kPanelVectors = 2;
   static constexpr int kPanelTileRows[] = {6, 4};
+  static constexpr int kGroupColumns = 4;
 
   static CONVKERN_INLINE Vec zero() { return {Quarter{}}; }
   static CONVKERN_INLINE Vec broadcast(const float* p) { return {Quarter{*p, *p, *p, *p}}; }
@@ -49,6 +52,11 @@ struct Vec {
       if (i < lanes) r.v[i] = p[i];
     }
     return r;
+  }
+  using Lanes = const int32_t*;
+  static CONVKERN_INLINE Lanes load_lanes(const int32_t* p) { return p; }
+  CONVKERN_INLINE Vec permuted(Lanes from) const {
+    return {Quarter{v[from[0]], v[from[1]], v[from[2]], v[from[3]]}};
   }
   CONVKERN_INLINE void store_unaligned(float* p) const { __builtin_memcpy(p, &v, sizeof(v)); }
   CONVKERN_INLINE void store_first(float* p, int lanes) const {

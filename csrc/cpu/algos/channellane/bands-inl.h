@@ -9,10 +9,23 @@ namespace channellane {
 template <int64_t (*workspace)(const Problem&, int)>
 Reason supports(const Problem& p) {
   if (p.dtype != DType::f32) return Reason::dtype;
-  if (p.Cg != 1 || p.Og() != 1) return Reason::not_depthwise;
-  if (p.C % kLanes != 0) return Reason::channels;
+  if (p.groups == 1) return Reason::not_grouped;
+  const Groups groups(p);
+  if (p.groups * groups.columns % kLanes != 0 || !groups.fit()) return Reason::channels;
+  if (!groups.depthwise() && !fits_group_tiles(p)) return Reason::window;
   return cpu::supports<workspace>(p);
 }
+
+// Where a vector is one group, implicit_gemm reads as much for a product, and sums more products at
+// a time; by measurement it is slower only where tiles share most rows and columns.
+Reason declines(const Problem& p) {
+  const bool shared = p.pass != Pass::grad_weight && p.stride_h == 1 && p.stride_w == 1;
+  return Groups(p).columns < kLanes || shared ? Reason::none : Reason::empty_lanes;
+}
+
+// Whether channels_last images are read in place: where lanes read themselves. The tiles of groups
+// read a pixel many times, and pixels far apart compete for a few lines of the cache.
+bool reads_in_place(const Problem& p) { return p.layout == Layout::nhwc && Groups(p).depthwise(); }
 
 // The tasks of an image: bands of output rows, and slices of the vectors of channels, which are
 // single vectors where images are not read in place.
@@ -20,15 +33,17 @@ struct Tasks {
   int64_t rows, band_rows, bands;
   int64_t vectors, slices;
 
-  Tasks(const Problem& p, int64_t rows) : rows(rows), vectors(p.C / kLanes) {
-    const bool in_place = p.layout == Layout::nhwc;
+  Tasks(const Problem& p, int64_t rows) : rows(rows) {
+    const bool in_place = reads_in_place(p);
+    vectors = p.groups * Groups(p).columns / kLanes;
     // What a row of outputs reads and writes.
-    const int64_t pixels = p.W * p.stride_h + p.OW();
-    const int64_t bytes = pixels * (in_place ? p.C : kLanes) * static_cast<int64_t>(sizeof(float));
+    const int64_t channels = p.layout == Layout::nhwc ? p.C : kLanes;
+    const int64_t floats = (p.W * p.stride_h + p.OW()) * channels;
+    const int64_t bytes = floats * static_cast<int64_t>(sizeof(float));
     const int64_t fitting = std::max<int64_t>(1, kBandBytes / bytes);
     const int64_t whole_tiles = ceil_div(fitting, Vec::kTileRows) * Vec::kTileRows;
     band_rows = std::min(rows, whole_tiles);
-    if (in_place) band_rows = rows_for_threads(rows, band_rows, p.N);
+    if (p.layout == Layout::nhwc) band_rows = rows_for_threads(rows, band_rows, p.N);
     bands = ceil_div(rows, band_rows);
     slices = in_place ? std::min(vectors, ceil_div(kLeastTasks, p.N * bands)) : vectors;
   }
@@ -47,7 +62,7 @@ struct PixelBuffers {
 
   PixelBuffers(const Problem& p, int64_t in_rows, int64_t in_width, int64_t out_rows,
                int64_t out_width) {
-    if (p.layout == Layout::nhwc) return;
+    if (reads_in_place(p)) return;
     in_floats = in_rows * in_width * kLanes;
     out_floats = out_rows * out_width * kLanes;
   }
@@ -58,13 +73,16 @@ Pixels<float> vector_of_pixels(float* at, int64_t width) { return {at, kLanes, k
 
 // Some rows of channels of an image: in place, or a copy in the buffer.
 Pixels<const float> read_pixels(const void* tensor, const ImageShape& shape, int64_t image,
-                                Range rows, Range channels, float* buffer) {
+                                Range rows, Range channels, bool in_place, float* buffer) {
   const auto* from = static_cast<const float*>(tensor);
-  if (shape.layout == Layout::nhwc) {
-    return pixels_of(from, shape, image, rows.begin, channels.begin);
-  }
   const Pixels<float> to = vector_of_pixels(buffer, shape.width);
-  load_pixels(from, shape, {image, image + 1}, rows, channels, to);
+  if (shape.layout == Layout::nchw) {
+    load_pixels(from, shape, {image, image + 1}, rows, channels, to);
+    return to.read_only();
+  }
+  const auto pixels = pixels_of(from, shape, image, rows.begin, channels.begin);
+  if (in_place) return pixels;
+  copy_pixels(pixels, 1, rows.size() * shape.width, channels.size(), to);
   return to.read_only();
 }
 
@@ -88,8 +106,8 @@ void read_from(Correlation& sum, const Pixels<const float>& in) {
   sum.in_tap = sum.columns.tap_step * in.pixel;
 }
 
-// Rows of (R, S) taps of the channels, with the channels of a vector innermost: tap `tap` of
-// channel c becomes lane c % kLanes of vector (c / kLanes) * taps + tap.
+// The taps of channels, with the channels of a vector innermost: tap `tap` of channel c becomes
+// lane c % kLanes of vector (c / kLanes) * taps + tap.
 void pack_channels(const float* w, int64_t channels, int64_t taps, float* packed) {
   for (int64_t c = 0; c < channels; c += kLanes) {
     images_to_lanes(w + c * taps, {taps, kLanes}, taps,
@@ -113,6 +131,31 @@ void correlate_in_place(const Correlation& whole) {
     correlate<Taps::in_place>(part);
   }
 }
+
+// The sums behind the outputs of some rows of vectors of channels, of forward and grad_input.
+struct Sum : GroupCorrelation {
+  int64_t vectors = 1;  // depthwise: adjacent
+
+  Sum(const Groups& groups, const TermLanes& lanes, const Axis& rows, const Axis& columns)
+      : GroupCorrelation{groups, lanes, rows, columns} {}
+
+  void compute() const {
+    if (!groups.depthwise()) return correlate_groups(*this);
+    Correlation sum;
+    sum.rows = rows;
+    sum.columns = columns;
+    read_from(sum, in);
+    sum.taps = {taps, 0, columns.taps * kLanes};
+    sum.vectors = vectors;
+    sum.taps_vector = rows.taps * columns.taps * kLanes;
+    sum.out = {out.at, 0, out.row};
+    sum.out_column = out.pixel;
+    sum.init = bias == nullptr ? Init::zero : Init::bias;
+    sum.bias = bias;
+    sum.relu = relu;
+    correlate_in_place(sum);
+  }
+};
 
 }  // namespace channellane
 }  // namespace

@@ -1,4 +1,5 @@
-// direct_channellane: depthwise convolution with a channel in each vector lane, float32.
+// direct_channellane: depthwise convolutions, and grouped ones of few channels a group, with a
+// channel in each vector lane, float32.
 //
 // In channels_last tensors the channels of a pixel are adjacent in memory, so that x, gy, y and gx
 // are read and written in place, a vector of channels at a time; NCHW images are transposed to
@@ -13,6 +14,7 @@
 #pragma once
 
 #include "cpu/algos/channellane/strips-inl.h"
+#include "cpu/algos/channellane/groups-inl.h"
 #include "cpu/algos/channellane/bands-inl.h"
 #include "cpu/algos/channellane/forward-inl.h"
 #include "cpu/algos/channellane/grad_input-inl.h"

@@ -13,11 +13,14 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
   const Axis rows = forward_rows(p), columns = forward_columns(p);
   const Tasks tasks(p, rows.out);
   const PixelBuffers buffers = forward_buffers(p, tasks);
+  const Groups groups(p);
+  const bool in_place = reads_in_place(p);
+  const TermLanes lanes(groups);
   const ImageShape xs = x_shape(p), ys = y_shape(p);
-  const int64_t taps = p.R * p.S, count = tasks.count(p);
+  const int64_t taps = p.Cg * p.R * p.S, count = tasks.count(p);
   auto* packed = static_cast<float*>(workspace);
   float* memory = packed + packed_bytes(p) / sizeof(float);
-  pack_channels(static_cast<const float*>(ops.w), p.C, taps, packed);
+  pack_channels(static_cast<const float*>(ops.w), p.O, taps, packed);
   executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
     float* buffer = memory + thread * buffers.floats();
     for (int64_t task = begin; task < end; ++task) {
@@ -25,22 +28,16 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
       const Range channels{vectors.begin * kLanes, vectors.end * kLanes};
       const int64_t n = tasks.image(task);
       const Range in = inputs_read(rows, u);
-      const Pixels<float> y =
-          pixels_to_write(ops.out, ys, n, u, channels, buffer + buffers.in_floats);
-      Correlation sum;
-      sum.rows = restrict_outputs(rows, u, in);
-      sum.columns = columns;
-      if (!in.empty()) read_from(sum, read_pixels(ops.x, xs, n, in, channels, buffer));
-      sum.taps = {packed + channels.begin * taps, 0, p.S * kLanes};
+      Sum sum(groups, lanes, restrict_outputs(rows, u, in), columns);
+      if (!in.empty())
+        sum.in = read_pixels(ops.x, xs, n, in, groups.read_by(vectors), in_place, buffer);
       sum.vectors = vectors.size();
-      sum.taps_vector = taps * kLanes;
-      sum.out = {y.at, 0, y.row};
-      sum.out_column = y.pixel;
-      sum.init = ops.b == nullptr ? Init::zero : Init::bias;
+      sum.taps = packed + channels.begin * taps;
+      sum.out = pixels_to_write(ops.out, ys, n, u, channels, buffer + buffers.in_floats);
       if (ops.b != nullptr) sum.bias = static_cast<const float*>(ops.b) + channels.begin;
       sum.relu = p.activation == Activation::relu;
-      correlate_in_place(sum);
-      write_pixels(ops.out, ys, n, u, channels, y);
+      sum.compute();
+      write_pixels(ops.out, ys, n, u, channels, sum.out);
     }
   });
 }

@@ -19,16 +19,20 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
   const std::vector<Residue> list = residues(p);
   const Tasks tasks = grad_input_tasks(p);
   const PixelBuffers buffers = grad_input_buffers(p, tasks);
+  const Groups groups(p);
+  const bool in_place = reads_in_place(p);
+  const TermLanes lanes(groups);
   const ImageShape gxs = x_shape(p), gys = y_shape(p);
   const int64_t count = tasks.count(p);
-  // The taps of every residue, (channel, row, column), then the same with the channels innermost.
+  // The taps of every residue, (channel, term, row, column), then with the channels innermost.
   auto* taps = static_cast<float*>(workspace);
   float* packed = taps + packed_bytes(p) / sizeof(float);
   float* memory = packed + packed_bytes(p) / sizeof(float);
   pack_taps(p, list, static_cast<const float*>(ops.w), taps);
   for (const Residue& residue : list) {
     if (residue.tap_count() == 0) continue;
-    pack_channels(taps + residue.taps, p.C, residue.tap_count(), packed + residue.taps);
+    pack_channels(taps + residue.taps, p.C, groups.terms * residue.tap_count(),
+                  packed + residue.taps);
   }
   executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
     float* buffer = memory + thread * buffers.floats();
@@ -41,23 +45,20 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
       const Pixels<float> gx =
           pixels_to_write(ops.out, gxs, n, h, channels, buffer + buffers.in_floats);
       Pixels<const float> gy{};
-      if (!in.empty()) gy = read_pixels(ops.gy, gys, n, in, channels, buffer);
+      if (!in.empty())
+        gy = read_pixels(ops.gy, gys, n, in, groups.read_by(vectors), in_place, buffer);
       for (const Residue& residue : list) {
         const Axis &rows = residue.rows.axis, &columns = residue.columns.axis;
         const Range u{band.begin, std::min(rows.out, band.end)};
         if (u.empty()) continue;
-        Correlation sum;
-        sum.rows = restrict_outputs(rows, u, in.empty() ? Range{0, 0} : in);
-        sum.columns = columns;
-        if (!in.empty()) read_from(sum, gy);
-        sum.taps = {packed + residue.taps + channels.begin * residue.tap_count(), 0,
-                    columns.taps * kLanes};
+        const Range reached = in.empty() ? Range{0, 0} : in;
+        Sum sum(groups, lanes, restrict_outputs(rows, u, reached), columns);
+        sum.in = gy;
         sum.vectors = vectors.size();
-        sum.taps_vector = residue.tap_count() * kLanes;
-        sum.out = {gx.at + residue.row * gx.row + residue.column * gx.pixel, 0,
-                   p.stride_h * gx.row};
-        sum.out_column = p.stride_w * gx.pixel;
-        correlate_in_place(sum);
+        sum.taps = packed + residue.taps + channels.begin * groups.terms * residue.tap_count();
+        sum.out = {gx.at + residue.row * gx.row + residue.column * gx.pixel, p.stride_w * gx.pixel,
+                   p.stride_h * gx.row, 0};
+        sum.compute();
       }
       write_pixels(ops.out, gxs, n, h, channels, gx);
     }

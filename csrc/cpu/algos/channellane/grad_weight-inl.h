@@ -1,4 +1,4 @@
-// direct_channellane grad_weight: gw from gy and x. Every lane sums its own channel.
+// direct_channellane grad_weight: gw from gy and x. Every lane sums the weights of its own channel.
 #pragma once
 
 namespace convkern::cpu {
@@ -12,29 +12,41 @@ struct GradWeightTasks : Tasks {
       : Tasks(p, p.OH()),
         buffers(p, input_rows(forward_rows(p), band_rows), p.W, band_rows, p.OW()) {}
   Reduction reduction(const Problem& p) const {
-    return {p, p.N * bands, /*buffer_floats=*/0, p.R * p.S * kLanes + buffers.floats()};
+    return {p, p.N * bands, /*buffer_floats=*/0, p.Cg * p.R * p.S * kLanes + buffers.floats()};
   }
 };
 
-// Adds the products of one band of gy rows of an image to the accumulators of a vector of channels
-// from c on, followed by the buffers; in sums of about kBlockTerms.
+// Adds the products of one band of gy rows of an image to the sums (term, row, column) of a vector
+// of channels, which the buffers follow.
 void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightTasks& tasks,
-                       int64_t unit, int64_t c, float* accumulators) {
-  const Axis rows = forward_rows(p);
+                       const Groups& groups, const TermLanes& lanes, int64_t unit, int64_t vector,
+                       float* sums) {
+  const Axis rows = forward_rows(p), columns = forward_columns(p);
   const int64_t n = unit / tasks.bands;
-  const Range band = tasks.band(unit % tasks.bands), channels{c, c + kLanes};
+  const Range band = tasks.band(unit % tasks.bands), vectors{vector, vector + 1};
   const Range in = inputs_read(rows, band);
+  const bool in_place = reads_in_place(p);
   if (in.empty()) return;
-  float* buffer = accumulators + p.R * p.S * kLanes;
-  const Pixels<const float> x = read_pixels(ops.x, x_shape(p), n, in, channels, buffer);
+  float* buffer = sums + p.Cg * p.R * p.S * kLanes;
+  const Pixels<const float> x =
+      read_pixels(ops.x, x_shape(p), n, in, groups.read_by(vectors), in_place, buffer);
   const Pixels<const float> gy =
-      read_pixels(ops.gy, y_shape(p), n, band, channels, buffer + tasks.buffers.in_floats);
+      read_pixels(ops.gy, y_shape(p), n, band, shifted({0, kLanes}, vector * kLanes), in_place,
+                  buffer + tasks.buffers.in_floats);
+  if (!groups.depthwise()) {
+    GroupCorrelation sum{groups, lanes, restrict_outputs(rows, band, in), columns};
+    sum.in = x;
+    sum.sums = sums;
+    sum.gy = gy;
+    return add_group_weights(sum);
+  }
   Correlation sum;
-  sum.columns = swap_roles(forward_columns(p));
+  sum.columns = swap_roles(columns);
   read_from(sum, x);
   sum.taps_column = gy.pixel;
-  sum.out = {accumulators, 0, p.S * kLanes};
+  sum.out = {sums, 0, p.S * kLanes};
   sum.init = Init::accumulate;
+  // In sums of about kBlockTerms.
   const int64_t parts = ceil_div(band.size(), ceil_div(kBlockTerms, p.OW()));
   for (int64_t part = 0; part < parts; ++part) {
     const Range u = near_equal_part(band.size(), parts, part);
@@ -47,16 +59,17 @@ void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightTa
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const GradWeightTasks tasks(p);
   const Reduction reduction = tasks.reduction(p);
-  const int64_t taps = p.R * p.S;
+  const Groups groups(p);
+  const TermLanes lanes(groups);
+  const int64_t weights = p.Cg * p.R * p.S;
   reduce_chunks(p, reduction, tasks.vectors, workspace, static_cast<float*>(ops.out), executor,
-                [&](int64_t vector, Range units, float* accumulators, float* partial) {
-                  const int64_t c = vector * kLanes;
-                  set_zero(accumulators, taps * kLanes);
+                [&](int64_t vector, Range units, float* sums, float* partial) {
+                  set_zero(sums, weights * kLanes);
                   for (int64_t unit = units.begin; unit < units.end; ++unit) {
-                    accumulate_pixels(p, ops, tasks, unit, c, accumulators);
+                    accumulate_pixels(p, ops, tasks, groups, lanes, unit, vector, sums);
                   }
-                  lanes_to_images(partial + c * taps, {taps, kLanes}, taps,
-                                  VectorCursor(accumulators, kLanes, taps, 0));
+                  lanes_to_images(partial + vector * kLanes * weights, {weights, kLanes}, weights,
+                                  VectorCursor(sums, kLanes, weights, 0));
                 });
 }
 

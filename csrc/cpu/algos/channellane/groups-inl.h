@@ -1,0 +1,316 @@
+// Grouped convolutions of few channels a group: a vector has the channels of one or several groups
+// in its lanes, and every lane reads the channels of its own group.
+//
+//   out[u][v] = init + sum over term, m, k of
+//       tap[term][m][k] * read(in[u * rows.out_step + m * rows.tap_step + rows.offset]
+//                                [v * columns.out_step + k + columns.offset], term)
+//
+// where read(x, i) has in each lane the i-th channel of the lane's group: a permutation of a vector
+// of x or, where the vector is one group, a broadcast of the channel. A permutation costs as much
+// as a product, hence each serves all outputs of a register tile that read the pixel. What is out
+// of range is left out, not read as zero.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+namespace channellane {
+
+// Of a group: the channels that a pass sums, its terms, and those in lanes: the channels that it
+// writes or, in grad_weight, those of gy.
+struct Groups {
+  int64_t terms, columns;
+
+  explicit Groups(const Problem& p) : terms(p.Cg), columns(p.Og()) {
+    if (p.pass == Pass::grad_input) std::swap(terms, columns);
+  }
+  bool depthwise() const { return terms == 1 && columns == 1; }
+  // Whether groups fill vectors, and what such a vector reads is a vector.
+  bool fit() const { return kLanes % columns == 0 && span() <= kLanes; }
+  // Channels that a vector reads; the next vector reads the next ones.
+  int64_t span() const { return kLanes / columns * terms; }
+  Range read_by(Range vectors) const { return {vectors.begin * span(), vectors.end * span()}; }
+};
+
+// Whether the tiles below compute the problem, which need not be depthwise.
+bool fits_group_tiles(const Problem& p) {
+  return p.dilation_w == 1 && (p.stride_w <= 2 || p.pass == Pass::grad_input) &&
+         p.R * p.S <= kBlockTerms;
+}
+
+// How lanes read the channels of their groups.
+struct TermLanes {
+  bool broadcast;
+  alignas(64) int32_t of[kLanes][kLanes];  // for each term
+
+  explicit TermLanes(const Groups& groups) : broadcast(groups.columns == kLanes) {
+    if (!groups.fit()) return;
+    for (int64_t term = 0; term < groups.terms; ++term) {
+      for (int64_t lane = 0; lane < kLanes; ++lane) {
+        of[term][lane] = static_cast<int32_t>(lane / groups.columns * groups.terms + term);
+      }
+    }
+  }
+};
+
+// Of one vector of channels: forward and grad_input read taps and write `out`; grad_weight reads gy
+// and adds to the sums.
+struct GroupCorrelation {
+  Groups groups;
+  const TermLanes& lanes;
+  Axis rows, columns;
+  Pixels<const float> in{};     // whole vectors, from row 0 and column 0 on
+  const float* taps = nullptr;  // vectors (term, row, column)
+  Pixels<float> out{};
+  const float* bias = nullptr;
+  bool relu = false;
+  float* sums = nullptr;  // vectors (term, row, column)
+  Pixels<const float> gy{};
+};
+
+template <class Body, int... kIndex>
+CONVKERN_INLINE void for_each_index(const Body& body, std::integer_sequence<int, kIndex...>) {
+  (body(std::integral_constant<int, kIndex>{}), ...);
+}
+
+// The part of a correlation that a tile of kRows rows and kColumns columns of `out`, or of gy, has
+// in common with kTaps neighbouring taps of a term, in one row of the input.
+template <int kRows, int kColumns, int kStride>
+struct GroupTile {
+  using Pixel = Vec[kRows][kColumns];
+  static constexpr int kWidth = kColumns;
+  static constexpr int kRunTaps = 3;  // taken together
+
+  struct Run {
+    const GroupCorrelation& c;
+    int64_t term;
+    const float* in;
+    int64_t column;    // of the input
+    int64_t tap;       // in floats, that of tile row 0
+    int64_t tap_step;  // from tile row 1's to tile row 0's
+  };
+
+  // Calls body(x, k, t) for tap k of tile column t, which reads x.
+  template <int kTaps, bool kBroadcast, class Body>
+  static CONVKERN_INLINE void for_each_product(const Run& run, const Body& body) {
+    const int64_t pixel = run.c.in.pixel;
+    const uint64_t width = run.c.columns.in;
+    const Vec::Lanes lanes = Vec::load_lanes(run.c.lanes.of[run.term]);
+    auto read = [&](auto index) CONVKERN_INLINE_LAMBDA {
+      constexpr int j = decltype(index)::value;
+      if constexpr (j % kStride < kTaps) {
+        if (static_cast<uint64_t>(run.column + j) >= width) return;
+        const float* at = run.in + j * pixel;
+        const Vec x =
+            held(kBroadcast ? Vec::broadcast(at + run.term) : Vec::load(at).permuted(lanes));
+#pragma GCC unroll 3
+        for (int k = j % kStride; k < kTaps; k += kStride) {
+          if (j >= k && (j - k) / kStride < kColumns) body(x, k, (j - k) / kStride);
+        }
+      }
+    };
+    constexpr int kReads = (kColumns - 1) * kStride + kTaps;
+    for_each_index(read, std::make_integer_sequence<int, kReads>{});
+  }
+
+  // Of the tile rows [kFirst, kLast].
+  template <int kFirst, int kLast, int kTaps, bool kBroadcast>
+  static CONVKERN_INLINE void add_products(Pixel& out, const Run& run) {
+    Vec w[kRows][kTaps];
+#pragma GCC unroll 2
+    for (int r = kFirst; r <= kLast; ++r) {
+#pragma GCC unroll 3
+      for (int k = 0; k < kTaps; ++k) {
+        w[r][k] = Vec::load(run.c.taps + run.tap - r * run.tap_step + k * kLanes);
+      }
+    }
+    for_each_product<kTaps, kBroadcast>(run, [&](Vec x, int k, int t) CONVKERN_INLINE_LAMBDA {
+#pragma GCC unroll 2
+      for (int r = kFirst; r <= kLast; ++r) out[r][t] = fma(x, w[r][k], out[r][t]);
+    });
+  }
+
+  // The same for `count` tiles of gy after each other, of which the first is at `gy`.
+  template <int kFirst, int kLast, int kTaps, bool kBroadcast>
+  static CONVKERN_INLINE void add_to_sums(Run run, const float* gy, int64_t count) {
+    const GroupCorrelation& c = run.c;
+    Vec w[kRows][kTaps];
+#pragma GCC unroll 2
+    for (int r = kFirst; r <= kLast; ++r) {
+#pragma GCC unroll 3
+      for (int k = 0; k < kTaps; ++k) w[r][k] = Vec::zero();
+    }
+    for (; count > 0; --count) {
+      Pixel g;
+#pragma GCC unroll 2
+      for (int r = kFirst; r <= kLast; ++r) {
+#pragma GCC unroll 8
+        for (int t = 0; t < kColumns; ++t) {
+          g[r][t] = held(Vec::load_unaligned(gy + r * c.gy.row + t * c.gy.pixel));
+        }
+      }
+      for_each_product<kTaps, kBroadcast>(run, [&](Vec x, int k, int t) CONVKERN_INLINE_LAMBDA {
+#pragma GCC unroll 2
+        for (int r = kFirst; r <= kLast; ++r) w[r][k] = fma(x, g[r][t], w[r][k]);
+      });
+      gy += kColumns * c.gy.pixel;
+      run.in += kColumns * kStride * c.in.pixel;
+      run.column += kColumns * kStride;
+    }
+#pragma GCC unroll 2
+    for (int r = kFirst; r <= kLast; ++r) {
+#pragma GCC unroll 3
+      for (int k = 0; k < kTaps; ++k) {
+        float* at = c.sums + run.tap - r * run.tap_step + k * kLanes;
+        add(Vec::load(at), w[r][k]).store(at);
+      }
+    }
+  }
+
+  // Calls body(run, first, last, taps) for all taps of a term, the last three as constants.
+  template <class Body>
+  static CONVKERN_INLINE void for_each_run(const GroupCorrelation& c, int64_t term, int64_t u,
+                                           int64_t v, const Body& body) {
+    using First = std::integral_constant<int, 0>;
+    using Last = std::integral_constant<int, kRows - 1>;
+    // Step y reads one row of the input, for tile row 0 with tap row y and for tile row 1 with tap
+    // row y - shift.
+    const int64_t taps = c.rows.taps, tap_row = c.columns.taps * kLanes;
+    const int64_t shift = c.rows.out_step / c.rows.tap_step;
+    for (int64_t y = 0; y < taps + (kRows - 1) * shift; ++y) {
+      const int64_t row = c.rows.offset + u * c.rows.out_step + y * c.rows.tap_step;
+      if (row < 0 || row >= c.rows.in) continue;
+      const int64_t column = c.columns.offset + v * kStride;
+      Run run{c,
+              term,
+              c.in.at + row * c.in.row + column * c.in.pixel,
+              column,
+              (term * taps + y) * tap_row,
+              shift * tap_row};
+      for (int64_t left = c.columns.taps; left > 0; left -= kRunTaps) {
+        auto rows = [&](auto tap_count) CONVKERN_INLINE_LAMBDA {
+          const bool upper = y < taps, lower = kRows == 2 && y >= shift;
+          if (upper && lower) {
+            body(run, First{}, Last{}, tap_count);
+          } else if (upper) {
+            body(run, First{}, First{}, tap_count);
+          } else if (lower) {
+            body(run, Last{}, Last{}, tap_count);
+          }
+        };
+        if (left >= 3) {
+          rows(std::integral_constant<int, 3>{});
+        } else if (left == 2) {
+          rows(std::integral_constant<int, 2>{});
+        } else {
+          rows(std::integral_constant<int, 1>{});
+        }
+        run.in += kRunTaps * c.in.pixel;
+        run.column += kRunTaps;
+        run.tap += kRunTaps * kLanes;
+      }
+    }
+  }
+
+  // The outputs from row u, column v on; sums of blocks of products.
+  template <bool kBroadcast>
+  static CONVKERN_NOINLINE void outputs(const GroupCorrelation& c, int64_t u, int64_t v) {
+    float* first = c.out.at + u * c.out.row + v * c.out.pixel;
+    const int64_t taps = std::max<int64_t>(1, c.rows.taps * c.columns.taps);
+    const int64_t terms = c.groups.terms;
+    const int64_t block = std::max<int64_t>(1, block_of_products(terms * taps) / taps);
+    for (int64_t term = 0; term < terms; term += block) {
+      const Vec start = term == 0 && c.bias != nullptr ? Vec::load_unaligned(c.bias) : Vec::zero();
+      Pixel out;
+#pragma GCC unroll 2
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+        for (int t = 0; t < kColumns; ++t) out[r][t] = start;
+      }
+      const int64_t end = std::min(terms, term + block);
+      for (int64_t i = term; i < end; ++i) {
+        for_each_run(c, i, u, v,
+                     [&](const Run& run, auto from, auto to, auto count) CONVKERN_INLINE_LAMBDA {
+                       add_products<from(), to(), count(), kBroadcast>(out, run);
+                     });
+      }
+#pragma GCC unroll 2
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+        for (int t = 0; t < kColumns; ++t) {
+          float* at = first + r * c.out.row + t * c.out.pixel;
+          const Vec sum = term == 0 ? out[r][t] : add(Vec::load_unaligned(at), out[r][t]);
+          (c.relu && end == terms ? relu(sum) : sum).store_unaligned(at);
+        }
+      }
+    }
+  }
+
+  // Adds the products of `count` tiles of gy, from row u, column v on.
+  template <bool kBroadcast>
+  static CONVKERN_NOINLINE void weights(const GroupCorrelation& c, int64_t u, int64_t v,
+                                        int64_t count) {
+    const float* gy = c.gy.at + u * c.gy.row + v * c.gy.pixel;
+    for (int64_t term = 0; term < c.groups.terms; ++term) {
+      for_each_run(c, term, u, v,
+                   [&](const Run& run, auto from, auto to, auto taps) CONVKERN_INLINE_LAMBDA {
+                     add_to_sums<from(), to(), taps(), kBroadcast>(run, gy, count);
+                   });
+    }
+  }
+};
+
+// Calls body(tile, u, v, count) for tiles that cover the outputs: `count` of them after each other
+// along row u, from column v on. Strides of the columns are 1 or 2.
+template <class Body>
+void for_each_group_tile(const Axis& rows, const Axis& columns, const Body& body) {
+  const int64_t tile_rows = rows.out_step % rows.tap_step == 0 ? 2 : 1;
+  for (int64_t u = 0, height; u < rows.out; u += height) {
+    height = std::min(tile_rows, rows.out - u);
+    int64_t v = 0;
+    auto tiles_of = [&](auto width) {
+      constexpr int kColumns = decltype(width)::value;
+      const int64_t count = (columns.out - v) / kColumns;
+      if (count == 0) return;
+      if (height == 2) {
+        if (columns.out_step == 1) body(GroupTile<2, kColumns, 1>{}, u, v, count);
+        if (columns.out_step == 2) body(GroupTile<2, kColumns, 2>{}, u, v, count);
+      } else {
+        if (columns.out_step == 1) body(GroupTile<1, kColumns, 1>{}, u, v, count);
+        if (columns.out_step == 2) body(GroupTile<1, kColumns, 2>{}, u, v, count);
+      }
+      v += count * kColumns;
+    };
+    tiles_of(std::integral_constant<int, Vec::kGroupColumns>{});
+    if (Vec::kGroupColumns > 4) tiles_of(std::integral_constant<int, 4>{});
+    tiles_of(std::integral_constant<int, 2>{});
+    tiles_of(std::integral_constant<int, 1>{});
+  }
+}
+
+// Forward and grad_input.
+void correlate_groups(const GroupCorrelation& c) {
+  for_each_group_tile(c.rows, c.columns, [&](auto tile, int64_t u, int64_t v, int64_t count) {
+    for (; count > 0; --count, v += tile.kWidth) {
+      if (c.lanes.broadcast) {
+        tile.template outputs<true>(c, u, v);
+      } else {
+        tile.template outputs<false>(c, u, v);
+      }
+    }
+  });
+}
+
+// grad_weight.
+void add_group_weights(const GroupCorrelation& c) {
+  for_each_group_tile(c.rows, c.columns, [&](auto tile, int64_t u, int64_t v, int64_t count) {
+    if (c.lanes.broadcast) {
+      tile.template weights<true>(c, u, v, count);
+    } else {
+      tile.template weights<false>(c, u, v, count);
+    }
+  });
+}
+
+}  // namespace channellane
+}  // namespace
+}  // namespace convkern::cpu
