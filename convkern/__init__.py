@@ -11,7 +11,12 @@ except ImportError as error:
         "run `pip install --no-build-isolation .` in the source tree."
     ) from error
 
-from convkern.config import use_isa, use_kernel
+from convkern.config import (
+    get_float32_precision,
+    set_float32_precision,
+    use_isa,
+    use_kernel,
+)
 from convkern.explain import explain
 from convkern.functional import conv2d, output_size, same_padding
 from convkern.modules import Conv2d
@@ -22,9 +27,11 @@ __all__ = [
     "Conv2d",
     "conv2d",
     "explain",
+    "get_float32_precision",
     "output_size",
     "reference",
     "same_padding",
+    "set_float32_precision",
     "use_isa",
     "use_kernel",
 ]

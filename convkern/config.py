@@ -1,7 +1,9 @@
-"""Context managers that narrow the choice of kernels, for tests and experiments.
+"""What the choice of kernels may depend on besides the problem: the precision that is asked for,
+and context managers for tests and experiments.
 
-The settings are process-wide: they hold for all threads while a context is open. The environment
-variables CONVKERN_KERNEL and CONVKERN_ISA set the same at import.
+The settings are process-wide: they hold for all threads, the context managers' while a context is
+open. The environment variables CONVKERN_PRECISION, CONVKERN_KERNEL and CONVKERN_ISA set the same at
+import.
 """
 
 from __future__ import annotations
@@ -10,6 +12,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from convkern import _C
+
+
+def set_float32_precision(precision: str) -> None:
+    """Sets what float32 convolutions may cost in accuracy, as
+    :func:`torch.set_float32_matmul_precision` does for matrix products.
+
+    Args:
+        precision: ``"highest"``, the default: only the direct sum, in any order; the error against
+            float64 is at most about twice torch's. ``"high"``: also algorithms that round more;
+            here Winograd's, for 3x3 kernels with stride 1 and dilation 1, forward and for the
+            gradient of the input, whose error is about ten times the direct sum's, and which
+            spread Inf and NaN over tiles of up to 4x4 outputs.
+
+    Raises:
+        ValueError: there is no such precision.
+    """
+    _C.set_float32_precision(precision)
+
+
+def get_float32_precision() -> str:
+    """The precision that :func:`set_float32_precision` has set: ``"highest"`` or ``"high"``."""
+    return _C.float32_precision()
 
 
 @contextmanager

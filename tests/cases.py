@@ -175,6 +175,27 @@ GROUPED = [
     _case("groups_bands", (2, 32, 90, 70), (32, 3, 3), "p1q1u1v1d1e1g4"),
     _case("groups_chunks", (70, 16, 5, 6), (16, 3, 3), "p1q1u1v1d1e1g4"),
 ]  # fmt: skip
+# 3x3: outputs around the tiles of 2x2 and 4x4, any padding, bands of rows and of images, panels and
+# their parts, and taps that each task transforms for itself, some terms at a time.
+WINOGRAD = [
+    *(
+        _case(f"tiles{h}x{w}", (3, 5, h, w), (6, 3, 3), "p1q1", "+bias")
+        for h, w in [(1, 1), (1, 4), (2, 5), (3, 8), (4, 4), (5, 2), (6, 7), (8, 9), (13, 12)]
+    ),
+    *(
+        _case(f"tiles_{tail}", (2, 17, 9, 10), (18, 3, 3), tail, "+relu")
+        for tail in ("p0q0", "p0q2", "p2q3", "p4q1", "p7q9")
+    ),
+    *(
+        _case(f"tiles_{c}_to_{k}", (2, c, 6, 7), (k, 3, 3), "p1q1", "+bias+relu")
+        for c, k in [(1, 65), (8, 130), (16, 48), (31, 33), (65, 3)]
+    ),
+    _case("tiles_groups", (2, 36, 7, 6), (60, 3, 3), "p1q1u1v1d1e1g3", "+bias"),
+    _case("tile_row_bands", (1, 20, 70, 75), (20, 3, 3), "p1q1"),
+    _case("tile_image_bands", (41, 20, 5, 6), (20, 3, 3), "p1q1"),
+    _case("tile_taps", (3, 200, 6, 9), (170, 3, 3), "p1q1", "+bias"),
+    _case("tile_taps_of_groups", (5, 260, 9, 8), (270, 3, 3), "p0q1u1v1d1e1g2"),
+]
 EMPTY_BATCH = _case("empty_batch", (0, 2, 7, 9), (3, 3, 2), "p1q1", "+bias")
 FASHION_MNIST = [
     _case(f"fmnist/{label}", (32, 1, n, n), (1, k, k), tail, "+bias+relu")

@@ -113,6 +113,30 @@ def test_strict_environment() -> None:
     assert run_python(TINY.format(""), CONVKERN_STRICT="1").returncode == 0
 
 
+def test_float32_precision() -> None:
+    problem = "n8c64h14w14k64r3s3p1q1_f32_nchw_fwd"
+    winograd = f"fwd.winograd_4x4.any.f32.{_C.available_isa()}"
+    assert convkern.get_float32_precision() == "highest"
+    explanation = convkern.explain(problem)
+    assert "winograd" not in explanation.kernel
+    assert "precision" in dict(explanation.rejected)[winograd]
+    with convkern.use_kernel(winograd), pytest.raises(RuntimeError, match=r'precision "highest"'):
+        convkern.conv2d(torch.ones(1, 16, 8, 8), torch.ones(16, 16, 3, 3))
+    try:
+        convkern.set_float32_precision("high")
+        assert convkern.explain(problem).kernel == winograd
+        # Two rows of outputs leave half of a tile of 4x4 empty, and one channel is too few.
+        assert "winograd_2x2" in convkern.explain(problem.replace("h14w14", "h2w2")).kernel
+        assert "winograd" not in convkern.explain(problem.replace("c64", "c1")).kernel
+    finally:
+        convkern.set_float32_precision("highest")
+    with pytest.raises(ValueError, match="must be highest or high, got 'medium'"):
+        convkern.set_float32_precision("medium")
+    shown = run_python("import convkern; print(convkern.get_float32_precision())",
+                       CONVKERN_PRECISION="high")  # fmt: skip
+    assert shown.stdout == "high\n"
+
+
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_isa_environment(isa: str) -> None:
     result = run_python(TINY.format(""), CONVKERN_ISA=isa, CONVKERN_VERBOSE="dispatch")
@@ -137,7 +161,12 @@ def test_kernel_and_verbosity_environment() -> None:
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("CONVKERN_ISA", "sse9"), ("CONVKERN_KERNEL", "fast"), ("CONVKERN_VERBOSE", "loud")],
+    [
+        ("CONVKERN_ISA", "sse9"),
+        ("CONVKERN_PRECISION", "medium"),
+        ("CONVKERN_KERNEL", "fast"),
+        ("CONVKERN_VERBOSE", "loud"),
+    ],
 )
 def test_bad_environment(variable: str, value: str) -> None:
     result = run_python("import convkern", **{variable: value})

@@ -1,14 +1,15 @@
 """Every kernel, forced by name, over the case table against float64."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 import convkern
-from cases import DEPTHWISE, EMPTY_BATCH, FEW, GROUPED, MATMUL, NON_EMPTY, WIDE, label
+from cases import DEPTHWISE, EMPTY_BATCH, FEW, GROUPED, MATMUL, NON_EMPTY, WIDE, WINOGRAD, label
 from convkern import _C
-from convkern.testing import assert_accurate, operands, run, variant
+from convkern.testing import assert_accurate, operands, oracle, run, variant
 
 ISAS = ["baseline", "avx2", "avx512"]
 PASSES = ["fwd", "gx", "gw"]
@@ -22,12 +23,30 @@ def kernel_names(algorithm: str) -> list[str]:
 MATMULS = kernel_names("implicit_gemm")
 ANY_SHAPE = kernel_names("direct_batchlane") + kernel_names("direct_columnlane") + MATMULS
 CHANNELLANE = kernel_names("direct_channellane")
+# How many rounding errors of the largest sum of absolute products they may make: their transforms
+# multiply by up to 8 and 5 and add up to 6 terms, twice, before and after the products.
+WINOGRAD_ERRORS = {"winograd_4x4": 100, "winograd_2x2": 4}
+WINOGRADS = [name for algorithm in WINOGRAD_ERRORS for name in kernel_names(algorithm)]
+
+
+@pytest.fixture
+def high_precision() -> Iterator[None]:
+    before = convkern.get_float32_precision()
+    convkern.set_float32_precision("high")
+    yield
+    convkern.set_float32_precision(before)
 
 
 def available(name: str) -> None:
     isa = name.split(".")[-1]
     if ISAS.index(isa) > ISAS.index(_C.available_isa()):
         pytest.skip(f"this processor lacks {isa}")
+
+
+def operands_of_magnitude(case: str, name: str) -> convkern.testing.Operands:
+    """Absolute operands, whose sums nothing cancels."""
+    text = variant(case.replace("+relu", ""), pass_=name.split(".")[0])
+    return operands(text).map(torch.abs)
 
 
 def forced_result(name: str, text: str) -> tuple[torch.Tensor, convkern.testing.Operands]:
@@ -71,6 +90,18 @@ def test_kernel(name: str, case: str, layout: str) -> None:
     assert_accurate(result, ops)
 
 
+@pytest.mark.usefixtures("high_precision")
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("case", WINOGRAD, ids=label)
+@pytest.mark.parametrize("name", WINOGRADS)
+def test_winograd(name: str, case: str, layout: str) -> None:
+    available(name)
+    result, ops = forced_result(name, variant(case, layout=layout))
+    magnitude = oracle(operands_of_magnitude(case, name)).max().item()
+    errors = (result.double() - oracle(ops)).abs().max().item() / magnitude / 2**-23
+    assert errors <= WINOGRAD_ERRORS[name.split(".")[1]]
+
+
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize(
     ("problem", "why"),
@@ -98,7 +129,7 @@ def test_reference(name: str, case: str, dtype: str) -> None:
 
 
 def test_every_kernel_is_tested() -> None:
-    tested = ANY_SHAPE + CHANNELLANE + kernel_names("reference")
+    tested = ANY_SHAPE + CHANNELLANE + WINOGRADS + kernel_names("reference")
     assert sorted(tested) == sorted(k["name"] for k in CPU_KERNELS)
 
 
@@ -114,7 +145,14 @@ def test_a_capped_isa_is_the_one_that_runs(isa: str, pass_: str) -> None:
     assert ran == [f"{pass_}.direct_batchlane.any.f32.{isa}"]
 
 
-@pytest.mark.parametrize("case", NON_EMPTY + MATMUL, ids=label)
+@pytest.mark.usefixtures("high_precision")
+@pytest.mark.parametrize("pass_", ["fwd", "gx"])
+@pytest.mark.parametrize("case", WINOGRAD, ids=label)
+def test_winograd_does_not_depend_on_threads(case: str, pass_: str) -> None:
+    test_results_do_not_depend_on_threads(case, pass_)
+
+
+@pytest.mark.parametrize("case", NON_EMPTY + MATMUL + GROUPED, ids=label)
 @pytest.mark.parametrize("pass_", PASSES)
 def test_results_do_not_depend_on_threads(case: str, pass_: str) -> None:
     ops = operands(variant(case, pass_=pass_))
@@ -170,7 +208,10 @@ def test_lanes_that_do_not_count_do_not_leak(name: str, column: int) -> None:
 def test_nan_survives_the_epilogue(relu: str) -> None:
     dense = operands(f"n3c1h5w5k1r3s3_f32_nchw_fwd+bias{relu}")
     depthwise = operands(f"n3c16h5w5k16r3s3g16_f32_nhwc_fwd+bias{relu}")
-    for name in [k["name"] for k in CPU_KERNELS if k["name"].startswith("fwd.")]:
+    exact = set(ANY_SHAPE + CHANNELLANE + kernel_names("reference"))
+    for name in [k["name"] for k in CPU_KERNELS if k["name"] in exact]:
+        if not name.startswith("fwd."):
+            continue
         ops = depthwise if name in CHANNELLANE else dense
         ops.x[1, 0, 0, 0] = torch.nan
         if ISAS.index(name.split(".")[-1]) <= ISAS.index(_C.available_isa()):

@@ -152,6 +152,7 @@ Constraints constraints_for(Device device, Pass pass) {
   constraints.available = cpu::available_isa();
   constraints.cap = config().isa_cap;
   constraints.deterministic = at::globalContext().deterministicAlgorithms();
+  constraints.precision = config().precision;
   constraints.forced = config().forced_for(device, pass);
   return constraints;
 }

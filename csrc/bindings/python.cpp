@@ -35,6 +35,7 @@ py::list kernels() {
     row["device"] = to_string(device);
     row["isa"] = to_string(kernel.isa);
     row["deterministic"] = kernel.deterministic;
+    row["precision"] = to_string(kernel.precision);
     list.append(row);
   });
   return list;
@@ -94,6 +95,8 @@ void undo_force(const py::tuple& previous) {
 void configure_from_environment() {
   const std::string isa = environment("CONVKERN_ISA");
   if (!isa.empty()) config().isa_cap = parse_isa(isa);
+  const std::string precision = environment("CONVKERN_PRECISION");
+  if (!precision.empty()) config().precision = parse_precision(precision);
   config().verbosity = parse_verbosity(environment("CONVKERN_VERBOSE"));
   config().strict = environment("CONVKERN_STRICT") == "1";
   std::string names = environment("CONVKERN_KERNEL");
@@ -159,6 +162,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("undo_force", undo_force, py::arg("previous"));
   m.def("isa_cap", [] { return to_string(config().isa_cap.load()); });
   m.def("set_isa_cap", [](const std::string& isa) { config().isa_cap = parse_isa(isa); });
+  m.def("float32_precision", [] { return to_string(config().precision.load()); });
+  m.def("set_float32_precision",
+        [](const std::string& precision) { config().precision = parse_precision(precision); });
   m.def("available_isa", [] { return to_string(cpu::available_isa()); });
   m.def("threads_at_work", threads_at_work);
   m.def("cpu_features", cpu::feature_names);

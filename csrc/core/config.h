@@ -1,6 +1,7 @@
 // Process-wide settings, initialised from the environment when the library is loaded:
 //   CONVKERN_KERNEL   comma-separated kernel names, each forced for its device and pass
 //   CONVKERN_ISA      baseline | avx2 | avx512: the highest instruction set to use
+//   CONVKERN_PRECISION  highest | high: see set_float32_precision()
 //   CONVKERN_VERBOSE  dispatch | plan | profile: a line to stderr for each executed op; `plan` adds
 //                     the rejected kernels, `profile` the time
 //   CONVKERN_STRICT   1: an op that only the reference kernel supports raises instead of warning
@@ -22,6 +23,7 @@ struct Config {
   std::atomic<Isa> isa_cap{Isa::avx512};
   std::atomic<Verbosity> verbosity{Verbosity::silent};
   std::atomic<bool> strict{false};
+  std::atomic<Precision> precision{Precision::highest};
   std::atomic<const Kernel*> forced[2][3]{};  // by device and pass
 
   std::atomic<const Kernel*>& forced_for(Device device, Pass pass) {

@@ -13,7 +13,13 @@ enum class Device : uint8_t { cpu, cuda };
 // kinds are `baseline`.
 enum class Isa : uint8_t { baseline, avx2, avx512 };
 
+// What float32 sums may cost in accuracy: under `highest` kernels compute the direct sum, in any
+// order; under `high` also algorithms whose intermediate results are larger than the terms.
+enum class Precision : uint8_t { highest, high };
+
 const char* to_string(Device device);
+const char* to_string(Precision precision);
+Precision parse_precision(std::string_view name);  // throws std::invalid_argument
 const char* to_string(Isa isa);
 Isa parse_isa(std::string_view name);  // throws std::invalid_argument
 
@@ -42,6 +48,7 @@ struct Kernel {
   void (*run)(const Problem&, const Operands&, void* workspace, const Executor&);
   // Why, unless forced, to leave a supported problem to the kernels after it; null: never.
   Reason (*declines)(const Problem&) = nullptr;
+  Precision precision = Precision::highest;  // the best that it gives
 };
 
 // The kernels of one device, in order of preference; the last of each pass is the reference

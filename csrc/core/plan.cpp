@@ -21,11 +21,25 @@ Isa parse_isa(std::string_view name) {
                               std::string(name) + "'");
 }
 
+const char* to_string(Precision precision) {
+  return precision == Precision::highest ? "highest" : "high";
+}
+
+Precision parse_precision(std::string_view name) {
+  for (const Precision precision : {Precision::highest, Precision::high}) {
+    if (name == to_string(precision)) return precision;
+  }
+  throw std::invalid_argument("float32 precision must be highest or high, got '" +
+                              std::string(name) + "'");
+}
+
 Reason why_not(const Kernel& kernel, const Problem& problem, const Constraints& constraints) {
   if (kernel.isa > constraints.available) return Reason::isa_not_available;
   if (kernel.isa > constraints.cap) return Reason::isa_capped;
   if (constraints.deterministic && !kernel.deterministic) return Reason::not_deterministic;
-  return kernel.supports(problem);
+  const Reason reason = kernel.supports(problem);
+  if (reason == Reason::none && kernel.precision > constraints.precision) return Reason::precision;
+  return reason;
 }
 
 Reason why_passed_over(const Kernel& kernel, const Problem& problem,

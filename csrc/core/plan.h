@@ -12,6 +12,7 @@ struct Constraints {
   Isa available = Isa::baseline;  // of the processor
   Isa cap = Isa::avx512;          // of the configuration
   bool deterministic = false;     // required by the caller
+  Precision precision = Precision::highest;
   const Kernel* forced = nullptr;
 };
 

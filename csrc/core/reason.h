@@ -11,6 +11,8 @@ enum class Reason : uint8_t {
   not_grouped,
   channels,
   window,
+  not_3x3,
+  precision,
   isa_not_available,
   isa_capped,
   empty,
@@ -33,6 +35,10 @@ inline const char* to_string(Reason reason) {
       return "needs channels and groups that fill its vectors";
     case Reason::window:
       return "computes groups with a dilation of 1 and a stride of 1 or 2 only";
+    case Reason::not_3x3:
+      return "computes 3x3 kernels with stride 1 and dilation 1";
+    case Reason::precision:
+      return "rounds more than float32 precision \"highest\" allows";
     case Reason::isa_not_available:
       return "needs an instruction set that this processor lacks";
     case Reason::isa_capped:

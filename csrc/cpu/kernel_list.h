@@ -8,10 +8,10 @@ KernelList kernel_list();
 
 // The kernels of each translation unit, collected by kernel_list.cpp.
 extern const Kernel reference_kernels[3];
-extern const Kernel direct_baseline[12];
+extern const Kernel direct_baseline[16];
 #if defined(__x86_64__)
-extern const Kernel direct_avx2[12];
-extern const Kernel direct_avx512[12];
+extern const Kernel direct_avx2[16];
+extern const Kernel direct_avx512[16];
 #endif
 
 }  // namespace convkern::cpu

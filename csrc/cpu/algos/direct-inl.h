@@ -1,4 +1,4 @@
-// The direct algorithms, compiled once for each instruction set after its Vec.
+// The algorithms, compiled once for each instruction set after its Vec.
 #pragma once
 
 #include "cpu/algos/lane_transpose-inl.h"
@@ -13,59 +13,34 @@
 #include "cpu/algos/columnlane/columnlane-inl.h"
 #include "cpu/algos/channellane/channellane-inl.h"
 #include "cpu/algos/implicit_gemm/implicit_gemm-inl.h"
+#include "cpu/algos/winograd/winograd-inl.h"
 
 // The kernels of an instruction set, in order of preference within a pass.
-#define CONVKERN_DIRECT_KERNELS(isa)                     \
-  {                                                      \
-      CONVKERN_CHANNELLANE_KERNEL(fwd, forward, isa),    \
-      CONVKERN_CHANNELLANE_KERNEL(gx, grad_input, isa),  \
-      CONVKERN_CHANNELLANE_KERNEL(gw, grad_weight, isa), \
-      CONVKERN_GEMM_KERNEL(fwd, forward, isa),           \
-      CONVKERN_GEMM_KERNEL(gx, grad_input, isa),         \
-      CONVKERN_GEMM_KERNEL(gw, grad_weight, isa),        \
-      CONVKERN_COLUMNLANE_KERNEL(fwd, forward, isa),     \
-      CONVKERN_COLUMNLANE_KERNEL(gx, grad_input, isa),   \
-      CONVKERN_COLUMNLANE_KERNEL(gw, grad_weight, isa),  \
-      CONVKERN_BATCHLANE_KERNEL(fwd, forward, isa),      \
-      CONVKERN_BATCHLANE_KERNEL(gx, grad_input, isa),    \
-      CONVKERN_BATCHLANE_KERNEL(gw, grad_weight, isa),   \
+#define CONVKERN_DIRECT_KERNELS(isa)                                                          \
+  {                                                                                           \
+      CONVKERN_KERNELS(direct_channellane, channellane, isa, channellane::declines, highest), \
+      CONVKERN_WINOGRAD_KERNELS(winograd_4x4, winograd::Passes<winograd::F4x4>, isa),         \
+      CONVKERN_WINOGRAD_KERNELS(winograd_2x2, winograd::Passes<winograd::F2x2>, isa),         \
+      CONVKERN_KERNELS(implicit_gemm, implicit_gemm, isa, implicit_gemm::declines, highest),  \
+      CONVKERN_KERNELS(direct_columnlane, columnlane, isa, columnlane::declines, highest),    \
+      CONVKERN_KERNELS(direct_batchlane, batchlane, isa, nullptr, highest),                   \
   }
+#define CONVKERN_KERNELS(algorithm, space, isa, declines, precision)               \
+  CONVKERN_KERNEL(fwd, algorithm, space, forward, isa, declines, precision),       \
+      CONVKERN_KERNEL(gx, algorithm, space, grad_input, isa, declines, precision), \
+      CONVKERN_KERNEL(gw, algorithm, space, grad_weight, isa, declines, precision)
 
-#define CONVKERN_BATCHLANE_KERNEL(short_name, pass, isa) \
-  {#short_name ".direct_batchlane.any.f32." #isa,        \
-   Pass::pass,                                           \
-   Isa::isa,                                             \
-   true,                                                 \
-   supports<batchlane::pass##_workspace>,                \
-   batchlane::pass##_workspace,                          \
-   batchlane::pass}
+#define CONVKERN_WINOGRAD_KERNELS(algorithm, space, isa)                       \
+  CONVKERN_KERNEL(fwd, algorithm, space, forward, isa, space::declines, high), \
+      CONVKERN_KERNEL(gx, algorithm, space, grad_input, isa, space::declines, high)
 
-#define CONVKERN_COLUMNLANE_KERNEL(short_name, pass, isa) \
-  {#short_name ".direct_columnlane.any.f32." #isa,        \
-   Pass::pass,                                            \
-   Isa::isa,                                              \
-   true,                                                  \
-   supports<columnlane::pass##_workspace>,                \
-   columnlane::pass##_workspace,                          \
-   columnlane::pass,                                      \
-   columnlane::declines<batchlane::pass##_workspace>}
-
-#define CONVKERN_CHANNELLANE_KERNEL(short_name, pass, isa) \
-  {#short_name ".direct_channellane.any.f32." #isa,        \
-   Pass::pass,                                             \
-   Isa::isa,                                               \
-   true,                                                   \
-   channellane::supports<channellane::pass##_workspace>,   \
-   channellane::pass##_workspace,                          \
-   channellane::pass,                                      \
-   channellane::declines}
-
-#define CONVKERN_GEMM_KERNEL(short_name, pass, isa) \
-  {#short_name ".implicit_gemm.any.f32." #isa,      \
-   Pass::pass,                                      \
-   Isa::isa,                                        \
-   true,                                            \
-   supports<implicit_gemm::pass##_workspace>,       \
-   implicit_gemm::pass##_workspace,                 \
-   implicit_gemm::pass,                             \
-   implicit_gemm::declines<columnlane::pass##_workspace, batchlane::pass##_workspace>}
+#define CONVKERN_KERNEL(short_name, algorithm, space, pass, isa, declines, precision) \
+  {#short_name "." #algorithm ".any.f32." #isa,                                       \
+   Pass::pass,                                                                        \
+   Isa::isa,                                                                          \
+   true,                                                                              \
+   space::supports<space::pass##_workspace>,                                          \
+   space::pass##_workspace,                                                           \
+   space::pass,                                                                       \
+   declines,                                                                          \
+   Precision::precision}

@@ -74,6 +74,16 @@ Reason supports(const Problem& p) {
   return Reason::none;
 }
 
+// Whether a kernel whose passes need so much workspace computes the problem.
+template <int64_t (*forward)(const Problem&, int), int64_t (*grad_input)(const Problem&, int),
+          int64_t (*grad_weight)(const Problem&, int)>
+bool computes(const Problem& p) {
+  const Reason reason = p.pass == Pass::forward      ? supports<forward>(p)
+                        : p.pass == Pass::grad_input ? supports<grad_input>(p)
+                                                     : supports<grad_weight>(p);
+  return reason == Reason::none;
+}
+
 void set_zero(float* at, int64_t floats) { std::memset(at, 0, floats * sizeof(float)); }
 
 }  // namespace

@@ -18,7 +18,7 @@ CONVKERN_BEGIN_TARGET("avx2,fma")
 CONVKERN_END_TARGET
 
 namespace convkern::cpu {
-const Kernel direct_avx2[12] = CONVKERN_DIRECT_KERNELS(avx2);
+const Kernel direct_avx2[16] = CONVKERN_DIRECT_KERNELS(avx2);
 }
 
 #endif

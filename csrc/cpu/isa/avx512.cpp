@@ -21,7 +21,7 @@ CONVKERN_BEGIN_TARGET("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 CONVKERN_END_TARGET
 
 namespace convkern::cpu {
-const Kernel direct_avx512[12] = CONVKERN_DIRECT_KERNELS(avx512);
+const Kernel direct_avx512[16] = CONVKERN_DIRECT_KERNELS(avx512);
 }
 
 #endif

@@ -12,5 +12,5 @@
 #include "cpu/algos/direct-inl.h"
 
 namespace convkern::cpu {
-const Kernel direct_baseline[12] = CONVKERN_DIRECT_KERNELS(baseline);
+const Kernel direct_baseline[16] = CONVKERN_DIRECT_KERNELS(baseline);
 }

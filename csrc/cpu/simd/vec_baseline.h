@@ -7,7 +7,7 @@
 //   store_first(p, n)                  writes no others
 //   load_lanes(p), permuted(lanes)     lane i is lane p[i]; p is aligned to the vector
 //   from_quarters, to_quarters         a quarter is 4 adjacent lanes
-//   add, fma(a, b, c) = a * b + c, relu (NaN stays NaN)
+//   add, sub, fma(a, b, c) = a * b + c, relu (NaN stays NaN)
 //   held(a)                            a stays in a register from here to its last use, where a
 //                                      compiler might load it from memory for each
 //   transpose_quarters(a)              a 4x4 transposition in each quarter of a[0..3]
@@ -69,6 +69,7 @@ struct Vec {
 };
 
 CONVKERN_INLINE Vec add(Vec a, Vec b) { return {a.v + b.v}; }
+CONVKERN_INLINE Vec sub(Vec a, Vec b) { return {a.v - b.v}; }
 CONVKERN_INLINE Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
 CONVKERN_INLINE Vec relu(Vec a) { return {a.v < Quarter{} ? Quarter{} : a.v}; }
 

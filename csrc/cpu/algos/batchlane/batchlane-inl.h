@@ -16,3 +16,17 @@
 #include "cpu/algos/batchlane/forward-inl.h"
 #include "cpu/algos/batchlane/grad_input-inl.h"
 #include "cpu/algos/batchlane/grad_weight-inl.h"
+
+namespace convkern::cpu {
+namespace {
+namespace batchlane {
+
+using cpu::supports;
+
+bool computes(const Problem& p) {
+  return cpu::computes<forward_workspace, grad_input_workspace, grad_weight_workspace>(p);
+}
+
+}  // namespace batchlane
+}  // namespace
+}  // namespace convkern::cpu

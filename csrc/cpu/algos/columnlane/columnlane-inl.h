@@ -17,11 +17,15 @@ namespace convkern::cpu {
 namespace {
 namespace columnlane {
 
+using cpu::supports;
+
+bool computes(const Problem& p) {
+  return cpu::computes<forward_workspace, grad_input_workspace, grad_weight_workspace>(p);
+}
+
 // Declines where direct_batchlane, which comes next in the kernel list, is faster and can run.
-template <int64_t (*batchlane_workspace)(const Problem&, int)>
 Reason declines(const Problem& p) {
-  const bool leave = images_fill_more(p) && supports<batchlane_workspace>(p) == Reason::none;
-  return leave ? Reason::empty_lanes : Reason::none;
+  return images_fill_more(p) && batchlane::computes(p) ? Reason::empty_lanes : Reason::none;
 }
 
 }  // namespace columnlane

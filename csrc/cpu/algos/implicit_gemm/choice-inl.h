@@ -41,13 +41,12 @@ double estimate_batchlane(const Problem& p) {
   return share * (p.layout == Layout::nhwc ? 0.35 : 0.5);
 }
 
-template <int64_t (*columnlane_workspace)(const Problem&, int),
-          int64_t (*batchlane_workspace)(const Problem&, int)>
+using cpu::supports;
+
 Reason declines(const Problem& p) {
   const double here = estimate(p);
-  const bool leave =
-      (here < estimate_columnlane(p) && supports<columnlane_workspace>(p) == Reason::none) ||
-      (here < estimate_batchlane(p) && supports<batchlane_workspace>(p) == Reason::none);
+  const bool leave = (here < estimate_columnlane(p) && columnlane::computes(p)) ||
+                     (here < estimate_batchlane(p) && batchlane::computes(p));
   return leave ? Reason::empty_lanes : Reason::none;
 }
 

@@ -25,6 +25,8 @@ struct Panels {
     const Range part = near_equal_part(vectors, count, index);
     return {part.begin * kLanes, std::min(part.end * kLanes, columns) - part.begin * kLanes};
   }
+  // The panel that holds a vector.
+  Panel holding(int64_t vector) const { return at(((vector + 1) * count - 1) / vectors); }
   int64_t width() const { return vectors * kLanes; }  // of all panels
 };
 

@@ -1,0 +1,339 @@
+// What forward and grad_input share: the products of transformed tiles of the input with
+// transformed taps.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+namespace winograd {
+
+using implicit_gemm::Bands;
+using implicit_gemm::Panel;
+using implicit_gemm::Panels;
+
+constexpr int64_t kTileBytes = 768 << 10;  // aimed at, of the transformed tiles of a band
+constexpr int64_t kTapFloats = 1 << 20;    // of all transformed taps, for them to stay in the cache
+constexpr int64_t kBandTiles = 64;         // enough for a band to transform the taps anew,
+constexpr int64_t kBlockTerms = 64;        // those of so many terms at a time
+constexpr int64_t kTileTasks = 4;          // bands and slices, if need be
+
+template <class F>
+struct Tiles {
+  static constexpr int64_t kSpots = F::kIn * F::kIn;  // a matrix product for each
+
+  ImageShape in, out;
+  int64_t groups, terms, columns;  // of a group: channels of `in` and of `out`
+  Axis row_axis, column_axis;
+  int64_t rows, width;  // tiles of an image: rows, and tiles in a row
+  Panels panels;
+  // Each task transforms its panels' taps: those of all panels would be read from memory, which
+  // takes longer.
+  bool taps_per_task;
+  Bands bands;      // rows of tiles
+  int64_t slices;   // of a band's panels
+  int64_t in_rows;  // of an image that a band reads, at most
+
+  Tiles(const Problem& p, const ImageShape& in, const ImageShape& out, const Axis& row_axis,
+        const Axis& column_axis)
+      : in(in),
+        out(out),
+        groups(p.groups),
+        terms(in.channels / p.groups),
+        columns(out.channels / p.groups),
+        row_axis(row_axis),
+        column_axis(column_axis),
+        rows(ceil_div(row_axis.out, F::kOut)),
+        width(ceil_div(column_axis.out, F::kOut)),
+        panels(columns),
+        taps_per_task(p.O * p.Cg * kSpots > kTapFloats),
+        bands(bands_of(p)) {
+    slices = std::min(panels.count, ceil_div(kTileTasks, bands.count() * groups));
+    in_rows = std::min(in.height, bands.band_rows * F::kOut + 2);
+  }
+
+  Bands bands_of(const Problem& p) const {
+    const int64_t floats = kSpots * (whole_vectors(terms) + panel_width());
+    const int64_t tiles = kTileBytes / static_cast<int64_t>(sizeof(float)) / floats;
+    // Enough for the microkernel to reuse what it reads of the taps.
+    const int64_t least = taps_per_task ? kBandTiles : 2 * tile_rows(kPanelVectors);
+    const int64_t tasks = taps_per_task ? ceil_div(kTileTasks, panels.count) : kTileTasks;
+    return {p.N, rows, std::max<int64_t>(1, std::max(least, tiles) / width), tasks, 1};
+  }
+
+  int64_t panel_width() const { return std::min<int64_t>(kPanelVectors * kLanes, panels.width()); }
+  Range outputs(Range band) const {
+    return {band.begin * F::kOut, std::min(row_axis.out, band.end * F::kOut)};
+  }
+  // Blocks of terms whose taps are transformed together.
+  int64_t term_blocks() const { return taps_per_task ? ceil_div(terms, kBlockTerms) : 1; }
+  int64_t block_terms() const { return whole_vectors(ceil_div(terms, term_blocks())); }
+  // Floats of the taps of a block, and floats from one spot's to the next's. Rows are
+  // terms and one more, so that spots do not compete for a few lines of the cache.
+  int64_t tap_floats(int64_t columns) const { return kSpots * (block_terms() + 1) * columns; }
+  int64_t spot_taps(const Panel& panel) const { return (block_terms() + 1) * panel.width(); }
+
+  // A thread's buffers: the transformed tiles and the products, in planes of one spot; and, where
+  // tensors are NCHW, a band's inputs and a panel of its outputs.
+  int64_t band_tiles() const { return bands.images * bands.band_rows * width; }
+  int64_t tile_block() const { return band_tiles() * block_terms(); }  // the tiles of a block
+  int64_t tile_plane() const { return tile_block() * term_blocks() + kLanes; }
+  int64_t product_plane() const { return band_tiles() * panel_width() + kLanes; }
+  Pixels<float> in_buffer(float* at) const { return vectors_buffer(at, terms, in.width, in_rows); }
+  Pixels<float> out_buffer(float* at) const {
+    return vectors_buffer(at, panel_width(), out.width, bands.band_rows * F::kOut);
+  }
+  int64_t in_floats() const {
+    return in.layout == Layout::nhwc ? 0 : bands.images * in_buffer(nullptr).image;
+  }
+  int64_t out_floats() const {
+    return in.layout == Layout::nhwc ? 0 : bands.images * out_buffer(nullptr).image;
+  }
+  int64_t task_taps() const { return taps_per_task ? tap_floats(panel_width()) : 0; }
+  int64_t thread_floats() const {
+    return kSpots * (tile_plane() + product_plane()) + in_floats() + out_floats() + task_taps();
+  }
+  int64_t shared_floats() const { return taps_per_task ? 0 : groups * tap_floats(panels.width()); }
+  int64_t workspace(int threads) const {
+    return (shared_floats() + thread_floats() * threads) * static_cast<int64_t>(sizeof(float));
+  }
+};
+
+// The 3x3 taps of a pass: where those of a column and a term of a group are in w, in floats, and
+// whether they are reversed.
+struct Taps3x3 {
+  const float* w;
+  int64_t group, column, term;
+  bool reversed;
+};
+
+// The taps of some terms and some vectors of a panel, (spot, term, column).
+template <class F>
+void transform_taps(const Tiles<F>& tiles, const Taps3x3& taps, int64_t group, const Panel& panel,
+                    Range vectors, Range terms, float* to) {
+  alignas(64) float memory[9 * kLanes];
+  const int64_t spot = tiles.spot_taps(panel);
+  for (int64_t vector = vectors.begin; vector < vectors.end; ++vector) {
+    const int64_t lanes = std::min<int64_t>(kLanes, panel.columns - vector * kLanes);
+    const ImageBlock block{taps.column, static_cast<int>(lanes)};
+    const float* from = taps.w + group * taps.group + (panel.first + vector * kLanes) * taps.column;
+    float* row = to + vector * kLanes;
+    for (int64_t term = terms.begin; term < terms.end; ++term, row += panel.width()) {
+      images_to_lanes(from + term * taps.term, block, 9, VectorCursor(memory, kLanes, 9, 0));
+      Vec g[3][3], t[F::kIn][F::kIn];
+#pragma GCC unroll 9
+      for (int tap = 0; tap < 9; ++tap) {
+        g[tap / 3][tap % 3] = Vec::load(memory + (taps.reversed ? 8 - tap : tap) * kLanes);
+      }
+      transform_square(g, t, F::taps);
+#pragma GCC unroll 8
+      for (int i = 0; i < F::kIn; ++i) {
+#pragma GCC unroll 8
+        for (int j = 0; j < F::kIn; ++j) t[i][j].store(row + (i * F::kIn + j) * spot);
+      }
+    }
+  }
+}
+
+// Those of all groups and panels.
+template <class F>
+void transform_all_taps(const Problem& p, const Tiles<F>& tiles, const Taps3x3& taps, float* to,
+                        const Executor& executor) {
+  const int64_t in_group = tiles.panels.vectors, count = tiles.groups * in_group;
+  executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t group = i / in_group, vector = i % in_group;
+      const Panel panel = tiles.panels.holding(vector);
+      const Range one = shifted({vector, vector + 1}, -panel.first / kLanes);
+      transform_taps(tiles, taps, group, panel, one, {0, tiles.terms},
+                     to + tiles.tap_floats(group * tiles.panels.width() + panel.first));
+    }
+  });
+}
+
+// One band of rows of tiles of some images.
+template <class F>
+struct Band {
+  const Tiles<F>& tiles;
+  Range images, rows;     // of tiles
+  Pixels<const float> x;  // of the first image, row in_rows.begin
+  Range in_rows;
+  float *transformed, *products;
+
+  // Calls body(image, row, column, index) for each tile.
+  template <class Body>
+  void for_each_tile(const Body& body) const {
+    int64_t index = 0;
+    for (int64_t image = 0; image < images.size(); ++image) {
+      for (int64_t row = rows.begin; row < rows.end; ++row) {
+        for (int64_t column = 0; column < tiles.width; ++column) body(image, row, column, index++);
+      }
+    }
+  }
+  int64_t count() const { return images.size() * rows.size() * tiles.width; }
+
+  // A vector of channels of the tile whose first input is at row, column; zero outside the image
+  // and beyond what the band's outputs read.
+  void transform_input(const float* image, int64_t row, int64_t column, int lanes,
+                       float* to) const {
+    Vec d[F::kIn][F::kIn], t[F::kIn][F::kIn];
+#pragma GCC unroll 8
+    for (int i = 0; i < F::kIn; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < F::kIn; ++j) {
+        const int64_t h = row + i, v = column + j;
+        const bool inside = h >= in_rows.begin && h < in_rows.end && v >= 0 && v < tiles.in.width;
+        const float* at = image + (h - in_rows.begin) * x.row + v * x.pixel;
+        d[i][j] = !inside           ? Vec::zero()
+                  : lanes == kLanes ? Vec::load_unaligned(at)
+                                    : Vec::load_first(at, lanes);
+      }
+    }
+    transform_square(d, t, F::inputs);
+    const int64_t plane = tiles.tile_plane();
+#pragma GCC unroll 8
+    for (int i = 0; i < F::kIn; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < F::kIn; ++j) t[i][j].store(to + (i * F::kIn + j) * plane);
+    }
+  }
+
+  void transform_inputs() const {
+    const int64_t width = tiles.block_terms();
+    for_each_tile([&](int64_t image, int64_t row, int64_t column, int64_t index) {
+      for (int64_t c = 0; c < tiles.terms; c += kLanes) {
+        const auto lanes = static_cast<int>(std::min<int64_t>(kLanes, tiles.terms - c));
+        transform_input(x.at + image * x.image + c, row * F::kOut + tiles.row_axis.offset,
+                        column * F::kOut + tiles.column_axis.offset, lanes,
+                        transformed + c / width * tiles.tile_block() + index * width + c % width);
+      }
+    });
+  }
+
+  // Adds the products of a block of terms, or starts with them.
+  void multiply(const Panel& panel, int64_t block, const float* taps) const {
+    const int64_t width = tiles.block_terms();
+    const int64_t parts = ceil_div(count(), tile_rows(panel.vectors()));
+    MatmulTile t{};
+    t.a_row = width;
+    t.a_k = 1;
+    t.b_k = panel.width();
+    t.k = std::min(width, tiles.terms - block * width);
+    t.inner = t.outer = 1;
+    t.block = block_of_products(t.k);
+    t.out_row = panel.width();
+    t.lanes = kLanes;
+    t.init = block == 0 ? Init::zero : Init::accumulate;
+    for (int64_t spot = 0; spot < Tiles<F>::kSpots; ++spot) {
+      t.b = taps + spot * tiles.spot_taps(panel);
+      for (int64_t part = 0; part < parts; ++part) {
+        const Range some = near_equal_part(count(), parts, part);
+        t.a = transformed + spot * tiles.tile_plane() + block * tiles.tile_block() +
+              some.begin * width;
+        t.out = products + spot * tiles.product_plane() + some.begin * panel.width();
+        matmul_of(some.size(), panel.vectors())(t);
+      }
+    }
+  }
+
+  // A vector of channels of a tile of outputs, of which those in memory are written.
+  void transform_output(const float* from, const Vec& bias, bool apply_relu, int64_t row_count,
+                        int64_t column_count, int lanes, const Pixels<float>& y) const {
+    Vec m[F::kIn][F::kIn], t[F::kOut][F::kOut];
+    const int64_t plane = tiles.product_plane();
+#pragma GCC unroll 8
+    for (int i = 0; i < F::kIn; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < F::kIn; ++j) m[i][j] = Vec::load(from + (i * F::kIn + j) * plane);
+    }
+    transform_square(m, t, F::outputs);
+#pragma GCC unroll 4
+    for (int i = 0; i < F::kOut; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < F::kOut; ++j) {
+        if (i >= row_count || j >= column_count) continue;
+        Vec sum = add(t[i][j], bias);
+        if (apply_relu) sum = relu(sum);
+        float* at = y.at + i * y.row + j * y.pixel;
+        lanes == kLanes ? sum.store_unaligned(at) : sum.store_first(at, lanes);
+      }
+    }
+  }
+
+  // To y, of the first image and the first row of outputs of the band.
+  void transform_outputs(const Panel& panel, int last_lanes, const float* bias, bool apply_relu,
+                         const Pixels<float>& y) const {
+    for_each_tile([&](int64_t image, int64_t row, int64_t column, int64_t index) {
+      const int64_t first = row * F::kOut, v = column * F::kOut;
+      for (int64_t vector = 0; vector < panel.vectors(); ++vector) {
+        const int lanes = vector == panel.vectors() - 1 ? last_lanes : kLanes;
+        const Vec start =
+            bias == nullptr
+                ? Vec::zero()
+                : Vec::load_first(bias + vector * kLanes,
+                                  vector == panel.vectors() - 1 ? panel.last_lanes() : kLanes);
+        Pixels<float> to = y;
+        to.at += image * y.image + (first - rows.begin * F::kOut) * y.row + v * y.pixel +
+                 vector * kLanes;
+        transform_output(products + index * panel.width() + vector * kLanes, start, apply_relu,
+                         tiles.row_axis.out - first, tiles.column_axis.out - v, lanes, to);
+      }
+    });
+  }
+};
+
+template <class F>
+void correlate(const Problem& p, const Tiles<F>& tiles, const float* in, const Taps3x3& taps,
+               const float* bias, bool relu, float* out, float* memory, const Executor& executor) {
+  const bool in_place = tiles.in.layout == Layout::nhwc;
+  const Bands& bands = tiles.bands;
+  if (!tiles.taps_per_task) transform_all_taps(p, tiles, taps, memory, executor);
+  const int64_t tasks = bands.count() * tiles.groups * tiles.slices;
+  executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
+    float* transformed = memory + tiles.shared_floats() + thread * tiles.thread_floats();
+    float* products = transformed + Tiles<F>::kSpots * tiles.tile_plane();
+    float* in_pixels = products + Tiles<F>::kSpots * tiles.product_plane();
+    float* out_pixels = in_pixels + tiles.in_floats();
+    float* task_taps = out_pixels + tiles.out_floats();
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t group = task / tiles.slices % tiles.groups;
+      const int64_t index = task / tiles.slices / tiles.groups;
+      const Range slice = near_equal_part(tiles.panels.count, tiles.slices, task % tiles.slices);
+      const Range images = bands.images_of(index), rows = bands.rows_of(index);
+      const Range u = tiles.outputs(rows), in_rows = inputs_read(tiles.row_axis, u);
+      const Range terms = shifted({0, tiles.terms}, group * tiles.terms);
+      Pixels<const float> x = pixels_of(in, tiles.in, images.begin, in_rows.begin, terms.begin);
+      if (!in_place) {
+        const Pixels<float> buffer = tiles.in_buffer(in_pixels);
+        load_pixels(in, tiles.in, images, in_rows, terms, buffer);
+        x = buffer.read_only();
+      }
+      const Band<F> band{tiles, images, rows, x, in_rows, transformed, products};
+      band.transform_inputs();
+      for (int64_t i = slice.begin; i < slice.end; ++i) {
+        const Panel panel = tiles.panels.at(i);
+        const int64_t channel = group * tiles.columns + panel.first;
+        for (int64_t block = 0; block < tiles.term_blocks(); ++block) {
+          const float* panel_taps = task_taps;
+          if (tiles.taps_per_task) {
+            const int64_t first = block * tiles.block_terms();
+            transform_taps(tiles, taps, group, panel, {0, panel.vectors()},
+                           {first, std::min(tiles.terms, first + tiles.block_terms())}, task_taps);
+          } else {
+            panel_taps = memory + tiles.tap_floats(group * tiles.panels.width() + panel.first);
+          }
+          band.multiply(panel, block, panel_taps);
+        }
+        const Pixels<float> y = in_place ? pixels_of(out, tiles.out, images.begin, u.begin, channel)
+                                         : tiles.out_buffer(out_pixels);
+        band.transform_outputs(panel, in_place ? panel.last_lanes() : kLanes,
+                               bias == nullptr ? nullptr : bias + channel, relu, y);
+        if (!in_place) {
+          store_pixels(out, tiles.out, images, u, {channel, channel + panel.columns}, y);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace winograd
+}  // namespace
+}  // namespace convkern::cpu

@@ -1,0 +1,93 @@
+// The transforms of Winograd's minimal filtering, F(4x4, 3x3) and F(2x2, 3x3), in each lane: Lavin
+// and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
+//
+// Of kOut outputs of a 3-tap correlation, with kIn = kOut + 2 inputs: A^T [(G g) * (B^T d)].
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+namespace winograd {
+
+CONVKERN_INLINE Vec times(float factor, Vec a) {
+  return fma(a, Vec::broadcast(&factor), Vec::zero());
+}
+CONVKERN_INLINE Vec fma(float factor, Vec a, Vec b) {
+  return cpu::fma(a, Vec::broadcast(&factor), b);
+}
+
+struct F4x4 {
+  static constexpr int kOut = 4, kIn = 6;
+
+  static CONVKERN_INLINE void inputs(const Vec (&d)[6], Vec (&t)[6]) {
+    const Vec even = fma(-4, d[2], d[4]), odd = fma(-4, d[1], d[3]);
+    const Vec near = sub(d[4], d[2]), far = times(2, sub(d[3], d[1]));
+    t[0] = fma(4, d[0], fma(-5, d[2], d[4]));
+    t[1] = add(even, odd);
+    t[2] = sub(even, odd);
+    t[3] = add(near, far);
+    t[4] = sub(near, far);
+    t[5] = fma(4, d[1], fma(-5, d[3], d[5]));
+  }
+  static CONVKERN_INLINE void taps(const Vec (&g)[3], Vec (&t)[6]) {
+    const Vec sum = times(-1.f / 6, add(g[0], g[2])), middle = times(1.f / 6, g[1]);
+    const Vec wide = fma(1.f / 24, g[0], times(1.f / 6, g[2])), half = times(1.f / 12, g[1]);
+    t[0] = times(1.f / 4, g[0]);
+    t[1] = sub(sum, middle);
+    t[2] = add(sum, middle);
+    t[3] = add(wide, half);
+    t[4] = sub(wide, half);
+    t[5] = g[2];
+  }
+  static CONVKERN_INLINE void outputs(const Vec (&m)[6], Vec (&y)[4]) {
+    const Vec sum1 = add(m[1], m[2]), difference1 = sub(m[1], m[2]);
+    const Vec sum2 = add(m[3], m[4]), difference2 = sub(m[3], m[4]);
+    y[0] = add(m[0], add(sum1, sum2));
+    y[1] = fma(2, difference2, difference1);
+    y[2] = fma(4, sum2, sum1);
+    y[3] = add(fma(8, difference2, difference1), m[5]);
+  }
+};
+
+struct F2x2 {
+  static constexpr int kOut = 2, kIn = 4;
+
+  static CONVKERN_INLINE void inputs(const Vec (&d)[4], Vec (&t)[4]) {
+    t[0] = sub(d[0], d[2]);
+    t[1] = add(d[1], d[2]);
+    t[2] = sub(d[2], d[1]);
+    t[3] = sub(d[1], d[3]);
+  }
+  static CONVKERN_INLINE void taps(const Vec (&g)[3], Vec (&t)[4]) {
+    const Vec sum = times(1.f / 2, add(g[0], g[2])), middle = times(1.f / 2, g[1]);
+    t[0] = g[0];
+    t[1] = add(sum, middle);
+    t[2] = sub(sum, middle);
+    t[3] = g[2];
+  }
+  static CONVKERN_INLINE void outputs(const Vec (&m)[4], Vec (&y)[2]) {
+    y[0] = add(m[0], add(m[1], m[2]));
+    y[1] = sub(m[1], add(m[2], m[3]));
+  }
+};
+
+// One of the transforms along both axes of a square.
+template <int kFrom, int kTo, class Transform>
+CONVKERN_INLINE void transform_square(const Vec (&from)[kFrom][kFrom], Vec (&to)[kTo][kTo],
+                                      const Transform& transform) {
+  Vec columns[kTo][kFrom];
+#pragma GCC unroll 8
+  for (int j = 0; j < kFrom; ++j) {
+    Vec column[kFrom], transformed[kTo];
+#pragma GCC unroll 8
+    for (int i = 0; i < kFrom; ++i) column[i] = from[i][j];
+    transform(column, transformed);
+#pragma GCC unroll 8
+    for (int i = 0; i < kTo; ++i) columns[i][j] = transformed[i];
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kTo; ++i) transform(columns[i], to[i]);
+}
+
+}  // namespace winograd
+}  // namespace
+}  // namespace convkern::cpu
