@@ -20,6 +20,7 @@ from convkern.config import (
 from convkern.explain import explain
 from convkern.functional import conv2d, output_size, same_padding
 from convkern.modules import Conv2d
+from convkern.surgery import replace_conv2d, restore_conv2d
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,8 @@ __all__ = [
     "get_float32_precision",
     "output_size",
     "reference",
+    "replace_conv2d",
+    "restore_conv2d",
     "same_padding",
     "set_float32_precision",
     "use_isa",
