@@ -10,7 +10,17 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from convkern.bench import PASSES, PEERS, Suite, compare, read_shapes, run_suite, time_training
+from convkern.bench import (
+    PASSES,
+    PEERS,
+    VISION_MODELS,
+    Suite,
+    compare,
+    read_shapes,
+    run_suite,
+    time_models,
+    time_training,
+)
 from convkern.bench import table as bench_table
 from convkern.bench.tables import wide_console
 from convkern.explain import explain
@@ -148,6 +158,13 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar=("OLD", "NEW"),
         help="measure nothing: compare two results; exit with 1 if a row became slower",
     )
+    add(
+        "--models",
+        type=_names,
+        metavar="NAME,...",
+        help="measure models of torchvision instead, in --layout or both; of the published table: "
+        + ",".join(VISION_MODELS),
+    )
     add("--train", action="store_true", help="measure epochs of the Fashion-MNIST model instead")
     parser.set_defaults(run=_bench)  # fmt: skip
 
@@ -159,6 +176,15 @@ def _bench(args: argparse.Namespace) -> int:
         table, slower = compare(old, new)
         console.print(table)
         return int(slower > 0)
+    if args.models:
+        layouts = [args.layout] if args.layout else ["nchw", "nhwc"]
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("measuring", total=len(args.models))
+            models = time_models(
+                args.models, layouts, args.seconds, report=lambda name: bar.advance(task)
+            )
+        console.print(models)
+        return 0
     if args.train:
         console.print(time_training(read_fashion_mnist(), report=console.print))
         return 0

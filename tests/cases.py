@@ -112,8 +112,8 @@ MATMUL = [
     _case("row_bands", (1, 17, 90, 70), (18, 3, 3), "p1q1", "+bias"),
     _case("row_bands_stride2", (1, 17, 91, 140), (18, 4, 3), "p1q1u2v2"),
 ]
-# Depthwise, with channels for whole vectors of every width: row and column tiles around their
-# sizes, images narrower than a tile or than the kernel, padding beyond it, and every geometry.
+# Depthwise, with channels for whole vectors of every width and others: row and column tiles around
+# their sizes, images narrower than a tile or than the kernel, padding beyond it, every geometry.
 DEPTHWISE = [
     *(
         _case(f"depthwise{h}x{w}k{r}x{s}", (2, 32, h, w), (32, r, s), f"p{r // 2}q{s // 2}g32")
@@ -139,6 +139,11 @@ DEPTHWISE = [
             ((11, 13), "p0q0u1v1d1e1", ""),
             ((9, 11), "p8q10u1v1d1e1", ""),
         ]
+    ),
+    *(
+        _case(f"depthwise_of_{c}_{tail}", (2, c, 9, 13), (c, r, r), f"{tail}g{c}", "+bias+relu")
+        for c in (2, 7, 9, 17, 31, 58)
+        for r, tail in [(3, "p1q1u1v1d1e1"), (3, "p1q1u2v2d1e1"), (5, "p2q2u1v1d1e1")]
     ),
     _case("depthwise_bands", (2, 64, 150, 40), (64, 3, 3), "p1q1u1v1d1e1g64", "+bias"),
     _case("depthwise_bands_stride2", (2, 64, 151, 41), (64, 4, 3), "p1q1u2v2d1e1g64"),
@@ -171,6 +176,10 @@ GROUPED = [
     *(
         _case(f"groups{h}x{w}", (2, 32, h, w), (32, 3, 3), "p1q1u1v1d1e1g8")
         for h, w in [(1, 1), (3, 5), (4, 6), (5, 7), (7, 12), (8, 13), (9, 19)]
+    ),
+    *(
+        _case(f"{g}_groups_of{c}to{k}", (2, g * c, 7, 9), (g * k, 3, 3), f"p1q1g{g}", "+bias")
+        for g, c, k in [(3, 4, 4), (5, 2, 2), (7, 2, 4), (9, 1, 2), (3, 8, 8)]
     ),
     _case("groups_bands", (2, 32, 90, 70), (32, 3, 3), "p1q1u1v1d1e1g4"),
     _case("groups_chunks", (70, 16, 5, 6), (16, 3, 3), "p1q1u1v1d1e1g4"),

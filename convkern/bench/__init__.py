@@ -5,6 +5,7 @@ allocation of the results included and no weights prepacked.
 """
 
 from convkern.bench.compare import compare
+from convkern.bench.models import VISION_MODELS, time_models
 from convkern.bench.peers import PASSES, PEERS
 from convkern.bench.suite import Row, Suite, read_shapes, run_suite, table
 from convkern.bench.timing import Sample, time_in_turn
@@ -13,6 +14,7 @@ from convkern.bench.training import time_training
 __all__ = [
     "PASSES",
     "PEERS",
+    "VISION_MODELS",
     "Row",
     "Sample",
     "Suite",
@@ -21,5 +23,6 @@ __all__ = [
     "run_suite",
     "table",
     "time_in_turn",
+    "time_models",
     "time_training",
 ]

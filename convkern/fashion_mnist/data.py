@@ -237,7 +237,7 @@ def _install(fetched: Path, scratch: Path) -> Path:
 
 
 def _download_with_torchvision() -> Path:
-    from torchvision.datasets import FashionMNIST  # type: ignore[import-untyped]
+    from torchvision.datasets import FashionMNIST
 
     with _scratch_directory() as scratch, _socket_timeout(SOCKET_SECONDS):
         FashionMNIST(scratch, download=True)

@@ -32,7 +32,7 @@ inline const char* to_string(Reason reason) {
     case Reason::not_grouped:
       return "computes depthwise and grouped convolutions";
     case Reason::channels:
-      return "needs channels and groups that fill its vectors";
+      return "needs groups of which its vectors hold whole ones";
     case Reason::window:
       return "computes groups with a dilation of 1 and a stride of 1 or 2 only";
     case Reason::not_3x3:

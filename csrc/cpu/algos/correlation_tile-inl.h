@@ -262,8 +262,8 @@ struct Tile {
 #pragma GCC unroll 8
         for (int t = 0; t < kColumns; ++t) {
           float* at = out + r * out_step + t * c.out_column;
-          const Vec total = accumulate ? add(Vec::load(at), sum[r][t]) : sum[r][t];
-          (apply_relu ? relu(total) : total).store(at);
+          const Vec total = accumulate ? add(Vec::load_unaligned(at), sum[r][t]) : sum[r][t];
+          (apply_relu ? relu(total) : total).store_unaligned(at);
         }
       }
     }

@@ -78,6 +78,16 @@ inline void copy_pixels(const Pixels<const float>& from, int64_t images, int64_t
   }
 }
 
+// The reverse, of a part of a vector.
+inline void write_first_lanes(const Pixels<float>& from, int64_t pixels, int lanes,
+                              const Pixels<float>& to) {
+  const float* pixel = from.at;
+  float* at = to.at;
+  for (; pixels > 0; --pixels, pixel += from.pixel, at += to.pixel) {
+    Vec::load(pixel).store_first(at, lanes);
+  }
+}
+
 // A channels_last tensor from one of its rows on.
 template <class Float>
 Pixels<Float> pixels_of(Float* tensor, const ImageShape& shape, int64_t image, int64_t row,

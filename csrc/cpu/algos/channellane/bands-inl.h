@@ -11,21 +11,27 @@ Reason supports(const Problem& p) {
   if (p.dtype != DType::f32) return Reason::dtype;
   if (p.groups == 1) return Reason::not_grouped;
   const Groups groups(p);
-  if (p.groups * groups.columns % kLanes != 0 || !groups.fit()) return Reason::channels;
+  if (!groups.fit()) return Reason::channels;
   if (!groups.depthwise() && !fits_group_tiles(p)) return Reason::window;
   return cpu::supports<workspace>(p);
 }
 
-// Where a vector is one group, implicit_gemm reads as much for a product, and sums more products at
-// a time; by measurement it is slower only where tiles share most rows and columns.
+// By measurement others are faster where channels fill less than half a vector, and, where a vector
+// is one group, unless tiles share most rows and columns: implicit_gemm then reads as much for a
+// product, and sums more products at a time.
 Reason declines(const Problem& p) {
+  const Groups groups(p);
   const bool shared = p.pass != Pass::grad_weight && p.stride_h == 1 && p.stride_w == 1;
-  return Groups(p).columns < kLanes || shared ? Reason::none : Reason::empty_lanes;
+  const bool fills = 2 * groups.count * groups.columns >= kLanes;
+  return fills && (groups.columns < kLanes || shared) ? Reason::none : Reason::empty_lanes;
 }
 
-// Whether channels_last images are read in place: where lanes read themselves. The tiles of groups
-// read a pixel many times, and pixels far apart compete for a few lines of the cache.
-bool reads_in_place(const Problem& p) { return p.layout == Layout::nhwc && Groups(p).depthwise(); }
+// Whether channels_last images are read in place: where lanes read themselves, and pixels are whole
+// vectors. The tiles of groups read a pixel many times, and pixels far apart compete for a few
+// lines of the cache.
+bool reads_in_place(const Problem& p) {
+  return p.layout == Layout::nhwc && Groups(p).depthwise() && p.C % kLanes == 0;
+}
 
 // The tasks of an image: bands of output rows, and slices of the vectors of channels, which are
 // single vectors where images are not read in place.
@@ -35,7 +41,7 @@ struct Tasks {
 
   Tasks(const Problem& p, int64_t rows) : rows(rows) {
     const bool in_place = reads_in_place(p);
-    vectors = p.groups * Groups(p).columns / kLanes;
+    vectors = Groups(p).vectors();
     // What a row of outputs reads and writes.
     const int64_t channels = p.layout == Layout::nhwc ? p.C : kLanes;
     const int64_t floats = (p.W * p.stride_h + p.OW()) * channels;
@@ -87,16 +93,26 @@ Pixels<const float> read_pixels(const void* tensor, const ImageShape& shape, int
 }
 
 // Where to write them: in place, or to the buffer, for write_pixels() to store.
+bool writes_in_place(const ImageShape& shape, Range channels) {
+  return shape.layout == Layout::nhwc && channels.size() % kLanes == 0;
+}
+
 Pixels<float> pixels_to_write(void* tensor, const ImageShape& shape, int64_t image, Range rows,
                               Range channels, float* buffer) {
-  if (shape.layout == Layout::nchw) return vector_of_pixels(buffer, shape.width);
+  if (!writes_in_place(shape, channels)) return vector_of_pixels(buffer, shape.width);
   return pixels_of(static_cast<float*>(tensor), shape, image, rows.begin, channels.begin);
 }
 
 void write_pixels(void* tensor, const ImageShape& shape, int64_t image, Range rows, Range channels,
                   const Pixels<float>& from) {
-  if (shape.layout == Layout::nhwc) return;
-  store_pixels(static_cast<float*>(tensor), shape, {image, image + 1}, rows, channels, from);
+  if (writes_in_place(shape, channels)) return;
+  auto* to = static_cast<float*>(tensor);
+  if (shape.layout == Layout::nchw) {
+    store_pixels(to, shape, {image, image + 1}, rows, channels, from);
+  } else {
+    write_first_lanes(from, rows.size() * shape.width, static_cast<int>(channels.size()),
+                      pixels_of(to, shape, image, rows.begin, channels.begin));
+  }
 }
 
 // What the outputs of a row read: `in` from its row 0 on.
@@ -107,12 +123,19 @@ void read_from(Correlation& sum, const Pixels<const float>& in) {
 }
 
 // The taps of channels, with the channels of a vector innermost: tap `tap` of channel c becomes
-// lane c % kLanes of vector (c / kLanes) * taps + tap.
+// lane c % kLanes of vector (c / kLanes) * taps + tap. The lanes beyond the last channel are zero.
 void pack_channels(const float* w, int64_t channels, int64_t taps, float* packed) {
   for (int64_t c = 0; c < channels; c += kLanes) {
-    images_to_lanes(w + c * taps, {taps, kLanes}, taps,
+    const int count = static_cast<int>(std::min<int64_t>(kLanes, channels - c));
+    images_to_lanes(w + c * taps, {taps, count}, taps,
                     VectorCursor(packed + c * taps, kLanes, taps, 0));
   }
+}
+
+// Floats of all taps packed so.
+int64_t packed_floats(const Problem& p) {
+  const Groups groups(p);
+  return groups.vectors() * kLanes * groups.terms * p.R * p.S;
 }
 
 // The correlation, with long sums cut into sums of about kBlockTerms products.

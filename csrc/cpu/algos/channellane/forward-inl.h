@@ -19,13 +19,15 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const int64_t taps = p.Cg * p.R * p.S, count = tasks.count(p);
   auto* packed = static_cast<float*>(workspace);
-  float* memory = packed + packed_bytes(p) / sizeof(float);
+  float* bias = packed + packed_floats(p);
+  float* memory = bias + whole_vectors(p.O);
   pack_channels(static_cast<const float*>(ops.w), p.O, taps, packed);
+  if (ops.b != nullptr) pack_channels(static_cast<const float*>(ops.b), p.O, 1, bias);
   executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
     float* buffer = memory + thread * buffers.floats();
     for (int64_t task = begin; task < end; ++task) {
       const Range vectors = tasks.vectors_of(task), u = tasks.rows_of(task);
-      const Range channels{vectors.begin * kLanes, vectors.end * kLanes};
+      const Range channels = groups.channels_of(vectors);
       const int64_t n = tasks.image(task);
       const Range in = inputs_read(rows, u);
       Sum sum(groups, lanes, restrict_outputs(rows, u, in), columns);
@@ -34,7 +36,7 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
       sum.vectors = vectors.size();
       sum.taps = packed + channels.begin * taps;
       sum.out = pixels_to_write(ops.out, ys, n, u, channels, buffer + buffers.in_floats);
-      if (ops.b != nullptr) sum.bias = static_cast<const float*>(ops.b) + channels.begin;
+      if (ops.b != nullptr) sum.bias = bias + channels.begin;
       sum.relu = p.activation == Activation::relu;
       sum.compute();
       write_pixels(ops.out, ys, n, u, channels, sum.out);
@@ -43,8 +45,9 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
 }
 
 int64_t forward_workspace(const Problem& p, int threads) {
-  const int64_t floats = forward_buffers(p, Tasks(p, p.OH())).floats();
-  return packed_bytes(p) + threads * floats * static_cast<int64_t>(sizeof(float));
+  const int64_t buffers = forward_buffers(p, Tasks(p, p.OH())).floats();
+  const int64_t floats = packed_floats(p) + whole_vectors(p.O) + threads * buffers;
+  return floats * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace channellane

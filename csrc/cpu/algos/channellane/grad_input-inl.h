@@ -27,18 +27,18 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
   // The taps of every residue, (channel, term, row, column), then with the channels innermost.
   auto* taps = static_cast<float*>(workspace);
   float* packed = taps + packed_bytes(p) / sizeof(float);
-  float* memory = packed + packed_bytes(p) / sizeof(float);
+  float* memory = packed + packed_floats(p);
   pack_taps(p, list, static_cast<const float*>(ops.w), taps);
   for (const Residue& residue : list) {
     if (residue.tap_count() == 0) continue;
     pack_channels(taps + residue.taps, p.C, groups.terms * residue.tap_count(),
-                  packed + residue.taps);
+                  packed + residue.taps / p.C * whole_vectors(p.C));
   }
   executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
     float* buffer = memory + thread * buffers.floats();
     for (int64_t task = begin; task < end; ++task) {
       const Range vectors = tasks.vectors_of(task), band = tasks.rows_of(task);
-      const Range channels{vectors.begin * kLanes, vectors.end * kLanes};
+      const Range channels = groups.channels_of(vectors);
       const Range h{band.begin * p.stride_h, std::min(p.H, band.end * p.stride_h)};
       const int64_t n = tasks.image(task);
       const Range in = grad_input_rows(p, h);
@@ -55,7 +55,8 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
         Sum sum(groups, lanes, restrict_outputs(rows, u, reached), columns);
         sum.in = gy;
         sum.vectors = vectors.size();
-        sum.taps = packed + residue.taps + channels.begin * groups.terms * residue.tap_count();
+        sum.taps = packed + residue.taps / p.C * whole_vectors(p.C) +
+                   channels.begin * groups.terms * residue.tap_count();
         sum.out = {gx.at + residue.row * gx.row + residue.column * gx.pixel, p.stride_w * gx.pixel,
                    p.stride_h * gx.row, 0};
         sum.compute();
@@ -66,8 +67,9 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
 }
 
 int64_t grad_input_workspace(const Problem& p, int threads) {
-  const int64_t floats = grad_input_buffers(p, grad_input_tasks(p)).floats();
-  return 2 * packed_bytes(p) + threads * floats * static_cast<int64_t>(sizeof(float));
+  const int64_t buffers = grad_input_buffers(p, grad_input_tasks(p)).floats();
+  const int64_t floats = packed_floats(p) + threads * buffers;
+  return packed_bytes(p) + floats * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace channellane

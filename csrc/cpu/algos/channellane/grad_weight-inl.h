@@ -31,7 +31,7 @@ void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightTa
   const Pixels<const float> x =
       read_pixels(ops.x, x_shape(p), n, in, groups.read_by(vectors), in_place, buffer);
   const Pixels<const float> gy =
-      read_pixels(ops.gy, y_shape(p), n, band, shifted({0, kLanes}, vector * kLanes), in_place,
+      read_pixels(ops.gy, y_shape(p), n, band, groups.channels_of(vectors), in_place,
                   buffer + tasks.buffers.in_floats);
   if (!groups.depthwise()) {
     GroupCorrelation sum{groups, lanes, restrict_outputs(rows, band, in), columns};
@@ -68,7 +68,9 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
                   for (int64_t unit = units.begin; unit < units.end; ++unit) {
                     accumulate_pixels(p, ops, tasks, groups, lanes, unit, vector, sums);
                   }
-                  lanes_to_images(partial + vector * kLanes * weights, {weights, kLanes}, weights,
+                  const Range channels = groups.channels_of({vector, vector + 1});
+                  const ImageBlock block{weights, static_cast<int>(channels.size())};
+                  lanes_to_images(partial + channels.begin * weights, block, weights,
                                   VectorCursor(sums, kLanes, weights, 0));
                 });
 }

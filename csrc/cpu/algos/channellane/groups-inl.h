@@ -18,17 +18,24 @@ namespace channellane {
 // Of a group: the channels that a pass sums, its terms, and those in lanes: the channels that it
 // writes or, in grad_weight, those of gy.
 struct Groups {
-  int64_t terms, columns;
+  int64_t count, terms, columns;
 
-  explicit Groups(const Problem& p) : terms(p.Cg), columns(p.Og()) {
+  explicit Groups(const Problem& p) : count(p.groups), terms(p.Cg), columns(p.Og()) {
     if (p.pass == Pass::grad_input) std::swap(terms, columns);
   }
   bool depthwise() const { return terms == 1 && columns == 1; }
-  // Whether groups fill vectors, and what such a vector reads is a vector.
+  // Whether vectors have whole groups, and what a vector reads is a vector.
   bool fit() const { return kLanes % columns == 0 && span() <= kLanes; }
   // Channels that a vector reads; the next vector reads the next ones.
   int64_t span() const { return kLanes / columns * terms; }
-  Range read_by(Range vectors) const { return {vectors.begin * span(), vectors.end * span()}; }
+  int64_t vectors() const { return ceil_div(count * columns, kLanes); }
+  // The channels of vectors, and those that they read; the last vector may have fewer.
+  Range channels_of(Range vectors) const {
+    return {vectors.begin * kLanes, std::min(count * columns, vectors.end * kLanes)};
+  }
+  Range read_by(Range vectors) const {
+    return {vectors.begin * span(), std::min(count * terms, vectors.end * span())};
+  }
 };
 
 // Whether the tiles below compute the problem, which need not be depthwise.

@@ -37,7 +37,7 @@ void run_strip(const Correlation& c, const Strip& strip, int64_t outputs) {
         sum = fma(Vec::load_unaligned(in + m * row + k * c.in_tap), w[m][k], sum);
       }
     }
-    (c.relu ? relu(sum) : sum).store(out);
+    (c.relu ? relu(sum) : sum).store_unaligned(out);
   }
 }
 
