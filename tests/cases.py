@@ -205,6 +205,11 @@ WINOGRAD = [
     _case("tile_taps", (3, 200, 6, 9), (170, 3, 3), "p1q1", "+bias"),
     _case("tile_taps_of_groups", (5, 260, 9, 8), (270, 3, 3), "p0q1u1v1d1e1g2"),
 ]
+# Batches that bfloat16 and float16 kernels convert in several parts, of equal and unequal sizes.
+HALF_CHUNKS = [
+    _case("half_chunks_of_1", (3, 8, 200, 200), (8, 3, 3), "p1q1", "+bias"),
+    _case("half_chunks_of_4_and_3", (7, 4, 160, 161), (4, 3, 3), "p1q1", "+relu"),
+]
 EMPTY_BATCH = _case("empty_batch", (0, 2, 7, 9), (3, 3, 2), "p1q1", "+bias")
 FASHION_MNIST = [
     _case(f"fmnist/{label}", (32, 1, n, n), (1, k, k), tail, "+bias+relu")

@@ -7,7 +7,18 @@ import pytest
 import torch
 
 import convkern
-from cases import DEPTHWISE, EMPTY_BATCH, FEW, GROUPED, MATMUL, NON_EMPTY, WIDE, WINOGRAD, label
+from cases import (
+    DEPTHWISE,
+    EMPTY_BATCH,
+    FEW,
+    GROUPED,
+    HALF_CHUNKS,
+    MATMUL,
+    NON_EMPTY,
+    WIDE,
+    WINOGRAD,
+    label,
+)
 from convkern import _C
 from convkern.testing import assert_accurate, operands, oracle, run, variant
 
@@ -16,8 +27,10 @@ PASSES = ["fwd", "gx", "gw"]
 CPU_KERNELS = [k for k in _C.kernels() if k["device"] == "cpu"]
 
 
-def kernel_names(algorithm: str) -> list[str]:
-    return [k["name"] for k in CPU_KERNELS if k["name"].split(".")[1] == algorithm]
+def kernel_names(algorithm: str, half: bool = False) -> list[str]:
+    """Of any or several dtypes; or those of bfloat16 and float16."""
+    fields = [k["name"].split(".") for k in CPU_KERNELS]
+    return [".".join(f) for f in fields if f[1] == algorithm and (f[3] == "half") == half]
 
 
 MATMULS = kernel_names("implicit_gemm")
@@ -27,6 +40,12 @@ CHANNELLANE = kernel_names("direct_channellane")
 # multiply by up to 8 and 5 and add up to 6 terms, twice, before and after the products.
 WINOGRAD_ERRORS = {"winograd_4x4": 100, "winograd_2x2": 4}
 WINOGRADS = [name for algorithm in WINOGRAD_ERRORS for name in kernel_names(algorithm)]
+HALF_CHANNELLANE = kernel_names("direct_channellane", half=True)
+HALF = [
+    name
+    for algorithm in ("direct_batchlane", "direct_columnlane", "implicit_gemm")
+    for name in kernel_names(algorithm, half=True)
+]
 
 
 @pytest.fixture
@@ -49,8 +68,14 @@ def operands_of_magnitude(case: str, name: str) -> convkern.testing.Operands:
     return operands(text).map(torch.abs)
 
 
+def of_kernel(name: str, text: str) -> str:
+    """The problem in the kernel's pass, and in its dtype, where it has only one."""
+    pass_, _, _, dtype, _ = name.split(".")
+    return variant(text, pass_=pass_, dtype=None if dtype in ("any", "half") else dtype)
+
+
 def forced_result(name: str, text: str) -> tuple[torch.Tensor, convkern.testing.Operands]:
-    ops = operands(variant(text, pass_=name.split(".")[0]))
+    ops = operands(of_kernel(name, text))
     with convkern.use_kernel(name):
         assert _C.plan(ops.problem)["kernel"] == name
         return run(ops), ops
@@ -58,7 +83,10 @@ def forced_result(name: str, text: str) -> tuple[torch.Tensor, convkern.testing.
 
 def has_lanes_for(name: str, case: str) -> bool:
     """What direct_channellane of this width computes, written anew."""
-    lanes = {"baseline": 4, "avx2": 8, "avx512": 16}[name.split(".")[-1]]
+    dtype, isa = name.split(".")[-2:]
+    lanes = {"baseline": 4, "avx2": 8, "avx512": 16}[isa]
+    if dtype == "f64" and isa != "baseline":
+        lanes //= 2
     problem = _C.Problem(case)
     terms, columns = problem.weight_size[1], problem.weight_size[0] // problem.groups
     if name.startswith("gx."):
@@ -127,8 +155,63 @@ def test_reference(name: str, case: str, dtype: str) -> None:
         assert_accurate(result, ops)
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param(name, case, id=f"{name}-{label(case)}")
+        for names, cases in [(HALF, FEW + HALF_CHUNKS), (HALF_CHANNELLANE, DEPTHWISE[::9])]
+        for name in names
+        for case in cases
+    ],
+)
+def test_half(name: str, case: str, layout: str, dtype: str) -> None:
+    available(name)
+    result, ops = forced_result(name, variant(case, layout=layout, dtype=dtype))
+    assert_accurate(result, ops)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+@pytest.mark.parametrize("isa", ISAS)
+def test_half_conversions_are_exact(isa: str, dtype: str) -> None:
+    name = f"fwd.implicit_gemm.any.half.{isa}"
+    available(name)
+    ops = operands(f"n1c2h256w257k1r1s1_{dtype}_nchw_fwd")
+    bits = torch.arange(2**16, dtype=torch.int32).to(torch.int16)
+    every_number = bits.view(ops.x.dtype)
+    x, w = torch.zeros_like(ops.x), torch.ones_like(ops.w)
+    x[0, 0].view(-1)[: 2**16] = every_number
+    with convkern.use_kernel(name):
+        same = convkern.conv2d(x, w)[0, 0].view(-1)[: 2**16]
+    torch.testing.assert_close(same, every_number, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+@pytest.mark.parametrize("isa", ISAS)
+def test_half_results_are_rounded_to_nearest_even(isa: str, dtype: str) -> None:
+    """Sums of two numbers, ties, overflows and subnormal numbers among them, as torch rounds."""
+    name = f"fwd.implicit_gemm.any.half.{isa}"
+    available(name)
+    ops = operands(f"n1c2h64w64k1r1s1_{dtype}_nchw_fwd")
+    info = torch.finfo(ops.x.dtype)
+    small = torch.randint(-8, 9, (64, 64))
+    x, w = torch.empty_like(ops.x), torch.ones_like(ops.w)
+    for unit, start in [
+        (info.eps / 2, 1.0),
+        (info.max * info.eps / 16, info.max),
+        (info.smallest_normal * info.eps, info.smallest_normal),
+    ]:
+        x[0, 0], x[0, 1] = start, small * unit
+        with convkern.use_kernel(name):
+            y = convkern.conv2d(x, w)
+        expected = (x[0, 0].float() + x[0, 1].float()).to(x.dtype)
+        torch.testing.assert_close(y[0, 0], expected, rtol=0, atol=0)
+
+
 def test_every_kernel_is_tested() -> None:
     tested = ANY_SHAPE + CHANNELLANE + WINOGRADS + kernel_names("reference")
+    tested += HALF + HALF_CHANNELLANE
     assert sorted(tested) == sorted(k["name"] for k in CPU_KERNELS)
 
 
@@ -192,8 +275,7 @@ def test_kernels_run_on_torch_threads(threads: int) -> None:
 def test_lanes_that_do_not_count_do_not_leak(name: str, column: int) -> None:
     """NaN and Inf must not be multiplied into lanes without an image, or beyond the columns."""
     available(name)
-    text = variant("n5c1h6w7k1r3s3p1q1_f32_nchw_fwd", pass_=name.split(".")[0])
-    ops = operands(text)
+    ops = operands(of_kernel(name, "n5c1h6w7k1r3s3p1q1_f32_nchw_fwd"))
     ops.x[0, 0, 2, column] = torch.inf
     ops.gy[0, 0, 2, 2] = torch.inf
     with convkern.use_kernel(name):
@@ -205,13 +287,13 @@ def test_lanes_that_do_not_count_do_not_leak(name: str, column: int) -> None:
 
 @pytest.mark.parametrize("relu", ["", "+relu"])
 def test_nan_survives_the_epilogue(relu: str) -> None:
-    dense = operands(f"n3c1h5w5k1r3s3_f32_nchw_fwd+bias{relu}")
-    depthwise = operands(f"n3c16h5w5k16r3s3g16_f32_nhwc_fwd+bias{relu}")
+    dense = f"n3c1h5w5k1r3s3_f32_nchw_fwd+bias{relu}"
+    depthwise = f"n3c16h5w5k16r3s3g16_f32_nhwc_fwd+bias{relu}"
     exact = set(ANY_SHAPE + CHANNELLANE + kernel_names("reference"))
     for name in [k["name"] for k in CPU_KERNELS if k["name"] in exact]:
         if not name.startswith("fwd."):
             continue
-        ops = depthwise if name in CHANNELLANE else dense
+        ops = operands(of_kernel(name, depthwise if name in CHANNELLANE else dense))
         ops.x[1, 0, 0, 0] = torch.nan
         if ISAS.index(name.split(".")[-1]) <= ISAS.index(_C.available_isa()):
             with convkern.use_kernel(name):

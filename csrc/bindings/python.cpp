@@ -55,6 +55,7 @@ py::dict plan(const Problem& problem, const std::string& device_name) {
     if (other.pass != problem.pass || &other == &kernel) continue;
     Reason reason = forced ? why_not(other, problem, constraints)
                            : why_passed_over(other, problem, constraints);
+    if (reason == Reason::dtype) continue;
     if (reason == Reason::none) reason = forced ? Reason::not_forced : Reason::less_preferred;
     rejected.append(py::make_tuple(other.name, to_string(reason)));
   }

@@ -63,7 +63,7 @@ const Kernel& choose(const KernelList& kernels, const Problem& problem,
     if (kernel.pass != problem.pass) continue;
     const Reason reason = why_passed_over(kernel, problem, constraints);
     if (reason == Reason::none) return kernel;
-    if (rejected != nullptr) rejected->push_back({&kernel, reason});
+    if (rejected != nullptr && reason != Reason::dtype) rejected->push_back({&kernel, reason});
   }
   throw std::logic_error("no kernel supports " + to_string(problem));
 }

@@ -13,10 +13,16 @@ KernelList kernel_list() {
       all.insert(all.end(), std::begin(kernels), std::end(kernels));
     };
 #if defined(__x86_64__)
-    append(direct_avx512);
-    append(direct_avx2);
+    append(f32_avx512);
+    append(f64_avx512);
+    append(half_avx512);
+    append(f32_avx2);
+    append(f64_avx2);
+    append(half_avx2);
 #endif
-    append(direct_baseline);
+    append(f32_baseline);
+    append(f64_baseline);
+    append(half_baseline);
     append(reference_kernels);
     return all;
   }();

@@ -41,19 +41,19 @@ struct View {
 struct Correlation {
   Axis rows, columns;
   int64_t channels = 1, planes = 1;
-  View<const float> in;   // at row 0 and what tap 0 of output column 0 reads
+  View<const Real> in;    // at row 0 and what tap 0 of output column 0 reads
   int64_t in_output = 0;  // floats from what one output column reads to the next
   int64_t in_tap = 0;     // and from what one tap reads to the next
   int lanes = kLanes;     // that count, for masked taps
-  View<const float> taps;
+  View<const Real> taps;
   int64_t taps_channel = 0;      // floats from one channel's taps to the next's
   int64_t taps_column = kLanes;  // and, for vectors, from one tap of a row to the next
-  View<float> out;               // its planes are the channels
+  View<Real> out;                // its planes are the channels
   int64_t out_column = kLanes;   // floats from one output column to the next
   int64_t vectors = 1;           // in place: adjacent in `in`, `out` and `bias`, each with
   int64_t taps_vector = 0;       // its own taps, so many floats after those of the one before
   Init init = Init::zero;
-  const float* bias = nullptr;  // for Init::bias: a float a channel; in place, a vector
+  const Real* bias = nullptr;  // for Init::bias: a float a channel; in place, a vector
   bool relu = false;
 };
 
@@ -63,7 +63,7 @@ struct Tile {
   static constexpr bool kSharedInput = kKind != TileRows::separate_rows;
   static constexpr bool kInPlace = kTaps == Taps::in_place;
 
-  static CONVKERN_INLINE Vec load_tap(const float* p) {
+  static CONVKERN_INLINE Vec load_tap(const Real* p) {
     if constexpr (kTaps == Taps::broadcast) {
       return Vec::broadcast(p);
     } else {
@@ -80,7 +80,7 @@ struct Tile {
     return kTaps == Taps::broadcast ? 1 : c.taps_column;
   }
 
-  static CONVKERN_INLINE Vec load_in(const float* p, const Correlation& c) {
+  static CONVKERN_INLINE Vec load_in(const Real* p, const Correlation& c) {
     if constexpr (kTaps == Taps::masked) {
       return Vec::load_first(p, c.lanes);
     } else {
@@ -97,8 +97,8 @@ struct Tile {
   // input row `in`, each with its own taps; separate rows read input rows of their own, all with
   // the taps at `tap`.
   template <int kFirst, int kLast>
-  static CONVKERN_INLINE void add_row(Vec (&sum)[kRows][kColumns], const float* in,
-                                      const float* tap, const Correlation& c, Range k) {
+  static CONVKERN_INLINE void add_row(Vec (&sum)[kRows][kColumns], const Real* in, const Real* tap,
+                                      const Correlation& c, Range k) {
     const int64_t column = c.in_output, in_tap = c.in_tap, size = tap_size(c);
     const int64_t in_step = c.rows.out_step * c.in.row;
     const int64_t step = tap_step(c);
@@ -132,8 +132,8 @@ struct Tile {
   // kLast]. That tap reaches real columns for all outputs, the j-th from it for all but j, where
   // neighbouring outputs read what neighbouring taps read.
   template <bool kBefore, int kFirst, int kLast>
-  static CONVKERN_INLINE void add_edge(Vec (&sum)[kRows][kColumns], const float* in,
-                                       const float* tap, const Correlation& c, int64_t count) {
+  static CONVKERN_INLINE void add_edge(Vec (&sum)[kRows][kColumns], const Real* in, const Real* tap,
+                                       const Correlation& c, int64_t count) {
     const int64_t column = c.in_output, step = tap_step(c), size = tap_size(c);
 #pragma GCC unroll 8
     for (int j = 1; j < kColumns; ++j) {
@@ -159,9 +159,8 @@ struct Tile {
 
   // Adds the taps k of one row, of which `inner` reach real columns for all outputs.
   template <int kFirst, int kLast>
-  static CONVKERN_INLINE void add_taps(Vec (&sum)[kRows][kColumns], const float* in,
-                                       const float* tap, const Correlation& c, Range k,
-                                       Range inner) {
+  static CONVKERN_INLINE void add_taps(Vec (&sum)[kRows][kColumns], const Real* in, const Real* tap,
+                                       const Correlation& c, Range k, Range inner) {
     if constexpr (kInPlace || kLast - kFirst == kRows - 1) {
       const int64_t last = inner.end - 1, size = tap_size(c);
       add_row<kFirst, kLast>(sum, in, tap, c, inner);
@@ -176,9 +175,9 @@ struct Tile {
 
   // add_taps<first, last> for run-time bounds, among the kRows * kRows pairs.
   template <int... kPair>
-  static CONVKERN_INLINE void add_taps(Vec (&sum)[kRows][kColumns], const float* in,
-                                       const float* tap, const Correlation& c, Range k, Range inner,
-                                       int first, int last, std::integer_sequence<int, kPair...>) {
+  static CONVKERN_INLINE void add_taps(Vec (&sum)[kRows][kColumns], const Real* in, const Real* tap,
+                                       const Correlation& c, Range k, Range inner, int first,
+                                       int last, std::integer_sequence<int, kPair...>) {
     if (first == 0 && last == kRows - 1) {
       add_taps<0, kRows - 1>(sum, in, tap, c, k, inner);
       return;
@@ -211,7 +210,7 @@ struct Tile {
     if (k.empty()) return;
     const Range inner = inner_taps(c, v, k);
     const int64_t first_row = c.rows.offset + u * c.rows.out_step;
-    const float* in0 = c.in.at + first_row * c.in.row + v * c.in_output;
+    const Real* in0 = c.in.at + first_row * c.in.row + v * c.in_output;
     const int64_t step = c.rows.tap_step;
     // With shared rows, step y reads input row y and serves output row r with tap row y - r;
     // otherwise step y is tap row y.
@@ -219,8 +218,8 @@ struct Tile {
     const int64_t steps = c.rows.taps == 0 ? 0 : c.rows.taps + (kSlide ? kRows - 1 : 0);
     constexpr auto kPairs = std::make_integer_sequence<int, kRows * kRows>{};
     for (int64_t plane = planes.begin; plane < planes.end; ++plane) {
-      const float* in = in0 + plane * c.in.plane;
-      const float* tap = c.taps.at + plane * c.taps.plane;
+      const Real* in = in0 + plane * c.in.plane;
+      const Real* tap = c.taps.at + plane * c.taps.plane;
       for (int64_t y = 0; y < steps; ++y) {
         int first = 0, last = kRows - 1;
         const int64_t row = first_row + y * step;
@@ -241,7 +240,7 @@ struct Tile {
   // The tile whose first output is row u, column v. Planes are summed in blocks of about
   // kBlockTerms products that are then added up, which keeps rounding errors of long sums small.
   static CONVKERN_NOINLINE void run(const Correlation& c, int64_t u, int64_t v) {
-    float* out = c.out.at + u * c.out.row + v * c.out_column;
+    Real* out = c.out.at + u * c.out.row + v * c.out_column;
     const int64_t out_step = kChannels ? c.out.plane : c.out.row;
     const int64_t taps = std::max<int64_t>(1, c.rows.taps * c.columns.taps);
     const int64_t block = std::max<int64_t>(1, kBlockTerms / taps);
@@ -261,7 +260,7 @@ struct Tile {
       for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
         for (int t = 0; t < kColumns; ++t) {
-          float* at = out + r * out_step + t * c.out_column;
+          Real* at = out + r * out_step + t * c.out_column;
           const Vec total = accumulate ? add(Vec::load_unaligned(at), sum[r][t]) : sum[r][t];
           (apply_relu ? relu(total) : total).store_unaligned(at);
         }
@@ -298,7 +297,7 @@ bool has_exact_edges(const Correlation& c, Range v) {
 // where the images come from memory.
 inline void prefetch_tile(const Correlation& c, int64_t u, int64_t rows, Range v) {
   const Range read = inputs_read(c.rows, {u, u + rows});
-  const float* in = c.in.at + (c.columns.taps - 1) * c.in_tap;
+  const Real* in = c.in.at + (c.columns.taps - 1) * c.in_tap;
   for (int64_t row = read.begin; row < read.end; ++row) {
     for (int64_t column = v.begin; column < v.end; ++column) {
       __builtin_prefetch(in + row * c.in.row + column * c.in_output, /*write=*/0);

@@ -1,4 +1,4 @@
-// The algorithms, compiled once for each instruction set after its Vec.
+// The algorithms, compiled once for each Vec: of an instruction set and a dtype.
 #pragma once
 
 #include "cpu/algos/lane_transpose-inl.h"
@@ -14,33 +14,38 @@
 #include "cpu/algos/channellane/channellane-inl.h"
 #include "cpu/algos/implicit_gemm/implicit_gemm-inl.h"
 #include "cpu/algos/winograd/winograd-inl.h"
+#include "cpu/algos/rows-inl.h"
 
 // The kernels of an instruction set, in order of preference within a pass.
-#define CONVKERN_DIRECT_KERNELS(isa)                                                          \
-  {                                                                                           \
-      CONVKERN_KERNELS(direct_channellane, channellane, isa, channellane::declines, highest), \
-      CONVKERN_WINOGRAD_KERNELS(winograd_4x4, winograd::Passes<winograd::F4x4>, isa),         \
-      CONVKERN_WINOGRAD_KERNELS(winograd_2x2, winograd::Passes<winograd::F2x2>, isa),         \
-      CONVKERN_KERNELS(implicit_gemm, implicit_gemm, isa, implicit_gemm::declines, highest),  \
-      CONVKERN_KERNELS(direct_columnlane, columnlane, isa, columnlane::declines, highest),    \
-      CONVKERN_KERNELS(direct_batchlane, batchlane, isa, nullptr, highest),                   \
-  }
-#define CONVKERN_KERNELS(algorithm, space, isa, declines, precision)               \
-  CONVKERN_KERNEL(fwd, algorithm, space, forward, isa, declines, precision),       \
-      CONVKERN_KERNEL(gx, algorithm, space, grad_input, isa, declines, precision), \
-      CONVKERN_KERNEL(gw, algorithm, space, grad_weight, isa, declines, precision)
+#define CONVKERN_F32_KERNELS(isa)                                                \
+  CONVKERN_KERNELS(CONVKERN_KERNEL, f32, isa,                                    \
+                   CONVKERN_WINOGRAD(winograd_4x4, Passes<winograd::F4x4>, isa), \
+                   CONVKERN_WINOGRAD(winograd_2x2, Passes<winograd::F2x2>, isa))
+#define CONVKERN_F64_KERNELS(isa) CONVKERN_KERNELS(CONVKERN_KERNEL, f64, isa)
+#define CONVKERN_HALF_KERNELS(isa) CONVKERN_KERNELS(CONVKERN_HALF_KERNEL, half, isa)
 
-#define CONVKERN_WINOGRAD_KERNELS(algorithm, space, isa)                       \
-  CONVKERN_KERNEL(fwd, algorithm, space, forward, isa, space::declines, high), \
-      CONVKERN_KERNEL(gx, algorithm, space, grad_input, isa, space::declines, high)
+#define CONVKERN_KERNELS(kernel, dtype, isa, ...)                                                  \
+  CONVKERN_PASSES(kernel, direct_channellane, channellane, dtype, isa),                            \
+      __VA_OPT__(__VA_ARGS__, ) CONVKERN_PASSES(kernel, implicit_gemm, implicit_gemm, dtype, isa), \
+      CONVKERN_PASSES(kernel, direct_columnlane, columnlane, dtype, isa),                          \
+      CONVKERN_PASSES(kernel, direct_batchlane, batchlane, dtype, isa)
 
-#define CONVKERN_KERNEL(short_name, algorithm, space, pass, isa, declines, precision) \
-  {#short_name "." #algorithm ".any.f32." #isa,                                       \
-   Pass::pass,                                                                        \
-   Isa::isa,                                                                          \
-   true,                                                                              \
-   space::supports<space::pass##_workspace>,                                          \
-   space::pass##_workspace,                                                           \
-   space::pass,                                                                       \
-   declines,                                                                          \
-   Precision::precision}
+#define CONVKERN_PASSES(kernel, algorithm, space, dtype, isa) \
+  kernel(fwd, algorithm, space, forward, dtype, isa),         \
+      kernel(gx, algorithm, space, grad_input, dtype, isa),   \
+      kernel(gw, algorithm, space, grad_weight, dtype, isa)
+
+#define CONVKERN_KERNEL(short_name, algorithm, space, pass, dtype, isa)         \
+  row(#short_name "." #algorithm ".any." #dtype "." #isa, Pass::pass, Isa::isa, \
+      Functions{CONVKERN_FUNCTIONS(space, pass)})
+#define CONVKERN_HALF_KERNEL(short_name, algorithm, space, pass, dtype, isa)    \
+  row(#short_name "." #algorithm ".any." #dtype "." #isa, Pass::pass, Isa::isa, \
+      half::through<CONVKERN_FUNCTIONS(space, pass)>())
+#define CONVKERN_WINOGRAD(algorithm, space, isa)                                 \
+  row("fwd." #algorithm ".any.f32." #isa, Pass::forward, Isa::isa,               \
+      Functions{CONVKERN_FUNCTIONS(winograd::space, forward)}, Precision::high), \
+      row("gx." #algorithm ".any.f32." #isa, Pass::grad_input, Isa::isa,         \
+          Functions{CONVKERN_FUNCTIONS(winograd::space, grad_input)}, Precision::high)
+
+#define CONVKERN_FUNCTIONS(space, pass) \
+  space::supports<space::pass##_workspace>, space::pass##_workspace, space::pass, space::declines

@@ -16,11 +16,11 @@ struct ImageShape {
 // buffer, whose row 0, channel 0 are rows.begin, channels.begin.
 template <class Transfer>
 CONVKERN_INLINE void for_each_run(const ImageShape& shape, Range rows, Range channels,
-                                  const View<float>& buffer, const Transfer& transfer) {
+                                  const View<Real>& buffer, const Transfer& transfer) {
   const int64_t C = shape.channels, W = shape.width;
   if (shape.layout == Layout::nchw || C == 1) {
     for (int64_t c = channels.begin; c < channels.end; ++c) {
-      float* at = buffer.at + (c - channels.begin) * buffer.plane;
+      Real* at = buffer.at + (c - channels.begin) * buffer.plane;
       transfer((c * shape.height + rows.begin) * W, rows.size() * W,
                VectorCursor(at, kLanes, W, buffer.row - W * kLanes));
     }
@@ -31,7 +31,7 @@ CONVKERN_INLINE void for_each_run(const ImageShape& shape, Range rows, Range cha
   const int64_t pixels = whole ? W : 1;
   for (int64_t row = rows.begin; row < rows.end; ++row) {
     for (int64_t column = 0; column < W; column += pixels) {
-      float* at = buffer.at + (row - rows.begin) * buffer.row + column * kLanes;
+      Real* at = buffer.at + (row - rows.begin) * buffer.row + column * kLanes;
       transfer(
           (row * W + column) * C + channels.begin, pixels * channels.size(),
           VectorCursor(at, buffer.plane, channels.size(), kLanes - channels.size() * buffer.plane));
@@ -39,16 +39,16 @@ CONVKERN_INLINE void for_each_run(const ImageShape& shape, Range rows, Range cha
   }
 }
 
-inline void load_rows(const float* first_image, ImageBlock images, const ImageShape& shape,
-                      Range rows, Range channels, const View<float>& to) {
+inline void load_rows(const Real* first_image, ImageBlock images, const ImageShape& shape,
+                      Range rows, Range channels, const View<Real>& to) {
   for_each_run(shape, rows, channels, to,
                [&](int64_t offset, int64_t n, VectorCursor lanes) __attribute__((always_inline)) {
                  images_to_lanes(first_image + offset, images, n, lanes);
                });
 }
 
-inline void store_rows(float* first_image, ImageBlock images, const ImageShape& shape, Range rows,
-                       Range channels, const View<float>& from) {
+inline void store_rows(Real* first_image, ImageBlock images, const ImageShape& shape, Range rows,
+                       Range channels, const View<Real>& from) {
   for_each_run(shape, rows, channels, from,
                [&](int64_t offset, int64_t n, VectorCursor lanes) __attribute__((always_inline)) {
                  lanes_to_images(first_image + offset, images, n, lanes);

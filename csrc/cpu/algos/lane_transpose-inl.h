@@ -12,26 +12,26 @@ namespace {
 constexpr int kLanes = Vec::kLanes;
 constexpr int kQuarters = kLanes / 4;
 
-CONVKERN_INLINE Quarter load_quarter(const float* p) {
+CONVKERN_INLINE Quarter load_quarter(const Real* p) {
   Quarter q;
   std::memcpy(&q, p, sizeof(q));
   return q;
 }
 
-CONVKERN_INLINE void store_quarter(float* p, Quarter q) { std::memcpy(p, &q, sizeof(q)); }
+CONVKERN_INLINE void store_quarter(Real* p, Quarter q) { std::memcpy(p, &q, sizeof(q)); }
 
 // Where vectors 0, 1, ... are: `step` floats apart, with a gap after every `inner` of them.
 class VectorCursor {
  public:
-  VectorCursor(float* first, int64_t step, int64_t inner, int64_t gap)
+  VectorCursor(Real* first, int64_t step, int64_t inner, int64_t gap)
       : first_(first), step_(step), inner_(inner), gap_(gap), at_(first) {}
   CONVKERN_INLINE void seek(int64_t e) {
     const int64_t groups = e / inner_;
     index_ = e - groups * inner_;
     at_ = first_ + e * step_ + groups * gap_;
   }
-  CONVKERN_INLINE float* next() {
-    float* at = at_;
+  CONVKERN_INLINE Real* next() {
+    Real* at = at_;
     const bool last = ++index_ == inner_;
     at_ += last ? step_ + gap_ : step_;
     index_ = last ? 0 : index_;
@@ -39,9 +39,9 @@ class VectorCursor {
   }
 
  private:
-  float* first_;
+  Real* first_;
   int64_t step_, inner_, gap_;
-  float* at_;
+  Real* at_;
   int64_t index_ = 0;
 };
 
@@ -53,7 +53,7 @@ struct ImageBlock {
 constexpr int kAhead = 48;  // floats that are fetched ahead of what is written
 
 // The next kLanes elements of kLanes images.
-CONVKERN_INLINE void square_to_lanes(const float* p, int64_t stride, VectorCursor& lanes) {
+CONVKERN_INLINE void square_to_lanes(const Real* p, int64_t stride, VectorCursor& lanes) {
   Vec rows[4][kQuarters];  // rows[r][q] is image 4q + r, then quarter q of rows[r][g] is its
                            // elements 4g to 4g + 3
 #pragma GCC unroll 4
@@ -73,7 +73,7 @@ CONVKERN_INLINE void square_to_lanes(const float* p, int64_t stride, VectorCurso
   }
 }
 
-CONVKERN_INLINE void square_to_images(float* p, int64_t stride, VectorCursor& lanes) {
+CONVKERN_INLINE void square_to_images(Real* p, int64_t stride, VectorCursor& lanes) {
   Vec rows[4][kQuarters];
   for (int image = 0; image < kLanes; ++image) {
     __builtin_prefetch(p + image * stride + kAhead, /*write=*/1);
@@ -96,7 +96,7 @@ CONVKERN_INLINE void square_to_images(float* p, int64_t stride, VectorCursor& la
 }
 
 // The next 4 elements of the images there are; the other lanes are zero.
-CONVKERN_INLINE void strip_to_lanes(const float* p, ImageBlock images, VectorCursor& lanes) {
+CONVKERN_INLINE void strip_to_lanes(const Real* p, ImageBlock images, VectorCursor& lanes) {
   Vec vectors[4];
 #pragma GCC unroll 4
   for (int r = 0; r < 4; ++r) {
@@ -112,7 +112,7 @@ CONVKERN_INLINE void strip_to_lanes(const float* p, ImageBlock images, VectorCur
   for (int i = 0; i < 4; ++i) vectors[i].store(lanes.next());
 }
 
-CONVKERN_INLINE void strip_to_images(float* p, ImageBlock images, VectorCursor& lanes) {
+CONVKERN_INLINE void strip_to_images(Real* p, ImageBlock images, VectorCursor& lanes) {
   Vec vectors[4];
   for (int i = 0; i < 4; ++i) vectors[i] = Vec::load(lanes.next());
   transpose_quarters(vectors);
@@ -141,7 +141,7 @@ CONVKERN_INLINE void for_each_part(int64_t n, int64_t width, VectorCursor& lanes
 }
 
 // Elements p[0, n) of each image become vectors 0 to n - 1 of `lanes`.
-CONVKERN_INLINE void images_to_lanes(const float* p, ImageBlock images, int64_t n,
+CONVKERN_INLINE void images_to_lanes(const Real* p, ImageBlock images, int64_t n,
                                      VectorCursor lanes) {
   if (images.count == kLanes && n >= kLanes) {
     for_each_part(n, kLanes, lanes, [&](int64_t e) __attribute__((always_inline)) {
@@ -153,7 +153,7 @@ CONVKERN_INLINE void images_to_lanes(const float* p, ImageBlock images, int64_t 
     });
   } else {
     for (int64_t e = 0; e < n; ++e) {
-      float* to = lanes.next();
+      Real* to = lanes.next();
       Vec::zero().store(to);
       for (int lane = 0; lane < images.count; ++lane) to[lane] = p[lane * images.stride + e];
     }
@@ -161,7 +161,7 @@ CONVKERN_INLINE void images_to_lanes(const float* p, ImageBlock images, int64_t 
 }
 
 // The reverse.
-CONVKERN_INLINE void lanes_to_images(float* p, ImageBlock images, int64_t n, VectorCursor lanes) {
+CONVKERN_INLINE void lanes_to_images(Real* p, ImageBlock images, int64_t n, VectorCursor lanes) {
   if (images.count == kLanes && n >= kLanes) {
     for_each_part(n, kLanes, lanes, [&](int64_t e) __attribute__((always_inline)) {
       square_to_images(p + e, images.stride, lanes);
@@ -172,14 +172,14 @@ CONVKERN_INLINE void lanes_to_images(float* p, ImageBlock images, int64_t n, Vec
     });
   } else {
     for (int64_t e = 0; e < n; ++e) {
-      const float* from = lanes.next();
+      const Real* from = lanes.next();
       for (int lane = 0; lane < images.count; ++lane) p[lane * images.stride + e] = from[lane];
     }
   }
 }
 
 // out[e] = the sum of the lanes of vector e of `from`, e in [0, n).
-inline void sum_lanes(const float* from, int64_t n, float* out) {
+inline void sum_lanes(const Real* from, int64_t n, Real* out) {
   for (int64_t e = 0; e < n; e += 4) {
     Vec vectors[4];
     for (int i = 0; i < 4; ++i) {

@@ -17,17 +17,17 @@ constexpr int kPanelVectors = Vec::kPanelVectors;  // in the columns of a panel,
 
 // Strides in floats.
 struct MatmulTile {
-  const float* a;
+  const Real* a;
   int64_t a_row, a_k, a_inner, a_outer;
-  const float* b;
+  const Real* b;
   int64_t b_k, b_inner, b_outer;
   int64_t k, inner, outer;
   int64_t block;  // products summed one after the other; the sums of blocks are added in memory
-  float* out;
+  Real* out;
   int64_t out_row;
   int lanes;  // of the last vector of a row that are in memory
   Init init;
-  const float* bias;  // for Init::bias, of a row
+  const Real* bias;  // for Init::bias, of a row
   bool relu;
 
   // One run of products of the inner ones, where both factors follow each other.
@@ -42,8 +42,8 @@ template <int kRows, int kVectors>
 struct MatmulKernel {
   using Sums = Vec[kRows][kVectors];
 
-  static CONVKERN_INLINE void add_products(Sums& sum, const MatmulTile& t, const float* a,
-                                           const float* b, int64_t n) {
+  static CONVKERN_INLINE void add_products(Sums& sum, const MatmulTile& t, const Real* a,
+                                           const Real* b, int64_t n) {
     const int64_t row = t.a_row, a_step = t.a_k, b_step = t.b_k;
     for (; n > 0; --n, a += a_step, b += b_step) {
       Vec columns[kVectors];
@@ -73,7 +73,7 @@ struct MatmulKernel {
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
-        float* at = t.out + r * t.out_row + v * kLanes;
+        Real* at = t.out + r * t.out_row + v * kLanes;
         Vec total = sum[r][v];
         if (accumulate) total = add(load(t, v, at), total);
         if (apply_relu) total = relu(total);
@@ -100,8 +100,8 @@ struct MatmulKernel {
     int64_t left = t.block;
     for (int64_t outer = 0; outer < t.outer; ++outer) {
       for (int64_t inner = 0; inner < t.inner; ++inner) {
-        const float* a = t.a + outer * t.a_outer + inner * t.a_inner;
-        const float* b = t.b + outer * t.b_outer + inner * t.b_inner;
+        const Real* a = t.a + outer * t.a_outer + inner * t.a_inner;
+        const Real* b = t.b + outer * t.b_outer + inner * t.b_inner;
         for (int64_t k = 0, n; k < t.k; k += n) {
           if (left == 0) {
             store(sum, t, accumulate, false);
@@ -122,7 +122,7 @@ struct MatmulKernel {
   static CONVKERN_INLINE bool is_whole(const MatmulTile& t, int v) {
     return v < kVectors - 1 || t.lanes == kLanes;
   }
-  static CONVKERN_INLINE Vec load(const MatmulTile& t, int v, const float* at) {
+  static CONVKERN_INLINE Vec load(const MatmulTile& t, int v, const Real* at) {
     return is_whole(t, v) ? Vec::load_unaligned(at) : Vec::load_first(at, t.lanes);
   }
 };

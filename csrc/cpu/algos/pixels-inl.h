@@ -18,13 +18,13 @@ struct Pixels {
 // floats of some planes in memory, and where their pixels are.
 template <class Float, class Move>
 CONVKERN_INLINE void for_each_vector(Float* tensor, const ImageShape& shape, Range images,
-                                     Range rows, Range channels, const Pixels<float>& pixels,
+                                     Range rows, Range channels, const Pixels<Real>& pixels,
                                      const Move& move) {
   const int64_t plane = shape.height * shape.width, n = rows.size() * shape.width;
   for (int64_t i = images.begin; i < images.end; ++i) {
     for (int64_t c = channels.begin; c < channels.end; c += kLanes) {
       const int count = static_cast<int>(std::min<int64_t>(kLanes, channels.end - c));
-      float* at = pixels.at + (i - images.begin) * pixels.image + (c - channels.begin);
+      Real* at = pixels.at + (i - images.begin) * pixels.image + (c - channels.begin);
       move(tensor + (i * shape.channels + c) * plane + rows.begin * shape.width,
            ImageBlock{plane, count}, n, VectorCursor(at, pixels.pixel, n, 0));
     }
@@ -33,20 +33,20 @@ CONVKERN_INLINE void for_each_vector(Float* tensor, const ImageShape& shape, Ran
 
 // From NCHW to pixels of a buffer; whole vectors of channels, zero beyond the last, unless pixels
 // are closer.
-inline void load_pixels(const float* tensor, const ImageShape& shape, Range images, Range rows,
-                        Range channels, const Pixels<float>& to) {
+inline void load_pixels(const Real* tensor, const ImageShape& shape, Range images, Range rows,
+                        Range channels, const Pixels<Real>& to) {
   if (to.pixel >= kLanes) {
     for_each_vector(tensor, shape, images, rows, channels, to,
-                    [](const float* p, ImageBlock block, int64_t n, VectorCursor lanes) {
+                    [](const Real* p, ImageBlock block, int64_t n, VectorCursor lanes) {
                       images_to_lanes(p, block, n, lanes);
                     });
     return;
   }
   const int64_t plane = shape.height * shape.width, n = rows.size() * shape.width;
   for (int64_t i = images.begin; i < images.end; ++i) {
-    const float* from =
+    const Real* from =
         tensor + (i * shape.channels + channels.begin) * plane + rows.begin * shape.width;
-    float* at = to.at + (i - images.begin) * to.image;
+    Real* at = to.at + (i - images.begin) * to.image;
     for (int64_t pixel = 0; pixel < n; ++pixel) {
       for (int64_t c = 0; c < to.pixel; ++c) *at++ = from[c * plane + pixel];
     }
@@ -54,23 +54,23 @@ inline void load_pixels(const float* tensor, const ImageShape& shape, Range imag
 }
 
 // The reverse, of whole vectors.
-inline void store_pixels(float* tensor, const ImageShape& shape, Range images, Range rows,
-                         Range channels, const Pixels<float>& from) {
+inline void store_pixels(Real* tensor, const ImageShape& shape, Range images, Range rows,
+                         Range channels, const Pixels<Real>& from) {
   for_each_vector(tensor, shape, images, rows, channels, from,
-                  [](float* p, ImageBlock block, int64_t n, VectorCursor lanes) {
+                  [](Real* p, ImageBlock block, int64_t n, VectorCursor lanes) {
                     lanes_to_images(p, block, n, lanes);
                   });
 }
 
 // Some channels of channels_last pixels, adjacent to each other in each image, to whole vectors,
 // zero beyond the last.
-inline void copy_pixels(const Pixels<const float>& from, int64_t images, int64_t pixels,
-                        int64_t channels, const Pixels<float>& to) {
+inline void copy_pixels(const Pixels<const Real>& from, int64_t images, int64_t pixels,
+                        int64_t channels, const Pixels<Real>& to) {
   const int64_t last = (channels - 1) / kLanes * kLanes;
   const int lanes = static_cast<int>(channels - last);
   for (int64_t i = 0; i < images; ++i) {
-    const float* pixel = from.at + i * from.image;
-    float* copy = to.at + i * to.image;
+    const Real* pixel = from.at + i * from.image;
+    Real* copy = to.at + i * to.image;
     for (int64_t n = pixels; n > 0; --n, pixel += from.pixel, copy += to.pixel) {
       for (int64_t c = 0; c < last; c += kLanes) Vec::load_unaligned(pixel + c).store(copy + c);
       Vec::load_first(pixel + last, lanes).store(copy + last);
@@ -79,10 +79,10 @@ inline void copy_pixels(const Pixels<const float>& from, int64_t images, int64_t
 }
 
 // The reverse, of a part of a vector.
-inline void write_first_lanes(const Pixels<float>& from, int64_t pixels, int lanes,
-                              const Pixels<float>& to) {
-  const float* pixel = from.at;
-  float* at = to.at;
+inline void write_first_lanes(const Pixels<Real>& from, int64_t pixels, int lanes,
+                              const Pixels<Real>& to) {
+  const Real* pixel = from.at;
+  Real* at = to.at;
   for (; pixels > 0; --pixels, pixel += from.pixel, at += to.pixel) {
     Vec::load(pixel).store_first(at, lanes);
   }
@@ -99,15 +99,15 @@ Pixels<Float> pixels_of(Float* tensor, const ImageShape& shape, int64_t image, i
 
 // A buffer of `rows` rows an image. Pixels are whole vectors, and not a multiple of 4 KiB apart,
 // where they would compete for a few lines of the cache.
-inline Pixels<float> vectors_buffer(float* at, int64_t channels, int64_t width, int64_t rows) {
+inline Pixels<Real> vectors_buffer(Real* at, int64_t channels, int64_t width, int64_t rows) {
   int64_t pixel = whole_vectors(channels);
-  if (pixel % 1024 == 0) pixel += kLanes;
+  if (pixel * sizeof(Real) % 4096 == 0) pixel += kLanes;
   return {at, pixel, pixel * width, pixel * width * rows};
 }
 
 // The same, but pixels of few channels are adjacent, so that the taps of a row are one run of
 // floats.
-inline Pixels<float> runs_buffer(float* at, int64_t channels, int64_t width, int64_t rows) {
+inline Pixels<Real> runs_buffer(Real* at, int64_t channels, int64_t width, int64_t rows) {
   if (channels >= kLanes) return vectors_buffer(at, channels, width, rows);
   return {at, channels, channels * width, whole_vectors(channels * width * rows)};
 }

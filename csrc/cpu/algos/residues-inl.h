@@ -30,13 +30,13 @@ std::vector<Residue> residues(const Problem& p) {
 }
 
 // The taps of every residue, reversed (see ResidueAxis).
-void pack_taps(const Problem& p, const std::vector<Residue>& list, const float* w, float* packed) {
+void pack_taps(const Problem& p, const std::vector<Residue>& list, const Real* w, Real* packed) {
   const int64_t Og = p.Og();
   for (const Residue& residue : list) {
     const ResidueAxis &rows = residue.rows, &columns = residue.columns;
     for (int64_t c = 0; c < p.C; ++c) {
       for (int64_t o = c / p.Cg * Og; o < (c / p.Cg + 1) * Og; ++o) {
-        const float* kernel = w + (o * p.Cg + c % p.Cg) * p.R * p.S;
+        const Real* kernel = w + (o * p.Cg + c % p.Cg) * p.R * p.S;
         for (int64_t m = 0; m < rows.axis.taps; ++m) {
           for (int64_t k = 0; k < columns.axis.taps; ++k) {
             *packed++ = kernel[(rows.last_tap - m * rows.tap_stride) * p.S + columns.last_tap -

@@ -53,11 +53,13 @@ int64_t input_rows(const Axis& axis, int64_t rows) {
   return std::min(axis.in, (rows - 1) * axis.out_step + (axis.taps - 1) * axis.tap_step + 1);
 }
 
-// Of the taps, rearranged for a pass.
-int64_t packed_bytes(const Problem& p) {
-  const int64_t floats = p.O * p.Cg * p.R * p.S;
-  return ceil_div(floats, 16) * 64;  // keeps what follows aligned
+// Of so many floats in whole cache lines, which keeps what follows aligned.
+int64_t whole_lines(int64_t floats) {
+  return ceil_div(floats * static_cast<int64_t>(sizeof(Real)), 64) * 64;
 }
+
+// Of the taps, rearranged for a pass.
+int64_t packed_bytes(const Problem& p) { return whole_lines(p.O * p.Cg * p.R * p.S); }
 
 // Tasks that a thread should have at least.
 int64_t task_grain(const Problem& p, int64_t tasks) {
@@ -67,7 +69,7 @@ int64_t task_grain(const Problem& p, int64_t tasks) {
 // Why a kernel that needs so much workspace does not compute the problem.
 template <int64_t (*workspace)(const Problem&, int)>
 Reason supports(const Problem& p) {
-  if (p.dtype != DType::f32) return Reason::dtype;
+  if (p.dtype != kDType) return Reason::dtype;
   if (p.empty()) return Reason::empty;
   // What a second thread adds.
   if (workspace(p, 2) - workspace(p, 1) > kThreadBytes) return Reason::workspace;
@@ -84,7 +86,7 @@ bool computes(const Problem& p) {
   return reason == Reason::none;
 }
 
-void set_zero(float* at, int64_t floats) { std::memset(at, 0, floats * sizeof(float)); }
+void set_zero(Real* at, int64_t floats) { std::memset(at, 0, floats * sizeof(Real)); }
 
 }  // namespace
 }  // namespace convkern::cpu

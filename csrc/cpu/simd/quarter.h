@@ -1,10 +1,11 @@
-// Four floats, the unit in which vectors of every width are assembled from memory.
+// Four numbers, the unit in which vectors of every width are assembled from memory.
 #pragma once
 
 #include "cpu/simd/target_region.h"
 
 namespace convkern::cpu {
 
-typedef float Quarter __attribute__((vector_size(16), may_alias));
+typedef float FloatQuarter __attribute__((vector_size(16), may_alias));
+typedef double DoubleQuarter __attribute__((vector_size(32), may_alias));
 
 }  // namespace convkern::cpu

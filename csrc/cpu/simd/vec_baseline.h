@@ -1,5 +1,7 @@
-// float32 vectors of any processor, 4 lanes in 1 quarter, on the compiler's vector extensions
-// (SSE2 on x86-64, NEON on AArch64), and the operations that every Vec has:
+// Vectors of any processor, 4 lanes in 1 quarter, on the compiler's vector extensions (SSE2 on
+// x86-64, NEON on AArch64), and the operations that every Vec has. Included after real_f32.h or
+// real_f64.h; where the algorithms count "floats", they are of either kind.
+//
 //
 //   zero, broadcast, load, store       memory is aligned to the vector
 //   load_unaligned, store_unaligned    any memory
@@ -26,27 +28,29 @@ namespace {
 struct Vec {
   Quarter v;
   static constexpr int kLanes = 4;
-  // Of 16 registers: 8 accumulators, 4 inputs, 1 tap, 1 product.
-  static constexpr int kTileRows = 2, kTileColumns = 4;
-  // 8 accumulators, as many columns as a row has vectors, 1 factor of a row, 1 product.
+  // Of 16 registers, of which a vector of doubles takes 2. float32: 8 accumulators, 4 inputs, 1
+  // tap, 1 product; float64: 4, 2, 1, 1.
+  static constexpr int kRegisters = sizeof(Quarter) / 16;
+  static constexpr int kTileRows = 2, kTileColumns = 4 / kRegisters;
+  // 8 or 4 accumulators, as many columns as a row has vectors, 1 factor of a row, 1 product.
   static constexpr int kPanelVectors = 2;
-  static constexpr int kPanelTileRows[] = {6, 4};
+  static constexpr int kPanelTileRows[] = {6 / kRegisters, 4 / kRegisters};
   static constexpr int kGroupColumns = 4;
 
   static CONVKERN_INLINE Vec zero() { return {Quarter{}}; }
-  static CONVKERN_INLINE Vec broadcast(const float* p) { return {Quarter{*p, *p, *p, *p}}; }
-  static CONVKERN_INLINE Vec load(const float* p) {
-    return {*static_cast<const Quarter*>(__builtin_assume_aligned(p, 16))};
+  static CONVKERN_INLINE Vec broadcast(const Real* p) { return {Quarter{*p, *p, *p, *p}}; }
+  static CONVKERN_INLINE Vec load(const Real* p) {
+    return {*static_cast<const Quarter*>(__builtin_assume_aligned(p, sizeof(Quarter)))};
   }
-  CONVKERN_INLINE void store(float* p) const {
-    *static_cast<Quarter*>(__builtin_assume_aligned(p, 16)) = v;
+  CONVKERN_INLINE void store(Real* p) const {
+    *static_cast<Quarter*>(__builtin_assume_aligned(p, sizeof(Quarter))) = v;
   }
-  static CONVKERN_INLINE Vec load_unaligned(const float* p) {
+  static CONVKERN_INLINE Vec load_unaligned(const Real* p) {
     Vec r;
     __builtin_memcpy(&r.v, p, sizeof(r.v));
     return r;
   }
-  static CONVKERN_INLINE Vec load_first(const float* p, int lanes) {
+  static CONVKERN_INLINE Vec load_first(const Real* p, int lanes) {
     Vec r = zero();
     for (int i = 0; i < kLanes; ++i) {
       if (i < lanes) r.v[i] = p[i];
@@ -58,8 +62,8 @@ struct Vec {
   CONVKERN_INLINE Vec permuted(Lanes from) const {
     return {Quarter{v[from[0]], v[from[1]], v[from[2]], v[from[3]]}};
   }
-  CONVKERN_INLINE void store_unaligned(float* p) const { __builtin_memcpy(p, &v, sizeof(v)); }
-  CONVKERN_INLINE void store_first(float* p, int lanes) const {
+  CONVKERN_INLINE void store_unaligned(Real* p) const { __builtin_memcpy(p, &v, sizeof(v)); }
+  CONVKERN_INLINE void store_first(Real* p, int lanes) const {
     for (int i = 0; i < kLanes; ++i) {
       if (i < lanes) p[i] = v[i];
     }

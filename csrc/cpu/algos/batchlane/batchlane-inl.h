@@ -1,4 +1,4 @@
-// direct_batchlane: direct convolution with an image in each vector lane, float32.
+// direct_batchlane: direct convolution with an image in each vector lane.
 //
 // A block of kLanes images is transposed into a buffer with the image innermost, correlated there
 // by the register-tiled microkernel, and transposed back. With images in the lanes every kernel
@@ -22,6 +22,8 @@ namespace {
 namespace batchlane {
 
 using cpu::supports;
+
+constexpr Reason (*declines)(const Problem&) = nullptr;  // never: no kernel is left but this
 
 bool computes(const Problem& p) {
   return cpu::computes<forward_workspace, grad_input_workspace, grad_weight_workspace>(p);

@@ -17,9 +17,9 @@ struct Buffers {
         y_width(y_width),
         x_floats(x_channels * x_rows * x_width * kLanes),
         y_floats(y_channels * y_rows * y_width * kLanes) {}
-  int64_t bytes() const { return (x_floats + y_floats) * static_cast<int64_t>(sizeof(float)); }
-  View<float> x(float* at) const { return {at, x_rows * x_width * kLanes, x_width * kLanes}; }
-  View<float> y(float* at) const { return {at, y_rows * y_width * kLanes, y_width * kLanes}; }
+  int64_t bytes() const { return (x_floats + y_floats) * static_cast<int64_t>(sizeof(Real)); }
+  View<Real> x(Real* at) const { return {at, x_rows * x_width * kLanes, x_width * kLanes}; }
+  View<Real> y(Real* at) const { return {at, y_rows * y_width * kLanes, y_width * kLanes}; }
 };
 
 // How a pass is cut into tasks.
@@ -51,15 +51,15 @@ int64_t band_rows(const Problem& p, int64_t rows, int64_t least, const Make& mak
 }
 
 // Lets c read `image`, whose vectors are the columns of `columns`: its columns axis.
-void read_columns(Correlation& c, const View<float>& image, const Axis& columns) {
+void read_columns(Correlation& c, const View<Real>& image, const Axis& columns) {
   c.columns = columns;
   c.in = {image.at + columns.offset * kLanes, image.plane, image.row};
   c.in_output = columns.out_step * kLanes;
   c.in_tap = columns.tap_step * kLanes;
 }
 
-float* thread_buffers(void* workspace, const Buffers& buffers, int thread) {
-  return static_cast<float*>(workspace) + thread * (buffers.x_floats + buffers.y_floats);
+Real* thread_buffers(void* workspace, const Buffers& buffers, int thread) {
+  return static_cast<Real*>(workspace) + thread * (buffers.x_floats + buffers.y_floats);
 }
 
 }  // namespace batchlane

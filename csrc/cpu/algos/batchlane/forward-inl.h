@@ -21,20 +21,20 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
   const Buffers& buffers = blocking.buffers;
   const Axis rows = forward_rows(p), columns = forward_columns(p);
   const ImageShape xs = x_shape(p), ys = y_shape(p);
-  const auto* w = static_cast<const float*>(ops.w);
-  const auto* b = static_cast<const float*>(ops.b);
+  const auto* w = static_cast<const Real*>(ops.w);
+  const auto* b = static_cast<const Real*>(ops.b);
   const int64_t Og = p.Og(), Cg = p.Cg, tasks = blocking.blocks * p.groups * blocking.bands;
   executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
-    float* memory = thread_buffers(workspace, buffers, thread);
+    Real* memory = thread_buffers(workspace, buffers, thread);
     set_zero(memory, buffers.x_floats);  // the zeros around the columns stay
-    const View<float> x = buffers.x(memory), y = buffers.y(memory + buffers.x_floats);
+    const View<Real> x = buffers.x(memory), y = buffers.y(memory + buffers.x_floats);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t group = task / blocking.bands % p.groups;
       const int64_t block = task / blocking.bands / p.groups;
       const Range u = blocking.band(rows.out, task % blocking.bands);
       const Range in = inputs_read(rows, u);
-      const View<float> image{x.at - blocking.window.low * kLanes, x.plane, x.row};
-      load_rows(static_cast<const float*>(ops.x) + block * kLanes * xs.size(),
+      const View<Real> image{x.at - blocking.window.low * kLanes, x.plane, x.row};
+      load_rows(static_cast<const Real*>(ops.x) + block * kLanes * xs.size(),
                 blocking.images(p, block, xs), xs, in, {group * Cg, (group + 1) * Cg}, image);
       Correlation c;
       c.rows = restrict_outputs(rows, u, in);
@@ -48,7 +48,7 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
       c.out = y;
       if (b != nullptr) c.bias = b + group * Og;
       correlate<Taps::broadcast>(c);
-      store_rows(static_cast<float*>(ops.out) + block * kLanes * ys.size(),
+      store_rows(static_cast<Real*>(ops.out) + block * kLanes * ys.size(),
                  blocking.images(p, block, ys), ys, u, {group * Og, (group + 1) * Og}, y);
     }
   });

@@ -24,15 +24,15 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
   const Buffers& buffers = blocking.buffers;
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const int64_t Og = p.Og(), Cg = p.Cg, tasks = blocking.blocks * p.groups * blocking.bands;
-  auto* packed = static_cast<float*>(workspace);
-  pack_taps(p, list, static_cast<const float*>(ops.w), packed);
+  auto* packed = static_cast<Real*>(workspace);
+  pack_taps(p, list, static_cast<const Real*>(ops.w), packed);
   void* threads = static_cast<char*>(workspace) + packed_bytes(p);
 
   executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
-    float* memory = thread_buffers(threads, buffers, thread);
-    const View<float> gx = buffers.x(memory), gy = buffers.y(memory + buffers.x_floats);
+    Real* memory = thread_buffers(threads, buffers, thread);
+    const View<Real> gx = buffers.x(memory), gy = buffers.y(memory + buffers.x_floats);
     set_zero(gy.at, buffers.y_floats);
-    const View<float> image{gy.at - blocking.window.low * kLanes, gy.plane, gy.row};
+    const View<Real> image{gy.at - blocking.window.low * kLanes, gy.plane, gy.row};
     for (int64_t task = begin; task < end; ++task) {
       const int64_t group = task / blocking.bands % p.groups;
       const int64_t block = task / blocking.bands / p.groups;
@@ -40,7 +40,7 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
                     std::min(p.H, (task % blocking.bands + 1) * blocking.band_rows * p.stride_h)};
       const Range in = grad_input_rows(p, h);
       if (!in.empty()) {
-        load_rows(static_cast<const float*>(ops.gy) + block * kLanes * ys.size(),
+        load_rows(static_cast<const Real*>(ops.gy) + block * kLanes * ys.size(),
                   blocking.images(p, block, ys), ys, in, {group * Og, (group + 1) * Og}, image);
       }
       for (const Residue& residue : list) {
@@ -61,7 +61,7 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
                  gx.row * p.stride_h};
         correlate<Taps::broadcast>(c);
       }
-      store_rows(static_cast<float*>(ops.out) + block * kLanes * xs.size(),
+      store_rows(static_cast<Real*>(ops.out) + block * kLanes * xs.size(),
                  blocking.images(p, block, xs), xs, h, {group * Cg, (group + 1) * Cg}, gx);
     }
   });

@@ -21,18 +21,18 @@ Blocking grad_weight_blocking(const Problem& p) {
 // Adds the products of one band of gy rows of a block of images to the accumulators of the output
 // channels, all of one group.
 void accumulate_band(const Problem& p, const Operands& ops, const Blocking& blocking, int64_t unit,
-                     Range channels, float* memory, float* accumulators) {
+                     Range channels, Real* memory, Real* accumulators) {
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const Buffers& buffers = blocking.buffers;
-  const View<float> x = buffers.x(memory), gy = buffers.y(memory + buffers.x_floats);
+  const View<Real> x = buffers.x(memory), gy = buffers.y(memory + buffers.x_floats);
   const int64_t Cg = p.Cg, group = channels.begin / p.Og(), block = unit / blocking.bands;
   const Range band = blocking.band(p.OH(), unit % blocking.bands);
   const Range in = inputs_read(forward_rows(p), band);
   if (in.empty()) return;
-  const View<float> image{x.at - blocking.window.low * kLanes, x.plane, x.row};
-  load_rows(static_cast<const float*>(ops.x) + block * kLanes * xs.size(),
+  const View<Real> image{x.at - blocking.window.low * kLanes, x.plane, x.row};
+  load_rows(static_cast<const Real*>(ops.x) + block * kLanes * xs.size(),
             blocking.images(p, block, xs), xs, in, {group * Cg, (group + 1) * Cg}, image);
-  load_rows(static_cast<const float*>(ops.gy) + block * kLanes * ys.size(),
+  load_rows(static_cast<const Real*>(ops.gy) + block * kLanes * ys.size(),
             blocking.images(p, block, ys), ys, band, channels, gy);
   Correlation sum;
   sum.rows = restrict_taps(swap_roles(forward_rows(p)), band, in);
@@ -41,7 +41,7 @@ void accumulate_band(const Problem& p, const Operands& ops, const Blocking& bloc
   sum.taps = {gy.at, gy.plane, gy.row};
   sum.taps_channel = gy.plane;
   for (int64_t c = 0; c < Cg; ++c) {
-    const View<float> plane{image.at + c * image.plane, image.plane, image.row};
+    const View<Real> plane{image.at + c * image.plane, image.plane, image.row};
     read_columns(sum, plane, swap_roles(forward_columns(p)));
     sum.out = {accumulators + c * p.R * p.S * kLanes, Cg * p.R * p.S * kLanes, p.S * kLanes};
     correlate<Taps::vector>(sum);
@@ -56,8 +56,8 @@ Reduction grad_weight_reduction(const Problem& p, const Blocking& blocking) {
 
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const Blocking blocking = grad_weight_blocking(p);
-  reduce_weights(p, grad_weight_reduction(p, blocking), workspace, static_cast<float*>(ops.out),
-                 executor, [&](int64_t unit, Range channels, float* memory, float* accumulators) {
+  reduce_weights(p, grad_weight_reduction(p, blocking), workspace, static_cast<Real*>(ops.out),
+                 executor, [&](int64_t unit, Range channels, Real* memory, Real* accumulators) {
                    accumulate_band(p, ops, blocking, unit, channels, memory, accumulators);
                  });
 }

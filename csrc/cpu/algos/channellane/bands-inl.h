@@ -8,7 +8,7 @@ namespace channellane {
 
 template <int64_t (*workspace)(const Problem&, int)>
 Reason supports(const Problem& p) {
-  if (p.dtype != DType::f32) return Reason::dtype;
+  if (p.dtype != kDType) return Reason::dtype;
   if (p.groups == 1) return Reason::not_grouped;
   const Groups groups(p);
   if (!groups.fit()) return Reason::channels;
@@ -45,7 +45,7 @@ struct Tasks {
     // What a row of outputs reads and writes.
     const int64_t channels = p.layout == Layout::nhwc ? p.C : kLanes;
     const int64_t floats = (p.W * p.stride_h + p.OW()) * channels;
-    const int64_t bytes = floats * static_cast<int64_t>(sizeof(float));
+    const int64_t bytes = floats * static_cast<int64_t>(sizeof(Real));
     const int64_t fitting = std::max<int64_t>(1, kBandBytes / bytes);
     const int64_t whole_tiles = ceil_div(fitting, Vec::kTileRows) * Vec::kTileRows;
     band_rows = std::min(rows, whole_tiles);
@@ -75,13 +75,13 @@ struct PixelBuffers {
   int64_t floats() const { return in_floats + out_floats; }
 };
 
-Pixels<float> vector_of_pixels(float* at, int64_t width) { return {at, kLanes, kLanes * width, 0}; }
+Pixels<Real> vector_of_pixels(Real* at, int64_t width) { return {at, kLanes, kLanes * width, 0}; }
 
 // Some rows of channels of an image: in place, or a copy in the buffer.
-Pixels<const float> read_pixels(const void* tensor, const ImageShape& shape, int64_t image,
-                                Range rows, Range channels, bool in_place, float* buffer) {
-  const auto* from = static_cast<const float*>(tensor);
-  const Pixels<float> to = vector_of_pixels(buffer, shape.width);
+Pixels<const Real> read_pixels(const void* tensor, const ImageShape& shape, int64_t image,
+                               Range rows, Range channels, bool in_place, Real* buffer) {
+  const auto* from = static_cast<const Real*>(tensor);
+  const Pixels<Real> to = vector_of_pixels(buffer, shape.width);
   if (shape.layout == Layout::nchw) {
     load_pixels(from, shape, {image, image + 1}, rows, channels, to);
     return to.read_only();
@@ -97,16 +97,16 @@ bool writes_in_place(const ImageShape& shape, Range channels) {
   return shape.layout == Layout::nhwc && channels.size() % kLanes == 0;
 }
 
-Pixels<float> pixels_to_write(void* tensor, const ImageShape& shape, int64_t image, Range rows,
-                              Range channels, float* buffer) {
+Pixels<Real> pixels_to_write(void* tensor, const ImageShape& shape, int64_t image, Range rows,
+                             Range channels, Real* buffer) {
   if (!writes_in_place(shape, channels)) return vector_of_pixels(buffer, shape.width);
-  return pixels_of(static_cast<float*>(tensor), shape, image, rows.begin, channels.begin);
+  return pixels_of(static_cast<Real*>(tensor), shape, image, rows.begin, channels.begin);
 }
 
 void write_pixels(void* tensor, const ImageShape& shape, int64_t image, Range rows, Range channels,
-                  const Pixels<float>& from) {
+                  const Pixels<Real>& from) {
   if (writes_in_place(shape, channels)) return;
-  auto* to = static_cast<float*>(tensor);
+  auto* to = static_cast<Real*>(tensor);
   if (shape.layout == Layout::nchw) {
     store_pixels(to, shape, {image, image + 1}, rows, channels, from);
   } else {
@@ -116,7 +116,7 @@ void write_pixels(void* tensor, const ImageShape& shape, int64_t image, Range ro
 }
 
 // What the outputs of a row read: `in` from its row 0 on.
-void read_from(Correlation& sum, const Pixels<const float>& in) {
+void read_from(Correlation& sum, const Pixels<const Real>& in) {
   sum.in = {in.at + sum.columns.offset * in.pixel, 0, in.row};
   sum.in_output = sum.columns.out_step * in.pixel;
   sum.in_tap = sum.columns.tap_step * in.pixel;
@@ -124,7 +124,7 @@ void read_from(Correlation& sum, const Pixels<const float>& in) {
 
 // The taps of channels, with the channels of a vector innermost: tap `tap` of channel c becomes
 // lane c % kLanes of vector (c / kLanes) * taps + tap. The lanes beyond the last channel are zero.
-void pack_channels(const float* w, int64_t channels, int64_t taps, float* packed) {
+void pack_channels(const Real* w, int64_t channels, int64_t taps, Real* packed) {
   for (int64_t c = 0; c < channels; c += kLanes) {
     const int count = static_cast<int>(std::min<int64_t>(kLanes, channels - c));
     images_to_lanes(w + c * taps, {taps, count}, taps,

@@ -1,5 +1,5 @@
 // direct_channellane: depthwise convolutions, and grouped ones of few channels a group, with a
-// channel in each vector lane, float32.
+// channel in each vector lane.
 //
 // In channels_last tensors the channels of a pixel are adjacent in memory, so that x, gy, y and gx
 // are read and written in place, a vector of channels at a time; NCHW images are transposed to

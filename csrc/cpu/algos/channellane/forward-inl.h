@@ -18,13 +18,13 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
   const TermLanes lanes(groups);
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const int64_t taps = p.Cg * p.R * p.S, count = tasks.count(p);
-  auto* packed = static_cast<float*>(workspace);
-  float* bias = packed + packed_floats(p);
-  float* memory = bias + whole_vectors(p.O);
-  pack_channels(static_cast<const float*>(ops.w), p.O, taps, packed);
-  if (ops.b != nullptr) pack_channels(static_cast<const float*>(ops.b), p.O, 1, bias);
+  auto* packed = static_cast<Real*>(workspace);
+  Real* bias = packed + packed_floats(p);
+  Real* memory = bias + whole_vectors(p.O);
+  pack_channels(static_cast<const Real*>(ops.w), p.O, taps, packed);
+  if (ops.b != nullptr) pack_channels(static_cast<const Real*>(ops.b), p.O, 1, bias);
   executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
-    float* buffer = memory + thread * buffers.floats();
+    Real* buffer = memory + thread * buffers.floats();
     for (int64_t task = begin; task < end; ++task) {
       const Range vectors = tasks.vectors_of(task), u = tasks.rows_of(task);
       const Range channels = groups.channels_of(vectors);
@@ -47,7 +47,7 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
 int64_t forward_workspace(const Problem& p, int threads) {
   const int64_t buffers = forward_buffers(p, Tasks(p, p.OH())).floats();
   const int64_t floats = packed_floats(p) + whole_vectors(p.O) + threads * buffers;
-  return floats * static_cast<int64_t>(sizeof(float));
+  return floats * static_cast<int64_t>(sizeof(Real));
 }
 
 }  // namespace channellane

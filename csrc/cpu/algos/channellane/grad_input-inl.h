@@ -25,26 +25,26 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
   const ImageShape gxs = x_shape(p), gys = y_shape(p);
   const int64_t count = tasks.count(p);
   // The taps of every residue, (channel, term, row, column), then with the channels innermost.
-  auto* taps = static_cast<float*>(workspace);
-  float* packed = taps + packed_bytes(p) / sizeof(float);
-  float* memory = packed + packed_floats(p);
-  pack_taps(p, list, static_cast<const float*>(ops.w), taps);
+  auto* taps = static_cast<Real*>(workspace);
+  Real* packed = taps + packed_bytes(p) / sizeof(Real);
+  Real* memory = packed + packed_floats(p);
+  pack_taps(p, list, static_cast<const Real*>(ops.w), taps);
   for (const Residue& residue : list) {
     if (residue.tap_count() == 0) continue;
     pack_channels(taps + residue.taps, p.C, groups.terms * residue.tap_count(),
                   packed + residue.taps / p.C * whole_vectors(p.C));
   }
   executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
-    float* buffer = memory + thread * buffers.floats();
+    Real* buffer = memory + thread * buffers.floats();
     for (int64_t task = begin; task < end; ++task) {
       const Range vectors = tasks.vectors_of(task), band = tasks.rows_of(task);
       const Range channels = groups.channels_of(vectors);
       const Range h{band.begin * p.stride_h, std::min(p.H, band.end * p.stride_h)};
       const int64_t n = tasks.image(task);
       const Range in = grad_input_rows(p, h);
-      const Pixels<float> gx =
+      const Pixels<Real> gx =
           pixels_to_write(ops.out, gxs, n, h, channels, buffer + buffers.in_floats);
-      Pixels<const float> gy{};
+      Pixels<const Real> gy{};
       if (!in.empty())
         gy = read_pixels(ops.gy, gys, n, in, groups.read_by(vectors), in_place, buffer);
       for (const Residue& residue : list) {
@@ -69,7 +69,7 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
 int64_t grad_input_workspace(const Problem& p, int threads) {
   const int64_t buffers = grad_input_buffers(p, grad_input_tasks(p)).floats();
   const int64_t floats = packed_floats(p) + threads * buffers;
-  return packed_bytes(p) + floats * static_cast<int64_t>(sizeof(float));
+  return packed_bytes(p) + floats * static_cast<int64_t>(sizeof(Real));
 }
 
 }  // namespace channellane

@@ -20,17 +20,17 @@ struct GradWeightTasks : Tasks {
 // of channels, which the buffers follow.
 void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightTasks& tasks,
                        const Groups& groups, const TermLanes& lanes, int64_t unit, int64_t vector,
-                       float* sums) {
+                       Real* sums) {
   const Axis rows = forward_rows(p), columns = forward_columns(p);
   const int64_t n = unit / tasks.bands;
   const Range band = tasks.band(unit % tasks.bands), vectors{vector, vector + 1};
   const Range in = inputs_read(rows, band);
   const bool in_place = reads_in_place(p);
   if (in.empty()) return;
-  float* buffer = sums + p.Cg * p.R * p.S * kLanes;
-  const Pixels<const float> x =
+  Real* buffer = sums + p.Cg * p.R * p.S * kLanes;
+  const Pixels<const Real> x =
       read_pixels(ops.x, x_shape(p), n, in, groups.read_by(vectors), in_place, buffer);
-  const Pixels<const float> gy =
+  const Pixels<const Real> gy =
       read_pixels(ops.gy, y_shape(p), n, band, groups.channels_of(vectors), in_place,
                   buffer + tasks.buffers.in_floats);
   if (!groups.depthwise()) {
@@ -62,8 +62,8 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
   const Groups groups(p);
   const TermLanes lanes(groups);
   const int64_t weights = p.Cg * p.R * p.S;
-  reduce_chunks(p, reduction, tasks.vectors, workspace, static_cast<float*>(ops.out), executor,
-                [&](int64_t vector, Range units, float* sums, float* partial) {
+  reduce_chunks(p, reduction, tasks.vectors, workspace, static_cast<Real*>(ops.out), executor,
+                [&](int64_t vector, Range units, Real* sums, Real* partial) {
                   set_zero(sums, weights * kLanes);
                   for (int64_t unit = units.begin; unit < units.end; ++unit) {
                     accumulate_pixels(p, ops, tasks, groups, lanes, unit, vector, sums);

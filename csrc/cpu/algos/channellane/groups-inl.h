@@ -65,13 +65,13 @@ struct GroupCorrelation {
   Groups groups;
   const TermLanes& lanes;
   Axis rows, columns;
-  Pixels<const float> in{};     // whole vectors, from row 0 and column 0 on
-  const float* taps = nullptr;  // vectors (term, row, column)
-  Pixels<float> out{};
-  const float* bias = nullptr;
+  Pixels<const Real> in{};     // whole vectors, from row 0 and column 0 on
+  const Real* taps = nullptr;  // vectors (term, row, column)
+  Pixels<Real> out{};
+  const Real* bias = nullptr;
   bool relu = false;
-  float* sums = nullptr;  // vectors (term, row, column)
-  Pixels<const float> gy{};
+  Real* sums = nullptr;  // vectors (term, row, column)
+  Pixels<const Real> gy{};
 };
 
 template <class Body, int... kIndex>
@@ -90,7 +90,7 @@ struct GroupTile {
   struct Run {
     const GroupCorrelation& c;
     int64_t term;
-    const float* in;
+    const Real* in;
     int64_t column;    // of the input
     int64_t tap;       // in floats, that of tile row 0
     int64_t tap_step;  // from tile row 1's to tile row 0's
@@ -106,7 +106,7 @@ struct GroupTile {
       constexpr int j = decltype(index)::value;
       if constexpr (j % kStride < kTaps) {
         if (static_cast<uint64_t>(run.column + j) >= width) return;
-        const float* at = run.in + j * pixel;
+        const Real* at = run.in + j * pixel;
         const Vec x =
             held(kBroadcast ? Vec::broadcast(at + run.term) : Vec::load(at).permuted(lanes));
 #pragma GCC unroll 3
@@ -138,7 +138,7 @@ struct GroupTile {
 
   // The same for `count` tiles of gy after each other, of which the first is at `gy`.
   template <int kFirst, int kLast, int kTaps, bool kBroadcast>
-  static CONVKERN_INLINE void add_to_sums(Run run, const float* gy, int64_t count) {
+  static CONVKERN_INLINE void add_to_sums(Run run, const Real* gy, int64_t count) {
     const GroupCorrelation& c = run.c;
     Vec w[kRows][kTaps];
 #pragma GCC unroll 2
@@ -167,7 +167,7 @@ struct GroupTile {
     for (int r = kFirst; r <= kLast; ++r) {
 #pragma GCC unroll 3
       for (int k = 0; k < kTaps; ++k) {
-        float* at = c.sums + run.tap - r * run.tap_step + k * kLanes;
+        Real* at = c.sums + run.tap - r * run.tap_step + k * kLanes;
         add(Vec::load(at), w[r][k]).store(at);
       }
     }
@@ -221,7 +221,7 @@ struct GroupTile {
   // The outputs from row u, column v on; sums of blocks of products.
   template <bool kBroadcast>
   static CONVKERN_NOINLINE void outputs(const GroupCorrelation& c, int64_t u, int64_t v) {
-    float* first = c.out.at + u * c.out.row + v * c.out.pixel;
+    Real* first = c.out.at + u * c.out.row + v * c.out.pixel;
     const int64_t taps = std::max<int64_t>(1, c.rows.taps * c.columns.taps);
     const int64_t terms = c.groups.terms;
     const int64_t block = std::max<int64_t>(1, block_of_products(terms * taps) / taps);
@@ -244,7 +244,7 @@ struct GroupTile {
       for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
         for (int t = 0; t < kColumns; ++t) {
-          float* at = first + r * c.out.row + t * c.out.pixel;
+          Real* at = first + r * c.out.row + t * c.out.pixel;
           const Vec sum = term == 0 ? out[r][t] : add(Vec::load_unaligned(at), out[r][t]);
           (c.relu && end == terms ? relu(sum) : sum).store_unaligned(at);
         }
@@ -256,7 +256,7 @@ struct GroupTile {
   template <bool kBroadcast>
   static CONVKERN_NOINLINE void weights(const GroupCorrelation& c, int64_t u, int64_t v,
                                         int64_t count) {
-    const float* gy = c.gy.at + u * c.gy.row + v * c.gy.pixel;
+    const Real* gy = c.gy.at + u * c.gy.row + v * c.gy.pixel;
     for (int64_t term = 0; term < c.groups.terms; ++term) {
       for_each_run(c, term, u, v,
                    [&](const Run& run, auto from, auto to, auto taps) CONVKERN_INLINE_LAMBDA {

@@ -12,8 +12,8 @@ constexpr int64_t kStripOutputs = 16;  // of a vector of channels before the nex
 
 // A correlation of one vector of channels at output row u and column v, and its taps in range.
 struct Strip {
-  const float *in, *taps;
-  float* out;
+  const Real *in, *taps;
+  Real* out;
   Vec start;
 };
 
@@ -26,8 +26,8 @@ void run_strip(const Correlation& c, const Strip& strip, int64_t outputs) {
     }
   }
   const int64_t row = c.rows.tap_step * c.in.row;
-  const float* in = strip.in;
-  float* out = strip.out;
+  const Real* in = strip.in;
+  Real* out = strip.out;
   for (int64_t i = 0; i < outputs; ++i, in += c.in_output, out += c.out_column) {
     Vec sum = strip.start;
 #pragma GCC unroll 3

@@ -33,7 +33,7 @@ struct ForwardTasks {
 };
 
 // The taps of each phase as (O, Cg, R, count).
-void pack_phases(const Problem& p, const std::vector<Phase>& list, const float* w, float* packed) {
+void pack_phases(const Problem& p, const std::vector<Phase>& list, const Real* w, Real* packed) {
   for (const Phase& phase : list) {
     for (int64_t row = 0; row < p.O * p.Cg * p.R; ++row) {
       for (int64_t i = 0; i < phase.count; ++i) {
@@ -49,20 +49,20 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
   const std::vector<Phase> list = phases(p, buffers.x.layout);
   const Axis rows = forward_rows(p);
   const ImageShape xs = x_shape(p), ys = y_shape(p);
-  const auto* w = static_cast<const float*>(ops.w);
-  const auto* b = static_cast<const float*>(ops.b);
-  auto* memory = static_cast<float*>(workspace);
+  const auto* w = static_cast<const Real*>(ops.w);
+  const auto* b = static_cast<const Real*>(ops.b);
+  auto* memory = static_cast<Real*>(workspace);
   if (tasks.packed > 0) {
     pack_phases(p, list, w, memory);
     w = memory;
-    memory += tasks.packed / sizeof(float);
+    memory += tasks.packed / sizeof(Real);
   }
   const int64_t Og = p.Og(), count = p.N * p.groups * tasks.bands;
   const PlaneSlices outputs(Og, tasks.channels), inputs(p.Cg, tasks.size.planes);
   executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
-    float* own = memory + thread * buffers.floats();
+    Real* own = memory + thread * buffers.floats();
     set_zero(own, buffers.x.floats());
-    const View<float> x = buffers.x.view(own), y = buffers.y.view(own + buffers.x.floats());
+    const View<Real> x = buffers.x.view(own), y = buffers.y.view(own + buffers.x.floats());
     for (int64_t task = begin; task < end; ++task) {
       const int64_t group = task / tasks.bands % p.groups, n = task / tasks.bands / p.groups;
       const int64_t first_row = task % tasks.bands * tasks.size.rows;
@@ -73,11 +73,11 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
         const Range planes = inputs.at(input);
         const Range channels = shifted(outputs.at(step % outputs.count), group * Og);
         if (step % outputs.count == 0) {
-          load_columns(static_cast<const float*>(ops.x) + n * xs.size(), xs, in,
+          load_columns(static_cast<const Real*>(ops.x) + n * xs.size(), xs, in,
                        shifted(planes, group * p.Cg), x, buffers.x.layout);
         }
-        float* result = static_cast<float*>(ops.out) + n * ys.size();
-        const View<float> in_memory =
+        Real* result = static_cast<Real*>(ops.out) + n * ys.size();
+        const View<Real> in_memory =
             rows_in_memory(result, ys, u.begin, channels.begin, buffers.y.layout);
         for (const Phase& phase : list) {
           const bool first = input == 0 && &phase == &list.front();

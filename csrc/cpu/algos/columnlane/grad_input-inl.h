@@ -46,14 +46,14 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const int64_t Og = p.Og(), Cg = p.Cg, count = p.N * p.groups * tasks.bands;
   const PlaneSlices outputs(Cg, tasks.channels), inputs(Og, tasks.size.planes);
-  auto* packed = static_cast<float*>(workspace);
-  pack_taps(p, list, static_cast<const float*>(ops.w), packed);
-  float* memory = packed + packed_bytes(p) / sizeof(float);
+  auto* packed = static_cast<Real*>(workspace);
+  pack_taps(p, list, static_cast<const Real*>(ops.w), packed);
+  Real* memory = packed + packed_bytes(p) / sizeof(Real);
 
   executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
-    float* own = memory + thread * buffers.floats();
+    Real* own = memory + thread * buffers.floats();
     set_zero(own, buffers.floats());
-    const View<float> gx = buffers.x.view(own), gy = buffers.y.view(own + buffers.x.floats());
+    const View<Real> gx = buffers.x.view(own), gy = buffers.y.view(own + buffers.x.floats());
     for (int64_t task = begin; task < end; ++task) {
       const int64_t group = task / tasks.bands % p.groups, n = task / tasks.bands / p.groups;
       const int64_t first_row = task % tasks.bands * tasks.size.rows;
@@ -65,13 +65,13 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
         const Range planes = inputs.at(input);
         const Range channels = shifted(outputs.at(step % outputs.count), group * Cg);
         if (step % outputs.count == 0 && !in.empty()) {
-          load_columns(static_cast<const float*>(ops.gy) + n * ys.size(), ys, in,
+          load_columns(static_cast<const Real*>(ops.gy) + n * ys.size(), ys, in,
                        shifted(planes, group * Og), gy, buffers.y.layout);
         }
-        float* result = static_cast<float*>(ops.out) + n * xs.size();
-        const View<float> in_memory =
+        Real* result = static_cast<Real*>(ops.out) + n * xs.size();
+        const View<Real> in_memory =
             rows_in_memory(result, xs, h.begin, channels.begin, buffers.x.layout);
-        const View<float>& out = in_memory.at != nullptr ? in_memory : gx;
+        const View<Real>& out = in_memory.at != nullptr ? in_memory : gx;
         for (const Residue& residue : list) {
           const ResidueAxis &rows = residue.rows, &columns = residue.columns;
           const Range outs{first_row, std::min(rows.axis.out, first_row + tasks.size.rows)};

@@ -29,17 +29,17 @@ struct GradWeightTasks {
 // Adds the products of one band of gy rows of an image to the accumulators of the output channels,
 // all of one group.
 void accumulate_rows(const Problem& p, const Operands& ops, const GradWeightTasks& tasks,
-                     const std::vector<Phase>& list, int64_t unit, Range channels, float* memory,
-                     float* accumulators) {
+                     const std::vector<Phase>& list, int64_t unit, Range channels, Real* memory,
+                     Real* accumulators) {
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const RowBuffers& buffers = tasks.buffers;
-  const View<float> x = buffers.x.view(memory), gy = buffers.y.view(memory + buffers.x.floats());
+  const View<Real> x = buffers.x.view(memory), gy = buffers.y.view(memory + buffers.x.floats());
   const int64_t Cg = p.Cg, group = channels.begin / p.Og(), n = unit / tasks.bands;
   const int64_t first_row = unit % tasks.bands * tasks.size.rows;
   const Range band{first_row, std::min(p.OH(), first_row + tasks.size.rows)};
   const Range in = inputs_read(forward_rows(p), band);
   if (in.empty()) return;
-  load_columns(static_cast<const float*>(ops.gy) + n * ys.size(), ys, band, channels, gy,
+  load_columns(static_cast<const Real*>(ops.gy) + n * ys.size(), ys, band, channels, gy,
                buffers.y.layout);
   const int64_t whole = p.OW() / kLanes, weights = p.R * p.S;
   Correlation sum;
@@ -52,7 +52,7 @@ void accumulate_rows(const Problem& p, const Operands& ops, const GradWeightTask
     const int64_t plane = c % tasks.size.planes;
     if (plane == 0) {
       const Range planes{c, std::min(Cg, c + tasks.size.planes)};
-      load_columns(static_cast<const float*>(ops.x) + n * xs.size(), xs, in,
+      load_columns(static_cast<const Real*>(ops.x) + n * xs.size(), xs, in,
                    shifted(planes, group * Cg), x, buffers.x.layout);
     }
     for (const Phase& phase : list) {
@@ -78,8 +78,8 @@ void accumulate_rows(const Problem& p, const Operands& ops, const GradWeightTask
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const GradWeightTasks tasks(p);
   const std::vector<Phase> list = phases(p, tasks.buffers.x.layout);
-  reduce_weights(p, tasks.reduction(p), workspace, static_cast<float*>(ops.out), executor,
-                 [&](int64_t unit, Range channels, float* memory, float* accumulators) {
+  reduce_weights(p, tasks.reduction(p), workspace, static_cast<Real*>(ops.out), executor,
+                 [&](int64_t unit, Range channels, Real* memory, Real* accumulators) {
                    accumulate_rows(p, ops, tasks, list, unit, channels, memory, accumulators);
                  });
 }

@@ -20,14 +20,14 @@ struct RowBuffer {
   RowLayout layout;
   int64_t channels, rows;
   int64_t floats() const { return channels * rows * layout.floats(); }
-  View<float> view(float* at) const { return {at, rows * layout.floats(), layout.floats()}; }
+  View<Real> view(Real* at) const { return {at, rows * layout.floats(), layout.floats()}; }
 };
 
 // The buffers of a thread: `x` holds rows of x or gx, `y` rows of y or gy.
 struct RowBuffers {
   RowBuffer x, y;
   int64_t floats() const { return x.floats() + y.floats(); }
-  int64_t bytes() const { return floats() * static_cast<int64_t>(sizeof(float)); }
+  int64_t bytes() const { return floats() * static_cast<int64_t>(sizeof(Real)); }
 };
 
 // How often a sum over planes is cut.
@@ -42,7 +42,7 @@ struct PlaneSlices {
 // channels.begin.
 template <class Float, class Move>
 CONVKERN_INLINE void for_each_row_part(Float* image, const ImageShape& shape, Range rows,
-                                       Range channels, const View<float>& buffer,
+                                       Range channels, const View<Real>& buffer,
                                        const RowLayout& layout, const Move& move) {
   const bool nchw = shape.layout == Layout::nchw;
   const int64_t column = nchw ? 1 : shape.channels;
@@ -50,7 +50,7 @@ CONVKERN_INLINE void for_each_row_part(Float* image, const ImageShape& shape, Ra
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       Float* from = image + (nchw ? (c * shape.height + row) * shape.width
                                   : row * shape.width * shape.channels + c);
-      float* to = buffer.at + (c - channels.begin) * buffer.plane + (row - rows.begin) * buffer.row;
+      Real* to = buffer.at + (c - channels.begin) * buffer.plane + (row - rows.begin) * buffer.row;
       for (int64_t part = 0; part < layout.step; ++part) {
         const int64_t first = std::max<int64_t>(0, ceil_div(layout.pad - part, layout.step));
         const int64_t last = floor_div(shape.width - 1 + layout.pad - part, layout.step);
@@ -63,24 +63,24 @@ CONVKERN_INLINE void for_each_row_part(Float* image, const ImageShape& shape, Ra
   }
 }
 
-void load_columns(const float* image, const ImageShape& shape, Range rows, Range channels,
-                  const View<float>& to, const RowLayout& layout) {
+void load_columns(const Real* image, const ImageShape& shape, Range rows, Range channels,
+                  const View<Real>& to, const RowLayout& layout) {
   for_each_row_part(image, shape, rows, channels, to, layout,
-                    [](const float* memory, int64_t step, float* buffer, int64_t n) {
+                    [](const Real* memory, int64_t step, Real* buffer, int64_t n) {
                       if (step == 1) {
-                        std::memcpy(buffer, memory, n * sizeof(float));
+                        std::memcpy(buffer, memory, n * sizeof(Real));
                       } else {
                         for (int64_t i = 0; i < n; ++i) buffer[i] = memory[i * step];
                       }
                     });
 }
 
-void store_columns(float* image, const ImageShape& shape, Range rows, Range channels,
-                   const View<float>& from, const RowLayout& layout) {
+void store_columns(Real* image, const ImageShape& shape, Range rows, Range channels,
+                   const View<Real>& from, const RowLayout& layout) {
   for_each_row_part(image, shape, rows, channels, from, layout,
-                    [](float* memory, int64_t step, const float* buffer, int64_t n) {
+                    [](Real* memory, int64_t step, const Real* buffer, int64_t n) {
                       if (step == 1) {
-                        std::memcpy(memory, buffer, n * sizeof(float));
+                        std::memcpy(memory, buffer, n * sizeof(Real));
                       } else {
                         for (int64_t i = 0; i < n; ++i) memory[i * step] = buffer[i];
                       }
@@ -89,9 +89,9 @@ void store_columns(float* image, const ImageShape& shape, Range rows, Range chan
 
 // The rows of an image in memory from row `first`, channel `channel` on, where they are vectors as
 // the layout's are: then they need no buffer. Null otherwise.
-View<float> rows_in_memory(float* image, const ImageShape& shape, int64_t first, int64_t channel,
-                           const RowLayout& layout) {
-  const bool aligned = reinterpret_cast<uintptr_t>(image) % (kLanes * sizeof(float)) == 0;
+View<Real> rows_in_memory(Real* image, const ImageShape& shape, int64_t first, int64_t channel,
+                          const RowLayout& layout) {
+  const bool aligned = reinterpret_cast<uintptr_t>(image) % (kLanes * sizeof(Real)) == 0;
   if (!aligned || shape.layout != Layout::nchw || layout.step != 1 || layout.width != shape.width) {
     return {nullptr, 0, 0};
   }

@@ -46,7 +46,7 @@ std::vector<Run> runs_of(const Axis& columns, int64_t tile) {
   return runs;
 }
 
-constexpr int64_t kBandFloats = 1 << 18;  // aimed at, of the inputs of a band
+constexpr int64_t kBandFloats = (1 << 20) / sizeof(Real);  // aimed at, of the inputs of a band
 
 struct Correlations {
   ImageShape in, out;
@@ -101,8 +101,8 @@ struct Correlations {
   }
 
   // A thread's buffers where tensors are NCHW: a band's inputs, and a panel of its outputs.
-  Pixels<float> in_buffer(float* at) const { return runs_buffer(at, terms, in.width, in_rows); }
-  Pixels<float> out_buffer(float* at) const {
+  Pixels<Real> in_buffer(Real* at) const { return runs_buffer(at, terms, in.width, in_rows); }
+  Pixels<Real> out_buffer(Real* at) const {
     const int64_t width = std::min<int64_t>(kPanelVectors * kLanes, panels.width());
     return {at, width, width * out.width, width * out.width * out_rows};
   }
@@ -111,14 +111,14 @@ struct Correlations {
     return in.layout == Layout::nhwc ? 0 : in_floats() + bands.images * out_buffer(nullptr).image;
   }
   int64_t workspace(int threads) const {
-    return (packed * groups + thread_floats() * threads) * static_cast<int64_t>(sizeof(float));
+    return (packed * groups + thread_floats() * threads) * static_cast<int64_t>(sizeof(Real));
   }
 };
 
 // Calls pack(part, group, panel, terms, rows) for all parts' panels and blocks of terms, whose rows
 // are to be packed at `rows`.
 template <class Pack>
-void pack_panels(const Problem& p, const Correlations& all, float* packed, const Executor& executor,
+void pack_panels(const Problem& p, const Correlations& all, Real* packed, const Executor& executor,
                  const Pack& pack) {
   const int64_t count = all.groups * all.panels.count;
   executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int) {
@@ -127,7 +127,7 @@ void pack_panels(const Problem& p, const Correlations& all, float* packed, const
       const Panel panel = all.panels.at(i % all.panels.count);
       for (size_t part = 0; part < all.parts.size(); ++part) {
         const PackedTaps taps(all.parts[part].taps(), all.terms);
-        float* first = packed + group * all.packed + all.parts[part].packed;
+        Real* first = packed + group * all.packed + all.parts[part].packed;
         for (int64_t block = 0; block < taps.blocks; ++block) {
           const Range terms = taps.block(block);
           pack(part, group, panel, terms, first + taps.offset(panel, terms));
@@ -142,21 +142,21 @@ struct PanelTask {
   const Correlations& all;
   Panel panel;
   Range images, u;
-  Pixels<const float> x;  // of the first image, row in_rows.begin
+  Pixels<const Real> x;  // of the first image, row in_rows.begin
   Range in_rows;
-  Pixels<float> y;  // of the first image, row u.begin * row_step
-  int lanes;        // of the last vector of a row of y that are in memory
-  const float* bias;
+  Pixels<Real> y;  // of the first image, row u.begin * row_step
+  int lanes;       // of the last vector of a row of y that are in memory
+  const Real* bias;
   bool relu;
 
-  void run(const float* packed) const {
+  void run(const Real* packed) const {
     for (const Part& part : all.parts) {
       const PackedTaps taps(part.taps(), all.terms);
       const int64_t tile = tile_rows(static_cast<int>(panel.vectors()));
       const std::vector<Run> runs = runs_of(part.columns, tile);
       for (int64_t block = 0; block < taps.blocks; ++block) {
         const Range terms = taps.block(block);
-        const float* rows = packed + part.packed + taps.offset(panel, terms);
+        const Real* rows = packed + part.packed + taps.offset(panel, terms);
         const bool last = block == taps.blocks - 1;
         for (int64_t image = 0; image < images.size(); ++image) {
           for (int64_t row = u.begin; row < std::min(u.end, part.rows.out); ++row) {
@@ -167,7 +167,7 @@ struct PanelTask {
     }
   }
 
-  void run_row(const Part& part, const std::vector<Run>& runs, Range terms, const float* packed,
+  void run_row(const Part& part, const std::vector<Run>& runs, Range terms, const Real* packed,
                int64_t image, int64_t row, bool first, bool last) const {
     const Axis &rows = part.rows, &columns = part.columns;
     const Range m = taps_in_range(rows, {row, row + 1});
@@ -207,12 +207,12 @@ struct PanelTask {
 };
 
 // All outputs. `packed` holds the taps of each group, `memory` the threads' buffers.
-void correlate(const Problem& p, const Correlations& all, const float* in, const float* packed,
-               const float* bias, bool relu, float* out, float* memory, const Executor& executor) {
+void correlate(const Problem& p, const Correlations& all, const Real* in, const Real* packed,
+               const Real* bias, bool relu, Real* out, Real* memory, const Executor& executor) {
   const bool in_place = all.in.layout == Layout::nhwc;
   const int64_t tasks = all.bands.count() * all.groups * all.slices;
   executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
-    float* buffers = memory + thread * all.thread_floats();
+    Real* buffers = memory + thread * all.thread_floats();
     for (int64_t task = begin; task < end; ++task) {
       const int64_t group = task / all.slices % all.groups;
       const int64_t band = task / all.slices / all.groups;
@@ -222,8 +222,8 @@ void correlate(const Problem& p, const Correlations& all, const float* in, const
       const Range terms = shifted({0, all.terms}, group * all.terms);
       const int64_t row_step = all.parts[0].row_step;
       const Range out_rows{u.begin * row_step, std::min(all.out.height, u.end * row_step)};
-      const Pixels<float> x_buffer = all.in_buffer(buffers);
-      Pixels<const float> x = pixels_of(in, all.in, images.begin, in_rows.begin, terms.begin);
+      const Pixels<Real> x_buffer = all.in_buffer(buffers);
+      Pixels<const Real> x = pixels_of(in, all.in, images.begin, in_rows.begin, terms.begin);
       if (!in_place) {
         load_pixels(in, all.in, images, in_rows, terms, x_buffer);
         x = x_buffer.read_only();
@@ -231,8 +231,8 @@ void correlate(const Problem& p, const Correlations& all, const float* in, const
       for (int64_t index = slice.begin; index < slice.end; ++index) {
         const Panel panel = all.panels.at(index);
         const int64_t channel = group * all.columns + panel.first;
-        Pixels<float> y = in_place ? pixels_of(out, all.out, images.begin, out_rows.begin, channel)
-                                   : all.out_buffer(buffers + all.in_floats());
+        Pixels<Real> y = in_place ? pixels_of(out, all.out, images.begin, out_rows.begin, channel)
+                                  : all.out_buffer(buffers + all.in_floats());
         const int lanes = in_place ? panel.last_lanes() : kLanes;
         PanelTask{
             all, panel, images, u, x, in_rows, y, lanes, bias == nullptr ? nullptr : bias + channel,

@@ -11,16 +11,16 @@ Correlations forward_correlations(const Problem& p) {
 
 void forward(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const Correlations all = forward_correlations(p);
-  const auto* w = static_cast<const float*>(ops.w);
-  auto* packed = static_cast<float*>(workspace);
+  const auto* w = static_cast<const Real*>(ops.w);
+  auto* packed = static_cast<Real*>(workspace);
   const int64_t weights = p.Cg * p.R * p.S;
   pack_panels(p, all, packed, executor,
-              [&](size_t, int64_t group, const Panel& panel, Range channels, float* rows) {
+              [&](size_t, int64_t group, const Panel& panel, Range channels, Real* rows) {
                 PanelOfOutputs{weights, p.R * p.S}.pack(w + group * p.Og() * weights, panel,
                                                         channels, rows);
               });
-  correlate(p, all, static_cast<const float*>(ops.x), packed, static_cast<const float*>(ops.b),
-            p.activation == Activation::relu, static_cast<float*>(ops.out),
+  correlate(p, all, static_cast<const Real*>(ops.x), packed, static_cast<const Real*>(ops.b),
+            p.activation == Activation::relu, static_cast<Real*>(ops.out),
             packed + all.groups * all.packed, executor);
 }
 

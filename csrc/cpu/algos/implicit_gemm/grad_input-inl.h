@@ -18,15 +18,15 @@ Correlations grad_input_correlations(const Problem& p, const std::vector<Residue
 void grad_input(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const std::vector<Residue> list = residues(p);
   const Correlations all = grad_input_correlations(p, list);
-  auto* packed = static_cast<float*>(workspace);
-  const auto* w = static_cast<const float*>(ops.w);
+  auto* packed = static_cast<Real*>(workspace);
+  const auto* w = static_cast<const Real*>(ops.w);
   const int64_t group_weights = p.Og() * p.Cg * p.R * p.S;
   pack_panels(p, all, packed, executor,
-              [&](size_t part, int64_t group, const Panel& panel, Range outputs, float* rows) {
+              [&](size_t part, int64_t group, const Panel& panel, Range outputs, Real* rows) {
                 pack_input_panel(p, list[part], w + group * group_weights, panel, outputs, rows);
               });
-  correlate(p, all, static_cast<const float*>(ops.gy), packed, /*bias=*/nullptr, /*relu=*/false,
-            static_cast<float*>(ops.out), packed + all.groups * all.packed, executor);
+  correlate(p, all, static_cast<const Real*>(ops.gy), packed, /*bias=*/nullptr, /*relu=*/false,
+            static_cast<Real*>(ops.out), packed + all.groups * all.packed, executor);
 }
 
 int64_t grad_input_workspace(const Problem& p, int threads) {

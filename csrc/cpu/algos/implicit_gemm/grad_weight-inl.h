@@ -44,7 +44,7 @@ struct GradWeightTasks {
   int64_t gy_floats(const Problem& p) const {
     return bands.images * bands.band_rows * p.OW() * kPanelVectors * kLanes;
   }
-  Pixels<float> x_buffer(const Problem& p, float* at) const {
+  Pixels<Real> x_buffer(const Problem& p, Real* at) const {
     return vectors_buffer(at, channels, p.W, x_rows);
   }
   Reduction reduction(const Problem& p) const {
@@ -66,15 +66,15 @@ struct GradWeightSlice {
   const GradWeightTasks& tasks;
   int64_t group;
   Range panels, channels;  // of the group
-  float *accumulators, *gy, *x;
+  Real *accumulators, *gy, *x;
 
   void add_band(const Operands& ops, int64_t band) const {
     const Range images = tasks.bands.images_of(band), u = tasks.bands.rows_of(band);
     const Range rows = inputs_read(forward_rows(p), u);
     if (rows.empty()) return;
     const Range all_channels = shifted(channels, group * p.Cg);
-    const float* in = static_cast<const float*>(ops.x);
-    Pixels<const float> from =
+    const Real* in = static_cast<const Real*>(ops.x);
+    Pixels<const Real> from =
         pixels_of(in, x_shape(p), images.begin, rows.begin, all_channels.begin);
     int64_t channel = 1;  // floats from one to the next
     if (p.layout == Layout::nchw) {
@@ -82,11 +82,11 @@ struct GradWeightSlice {
       from = {in + (images.begin * p.C + all_channels.begin) * channel + rows.begin * p.W, 1, p.W,
               p.C * channel};
     } else if (GradWeightTasks::packs_x(p)) {
-      const Pixels<float> to = tasks.x_buffer(p, x);
+      const Pixels<Real> to = tasks.x_buffer(p, x);
       copy_pixels(from, images.size(), rows.size() * p.W, channels.size(), to);
       from = to.read_only();
     }
-    float* sums = accumulators;
+    Real* sums = accumulators;
     for (int64_t i = panels.begin; i < panels.end; ++i) {
       const Panel panel = tasks.panels.at(i);
       add_products(from, channel, rows, u, images.size(), panel, panel_rows(ops, images, u, panel),
@@ -96,17 +96,17 @@ struct GradWeightSlice {
   }
 
   // The channels of gy of a panel: in place if their vectors are whole.
-  Pixels<const float> panel_rows(const Operands& ops, Range images, Range u,
-                                 const Panel& panel) const {
+  Pixels<const Real> panel_rows(const Operands& ops, Range images, Range u,
+                                const Panel& panel) const {
     const ImageShape shape = y_shape(p);
-    const auto* from = static_cast<const float*>(ops.gy);
+    const auto* from = static_cast<const Real*>(ops.gy);
     const int64_t width = panel.width(), pixels = u.size() * p.OW();
     const int64_t channel = group * p.Og() + panel.first;
-    const Pixels<float> to{gy, width, width * p.OW(), width * pixels};
+    const Pixels<Real> to{gy, width, width * p.OW(), width * pixels};
     if (shape.layout == Layout::nchw) {
       load_pixels(from, shape, images, u, {channel, channel + panel.columns}, to);
     } else {
-      const Pixels<const float> rows = pixels_of(from, shape, images.begin, u.begin, channel);
+      const Pixels<const Real> rows = pixels_of(from, shape, images.begin, u.begin, channel);
       if (panel.columns == width) return rows;
       copy_pixels(rows, images.size(), pixels, panel.columns, to);
     }
@@ -114,9 +114,9 @@ struct GradWeightSlice {
   }
 
   // Adds the products of the pixels of x and gy to sums (r, s, channel, column) of a panel.
-  void add_products(const Pixels<const float>& x, int64_t channel, Range x_rows, Range u,
-                    int64_t images, const Panel& panel, const Pixels<const float>& gy_panel,
-                    float* sums) const {
+  void add_products(const Pixels<const Real>& x, int64_t channel, Range x_rows, Range u,
+                    int64_t images, const Panel& panel, const Pixels<const Real>& gy_panel,
+                    Real* sums) const {
     const Axis rows = swap_roles(forward_rows(p)), columns = swap_roles(forward_columns(p));
     const Axis band = restrict_taps(rows, u, x_rows);
     const int64_t width = panel.width(), n = channels.size();
@@ -141,7 +141,7 @@ struct GradWeightSlice {
       for (int64_t s = 0; s < p.S; ++s) {
         const Range v = taps_in_range(columns, {s, s + 1});
         if (v.empty()) continue;
-        const float* a =
+        const Real* a =
             x.at + (band.offset + r * band.out_step + m.begin * band.tap_step) * x.row +
             (columns.offset + s * columns.out_step + v.begin * columns.tap_step) * x.pixel;
         t.b = gy_panel.at + m.begin * gy_panel.row + v.begin * gy_panel.pixel;
@@ -158,9 +158,9 @@ struct GradWeightSlice {
     }
   }
 
-  void store(float* gw) const {
+  void store(Real* gw) const {
     const int64_t weights = p.Cg * p.R * p.S;
-    float* sums = accumulators;
+    Real* sums = accumulators;
     for (int64_t i = panels.begin; i < panels.end; ++i) {
       const Panel panel = tasks.panels.at(i);
       PanelOfOutputs{weights, p.R * p.S}.unpack(gw + group * p.Og() * weights, panel, channels,
@@ -172,11 +172,11 @@ struct GradWeightSlice {
 
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const GradWeightTasks tasks(p);
-  reduce_chunks(p, tasks.reduction(p), tasks.slices(p), workspace, static_cast<float*>(ops.out),
-                executor, [&](int64_t index, Range units, float* memory, float* partial) {
+  reduce_chunks(p, tasks.reduction(p), tasks.slices(p), workspace, static_cast<Real*>(ops.out),
+                executor, [&](int64_t index, Range units, Real* memory, Real* partial) {
                   const int64_t of_channels = index % tasks.channel_slices;
                   const int64_t of_panels = index / tasks.channel_slices % tasks.panel_slices;
-                  float* gy = memory + tasks.accumulator_floats(p);
+                  Real* gy = memory + tasks.accumulator_floats(p);
                   const GradWeightSlice slice{
                       p,
                       tasks,

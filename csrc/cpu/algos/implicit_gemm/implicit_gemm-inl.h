@@ -1,4 +1,4 @@
-// implicit_gemm: convolution as sums of small matrix products, float32, for layers of many
+// implicit_gemm: convolution as sums of small matrix products, for layers of many
 // channels.
 //
 // For each tap, the pixels that it reaches times the tap's weights (channels x output channels) is

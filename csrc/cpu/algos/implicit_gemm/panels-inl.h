@@ -54,7 +54,7 @@ struct PackedTaps {
 struct PanelOfOutputs {
   int64_t weights, taps;  // of an output channel, of a channel of it
 
-  VectorCursor cursor(float* rows, const Panel& panel, Range channels, int64_t vector) const {
+  VectorCursor cursor(Real* rows, const Panel& panel, Range channels, int64_t vector) const {
     const int64_t tap = channels.size() * panel.width();
     return {rows + vector * kLanes, tap, taps, panel.width() - taps * tap};
   }
@@ -65,13 +65,13 @@ struct PanelOfOutputs {
     const int64_t left = panel.columns - vector * kLanes;
     return {weights, static_cast<int>(std::min<int64_t>(kLanes, left))};
   }
-  void pack(const float* w, const Panel& panel, Range channels, float* rows) const {
+  void pack(const Real* w, const Panel& panel, Range channels, Real* rows) const {
     for (int64_t v = 0; v < panel.vectors(); ++v) {
       images_to_lanes(w + offset(panel, channels, v), block(panel, v), channels.size() * taps,
                       cursor(rows, panel, channels, v));
     }
   }
-  void unpack(float* w, const Panel& panel, Range channels, float* rows) const {
+  void unpack(Real* w, const Panel& panel, Range channels, Real* rows) const {
     for (int64_t v = 0; v < panel.vectors(); ++v) {
       lanes_to_images(w + offset(panel, channels, v), block(panel, v), channels.size() * taps,
                       cursor(rows, panel, channels, v));
@@ -81,15 +81,15 @@ struct PanelOfOutputs {
 
 // Rows (tap row, tap column, output channel) of a panel of input channels, for the taps of one
 // residue of gx, from w at the group's output channel outputs.begin.
-void pack_input_panel(const Problem& p, const Residue& residue, const float* w, const Panel& panel,
-                      Range outputs, float* rows) {
+void pack_input_panel(const Problem& p, const Residue& residue, const Real* w, const Panel& panel,
+                      Range outputs, Real* rows) {
   const ResidueAxis &r = residue.rows, &s = residue.columns;
   const int64_t taps = p.R * p.S;
   for (int64_t m = 0; m < r.axis.taps; ++m) {
     for (int64_t k = 0; k < s.axis.taps; ++k) {
       const int64_t tap = (r.last_tap - m * r.tap_stride) * p.S + s.last_tap - k * s.tap_stride;
       for (int64_t o = outputs.begin; o < outputs.end; ++o, rows += panel.width()) {
-        const float* from = w + (o * p.Cg + panel.first) * taps + tap;
+        const Real* from = w + (o * p.Cg + panel.first) * taps + tap;
         for (int64_t c = 0; c < panel.columns; ++c) rows[c] = from[c * taps];
         for (int64_t c = panel.columns; c < panel.width(); ++c) rows[c] = 0;
       }

@@ -52,7 +52,7 @@ struct Tiles {
 
   Bands bands_of(const Problem& p) const {
     const int64_t floats = kSpots * (whole_vectors(terms) + panel_width());
-    const int64_t tiles = kTileBytes / static_cast<int64_t>(sizeof(float)) / floats;
+    const int64_t tiles = kTileBytes / static_cast<int64_t>(sizeof(Real)) / floats;
     // Enough for the microkernel to reuse what it reads of the taps.
     const int64_t least = taps_per_task ? kBandTiles : 2 * tile_rows(kPanelVectors);
     const int64_t tasks = taps_per_task ? ceil_div(kTileTasks, panels.count) : kTileTasks;
@@ -77,8 +77,8 @@ struct Tiles {
   int64_t tile_block() const { return band_tiles() * block_terms(); }  // the tiles of a block
   int64_t tile_plane() const { return tile_block() * term_blocks() + kLanes; }
   int64_t product_plane() const { return band_tiles() * panel_width() + kLanes; }
-  Pixels<float> in_buffer(float* at) const { return vectors_buffer(at, terms, in.width, in_rows); }
-  Pixels<float> out_buffer(float* at) const {
+  Pixels<Real> in_buffer(Real* at) const { return vectors_buffer(at, terms, in.width, in_rows); }
+  Pixels<Real> out_buffer(Real* at) const {
     return vectors_buffer(at, panel_width(), out.width, bands.band_rows * F::kOut);
   }
   int64_t in_floats() const {
@@ -93,14 +93,14 @@ struct Tiles {
   }
   int64_t shared_floats() const { return taps_per_task ? 0 : groups * tap_floats(panels.width()); }
   int64_t workspace(int threads) const {
-    return (shared_floats() + thread_floats() * threads) * static_cast<int64_t>(sizeof(float));
+    return (shared_floats() + thread_floats() * threads) * static_cast<int64_t>(sizeof(Real));
   }
 };
 
 // The 3x3 taps of a pass: where those of a column and a term of a group are in w, in floats, and
 // whether they are reversed.
 struct Taps3x3 {
-  const float* w;
+  const Real* w;
   int64_t group, column, term;
   bool reversed;
 };
@@ -108,14 +108,14 @@ struct Taps3x3 {
 // The taps of some terms and some vectors of a panel, (spot, term, column).
 template <class F>
 void transform_taps(const Tiles<F>& tiles, const Taps3x3& taps, int64_t group, const Panel& panel,
-                    Range vectors, Range terms, float* to) {
-  alignas(64) float memory[9 * kLanes];
+                    Range vectors, Range terms, Real* to) {
+  alignas(64) Real memory[9 * kLanes];
   const int64_t spot = tiles.spot_taps(panel);
   for (int64_t vector = vectors.begin; vector < vectors.end; ++vector) {
     const int64_t lanes = std::min<int64_t>(kLanes, panel.columns - vector * kLanes);
     const ImageBlock block{taps.column, static_cast<int>(lanes)};
-    const float* from = taps.w + group * taps.group + (panel.first + vector * kLanes) * taps.column;
-    float* row = to + vector * kLanes;
+    const Real* from = taps.w + group * taps.group + (panel.first + vector * kLanes) * taps.column;
+    Real* row = to + vector * kLanes;
     for (int64_t term = terms.begin; term < terms.end; ++term, row += panel.width()) {
       images_to_lanes(from + term * taps.term, block, 9, VectorCursor(memory, kLanes, 9, 0));
       Vec g[3][3], t[F::kIn][F::kIn];
@@ -135,7 +135,7 @@ void transform_taps(const Tiles<F>& tiles, const Taps3x3& taps, int64_t group, c
 
 // Those of all groups and panels.
 template <class F>
-void transform_all_taps(const Problem& p, const Tiles<F>& tiles, const Taps3x3& taps, float* to,
+void transform_all_taps(const Problem& p, const Tiles<F>& tiles, const Taps3x3& taps, Real* to,
                         const Executor& executor) {
   const int64_t in_group = tiles.panels.vectors, count = tiles.groups * in_group;
   executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int) {
@@ -153,10 +153,10 @@ void transform_all_taps(const Problem& p, const Tiles<F>& tiles, const Taps3x3& 
 template <class F>
 struct Band {
   const Tiles<F>& tiles;
-  Range images, rows;     // of tiles
-  Pixels<const float> x;  // of the first image, row in_rows.begin
+  Range images, rows;    // of tiles
+  Pixels<const Real> x;  // of the first image, row in_rows.begin
   Range in_rows;
-  float *transformed, *products;
+  Real *transformed, *products;
 
   // Calls body(image, row, column, index) for each tile.
   template <class Body>
@@ -172,8 +172,7 @@ struct Band {
 
   // A vector of channels of the tile whose first input is at row, column; zero outside the image
   // and beyond what the band's outputs read.
-  void transform_input(const float* image, int64_t row, int64_t column, int lanes,
-                       float* to) const {
+  void transform_input(const Real* image, int64_t row, int64_t column, int lanes, Real* to) const {
     Vec d[F::kIn][F::kIn], t[F::kIn][F::kIn];
 #pragma GCC unroll 8
     for (int i = 0; i < F::kIn; ++i) {
@@ -181,7 +180,7 @@ struct Band {
       for (int j = 0; j < F::kIn; ++j) {
         const int64_t h = row + i, v = column + j;
         const bool inside = h >= in_rows.begin && h < in_rows.end && v >= 0 && v < tiles.in.width;
-        const float* at = image + (h - in_rows.begin) * x.row + v * x.pixel;
+        const Real* at = image + (h - in_rows.begin) * x.row + v * x.pixel;
         d[i][j] = !inside           ? Vec::zero()
                   : lanes == kLanes ? Vec::load_unaligned(at)
                                     : Vec::load_first(at, lanes);
@@ -209,7 +208,7 @@ struct Band {
   }
 
   // Adds the products of a block of terms, or starts with them.
-  void multiply(const Panel& panel, int64_t block, const float* taps) const {
+  void multiply(const Panel& panel, int64_t block, const Real* taps) const {
     const int64_t width = tiles.block_terms();
     const int64_t parts = ceil_div(count(), tile_rows(panel.vectors()));
     MatmulTile t{};
@@ -235,8 +234,8 @@ struct Band {
   }
 
   // A vector of channels of a tile of outputs, of which those in memory are written.
-  void transform_output(const float* from, const Vec& bias, bool apply_relu, int64_t row_count,
-                        int64_t column_count, int lanes, const Pixels<float>& y) const {
+  void transform_output(const Real* from, const Vec& bias, bool apply_relu, int64_t row_count,
+                        int64_t column_count, int lanes, const Pixels<Real>& y) const {
     Vec m[F::kIn][F::kIn], t[F::kOut][F::kOut];
     const int64_t plane = tiles.product_plane();
 #pragma GCC unroll 8
@@ -252,15 +251,15 @@ struct Band {
         if (i >= row_count || j >= column_count) continue;
         Vec sum = add(t[i][j], bias);
         if (apply_relu) sum = relu(sum);
-        float* at = y.at + i * y.row + j * y.pixel;
+        Real* at = y.at + i * y.row + j * y.pixel;
         lanes == kLanes ? sum.store_unaligned(at) : sum.store_first(at, lanes);
       }
     }
   }
 
   // To y, of the first image and the first row of outputs of the band.
-  void transform_outputs(const Panel& panel, int last_lanes, const float* bias, bool apply_relu,
-                         const Pixels<float>& y) const {
+  void transform_outputs(const Panel& panel, int last_lanes, const Real* bias, bool apply_relu,
+                         const Pixels<Real>& y) const {
     for_each_tile([&](int64_t image, int64_t row, int64_t column, int64_t index) {
       const int64_t first = row * F::kOut, v = column * F::kOut;
       for (int64_t vector = 0; vector < panel.vectors(); ++vector) {
@@ -270,7 +269,7 @@ struct Band {
                 ? Vec::zero()
                 : Vec::load_first(bias + vector * kLanes,
                                   vector == panel.vectors() - 1 ? panel.last_lanes() : kLanes);
-        Pixels<float> to = y;
+        Pixels<Real> to = y;
         to.at += image * y.image + (first - rows.begin * F::kOut) * y.row + v * y.pixel +
                  vector * kLanes;
         transform_output(products + index * panel.width() + vector * kLanes, start, apply_relu,
@@ -281,18 +280,18 @@ struct Band {
 };
 
 template <class F>
-void correlate(const Problem& p, const Tiles<F>& tiles, const float* in, const Taps3x3& taps,
-               const float* bias, bool relu, float* out, float* memory, const Executor& executor) {
+void correlate(const Problem& p, const Tiles<F>& tiles, const Real* in, const Taps3x3& taps,
+               const Real* bias, bool relu, Real* out, Real* memory, const Executor& executor) {
   const bool in_place = tiles.in.layout == Layout::nhwc;
   const Bands& bands = tiles.bands;
   if (!tiles.taps_per_task) transform_all_taps(p, tiles, taps, memory, executor);
   const int64_t tasks = bands.count() * tiles.groups * tiles.slices;
   executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
-    float* transformed = memory + tiles.shared_floats() + thread * tiles.thread_floats();
-    float* products = transformed + Tiles<F>::kSpots * tiles.tile_plane();
-    float* in_pixels = products + Tiles<F>::kSpots * tiles.product_plane();
-    float* out_pixels = in_pixels + tiles.in_floats();
-    float* task_taps = out_pixels + tiles.out_floats();
+    Real* transformed = memory + tiles.shared_floats() + thread * tiles.thread_floats();
+    Real* products = transformed + Tiles<F>::kSpots * tiles.tile_plane();
+    Real* in_pixels = products + Tiles<F>::kSpots * tiles.product_plane();
+    Real* out_pixels = in_pixels + tiles.in_floats();
+    Real* task_taps = out_pixels + tiles.out_floats();
     for (int64_t task = begin; task < end; ++task) {
       const int64_t group = task / tiles.slices % tiles.groups;
       const int64_t index = task / tiles.slices / tiles.groups;
@@ -300,9 +299,9 @@ void correlate(const Problem& p, const Tiles<F>& tiles, const float* in, const T
       const Range images = bands.images_of(index), rows = bands.rows_of(index);
       const Range u = tiles.outputs(rows), in_rows = inputs_read(tiles.row_axis, u);
       const Range terms = shifted({0, tiles.terms}, group * tiles.terms);
-      Pixels<const float> x = pixels_of(in, tiles.in, images.begin, in_rows.begin, terms.begin);
+      Pixels<const Real> x = pixels_of(in, tiles.in, images.begin, in_rows.begin, terms.begin);
       if (!in_place) {
-        const Pixels<float> buffer = tiles.in_buffer(in_pixels);
+        const Pixels<Real> buffer = tiles.in_buffer(in_pixels);
         load_pixels(in, tiles.in, images, in_rows, terms, buffer);
         x = buffer.read_only();
       }
@@ -312,7 +311,7 @@ void correlate(const Problem& p, const Tiles<F>& tiles, const float* in, const T
         const Panel panel = tiles.panels.at(i);
         const int64_t channel = group * tiles.columns + panel.first;
         for (int64_t block = 0; block < tiles.term_blocks(); ++block) {
-          const float* panel_taps = task_taps;
+          const Real* panel_taps = task_taps;
           if (tiles.taps_per_task) {
             const int64_t first = block * tiles.block_terms();
             transform_taps(tiles, taps, group, panel, {0, panel.vectors()},
@@ -322,8 +321,8 @@ void correlate(const Problem& p, const Tiles<F>& tiles, const float* in, const T
           }
           band.multiply(panel, block, panel_taps);
         }
-        const Pixels<float> y = in_place ? pixels_of(out, tiles.out, images.begin, u.begin, channel)
-                                         : tiles.out_buffer(out_pixels);
+        const Pixels<Real> y = in_place ? pixels_of(out, tiles.out, images.begin, u.begin, channel)
+                                        : tiles.out_buffer(out_pixels);
         band.transform_outputs(panel, in_place ? panel.last_lanes() : kLanes,
                                bias == nullptr ? nullptr : bias + channel, relu, y);
         if (!in_place) {

@@ -8,10 +8,10 @@ namespace convkern::cpu {
 namespace {
 namespace winograd {
 
-CONVKERN_INLINE Vec times(float factor, Vec a) {
+CONVKERN_INLINE Vec times(Real factor, Vec a) {
   return fma(a, Vec::broadcast(&factor), Vec::zero());
 }
-CONVKERN_INLINE Vec fma(float factor, Vec a, Vec b) {
+CONVKERN_INLINE Vec fma(Real factor, Vec a, Vec b) {
   return cpu::fma(a, Vec::broadcast(&factor), b);
 }
 

@@ -54,10 +54,10 @@ struct Passes {
   static void forward(const Problem& p, const Operands& ops, void* workspace,
                       const Executor& executor) {
     const int64_t column = p.Cg * 9;
-    correlate(p, forward_tiles(p), static_cast<const float*>(ops.x),
-              {static_cast<const float*>(ops.w), p.Og() * column, column, 9, /*reversed=*/false},
-              static_cast<const float*>(ops.b), p.activation == Activation::relu,
-              static_cast<float*>(ops.out), static_cast<float*>(workspace), executor);
+    correlate(p, forward_tiles(p), static_cast<const Real*>(ops.x),
+              {static_cast<const Real*>(ops.w), p.Og() * column, column, 9, /*reversed=*/false},
+              static_cast<const Real*>(ops.b), p.activation == Activation::relu,
+              static_cast<Real*>(ops.out), static_cast<Real*>(workspace), executor);
   }
   static int64_t forward_workspace(const Problem& p, int threads) {
     return forward_tiles(p).workspace(threads);
@@ -70,10 +70,10 @@ struct Passes {
   static void grad_input(const Problem& p, const Operands& ops, void* workspace,
                          const Executor& executor) {
     const int64_t term = p.Cg * 9;
-    correlate(p, grad_input_tiles(p), static_cast<const float*>(ops.gy),
-              {static_cast<const float*>(ops.w), p.Og() * term, 9, term, /*reversed=*/true},
-              /*bias=*/nullptr, /*relu=*/false, static_cast<float*>(ops.out),
-              static_cast<float*>(workspace), executor);
+    correlate(p, grad_input_tiles(p), static_cast<const Real*>(ops.gy),
+              {static_cast<const Real*>(ops.w), p.Og() * term, 9, term, /*reversed=*/true},
+              /*bias=*/nullptr, /*relu=*/false, static_cast<Real*>(ops.out),
+              static_cast<Real*>(workspace), executor);
   }
   static int64_t grad_input_workspace(const Problem& p, int threads) {
     return grad_input_tiles(p).workspace(threads);

@@ -1,7 +1,7 @@
 // float32 vectors of AVX-512: 16 lanes in 4 quarters. See vec_baseline.h for the operations.
 #pragma once
 
-#include "cpu/simd/quarter.h"
+#include "cpu/simd/real_f32.h"
 
 namespace convkern::cpu {
 namespace {
@@ -18,18 +18,18 @@ struct Vec {
   static constexpr int kGroupColumns = 7;
 
   static CONVKERN_INLINE Vec zero() { return {_mm512_setzero_ps()}; }
-  static CONVKERN_INLINE Vec broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
-  static CONVKERN_INLINE Vec load(const float* p) { return {_mm512_load_ps(p)}; }
-  CONVKERN_INLINE void store(float* p) const { _mm512_store_ps(p, v); }
-  static CONVKERN_INLINE Vec load_unaligned(const float* p) { return {_mm512_loadu_ps(p)}; }
-  static CONVKERN_INLINE Vec load_first(const float* p, int lanes) {
+  static CONVKERN_INLINE Vec broadcast(const Real* p) { return {_mm512_set1_ps(*p)}; }
+  static CONVKERN_INLINE Vec load(const Real* p) { return {_mm512_load_ps(p)}; }
+  CONVKERN_INLINE void store(Real* p) const { _mm512_store_ps(p, v); }
+  static CONVKERN_INLINE Vec load_unaligned(const Real* p) { return {_mm512_loadu_ps(p)}; }
+  static CONVKERN_INLINE Vec load_first(const Real* p, int lanes) {
     return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << lanes) - 1), p)};
   }
   using Lanes = __m512i;
   static CONVKERN_INLINE Lanes load_lanes(const int32_t* p) { return _mm512_load_si512(p); }
   CONVKERN_INLINE Vec permuted(Lanes from) const { return {_mm512_permutexvar_ps(from, v)}; }
-  CONVKERN_INLINE void store_unaligned(float* p) const { _mm512_storeu_ps(p, v); }
-  CONVKERN_INLINE void store_first(float* p, int lanes) const {
+  CONVKERN_INLINE void store_unaligned(Real* p) const { _mm512_storeu_ps(p, v); }
+  CONVKERN_INLINE void store_first(Real* p, int lanes) const {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << lanes) - 1), v);
   }
   static CONVKERN_INLINE Vec from_quarters(const Quarter (&q)[4]) {

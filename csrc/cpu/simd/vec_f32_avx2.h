@@ -1,7 +1,7 @@
 // float32 vectors of AVX2 and FMA: 8 lanes in 2 quarters. See vec_baseline.h for the operations.
 #pragma once
 
-#include "cpu/simd/quarter.h"
+#include "cpu/simd/real_f32.h"
 
 namespace convkern::cpu {
 namespace {
@@ -18,15 +18,15 @@ struct Vec {
   static constexpr int kGroupColumns = 4;
 
   static CONVKERN_INLINE Vec zero() { return {_mm256_setzero_ps()}; }
-  static CONVKERN_INLINE Vec broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
-  static CONVKERN_INLINE Vec load(const float* p) { return {_mm256_load_ps(p)}; }
-  CONVKERN_INLINE void store(float* p) const { _mm256_store_ps(p, v); }
-  static CONVKERN_INLINE Vec load_unaligned(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static CONVKERN_INLINE Vec broadcast(const Real* p) { return {_mm256_broadcast_ss(p)}; }
+  static CONVKERN_INLINE Vec load(const Real* p) { return {_mm256_load_ps(p)}; }
+  CONVKERN_INLINE void store(Real* p) const { _mm256_store_ps(p, v); }
+  static CONVKERN_INLINE Vec load_unaligned(const Real* p) { return {_mm256_loadu_ps(p)}; }
   static CONVKERN_INLINE __m256i first(int lanes) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), lane);
   }
-  static CONVKERN_INLINE Vec load_first(const float* p, int lanes) {
+  static CONVKERN_INLINE Vec load_first(const Real* p, int lanes) {
     return {_mm256_maskload_ps(p, first(lanes))};
   }
   using Lanes = __m256i;
@@ -34,8 +34,8 @@ struct Vec {
     return _mm256_load_si256(reinterpret_cast<const __m256i*>(p));
   }
   CONVKERN_INLINE Vec permuted(Lanes from) const { return {_mm256_permutevar8x32_ps(v, from)}; }
-  CONVKERN_INLINE void store_unaligned(float* p) const { _mm256_storeu_ps(p, v); }
-  CONVKERN_INLINE void store_first(float* p, int lanes) const {
+  CONVKERN_INLINE void store_unaligned(Real* p) const { _mm256_storeu_ps(p, v); }
+  CONVKERN_INLINE void store_first(Real* p, int lanes) const {
     _mm256_maskstore_ps(p, first(lanes), v);
   }
   static CONVKERN_INLINE Vec from_quarters(const Quarter (&q)[2]) {

@@ -1,0 +1,15 @@
+// What the algorithms need of other headers, included before the region of an instruction set.
+#pragma once
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <cmath>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "cpu/algos/axis.h"
+#include "cpu/kernel_list.h"
+#include "cpu/simd/quarter.h"

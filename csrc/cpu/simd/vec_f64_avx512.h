@@ -1,0 +1,74 @@
+// float64 vectors of AVX-512: 8 lanes in 2 quarters. See vec_baseline.h for the operations.
+#pragma once
+
+#include "cpu/simd/real_f64.h"
+
+namespace convkern::cpu {
+namespace {
+
+struct Vec {
+  __m512d v;
+  static constexpr int kLanes = 8;
+  // Of 32 registers: 24 accumulators, 6 inputs, 1 tap.
+  static constexpr int kTileRows = 4, kTileColumns = 6;
+  // 24 accumulators, as many columns as a row has vectors, 1 factor of a row.
+  static constexpr int kPanelVectors = 4;
+  static constexpr int kPanelTileRows[] = {8, 8, 8, 6};
+  // 14 outputs, 6 taps, 1 input and its permutation; common widths are multiples of 7.
+  static constexpr int kGroupColumns = 7;
+
+  static CONVKERN_INLINE Vec zero() { return {_mm512_setzero_pd()}; }
+  static CONVKERN_INLINE Vec broadcast(const Real* p) { return {_mm512_set1_pd(*p)}; }
+  static CONVKERN_INLINE Vec load(const Real* p) { return {_mm512_load_pd(p)}; }
+  CONVKERN_INLINE void store(Real* p) const { _mm512_store_pd(p, v); }
+  static CONVKERN_INLINE Vec load_unaligned(const Real* p) { return {_mm512_loadu_pd(p)}; }
+  static CONVKERN_INLINE Vec load_first(const Real* p, int lanes) {
+    return {_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << lanes) - 1), p)};
+  }
+  using Lanes = __m512i;
+  static CONVKERN_INLINE Lanes load_lanes(const int32_t* p) {
+    return _mm512_cvtepi32_epi64(_mm256_load_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  CONVKERN_INLINE Vec permuted(Lanes from) const { return {_mm512_permutexvar_pd(from, v)}; }
+  CONVKERN_INLINE void store_unaligned(Real* p) const { _mm512_storeu_pd(p, v); }
+  CONVKERN_INLINE void store_first(Real* p, int lanes) const {
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << lanes) - 1), v);
+  }
+  static CONVKERN_INLINE Vec from_quarters(const Quarter (&q)[2]) {
+    return {_mm512_insertf64x4(_mm512_castpd256_pd512(q[0]), q[1], 1)};
+  }
+  CONVKERN_INLINE void to_quarters(Quarter (&q)[2]) const {
+    q[0] = _mm512_castpd512_pd256(v);
+    q[1] = _mm512_extractf64x4_pd(v, 1);
+  }
+};
+
+CONVKERN_INLINE Vec add(Vec a, Vec b) { return {_mm512_add_pd(a.v, b.v)}; }
+CONVKERN_INLINE Vec sub(Vec a, Vec b) { return {_mm512_sub_pd(a.v, b.v)}; }
+CONVKERN_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
+CONVKERN_INLINE Vec relu(Vec a) { return {_mm512_max_pd(_mm512_setzero_pd(), a.v)}; }
+
+CONVKERN_INLINE Vec held(Vec a) {
+  asm("" : "+v"(a.v));
+  return a;
+}
+
+CONVKERN_INLINE void transpose_quarters(Vec (&a)[4]) {
+  const __m512d t0 = _mm512_unpacklo_pd(a[0].v, a[1].v);
+  const __m512d t1 = _mm512_unpackhi_pd(a[0].v, a[1].v);
+  const __m512d t2 = _mm512_unpacklo_pd(a[2].v, a[3].v);
+  const __m512d t3 = _mm512_unpackhi_pd(a[2].v, a[3].v);
+  a[0].v = __builtin_shufflevector(t0, t2, 0, 1, 8, 9, 4, 5, 12, 13);
+  a[1].v = __builtin_shufflevector(t1, t3, 0, 1, 8, 9, 4, 5, 12, 13);
+  a[2].v = __builtin_shufflevector(t0, t2, 2, 3, 10, 11, 6, 7, 14, 15);
+  a[3].v = __builtin_shufflevector(t1, t3, 2, 3, 10, 11, 6, 7, 14, 15);
+}
+
+CONVKERN_INLINE void exchange_quarters(Vec (&a)[2]) {
+  const __m512d low = _mm512_shuffle_f64x2(a[0].v, a[1].v, 0x44);
+  a[1].v = _mm512_shuffle_f64x2(a[0].v, a[1].v, 0xee);
+  a[0].v = low;
+}
+
+}  // namespace
+}  // namespace convkern::cpu
