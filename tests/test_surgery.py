@@ -88,11 +88,10 @@ def test_when_narrows_and_the_model_may_be_a_layer() -> None:
 @pytest.mark.parametrize(
     ("layer", "why"),
     [
-        (nn.Conv2d(3, 4, 3, dtype=torch.float64), "no fast kernel for torch.float64"),
         (nn.Conv2d(3, 4, 3, dtype=torch.complex64), "no fast kernel for torch.complex64"),
         (nn.LazyConv2d(4, 3), "a subclass of nn.Conv2d, LazyConv2d"),
     ],
-    ids=["float64", "complex", "lazy"],
+    ids=["complex", "lazy"],
 )
 def test_keeps_what_would_be_slower_or_is_something_else(layer: nn.Module, why: str) -> None:
     report = convkern.replace_conv2d(layer)

@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "bindings/fresh_memory.h"
 #include "bindings/torch_executor.h"
 #include "core/config.h"
 #include "cpu/cpu_features.h"
@@ -113,7 +114,10 @@ void run(const Problem& problem, Device device, const Executor& executor, const 
   RECORD_FUNCTION(kernel.name, c10::ArrayRef<const c10::IValue>{});
   const int64_t bytes = kernel.workspace(problem, executor.threads());
   at::Tensor workspace;
-  if (bytes > 0) workspace = at::empty({bytes}, out.options().dtype(at::kByte));
+  if (bytes > 0) {
+    workspace = at::empty({bytes}, out.options().dtype(at::kByte));
+    prefer_huge_pages(workspace);
+  }
   const Operands operands{data_or_null(call.x), data_or_null(call.w), data_or_null(call.b),
                           data_or_null(call.gy), out.mutable_data_ptr()};
   const auto start = std::chrono::steady_clock::now();

@@ -5,7 +5,7 @@
 #include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 
-#include "bindings/fresh_output.h"
+#include "bindings/fresh_memory.h"
 #include "bindings/torch_executor.h"
 #include "cpu/grad_epilogue.h"
 

@@ -4,7 +4,7 @@
 
 #include "bindings/checks.h"
 #include "bindings/execute.h"
-#include "bindings/fresh_output.h"
+#include "bindings/fresh_memory.h"
 
 namespace convkern::bindings {
 namespace {

@@ -1,4 +1,4 @@
-// Results of the ops: memory that a kernel is about to write in full.
+// Memory that a kernel is about to write: results of the ops, and workspaces.
 #pragma once
 
 #include <ATen/ops/empty.h>
@@ -10,7 +10,7 @@ namespace convkern::bindings {
 
 constexpr int64_t kHugePage = 2 << 20;  // bytes, on x86-64 and AArch64
 
-// A large result is fresh memory from the system, of which every page of 4 KiB costs a fault when
+// A large tensor is fresh memory from the system, of which every page of 4 KiB costs a fault when
 // it is first written: as long as the convolution itself, where that is cheap. Huge pages, where
 // the system grants them on request ("madvise", the usual setting), leave one fault in 512.
 inline void prefer_huge_pages(const at::Tensor& t) {
