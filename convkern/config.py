@@ -53,7 +53,8 @@ def use_kernel(name: str) -> Iterator[None]:
 
 @contextmanager
 def use_isa(isa: str) -> Iterator[None]:
-    """Caps the instruction set of CPU kernels at ``"baseline"``, ``"avx2"`` or ``"avx512"``.
+    """Caps the instruction set of CPU kernels at ``"baseline"``, ``"avx2"``, ``"avx512"`` or
+    ``"avx512bf16"``.
 
     Raises:
         ValueError: there is no such instruction set.

@@ -24,10 +24,15 @@ def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "kernel     fwd.direct_batchlane.any.f32." in out
 
 
+def test_a_model_is_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(blocks("python")[1], {})
+    assert capsys.readouterr().out.strip() in blocks("python")[1]
+
+
 @pytest.mark.slow
 def test_the_training_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, float] = {}
-    exec(blocks("python")[1], names)
+    exec(blocks("python")[-1], names)
     assert 0.55 <= names["loss"] <= 0.62
     assert names["accuracy"] > 0.77
 

@@ -1,6 +1,6 @@
 // Process-wide settings, initialised from the environment when the library is loaded:
 //   CONVKERN_KERNEL   comma-separated kernel names, each forced for its device and pass
-//   CONVKERN_ISA      baseline | avx2 | avx512: the highest instruction set to use
+//   CONVKERN_ISA      baseline | avx2 | avx512 | avx512bf16: the highest instruction set to use
 //   CONVKERN_PRECISION  highest | high: see set_float32_precision()
 //   CONVKERN_VERBOSE  dispatch | plan | profile: a line to stderr for each executed op; `plan` adds
 //                     the rejected kernels, `profile` the time
@@ -20,7 +20,7 @@ Verbosity parse_verbosity(std::string_view name);  // throws std::invalid_argume
 
 // Read by every op and written by the Python context managers, hence atomics.
 struct Config {
-  std::atomic<Isa> isa_cap{Isa::avx512};
+  std::atomic<Isa> isa_cap{Isa::avx512bf16};
   std::atomic<Verbosity> verbosity{Verbosity::silent};
   std::atomic<bool> strict{false};
   std::atomic<Precision> precision{Precision::highest};

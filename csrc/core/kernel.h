@@ -11,7 +11,7 @@ enum class Device : uint8_t { cpu, cuda };
 
 // Instruction sets of the CPU kernels, each including those before it. Device kernels of other
 // kinds are `baseline`.
-enum class Isa : uint8_t { baseline, avx2, avx512 };
+enum class Isa : uint8_t { baseline, avx2, avx512, avx512bf16 };
 
 // What float32 sums may cost in accuracy: under `highest` kernels compute the direct sum, in any
 // order; under `high` also algorithms whose intermediate results are larger than the terms.

@@ -8,16 +8,16 @@ namespace convkern {
 const char* to_string(Device device) { return device == Device::cpu ? "cpu" : "cuda"; }
 
 namespace {
-constexpr const char* kIsaNames[] = {"baseline", "avx2", "avx512"};
+constexpr const char* kIsaNames[] = {"baseline", "avx2", "avx512", "avx512bf16"};
 }
 
 const char* to_string(Isa isa) { return kIsaNames[static_cast<size_t>(isa)]; }
 
 Isa parse_isa(std::string_view name) {
-  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512bf16}) {
     if (name == to_string(isa)) return isa;
   }
-  throw std::invalid_argument("ISA must be one of baseline, avx2, avx512, got '" +
+  throw std::invalid_argument("ISA must be one of baseline, avx2, avx512, avx512bf16, got '" +
                               std::string(name) + "'");
 }
 

@@ -10,7 +10,7 @@ namespace convkern {
 // What narrows the choice besides the problem.
 struct Constraints {
   Isa available = Isa::baseline;  // of the processor
-  Isa cap = Isa::avx512;          // of the configuration
+  Isa cap = Isa::avx512bf16;      // of the configuration
   bool deterministic = false;     // required by the caller
   Precision precision = Precision::highest;
   const Kernel* forced = nullptr;

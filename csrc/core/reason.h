@@ -12,6 +12,7 @@ enum class Reason : uint8_t {
   channels,
   window,
   not_3x3,
+  odd_terms,
   precision,
   isa_not_available,
   isa_capped,
@@ -37,6 +38,8 @@ inline const char* to_string(Reason reason) {
       return "computes groups with a dilation of 1 and a stride of 1 or 2 only";
     case Reason::not_3x3:
       return "computes 3x3 kernels with stride 1 and dilation 1";
+    case Reason::odd_terms:
+      return "needs an even number of channels to sum over";
     case Reason::precision:
       return "rounds more than float32 precision \"highest\" allows";
     case Reason::isa_not_available:

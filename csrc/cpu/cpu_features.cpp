@@ -47,9 +47,10 @@ Features detect() {
   const bool dq = have(zmm && (b7 & bit_AVX512DQ), "avx512dq");
   const bool bw = have(zmm && (b7 & bit_AVX512BW), "avx512bw");
   const bool vl = have(zmm && (b7 & bit_AVX512VL), "avx512vl");
-  have(zmm && (a71 & (1u << 5)), "avx512bf16");
+  const bool bf16 = have(zmm && (a71 & (1u << 5)), "avx512bf16");
   if (avx2 && fma && f16c) features.isa = Isa::avx2;
   if (features.isa == Isa::avx2 && f && dq && bw && vl) features.isa = Isa::avx512;
+  if (features.isa == Isa::avx512 && bf16) features.isa = Isa::avx512bf16;
   return features;
 }
 

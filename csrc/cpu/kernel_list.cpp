@@ -15,6 +15,7 @@ KernelList kernel_list() {
 #if defined(__x86_64__)
     append(f32_avx512);
     append(f64_avx512);
+    append(bf16_avx512bf16);
     append(half_avx512);
     append(f32_avx2);
     append(f64_avx2);

@@ -18,6 +18,7 @@ extern const Kernel half_avx2[12];
 extern const Kernel f32_avx512[16];
 extern const Kernel f64_avx512[12];
 extern const Kernel half_avx512[12];
+extern const Kernel bf16_avx512bf16[3];
 #endif
 
 }  // namespace convkern::cpu

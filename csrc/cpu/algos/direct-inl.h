@@ -1,20 +1,14 @@
 // The algorithms, compiled once for each Vec: of an instruction set and a dtype.
 #pragma once
 
-#include "cpu/algos/lane_transpose-inl.h"
-#include "cpu/algos/correlation_tile-inl.h"
-#include "cpu/algos/lane_images-inl.h"
-#include "cpu/algos/matmul_tile-inl.h"
-#include "cpu/algos/tasks-inl.h"
-#include "cpu/algos/pixels-inl.h"
-#include "cpu/algos/residues-inl.h"
-#include "cpu/algos/weight_reduction-inl.h"
+#include "cpu/simd/product_fma.h"
+#include "cpu/algos/shared-inl.h"
 #include "cpu/algos/batchlane/batchlane-inl.h"
 #include "cpu/algos/columnlane/columnlane-inl.h"
 #include "cpu/algos/channellane/channellane-inl.h"
 #include "cpu/algos/implicit_gemm/implicit_gemm-inl.h"
+#include "cpu/algos/implicit_gemm/choice-inl.h"
 #include "cpu/algos/winograd/winograd-inl.h"
-#include "cpu/algos/rows-inl.h"
 
 // The kernels of an instruction set, in order of preference within a pass.
 #define CONVKERN_F32_KERNELS(isa)                                                \
@@ -40,7 +34,7 @@
       Functions{CONVKERN_FUNCTIONS(space, pass)})
 #define CONVKERN_HALF_KERNEL(short_name, algorithm, space, pass, dtype, isa)    \
   row(#short_name "." #algorithm ".any." #dtype "." #isa, Pass::pass, Isa::isa, \
-      half::through<CONVKERN_FUNCTIONS(space, pass)>())
+      half::through<half::Widened, CONVKERN_FUNCTIONS(space, pass)>())
 #define CONVKERN_WINOGRAD(algorithm, space, isa)                                 \
   row("fwd." #algorithm ".any.f32." #isa, Pass::forward, Isa::isa,               \
       Functions{CONVKERN_FUNCTIONS(winograd::space, forward)}, Precision::high), \

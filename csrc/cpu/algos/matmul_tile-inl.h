@@ -53,7 +53,7 @@ struct MatmulKernel {
       for (int r = 0; r < kRows; ++r) {
         const Vec x = held(Vec::broadcast(a + r * row));
 #pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) sum[r][v] = fma(x, columns[v], sum[r][v]);
+        for (int v = 0; v < kVectors; ++v) sum[r][v] = add_product(x, columns[v], sum[r][v]);
       }
     }
   }

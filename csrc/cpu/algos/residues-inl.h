@@ -30,7 +30,8 @@ std::vector<Residue> residues(const Problem& p) {
 }
 
 // The taps of every residue, reversed (see ResidueAxis).
-void pack_taps(const Problem& p, const std::vector<Residue>& list, const Real* w, Real* packed) {
+inline void pack_taps(const Problem& p, const std::vector<Residue>& list, const Real* w,
+                      Real* packed) {
   const int64_t Og = p.Og();
   for (const Residue& residue : list) {
     const ResidueAxis &rows = residue.rows, &columns = residue.columns;
@@ -49,13 +50,13 @@ void pack_taps(const Problem& p, const std::vector<Residue>& list, const Real* w
 }
 
 // gy rows that reach the gx rows h: i * stride + r * dilation = h + pad for some r.
-Range grad_input_rows(const Problem& p, Range h) {
+inline Range grad_input_rows(const Problem& p, Range h) {
   return {std::max<int64_t>(0, ceil_div(h.begin + p.pad_h - p.kernel_extent_h() + 1, p.stride_h)),
           std::min(p.OH(), floor_div(h.end - 1 + p.pad_h, p.stride_h) + 1)};
 }
 
 // gy rows that a band of n gx rows of every residue reads, at most.
-int64_t grad_input_reads(const Problem& p, int64_t n) {
+inline int64_t grad_input_reads(const Problem& p, int64_t n) {
   return std::min(p.OH(), n + (p.kernel_extent_h() - 1) / p.stride_h + 1);
 }
 

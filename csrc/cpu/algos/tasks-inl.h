@@ -43,7 +43,7 @@ int64_t rows_in_band(int64_t rows, int64_t least, const Make& make) {
 }
 
 // Fewer rows than n in a band, where `others` tasks a band would be too few for the threads.
-int64_t rows_for_threads(int64_t rows, int64_t n, int64_t others) {
+inline int64_t rows_for_threads(int64_t rows, int64_t n, int64_t others) {
   while (n > Vec::kTileRows && others * ceil_div(rows, n) < kLeastTasks) n = (n + 1) / 2;
   return n;
 }
@@ -59,7 +59,7 @@ int64_t whole_lines(int64_t floats) {
 }
 
 // Of the taps, rearranged for a pass.
-int64_t packed_bytes(const Problem& p) { return whole_lines(p.O * p.Cg * p.R * p.S); }
+inline int64_t packed_bytes(const Problem& p) { return whole_lines(p.O * p.Cg * p.R * p.S); }
 
 // Tasks that a thread should have at least.
 int64_t task_grain(const Problem& p, int64_t tasks) {

@@ -7,7 +7,8 @@ CONVKERN_BEGIN_TARGET("avx2,fma,f16c")
 #include "cpu/simd/vec_f32_avx2.h"
 #include "cpu/algos/direct-inl.h"
 #include "cpu/simd/half_f16c.h"
-#include "cpu/algos/half-inl.h"
+#include "cpu/algos/half/half-inl.h"
+#include "cpu/algos/half/widened-inl.h"
 CONVKERN_END_TARGET
 
 namespace convkern::cpu {

@@ -10,7 +10,8 @@ CONVKERN_BEGIN_TARGET("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c")
 #include "cpu/simd/vec_f32_avx512.h"
 #include "cpu/algos/direct-inl.h"
 #include "cpu/simd/half_f16c.h"
-#include "cpu/algos/half-inl.h"
+#include "cpu/algos/half/half-inl.h"
+#include "cpu/algos/half/widened-inl.h"
 CONVKERN_END_TARGET
 
 namespace convkern::cpu {

@@ -5,7 +5,8 @@
 #include "cpu/simd/vec_baseline.h"
 #include "cpu/algos/direct-inl.h"
 #include "cpu/simd/half_baseline.h"
-#include "cpu/algos/half-inl.h"
+#include "cpu/algos/half/half-inl.h"
+#include "cpu/algos/half/widened-inl.h"
 
 namespace convkern::cpu {
 const Kernel f32_baseline[16] = {CONVKERN_F32_KERNELS(baseline)};

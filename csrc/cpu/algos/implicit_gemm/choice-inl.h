@@ -41,8 +41,6 @@ double estimate_batchlane(const Problem& p) {
   return share * (p.layout == Layout::nhwc ? 0.35 : 0.5);
 }
 
-using cpu::supports;
-
 Reason declines(const Problem& p) {
   const double here = estimate(p);
   const bool leave = (here < estimate_columnlane(p) && columnlane::computes(p)) ||

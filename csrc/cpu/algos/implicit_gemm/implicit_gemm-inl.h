@@ -1,5 +1,4 @@
-// implicit_gemm: convolution as sums of small matrix products, for layers of many
-// channels.
+// implicit_gemm: convolution as sums of small matrix products, for layers of many channels.
 //
 // For each tap, the pixels that it reaches times the tap's weights (channels x output channels) is
 // a matrix product; those of all taps are summed in the registers of one tile
@@ -19,4 +18,13 @@
 #include "cpu/algos/implicit_gemm/forward-inl.h"
 #include "cpu/algos/implicit_gemm/grad_input-inl.h"
 #include "cpu/algos/implicit_gemm/grad_weight-inl.h"
-#include "cpu/algos/implicit_gemm/choice-inl.h"
+
+namespace convkern::cpu {
+namespace {
+namespace implicit_gemm {
+
+using cpu::supports;
+
+}  // namespace implicit_gemm
+}  // namespace
+}  // namespace convkern::cpu

@@ -1,0 +1,70 @@
+// Between 16-bit numbers in memory and float32, or pairs of bfloat16.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+namespace half {
+
+constexpr int64_t kGrain = 1 << 15;  // numbers worth a thread
+
+inline void widen_bf16(const uint16_t* from, int64_t n, float* to) {
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
+    std::memcpy(to + i, &bits, sizeof(bits));
+  }
+}
+
+inline void narrow_bf16(const float* from, int64_t n, uint16_t* to) {
+  for (int64_t i = 0; i < n; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, from + i, sizeof(bits));
+    const uint32_t to_even = 0x7fff + (bits >> 16 & 1);
+    const bool nan = (bits & 0x7fffffff) > 0x7f800000;
+    to[i] = static_cast<uint16_t>(nan ? 0x7fc0 : (bits + to_even) >> 16);
+  }
+}
+
+void widen(DType dtype, const uint16_t* from, int64_t n, float* to, const Executor& executor) {
+  const auto convert = dtype == DType::bf16 ? widen_bf16 : widen_f16;
+  executor.run(n, kGrain, [&](int64_t begin, int64_t end, int) {
+    convert(from + begin, end - begin, to + begin);
+  });
+}
+
+void narrow(DType dtype, const float* from, int64_t n, uint16_t* to, const Executor& executor) {
+  const auto convert = dtype == DType::bf16 ? narrow_bf16 : narrow_f16;
+  executor.run(n, kGrain, [&](int64_t begin, int64_t end, int) {
+    convert(from + begin, end - begin, to + begin);
+  });
+}
+
+void add(const float* terms, int64_t n, float* sums, const Executor& executor) {
+  executor.run(n, kGrain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) sums[i] += terms[i];
+  });
+}
+
+// Planes 2i and 2i + 1 become plane i of pairs, the second number in the higher half; beyond the
+// last plane is 0.
+inline void pair_planes(const uint16_t* from, int64_t planes, int64_t size, uint32_t* to,
+                        const Executor& executor) {
+  executor.run(ceil_div(planes, 2) * size, kGrain, [&](int64_t begin, int64_t end, int) {
+    while (begin < end) {
+      const int64_t pair = begin / size, first = begin % size;
+      const int64_t n = std::min(end - begin, size - first);
+      const uint16_t* low = from + 2 * pair * size + first;
+      const uint16_t* high = low + size;
+      uint32_t* at = to + begin;
+      if (2 * pair + 1 < planes) {
+        for (int64_t i = 0; i < n; ++i) at[i] = low[i] | static_cast<uint32_t>(high[i]) << 16;
+      } else {
+        for (int64_t i = 0; i < n; ++i) at[i] = low[i];
+      }
+      begin += n;
+    }
+  });
+}
+
+}  // namespace half
+}  // namespace
+}  // namespace convkern::cpu

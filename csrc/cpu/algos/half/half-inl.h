@@ -1,0 +1,131 @@
+// bfloat16 and float16 by float32 algorithms: the operands of some images at a time are converted,
+// to float32 or to pairs, a kernel computes them in float32, and its results are rounded once.
+// Converted images stay in the cache until the kernel reads them, and the workspace does not grow
+// with the batch.
+#pragma once
+
+#include "cpu/algos/half/conversions-inl.h"
+
+namespace convkern::cpu {
+namespace {
+namespace half {
+
+constexpr int64_t kChunkBytes = 4 << 20;  // of converted images, aimed at
+constexpr int64_t kChunkWeights = 2;      // times the weights' bytes, at least: kernels repack them
+
+// The float32 problems, of near-equal parts of the batch: of images, or pairs of them.
+template <class Form>
+struct Chunks {
+  Form form;
+  Problem largest;
+  int64_t batch, count;
+
+  explicit Chunks(const Problem& p) : form{p}, largest(form.problem()), batch(largest.N) {
+    const int64_t float_size = sizeof(float), image = form.x_floats() + form.y_floats();
+    const int64_t bytes = std::max(kChunkBytes, kChunkWeights * form.w_floats() * float_size);
+    count = ceil_div(batch, std::max<int64_t>(1, bytes / float_size / image));
+    largest.N = ceil_div(batch, count);
+  }
+  bool adds_up() const { return largest.pass == Pass::grad_weight && count > 1; }
+  int64_t bias() const { return largest.bias ? largest.O : 0; }
+  int64_t bytes() const {
+    return whole_lines(largest.N * form.x_floats()) + whole_lines(largest.N * form.y_floats()) +
+           whole_lines(form.w_floats()) * (adds_up() ? 2 : 1) + whole_lines(bias());
+  }
+};
+
+// The workspace, in order: x or gx, y or gy, w or gw, the sum of the gw of several chunks, b, and
+// that of the float32 kernel.
+struct Buffers {
+  float *x, *y, *w, *sum, *b;
+  void* workspace;
+
+  template <class Form>
+  Buffers(const Chunks<Form>& chunks, void* memory) {
+    auto* at = static_cast<char*>(memory);
+    auto take = [&at](int64_t floats) {
+      auto* taken = reinterpret_cast<float*>(at);
+      at += whole_lines(floats);
+      return taken;
+    };
+    x = take(chunks.largest.N * chunks.form.x_floats());
+    y = take(chunks.largest.N * chunks.form.y_floats());
+    w = take(chunks.form.w_floats());
+    sum = chunks.adds_up() ? take(chunks.form.w_floats()) : w;
+    b = take(chunks.bias());
+    workspace = at;
+  }
+};
+
+using RunKernel = void (*)(const Problem&, const Operands&, void* workspace, const Executor&);
+
+template <class Form>
+void run_chunks(RunKernel run, const Problem& p, const Operands& ops, void* memory,
+                const Executor& executor) {
+  const Chunks<Form> chunks(p);
+  const Form& form = chunks.form;
+  const Buffers f32(chunks, memory);
+  const auto* x = static_cast<const uint16_t*>(ops.x);
+  const auto* gy = static_cast<const uint16_t*>(ops.gy);
+  auto* out = static_cast<uint16_t*>(ops.out);
+  Problem part = chunks.largest;
+  Operands operands;
+  operands.w = f32.w;
+  if (p.pass != Pass::grad_weight) {
+    form.weights(static_cast<const uint16_t*>(ops.w), f32.w, executor);
+  }
+  if (p.bias) {
+    widen(p.dtype, static_cast<const uint16_t*>(ops.b), p.O, f32.b, executor);
+    operands.b = f32.b;
+  }
+  for (int64_t chunk = 0; chunk < chunks.count; ++chunk) {
+    const Range images = near_equal_part(chunks.batch, chunks.count, chunk);
+    part.N = images.size();
+    if (p.pass != Pass::grad_input) operands.x = form.x(x, images, f32.x, executor);
+    if (p.pass != Pass::forward) operands.gy = form.gy(gy, images, f32.y, executor);
+    operands.out = p.pass == Pass::forward      ? f32.y
+                   : p.pass == Pass::grad_input ? f32.x
+                   : chunk == 0                 ? f32.sum
+                                                : f32.w;
+    run(part, operands, f32.workspace, executor);
+    if (p.pass == Pass::forward) {
+      narrow(p.dtype, f32.y, part.N * form.y_floats(), out + images.begin * form.y_floats(),
+             executor);
+    } else if (p.pass == Pass::grad_input) {
+      narrow(p.dtype, f32.x, part.N * form.x_floats(), out + images.begin * form.x_floats(),
+             executor);
+    } else if (chunk > 0) {
+      add(f32.w, form.w_floats(), f32.sum, executor);
+    }
+  }
+  if (p.pass == Pass::grad_weight) narrow(p.dtype, f32.sum, form.w_floats(), out, executor);
+}
+
+// What a float32 kernel computes, in half precision; see Functions.
+template <class Form, Reason (*kSupports)(const Problem&),
+          int64_t (*kWorkspace)(const Problem&, int), RunKernel kRun,
+          Reason (*kDeclines)(const Problem&)>
+constexpr Functions through() {
+  return {[](const Problem& p) {
+            const Reason reason = Form{p}.supports();
+            if (reason != Reason::none) return reason;
+            return p.empty() ? Reason::empty : kSupports(Chunks<Form>(p).largest);
+          },
+          [](const Problem& p, int threads) {
+            const Chunks<Form> chunks(p);
+            Problem smaller = chunks.largest;
+            smaller.N = std::max<int64_t>(1, chunks.batch / chunks.count);
+            return chunks.bytes() +
+                   std::max(kWorkspace(chunks.largest, threads), kWorkspace(smaller, threads));
+          },
+          [](const Problem& p, const Operands& ops, void* memory, const Executor& executor) {
+            run_chunks<Form>(kRun, p, ops, memory, executor);
+          },
+          kDeclines == nullptr
+              ? nullptr
+              : +[](const Problem& p) { return kDeclines(Chunks<Form>(p).largest); }};
+}
+
+}  // namespace half
+}  // namespace
+}  // namespace convkern::cpu

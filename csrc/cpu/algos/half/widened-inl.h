@@ -1,0 +1,40 @@
+// Half-precision operands as float32 numbers.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+namespace half {
+
+struct Widened {
+  const Problem& p;
+
+  Reason supports() const {
+    return p.dtype == DType::bf16 || p.dtype == DType::f16 ? Reason::none : Reason::dtype;
+  }
+  // Of all images.
+  Problem problem() const {
+    Problem f32 = p;
+    f32.dtype = DType::f32;
+    return f32;
+  }
+  // Floats in buffers: of an image of x or gx, of y or gy, of all weights.
+  int64_t x_floats() const { return p.C * p.H * p.W; }
+  int64_t y_floats() const { return p.O * p.OH() * p.OW(); }
+  int64_t w_floats() const { return p.O * p.Cg * p.R * p.S; }
+
+  const float* x(const uint16_t* from, Range images, float* to, const Executor& executor) const {
+    widen(p.dtype, from + images.begin * x_floats(), images.size() * x_floats(), to, executor);
+    return to;
+  }
+  const float* gy(const uint16_t* from, Range images, float* to, const Executor& executor) const {
+    widen(p.dtype, from + images.begin * y_floats(), images.size() * y_floats(), to, executor);
+    return to;
+  }
+  void weights(const uint16_t* from, float* to, const Executor& executor) const {
+    widen(p.dtype, from, w_floats(), to, executor);
+  }
+};
+
+}  // namespace half
+}  // namespace
+}  // namespace convkern::cpu
