@@ -14,8 +14,10 @@ except ImportError as error:
 from convkern.config import (
     get_float32_precision,
     set_float32_precision,
+    set_weight_cache,
     use_isa,
     use_kernel,
+    weight_cache_bytes,
 )
 from convkern.explain import explain
 from convkern.functional import conv2d, output_size, same_padding
@@ -35,8 +37,10 @@ __all__ = [
     "restore_conv2d",
     "same_padding",
     "set_float32_precision",
+    "set_weight_cache",
     "use_isa",
     "use_kernel",
+    "weight_cache_bytes",
 ]
 
 _C.configure_from_environment()

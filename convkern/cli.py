@@ -35,6 +35,7 @@ from convkern.fashion_mnist import (
     train_model,
 )
 from convkern.info import info
+from convkern.problem import DTYPES
 from convkern.testing import variant
 
 
@@ -148,6 +149,7 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="of all problems (as they say); to compare with torch in the same layout only, give "
         "its peer alone",
     )
+    add("--dtype", choices=tuple(DTYPES), help="of all problems (as they say)")
     add("--threads", type=_counts, metavar="N,...", help="numbers of threads (1 and torch's)")
     add("--seconds", type=float, default=1.0, help="for each row (%(default)s)")
     add("--out", type=Path, metavar="FILE", help="where to write the result as JSON")
@@ -197,7 +199,7 @@ def _bench(args: argparse.Namespace) -> int:
             f"peer onnxruntime needs {' and '.join(missing)}: pip install 'convkern[bench]'"
         )
     problems = [
-        variant(problem, layout=args.layout)
+        variant(problem, layout=args.layout, dtype=args.dtype)
         for name in args.shapes
         for problem in read_shapes(name)
     ]

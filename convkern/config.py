@@ -2,8 +2,8 @@
 and context managers for tests and experiments.
 
 The settings are process-wide: they hold for all threads, the context managers' while a context is
-open. The environment variables CONVKERN_PRECISION, CONVKERN_KERNEL and CONVKERN_ISA set the same at
-import.
+open. The environment variables CONVKERN_PRECISION, CONVKERN_WEIGHT_CACHE, CONVKERN_KERNEL and
+CONVKERN_ISA set the same at import.
 """
 
 from __future__ import annotations
@@ -34,6 +34,26 @@ def set_float32_precision(precision: str) -> None:
 def get_float32_precision() -> str:
     """The precision that :func:`set_float32_precision` has set: ``"highest"`` or ``"high"``."""
     return _C.float32_precision()
+
+
+def set_weight_cache(keep: bool) -> None:
+    """Whether forward calls keep the weights as their kernels have rearranged them, for the next
+    call with the same weight. Off by default; switching it off frees what is kept.
+
+    For inference with small batches, where rearranging takes a good part of the time. It costs as
+    much memory again as the weights (see :func:`weight_cache_bytes`), and is freed with them. Kept
+    are the weights of implicit_gemm, the kernel of layers of many channels.
+
+    A weight that is changed in place is rearranged anew, as its version counter tells: by an
+    optimizer, ``load_state_dict``, ``copy_``. Changes that torch itself does not count go unnoticed:
+    in-place operations on ``weight.data``, and through NumPy's view of it.
+    """
+    _C.set_weight_cache(keep)
+
+
+def weight_cache_bytes() -> int:
+    """Bytes of the weights that are kept; see :func:`set_weight_cache`."""
+    return _C.weight_cache_bytes()
 
 
 @contextmanager

@@ -123,12 +123,13 @@ def test_the_table_ends_with_geometric_means() -> None:
     assert list(printed.columns[-1].cells) == ["2.00x", "8.00x", "", "4.00x"]
 
 
-def test_the_layout_can_be_chosen(tmp_path: Path) -> None:
+def test_layout_and_dtype_can_be_chosen(tmp_path: Path) -> None:
     out = tmp_path / "r.json"
-    arguments = ["--shapes", TINY, "--layout", "nhwc", "--peers", "torch_channels_last",
-                 "--threads", "1", "--seconds", "0", "--passes", "fwd"]  # fmt: skip
+    arguments = ["--shapes", TINY, "--layout", "nhwc", "--dtype", "bf16", "--threads", "1",
+                 "--peers", "torch_channels_last", "--seconds", "0", "--passes", "fwd"]  # fmt: skip
     assert main(["bench", *arguments, "--out", str(out)]) == 0
-    assert [row.problem for row in Suite.read(out).rows] == [TINY.replace("nchw", "nhwc")]
+    expected = TINY.replace("f32_nchw", "bf16_nhwc")
+    assert [row.problem for row in Suite.read(out).rows] == [expected]
 
 
 @pytest.mark.parametrize(

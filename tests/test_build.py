@@ -64,9 +64,7 @@ def test_cuda_choice(environment: dict[str, str], words: str) -> None:
     assert result.stderr.splitlines()[-1] == f"convkern: {words}"
 
 
-@pytest.mark.parametrize(
-    "isa", ["f32_avx2", "f32_avx512", "f64_avx2", "f64_avx512", "bf16_avx512bf16"]
-)
+@pytest.mark.parametrize("isa", ["f32_avx2", "f32_avx512", "f64_avx512", "bf16_avx512bf16"])
 def test_isa_code_stays_in_its_translation_unit(isa: str, tmp_path: Path) -> None:
     """A function that the linker may share between translation units must not be compiled for an
     instruction set above the baseline: a processor without it might be given that copy."""

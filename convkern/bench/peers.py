@@ -75,7 +75,7 @@ def _onnxruntime(ops: Operands, pass_: str) -> Call | None:
     """Its Conv, with as many threads as torch now has, which sleep between calls: spinning, they
     would slow down whatever is timed next. Weights are inputs of the graph, since as constants
     they would be packed ahead of the call."""
-    if pass_ != "fwd":
+    if pass_ != "fwd" or ops.problem.dtype != "f32":
         return None
     import onnxruntime
 

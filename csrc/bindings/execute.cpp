@@ -14,6 +14,7 @@
 
 #include "bindings/fresh_memory.h"
 #include "bindings/torch_executor.h"
+#include "bindings/weight_cache.h"
 #include "core/config.h"
 #include "cpu/cpu_features.h"
 #include "cpu/kernel_list.h"
@@ -118,8 +119,16 @@ void run(const Problem& problem, Device device, const Executor& executor, const 
     workspace = at::empty({bytes}, out.options().dtype(at::kByte));
     prefer_huge_pages(workspace);
   }
-  const Operands operands{data_or_null(call.x), data_or_null(call.w), data_or_null(call.b),
-                          data_or_null(call.gy), out.mutable_data_ptr()};
+  Operands operands{data_or_null(call.x), nullptr, data_or_null(call.b), data_or_null(call.gy),
+                    out.mutable_data_ptr()};
+  at::Tensor packed, w;
+  if (call.w.defined()) packed = cached_weights(kernel, problem, call.w, executor);
+  if (packed.defined()) {
+    operands.packed = packed.const_data_ptr();
+  } else if (call.w.defined()) {
+    w = call.w.contiguous();
+    operands.w = w.const_data_ptr();
+  }
   const auto start = std::chrono::steady_clock::now();
   kernel.run(problem, operands, bytes > 0 ? workspace.mutable_data_ptr() : nullptr, executor);
   if (config().verbosity == Verbosity::profile) {

@@ -7,8 +7,8 @@
 
 namespace convkern::bindings {
 
-// A checked call with its operands, dense in the result's memory format; those that the pass does
-// not read are undefined.
+// A checked call with its operands, dense in the result's memory format but for w, which may have
+// any strides; those that the pass does not read are undefined.
 struct Call {
   Pass pass;
   Geometry<int64_t> geometry;

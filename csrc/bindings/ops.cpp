@@ -23,7 +23,7 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, 
   const auto format = result_format(x, w);
   Tensor y = fresh_output({g.N, g.O, g.OH(), g.OW()}, x.options(), format);
   call.x = x.contiguous(format);
-  call.w = w.contiguous();
+  call.w = w;
   if (b.has_value()) call.b = b->contiguous();
   execute(call, format, y);
   return y;
@@ -36,7 +36,7 @@ Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, Ints input_size, Int
   const auto format = result_format(gy, w);
   Tensor gx = fresh_output(input_size, gy.options(), format);
   call.gy = gy.contiguous(format);
-  call.w = w.contiguous();
+  call.w = w;
   execute(call, format, gx);
   return gx;
 }

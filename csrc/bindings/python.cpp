@@ -6,6 +6,7 @@
 
 #include "bindings/eager_call.h"
 #include "bindings/execute.h"
+#include "bindings/weight_cache.h"
 #include "core/config.h"
 #include "cpu/cpu_features.h"
 
@@ -98,6 +99,7 @@ void configure_from_environment() {
   if (!isa.empty()) config().isa_cap = parse_isa(isa);
   const std::string precision = environment("CONVKERN_PRECISION");
   if (!precision.empty()) config().precision = parse_precision(precision);
+  config().weight_cache = environment("CONVKERN_WEIGHT_CACHE") == "1";
   config().verbosity = parse_verbosity(environment("CONVKERN_VERBOSE"));
   config().strict = environment("CONVKERN_STRICT") == "1";
   std::string names = environment("CONVKERN_KERNEL");
@@ -166,6 +168,12 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("float32_precision", [] { return to_string(config().precision.load()); });
   m.def("set_float32_precision",
         [](const std::string& precision) { config().precision = parse_precision(precision); });
+  m.def("weight_cache", [] { return config().weight_cache.load(); });
+  m.def("set_weight_cache", [](bool keep) {
+    config().weight_cache = keep;
+    if (!keep) clear_weight_cache();
+  });
+  m.def("weight_cache_bytes", weight_cache_bytes);
   m.def("available_isa", [] { return to_string(cpu::available_isa()); });
   m.def("threads_at_work", threads_at_work);
   m.def("cpu_features", cpu::feature_names);

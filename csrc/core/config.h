@@ -2,6 +2,7 @@
 //   CONVKERN_KERNEL   comma-separated kernel names, each forced for its device and pass
 //   CONVKERN_ISA      baseline | avx2 | avx512 | avx512bf16: the highest instruction set to use
 //   CONVKERN_PRECISION  highest | high: see set_float32_precision()
+//   CONVKERN_WEIGHT_CACHE  1: see set_weight_cache()
 //   CONVKERN_VERBOSE  dispatch | plan | profile: a line to stderr for each executed op; `plan` adds
 //                     the rejected kernels, `profile` the time
 //   CONVKERN_STRICT   1: an op that only the reference kernel supports raises instead of warning
@@ -24,6 +25,7 @@ struct Config {
   std::atomic<Verbosity> verbosity{Verbosity::silent};
   std::atomic<bool> strict{false};
   std::atomic<Precision> precision{Precision::highest};
+  std::atomic<bool> weight_cache{false};
   std::atomic<const Kernel*> forced[2][3]{};  // by device and pass
 
   std::atomic<const Kernel*>& forced_for(Device device, Pass pass) {

@@ -33,7 +33,15 @@ struct Operands {
   const void* w = nullptr;
   const void* b = nullptr;
   const void* gy = nullptr;
-  void* out = nullptr;  // y, gx or gw; every element is written
+  void* out = nullptr;           // y, gx or gw; every element is written
+  const void* packed = nullptr;  // w as Packing::pack left it, in place of w
+};
+
+// How a forward kernel rearranges the weights before it uses them, for callers that keep the result
+// from call to call; it depends on the weights and groups only. Null where a kernel does not.
+struct Packing {
+  int64_t (*bytes)(const Problem&) = nullptr;  // of the result, 64-byte aligned
+  void (*pack)(const Problem&, const void* w, void* packed, const Executor&) = nullptr;
 };
 
 struct Kernel {
@@ -49,6 +57,7 @@ struct Kernel {
   // Why, unless forced, to leave a supported problem to the kernels after it; null: never.
   Reason (*declines)(const Problem&) = nullptr;
   Precision precision = Precision::highest;  // the best that it gives
+  Packing packing = {};
 };
 
 // The kernels of one device, in order of preference; the last of each pass is the reference

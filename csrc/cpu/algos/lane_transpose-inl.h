@@ -18,7 +18,11 @@ CONVKERN_INLINE Quarter load_quarter(const Real* p) {
   return q;
 }
 
+// A type of numbers in memory other than Real has overloads of these, which round.
 CONVKERN_INLINE void store_quarter(Real* p, Quarter q) { std::memcpy(p, &q, sizeof(q)); }
+CONVKERN_INLINE void store_number(Real* p, Real number) { *p = number; }
+CONVKERN_INLINE void store_vector(Real* p, Vec v) { v.store_unaligned(p); }
+CONVKERN_INLINE void store_first(Real* p, int lanes, Vec v) { v.store_first(p, lanes); }
 
 // Where vectors 0, 1, ... are: `step` floats apart, with a gap after every `inner` of them.
 class VectorCursor {
@@ -73,7 +77,8 @@ CONVKERN_INLINE void square_to_lanes(const Real* p, int64_t stride, VectorCursor
   }
 }
 
-CONVKERN_INLINE void square_to_images(Real* p, int64_t stride, VectorCursor& lanes) {
+template <class T>
+CONVKERN_INLINE void square_to_images(T* p, int64_t stride, VectorCursor& lanes) {
   Vec rows[4][kQuarters];
   for (int image = 0; image < kLanes; ++image) {
     __builtin_prefetch(p + image * stride + kAhead, /*write=*/1);
@@ -91,7 +96,7 @@ CONVKERN_INLINE void square_to_images(Real* p, int64_t stride, VectorCursor& lan
   for (int r = 0; r < 4; ++r) {
     exchange_quarters(rows[r]);
 #pragma GCC unroll 4
-    for (int q = 0; q < kQuarters; ++q) rows[r][q].store_unaligned(p + (4 * q + r) * stride);
+    for (int q = 0; q < kQuarters; ++q) store_vector(p + (4 * q + r) * stride, rows[r][q]);
   }
 }
 
@@ -112,7 +117,8 @@ CONVKERN_INLINE void strip_to_lanes(const Real* p, ImageBlock images, VectorCurs
   for (int i = 0; i < 4; ++i) vectors[i].store(lanes.next());
 }
 
-CONVKERN_INLINE void strip_to_images(Real* p, ImageBlock images, VectorCursor& lanes) {
+template <class T>
+CONVKERN_INLINE void strip_to_images(T* p, ImageBlock images, VectorCursor& lanes) {
   Vec vectors[4];
   for (int i = 0; i < 4; ++i) vectors[i] = Vec::load(lanes.next());
   transpose_quarters(vectors);
@@ -161,7 +167,8 @@ CONVKERN_INLINE void images_to_lanes(const Real* p, ImageBlock images, int64_t n
 }
 
 // The reverse.
-CONVKERN_INLINE void lanes_to_images(Real* p, ImageBlock images, int64_t n, VectorCursor lanes) {
+template <class T>
+CONVKERN_INLINE void lanes_to_images(T* p, ImageBlock images, int64_t n, VectorCursor lanes) {
   if (images.count == kLanes && n >= kLanes) {
     for_each_part(n, kLanes, lanes, [&](int64_t e) __attribute__((always_inline)) {
       square_to_images(p + e, images.stride, lanes);
@@ -173,7 +180,9 @@ CONVKERN_INLINE void lanes_to_images(Real* p, ImageBlock images, int64_t n, Vect
   } else {
     for (int64_t e = 0; e < n; ++e) {
       const Real* from = lanes.next();
-      for (int lane = 0; lane < images.count; ++lane) p[lane * images.stride + e] = from[lane];
+      for (int lane = 0; lane < images.count; ++lane) {
+        store_number(p + lane * images.stride + e, from[lane]);
+      }
     }
   }
 }

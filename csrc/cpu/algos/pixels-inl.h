@@ -53,15 +53,6 @@ inline void load_pixels(const Real* tensor, const ImageShape& shape, Range image
   }
 }
 
-// The reverse, of whole vectors.
-inline void store_pixels(Real* tensor, const ImageShape& shape, Range images, Range rows,
-                         Range channels, const Pixels<Real>& from) {
-  for_each_vector(tensor, shape, images, rows, channels, from,
-                  [](Real* p, ImageBlock block, int64_t n, VectorCursor lanes) {
-                    lanes_to_images(p, block, n, lanes);
-                  });
-}
-
 // Some channels of channels_last pixels, adjacent to each other in each image, to whole vectors,
 // zero beyond the last.
 inline void copy_pixels(const Pixels<const Real>& from, int64_t images, int64_t pixels,
@@ -78,13 +69,29 @@ inline void copy_pixels(const Pixels<const Real>& from, int64_t images, int64_t 
   }
 }
 
-// The reverse, of a part of a vector.
-inline void write_first_lanes(const Pixels<Real>& from, int64_t pixels, int lanes,
-                              const Pixels<Real>& to) {
-  const Real* pixel = from.at;
-  Real* at = to.at;
-  for (; pixels > 0; --pixels, pixel += from.pixel, at += to.pixel) {
-    Vec::load(pixel).store_first(at, lanes);
+// The reverse of both: from whole vectors in a buffer to a tensor of any layout.
+template <class T>
+void store_pixels(T* tensor, const ImageShape& shape, Range images, Range rows, Range channels,
+                  const Pixels<Real>& from) {
+  if (shape.layout == Layout::nchw) {
+    for_each_vector(tensor, shape, images, rows, channels, from,
+                    [](T* p, ImageBlock block, int64_t n, VectorCursor lanes) {
+                      lanes_to_images(p, block, n, lanes);
+                    });
+    return;
+  }
+  const int64_t last = (channels.size() - 1) / kLanes * kLanes;
+  const int lanes = static_cast<int>(channels.size() - last);
+  for (int64_t i = images.begin; i < images.end; ++i) {
+    const int64_t first = (i * shape.height + rows.begin) * shape.width;
+    T* to = tensor + first * shape.channels + channels.begin;
+    const Real* pixel = from.at + (i - images.begin) * from.image;
+    for (int64_t n = rows.size() * shape.width; n > 0; --n) {
+      for (int64_t c = 0; c < last; c += kLanes) store_vector(to + c, Vec::load(pixel + c));
+      store_first(to + last, lanes, Vec::load(pixel + last));
+      to += shape.channels;
+      pixel += from.pixel;
+    }
   }
 }
 

@@ -106,13 +106,7 @@ Pixels<Real> pixels_to_write(void* tensor, const ImageShape& shape, int64_t imag
 void write_pixels(void* tensor, const ImageShape& shape, int64_t image, Range rows, Range channels,
                   const Pixels<Real>& from) {
   if (writes_in_place(shape, channels)) return;
-  auto* to = static_cast<Real*>(tensor);
-  if (shape.layout == Layout::nchw) {
-    store_pixels(to, shape, {image, image + 1}, rows, channels, from);
-  } else {
-    write_first_lanes(from, rows.size() * shape.width, static_cast<int>(channels.size()),
-                      pixels_of(to, shape, image, rows.begin, channels.begin));
-  }
+  store_pixels(static_cast<Real*>(tensor), shape, {image, image + 1}, rows, channels, from);
 }
 
 // What the outputs of a row read: `in` from its row 0 on.

@@ -21,7 +21,8 @@ struct Chunks {
   int64_t batch, count;
 
   explicit Chunks(const Problem& p) : form{p}, largest(form.problem()), batch(largest.N) {
-    const int64_t float_size = sizeof(float), image = form.x_floats() + form.y_floats();
+    const int64_t float_size = sizeof(float);
+    const int64_t image = std::max<int64_t>(1, form.x_floats() + form.y_floats());
     const int64_t bytes = std::max(kChunkBytes, kChunkWeights * form.w_floats() * float_size);
     count = ceil_div(batch, std::max<int64_t>(1, bytes / float_size / image));
     largest.N = ceil_div(batch, count);
@@ -57,8 +58,6 @@ struct Buffers {
   }
 };
 
-using RunKernel = void (*)(const Problem&, const Operands&, void* workspace, const Executor&);
-
 template <class Form>
 void run_chunks(RunKernel run, const Problem& p, const Operands& ops, void* memory,
                 const Executor& executor) {
@@ -68,10 +67,13 @@ void run_chunks(RunKernel run, const Problem& p, const Operands& ops, void* memo
   const auto* x = static_cast<const uint16_t*>(ops.x);
   const auto* gy = static_cast<const uint16_t*>(ops.gy);
   auto* out = static_cast<uint16_t*>(ops.out);
+  const int64_t image_size =
+      p.pass == Pass::forward ? p.O * p.OH() * p.OW() : p.C * p.H * p.W;  // of the result
   Problem part = chunks.largest;
   Operands operands;
   operands.w = f32.w;
-  if (p.pass != Pass::grad_weight) {
+  operands.packed = ops.packed;
+  if (p.pass != Pass::grad_weight && ops.packed == nullptr) {
     form.weights(static_cast<const uint16_t*>(ops.w), f32.w, executor);
   }
   if (p.bias) {
@@ -83,22 +85,31 @@ void run_chunks(RunKernel run, const Problem& p, const Operands& ops, void* memo
     part.N = images.size();
     if (p.pass != Pass::grad_input) operands.x = form.x(x, images, f32.x, executor);
     if (p.pass != Pass::forward) operands.gy = form.gy(gy, images, f32.y, executor);
-    operands.out = p.pass == Pass::forward      ? f32.y
-                   : p.pass == Pass::grad_input ? f32.x
-                   : chunk == 0                 ? f32.sum
-                                                : f32.w;
-    run(part, operands, f32.workspace, executor);
-    if (p.pass == Pass::forward) {
-      narrow(p.dtype, f32.y, part.N * form.y_floats(), out + images.begin * form.y_floats(),
-             executor);
-    } else if (p.pass == Pass::grad_input) {
-      narrow(p.dtype, f32.x, part.N * form.x_floats(), out + images.begin * form.x_floats(),
-             executor);
-    } else if (chunk > 0) {
-      add(f32.w, form.w_floats(), f32.sum, executor);
+    if (p.pass == Pass::grad_weight) {
+      operands.out = chunk == 0 ? f32.sum : f32.w;
+      run(part, operands, f32.workspace, executor);
+      if (chunk > 0) add(f32.w, form.w_floats(), f32.sum, executor);
+      continue;
     }
+    uint16_t* result = out + images.begin * image_size;
+    float* buffer = p.pass == Pass::forward ? f32.y : f32.x;
+    operands.out = Form::kRounds ? static_cast<void*>(result) : buffer;
+    run(part, operands, f32.workspace, executor);
+    if (!Form::kRounds) narrow(p.dtype, buffer, part.N * image_size, result, executor);
   }
   if (p.pass == Pass::grad_weight) narrow(p.dtype, f32.sum, form.w_floats(), out, executor);
+}
+
+// That of the kernel that kRun runs, after the conversion of the weights.
+template <class Form, RunKernel kRun>
+constexpr Packing through_packing() {
+  return {[](const Problem& p) { return packing<kRun>.bytes(Form{p}.problem()); },
+          [](const Problem& p, const void* w, void* packed, const Executor& executor) {
+            const Form form{p};
+            std::vector<float> converted(form.w_floats());
+            form.weights(static_cast<const uint16_t*>(w), converted.data(), executor);
+            packing<kRun>.pack(form.problem(), converted.data(), packed, executor);
+          }};
 }
 
 // What a float32 kernel computes, in half precision; see Functions.
@@ -123,7 +134,8 @@ constexpr Functions through() {
           },
           kDeclines == nullptr
               ? nullptr
-              : +[](const Problem& p) { return kDeclines(Chunks<Form>(p).largest); }};
+              : +[](const Problem& p) { return kDeclines(Chunks<Form>(p).largest); },
+          packing<kRun>.pack == nullptr ? Packing{} : through_packing<Form, kRun>()};
 }
 
 }  // namespace half

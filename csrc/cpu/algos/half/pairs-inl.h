@@ -9,6 +9,7 @@ namespace {
 namespace half {
 
 struct Pairs {
+  static constexpr bool kRounds = true;
   const Problem& p;
 
   Reason supports() const {
@@ -32,12 +33,12 @@ struct Pairs {
     return f32;
   }
   int64_t x_floats() const {
-    if (p.pass != Pass::forward) return x_size();
-    return in_place() ? 0 : x_size() / 2;
+    if (p.pass == Pass::grad_weight) return x_size();
+    return p.pass == Pass::grad_input || in_place() ? 0 : x_size() / 2;
   }
   int64_t y_floats() const {
-    if (p.pass != Pass::grad_input) return y_size();
-    return in_place() ? 0 : y_size() / 2;
+    if (p.pass == Pass::grad_weight) return y_size();
+    return p.pass == Pass::forward || in_place() ? 0 : y_size() / 2;
   }
   int64_t w_floats() const {
     return p.O * p.Cg * p.R * p.S / (p.pass == Pass::grad_weight ? 1 : 2);

@@ -6,6 +6,7 @@ namespace {
 namespace half {
 
 struct Widened {
+  static constexpr bool kRounds = false;  // the kernel's forward and grad_input
   const Problem& p;
 
   Reason supports() const {

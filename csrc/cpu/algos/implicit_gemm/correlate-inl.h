@@ -100,15 +100,22 @@ struct Correlations {
     return read.empty() ? Range{0, 0} : read;
   }
 
-  // A thread's buffers where tensors are NCHW: a band's inputs, and a panel of its outputs.
+  // A thread's buffers: a band's inputs, where they are NCHW, and a panel of its outputs, where
+  // they are NCHW or not Real.
   Pixels<Real> in_buffer(Real* at) const { return runs_buffer(at, terms, in.width, in_rows); }
   Pixels<Real> out_buffer(Real* at) const {
     const int64_t width = std::min<int64_t>(kPanelVectors * kLanes, panels.width());
     return {at, width, width * out.width, width * out.width * out_rows};
   }
-  int64_t in_floats() const { return bands.images * in_buffer(nullptr).image; }
+  bool reads_in_place() const { return in.layout == Layout::nhwc; }
+  bool writes_in_place() const {
+    return std::is_same_v<Result, Real> && out.layout == Layout::nhwc;
+  }
+  int64_t in_floats() const {
+    return reads_in_place() ? 0 : bands.images * in_buffer(nullptr).image;
+  }
   int64_t thread_floats() const {
-    return in.layout == Layout::nhwc ? 0 : in_floats() + bands.images * out_buffer(nullptr).image;
+    return in_floats() + (writes_in_place() ? 0 : bands.images * out_buffer(nullptr).image);
   }
   int64_t workspace(int threads) const {
     return (packed * groups + thread_floats() * threads) * static_cast<int64_t>(sizeof(Real));
@@ -206,10 +213,11 @@ struct PanelTask {
   }
 };
 
-// All outputs. `packed` holds the taps of each group, `memory` the threads' buffers.
+// All outputs. `packed` holds the taps of each group, `memory` the threads' buffers. T is Result.
+template <class T>
 void correlate(const Problem& p, const Correlations& all, const Real* in, const Real* packed,
-               const Real* bias, bool relu, Real* out, Real* memory, const Executor& executor) {
-  const bool in_place = all.in.layout == Layout::nhwc;
+               const Real* bias, bool relu, T* out, Real* memory, const Executor& executor) {
+  const bool in_place = all.writes_in_place();
   const int64_t tasks = all.bands.count() * all.groups * all.slices;
   executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
     Real* buffers = memory + thread * all.thread_floats();
@@ -224,15 +232,17 @@ void correlate(const Problem& p, const Correlations& all, const Real* in, const 
       const Range out_rows{u.begin * row_step, std::min(all.out.height, u.end * row_step)};
       const Pixels<Real> x_buffer = all.in_buffer(buffers);
       Pixels<const Real> x = pixels_of(in, all.in, images.begin, in_rows.begin, terms.begin);
-      if (!in_place) {
+      if (!all.reads_in_place()) {
         load_pixels(in, all.in, images, in_rows, terms, x_buffer);
         x = x_buffer.read_only();
       }
       for (int64_t index = slice.begin; index < slice.end; ++index) {
         const Panel panel = all.panels.at(index);
         const int64_t channel = group * all.columns + panel.first;
-        Pixels<Real> y = in_place ? pixels_of(out, all.out, images.begin, out_rows.begin, channel)
-                                  : all.out_buffer(buffers + all.in_floats());
+        Pixels<Real> y = all.out_buffer(buffers + all.in_floats());
+        if constexpr (std::is_same_v<T, Real>) {
+          if (in_place) y = pixels_of(out, all.out, images.begin, out_rows.begin, channel);
+        }
         const int lanes = in_place ? panel.last_lanes() : kLanes;
         PanelTask{
             all, panel, images, u, x, in_rows, y, lanes, bias == nullptr ? nullptr : bias + channel,

@@ -9,19 +9,30 @@ Correlations forward_correlations(const Problem& p) {
   return {p, x_shape(p), y_shape(p), {{forward_rows(p), forward_columns(p), 0, 0, 1, 1, 0}}};
 }
 
+void pack_forward(const Problem& p, const void* w, void* packed, const Executor& executor) {
+  const int64_t weights = p.Cg * p.R * p.S;
+  pack_panels(p, forward_correlations(p), static_cast<Real*>(packed), executor,
+              [&](size_t, int64_t group, const Panel& panel, Range channels, Real* rows) {
+                const Real* first = static_cast<const Real*>(w) + group * p.Og() * weights;
+                PanelOfOutputs{weights, p.R * p.S}.pack(first, panel, channels, rows);
+              });
+}
+
+int64_t forward_packed_bytes(const Problem& p) {
+  return whole_lines(p.groups * forward_correlations(p).packed);
+}
+
 void forward(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const Correlations all = forward_correlations(p);
-  const auto* w = static_cast<const Real*>(ops.w);
-  auto* packed = static_cast<Real*>(workspace);
-  const int64_t weights = p.Cg * p.R * p.S;
-  pack_panels(p, all, packed, executor,
-              [&](size_t, int64_t group, const Panel& panel, Range channels, Real* rows) {
-                PanelOfOutputs{weights, p.R * p.S}.pack(w + group * p.Og() * weights, panel,
-                                                        channels, rows);
-              });
+  auto* memory = static_cast<Real*>(workspace);
+  const auto* packed = static_cast<const Real*>(ops.packed);
+  if (packed == nullptr) {
+    pack_forward(p, ops.w, memory, executor);
+    packed = memory;
+  }
   correlate(p, all, static_cast<const Real*>(ops.x), packed, static_cast<const Real*>(ops.b),
-            p.activation == Activation::relu, static_cast<Real*>(ops.out),
-            packed + all.groups * all.packed, executor);
+            p.activation == Activation::relu, static_cast<Result*>(ops.out),
+            memory + all.groups * all.packed, executor);
 }
 
 int64_t forward_workspace(const Problem& p, int threads) {
@@ -29,5 +40,10 @@ int64_t forward_workspace(const Problem& p, int threads) {
 }
 
 }  // namespace implicit_gemm
+
+template <>
+constexpr Packing packing<implicit_gemm::forward>{implicit_gemm::forward_packed_bytes,
+                                                  implicit_gemm::pack_forward};
+
 }  // namespace
 }  // namespace convkern::cpu

@@ -26,7 +26,7 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
                 pack_input_panel(p, list[part], w + group * group_weights, panel, outputs, rows);
               });
   correlate(p, all, static_cast<const Real*>(ops.gy), packed, /*bias=*/nullptr, /*relu=*/false,
-            static_cast<Real*>(ops.out), packed + all.groups * all.packed, executor);
+            static_cast<Result*>(ops.out), packed + all.groups * all.packed, executor);
 }
 
 int64_t grad_input_workspace(const Problem& p, int threads) {

@@ -1,0 +1,144 @@
+"""Weights that are kept packed from call to call."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import convkern
+from convkern import _C
+
+
+@pytest.fixture(autouse=True)
+def weight_cache() -> Iterator[None]:
+    convkern.set_weight_cache(True)
+    yield
+    convkern.set_weight_cache(False)
+
+
+def pair(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    return torch.randn(1, 32, 9, 9, dtype=dtype), torch.randn(48, 32, 3, 3, dtype=dtype)
+
+
+def uncached(x: Tensor, w: Tensor) -> Tensor:
+    """Of a weight of its own, packed for this call."""
+    return convkern.conv2d(x, w.detach().clone(), padding=1)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str
+)
+def test_kept_weights_give_the_same_result(
+    dtype: torch.dtype, memory_format: torch.memory_format
+) -> None:
+    x, w = (t.contiguous(memory_format=memory_format) for t in pair(dtype))
+    before = convkern.weight_cache_bytes()
+    results = [convkern.conv2d(x, w, padding=1) for _ in range(3)]
+    assert "implicit_gemm" in convkern.explain(x, w, padding=1).kernel
+    assert convkern.weight_cache_bytes() - before >= w.numel() * w.element_size()
+    convkern.set_weight_cache(False)
+    assert all(torch.equal(y, convkern.conv2d(x, w, padding=1)) for y in results)
+
+
+def test_a_changed_weight_is_packed_anew() -> None:
+    x, w = pair()
+    convkern.conv2d(x, w, padding=1)
+    kept = convkern.weight_cache_bytes()
+    w.mul_(2)
+    assert torch.equal(convkern.conv2d(x, w, padding=1), uncached(x, w))
+    w.data = torch.randn_like(w)  # other memory, the same version
+    assert torch.equal(convkern.conv2d(x, w, padding=1), uncached(x, w))
+    del w
+    assert convkern.weight_cache_bytes() <= kept  # of the clones nothing is left either
+
+
+def test_a_weight_of_another_shape_or_layout_is_packed_anew() -> None:
+    x, w = pair()
+    convkern.conv2d(x, w, padding=1)
+    w.as_strided_((32, 32, 3, 3), (288, 9, 3, 1))
+    assert torch.equal(convkern.conv2d(x, w, padding=1), uncached(x, w))
+    w.as_strided_((32, 32, 3, 3), (288, 1, 96, 32))
+    assert torch.equal(convkern.conv2d(x, w, padding=1), uncached(x, w))
+
+
+def test_kernels_do_not_share_packed_weights() -> None:
+    x, w = pair()
+    expected = convkern.conv2d(x.double(), w.double(), padding=1)
+    for isa in ("baseline", "avx2", "avx512"):
+        with convkern.use_isa(isa):
+            y = convkern.conv2d(x, w, padding=1)
+        torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_groups_of_one_weight_are_told_apart() -> None:
+    w = torch.randn(64, 16, 3, 3)
+    for groups in (1, 2, 4, 1):
+        x = torch.randn(1, 16 * groups, 9, 9)
+        y = convkern.conv2d(x, w, groups=groups)
+        convkern.set_weight_cache(False)
+        assert torch.equal(y, convkern.conv2d(x, w, groups=groups))
+        convkern.set_weight_cache(True)
+
+
+def test_training_sees_each_step() -> None:
+    torch.manual_seed(0)
+    layer = convkern.Conv2d(32, 48, 3)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    x = torch.randn(2, 32, 9, 9)
+    for _ in range(3):
+        y = layer(x)
+        assert torch.equal(y, convkern.conv2d(x, layer.weight.detach().clone(), layer.bias))
+        optimizer.zero_grad()
+        y.square().mean().backward()
+        optimizer.step()
+
+
+def test_load_state_dict_is_noticed() -> None:
+    x, layer, other = torch.randn(1, 32, 9, 9), convkern.Conv2d(32, 48, 3), nn.Conv2d(32, 48, 3)
+    layer(x)
+    layer.load_state_dict(other.state_dict())
+    assert torch.equal(layer(x), convkern.conv2d(x, other.weight, other.bias))
+
+
+def test_memory_is_freed_with_the_weights_and_when_switched_off() -> None:
+    x, w = pair()
+    convkern.conv2d(x, w)
+    assert convkern.weight_cache_bytes() > 0
+    del w
+    assert convkern.weight_cache_bytes() == 0
+    x, w = pair()
+    convkern.conv2d(x, w)
+    convkern.set_weight_cache(False)
+    assert convkern.weight_cache_bytes() == 0
+    convkern.conv2d(x, w)
+    assert convkern.weight_cache_bytes() == 0
+
+
+def test_tensors_without_a_version_are_not_kept() -> None:
+    with torch.inference_mode():
+        x, w = pair()
+        y = convkern.conv2d(x, w, padding=1)
+        assert convkern.weight_cache_bytes() == 0
+        w.mul_(2)
+        torch.testing.assert_close(convkern.conv2d(x, w, padding=1), 2 * y)
+
+
+def test_parameters_are_kept_in_inference_mode() -> None:
+    x, w = pair()
+    with torch.inference_mode():
+        convkern.conv2d(x, w)
+    assert convkern.weight_cache_bytes() > 0
+
+
+def test_other_kernels_keep_nothing() -> None:
+    x, w = torch.randn(1, 1, 9, 9), torch.randn(1, 1, 3, 3)
+    assert "implicit_gemm" not in convkern.explain(x, w).kernel
+    convkern.conv2d(x, w)
+    assert convkern.weight_cache_bytes() == 0
+
+
+def test_it_is_off_by_default() -> None:
+    convkern.set_weight_cache(False)
+    assert not _C.weight_cache()
