@@ -45,7 +45,7 @@ def set_weight_cache(keep: bool) -> None:
     are the weights of implicit_gemm, the kernel of layers of many channels.
 
     A weight that is changed in place is rearranged anew, as its version counter tells: by an
-    optimizer, ``load_state_dict``, ``copy_``. Changes that torch itself does not count go unnoticed:
+    optimizer, ``load_state_dict``, ``copy_``. Changes that torch does not count go unnoticed:
     in-place operations on ``weight.data``, and through NumPy's view of it.
     """
     _C.set_weight_cache(keep)
