@@ -22,7 +22,7 @@ class Explanation:
         problem: the problem string.
         kernel: the name of the kernel that runs, ``"torch"`` where convkern has none.
         reason: why that kernel.
-        rejected: (kernel, reason) for each other kernel, in order of preference.
+        rejected: (kernel, reason) for each other kernel of the dtype, in order of preference.
         flops: of the direct sum, two per multiply-add.
         min_bytes: that must move at least once: operands read, result written.
         workspace_bytes: that the kernel allocates, with torch's current number of threads.

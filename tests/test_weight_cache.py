@@ -1,5 +1,8 @@
 """Weights that are kept packed from call to call."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -7,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import convkern
-from convkern import _C
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +141,11 @@ def test_other_kernels_keep_nothing() -> None:
     assert convkern.weight_cache_bytes() == 0
 
 
-def test_it_is_off_by_default() -> None:
-    convkern.set_weight_cache(False)
-    assert not _C.weight_cache()
+@pytest.mark.parametrize(("setting", "kept"), [(None, False), ("1", True), ("0", False)])
+def test_it_is_off_unless_the_environment_says_so(setting: str | None, kept: bool) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "CONVKERN_WEIGHT_CACHE"}
+    if setting is not None:
+        environment["CONVKERN_WEIGHT_CACHE"] = setting
+    code = "import convkern; print(convkern._C.weight_cache())"
+    printed = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert printed.strip() == str(kept)

@@ -2,7 +2,9 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "bindings/fresh_memory.h"
@@ -20,7 +22,7 @@ struct Entry {
   int64_t groups;
   std::vector<int64_t> sizes, strides;
   const void* data;
-  uint32_t version;
+  int64_t version;
   at::Tensor packed;
 
   bool is_of(const at::Tensor& w, const Kernel& k, int64_t g) const {
@@ -53,29 +55,28 @@ at::Tensor cached_weights(const Kernel& kernel, const Problem& problem, const at
   auto entry = std::find_if(entries.begin(), entries.end(),
                             [&](const Entry& e) { return e.is_of(w, kernel, problem.groups); });
   if (entry != entries.end() && entry->is_current(w)) return entry->packed;
-  if (entry == entries.end()) {
-    std::erase_if(entries, [](const Entry& e) { return e.weight.expired(); });
-    entries.push_back({WeakTensor(w.getIntrusivePtr()),
-                       w.unsafeGetTensorImpl(),
-                       &kernel,
-                       problem.groups,
-                       {},
-                       {},
-                       nullptr,
-                       0,
-                       {}});
-    entry = entries.end() - 1;
-  }
   // A new tensor, since another thread may still be reading the old one.
   const at::Tensor dense = w.contiguous();
-  entry->packed = at::empty({kernel.packing.bytes(problem)}, w.options().dtype(at::kByte));
-  prefer_huge_pages(entry->packed);
-  kernel.packing.pack(problem, dense.const_data_ptr(), entry->packed.mutable_data_ptr(), executor);
-  entry->sizes = w.sizes().vec();
-  entry->strides = w.strides().vec();
-  entry->data = w.const_data_ptr();
-  entry->version = w._version();
-  return entry->packed;
+  const at::Tensor packed =
+      at::empty({kernel.packing.bytes(problem)}, w.options().dtype(at::kByte));
+  prefer_huge_pages(packed);
+  kernel.packing.pack(problem, dense.const_data_ptr(), packed.mutable_data_ptr(), executor);
+  Entry current{WeakTensor(w.getIntrusivePtr()),
+                w.unsafeGetTensorImpl(),
+                &kernel,
+                problem.groups,
+                w.sizes().vec(),
+                w.strides().vec(),
+                w.const_data_ptr(),
+                w._version(),
+                packed};
+  if (entry != entries.end()) {
+    *entry = std::move(current);
+  } else {
+    std::erase_if(entries, [](const Entry& e) { return e.weight.expired(); });
+    entries.push_back(std::move(current));
+  }
+  return packed;
 }
 
 int64_t weight_cache_bytes() {

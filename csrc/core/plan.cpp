@@ -1,5 +1,6 @@
 #include "core/plan.h"
 
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -8,17 +9,19 @@ namespace convkern {
 const char* to_string(Device device) { return device == Device::cpu ? "cpu" : "cuda"; }
 
 namespace {
-constexpr const char* kIsaNames[] = {"baseline", "avx2", "avx512", "avx512bf16"};
+constexpr const char* kIsaNames[] = {// in the order of Isa
+                                     "baseline", "avx2", "avx512", "avx512bf16"};
 }
 
 const char* to_string(Isa isa) { return kIsaNames[static_cast<size_t>(isa)]; }
 
 Isa parse_isa(std::string_view name) {
-  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512bf16}) {
-    if (name == to_string(isa)) return isa;
+  std::string names;
+  for (size_t isa = 0; isa < std::size(kIsaNames); ++isa) {
+    if (name == kIsaNames[isa]) return static_cast<Isa>(isa);
+    names += kIsaNames[isa] + std::string(", ");
   }
-  throw std::invalid_argument("ISA must be one of baseline, avx2, avx512, avx512bf16, got '" +
-                              std::string(name) + "'");
+  throw std::invalid_argument("ISA must be one of " + names + "got '" + std::string(name) + "'");
 }
 
 const char* to_string(Precision precision) {

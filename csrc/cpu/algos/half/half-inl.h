@@ -28,33 +28,40 @@ struct Chunks {
     largest.N = ceil_div(batch, count);
   }
   bool adds_up() const { return largest.pass == Pass::grad_weight && count > 1; }
-  int64_t bias() const { return largest.bias ? largest.O : 0; }
-  int64_t bytes() const {
-    return whole_lines(largest.N * form.x_floats()) + whole_lines(largest.N * form.y_floats()) +
-           whole_lines(form.w_floats()) * (adds_up() ? 2 : 1) + whole_lines(bias());
+};
+
+// Where the workspace has, in bytes: x or gx, y or gy, w or gw, the sum of the gw of several
+// chunks, b, and the workspace of the float32 kernel.
+struct Offsets {
+  int64_t x, y, w, sum, b, kernel;
+
+  template <class Form>
+  explicit Offsets(const Chunks<Form>& chunks) {
+    const Form& form = chunks.form;
+    const Problem& p = chunks.largest;
+    x = 0;
+    y = x + whole_lines(p.N * form.x_floats());
+    w = y + whole_lines(p.N * form.y_floats());
+    sum = w + (chunks.adds_up() ? whole_lines(form.w_floats()) : 0);
+    b = sum + whole_lines(form.w_floats());
+    kernel = b + whole_lines(p.bias ? p.O : 0);
   }
 };
 
-// The workspace, in order: x or gx, y or gy, w or gw, the sum of the gw of several chunks, b, and
-// that of the float32 kernel.
 struct Buffers {
   float *x, *y, *w, *sum, *b;
   void* workspace;
 
-  template <class Form>
-  Buffers(const Chunks<Form>& chunks, void* memory) {
-    auto* at = static_cast<char*>(memory);
-    auto take = [&at](int64_t floats) {
-      auto* taken = reinterpret_cast<float*>(at);
-      at += whole_lines(floats);
-      return taken;
+  Buffers(const Offsets& offsets, void* memory) {
+    auto at = [&](int64_t offset) {
+      return reinterpret_cast<float*>(static_cast<char*>(memory) + offset);
     };
-    x = take(chunks.largest.N * chunks.form.x_floats());
-    y = take(chunks.largest.N * chunks.form.y_floats());
-    w = take(chunks.form.w_floats());
-    sum = chunks.adds_up() ? take(chunks.form.w_floats()) : w;
-    b = take(chunks.bias());
-    workspace = at;
+    x = at(offsets.x);
+    y = at(offsets.y);
+    w = at(offsets.w);
+    sum = at(offsets.sum);
+    b = at(offsets.b);
+    workspace = at(offsets.kernel);
   }
 };
 
@@ -63,7 +70,7 @@ void run_chunks(RunKernel run, const Problem& p, const Operands& ops, void* memo
                 const Executor& executor) {
   const Chunks<Form> chunks(p);
   const Form& form = chunks.form;
-  const Buffers f32(chunks, memory);
+  const Buffers f32(Offsets(chunks), memory);
   const auto* x = static_cast<const uint16_t*>(ops.x);
   const auto* gy = static_cast<const uint16_t*>(ops.gy);
   auto* out = static_cast<uint16_t*>(ops.out);
@@ -126,7 +133,7 @@ constexpr Functions through() {
             const Chunks<Form> chunks(p);
             Problem smaller = chunks.largest;
             smaller.N = std::max<int64_t>(1, chunks.batch / chunks.count);
-            return chunks.bytes() +
+            return Offsets(chunks).kernel +
                    std::max(kWorkspace(chunks.largest, threads), kWorkspace(smaller, threads));
           },
           [](const Problem& p, const Operands& ops, void* memory, const Executor& executor) {

@@ -9,13 +9,18 @@ Correlations forward_correlations(const Problem& p) {
   return {p, x_shape(p), y_shape(p), {{forward_rows(p), forward_columns(p), 0, 0, 1, 1, 0}}};
 }
 
-void pack_forward(const Problem& p, const void* w, void* packed, const Executor& executor) {
+void pack_weights(const Problem& p, const Correlations& all, const void* w, void* packed,
+                  const Executor& executor) {
   const int64_t weights = p.Cg * p.R * p.S;
-  pack_panels(p, forward_correlations(p), static_cast<Real*>(packed), executor,
+  pack_panels(p, all, static_cast<Real*>(packed), executor,
               [&](size_t, int64_t group, const Panel& panel, Range channels, Real* rows) {
                 const Real* first = static_cast<const Real*>(w) + group * p.Og() * weights;
                 PanelOfOutputs{weights, p.R * p.S}.pack(first, panel, channels, rows);
               });
+}
+
+void pack_forward(const Problem& p, const void* w, void* packed, const Executor& executor) {
+  pack_weights(p, forward_correlations(p), w, packed, executor);
 }
 
 int64_t forward_packed_bytes(const Problem& p) {
@@ -27,7 +32,7 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
   auto* memory = static_cast<Real*>(workspace);
   const auto* packed = static_cast<const Real*>(ops.packed);
   if (packed == nullptr) {
-    pack_forward(p, ops.w, memory, executor);
+    pack_weights(p, all, ops.w, memory, executor);
     packed = memory;
   }
   correlate(p, all, static_cast<const Real*>(ops.x), packed, static_cast<const Real*>(ops.b),
