@@ -111,6 +111,17 @@ MATMUL = [
     _case("images", (40, 18, 3, 4), (20, 3, 3), "p1q1", "+bias"),
     _case("row_bands", (1, 17, 90, 70), (18, 3, 3), "p1q1", "+bias"),
     _case("row_bands_stride2", (1, 17, 91, 140), (18, 4, 3), "p1q1u2v2"),
+    # Bands of columns, for the workspace or for the threads; and of the rows of each tap.
+    *(
+        _case(f"column_bands_{c}to{k}_{tail}", (1, c, 3, 2600), (k, 2, 4), tail, "+bias+relu")
+        for c, k in [(130, 3), (3, 130)]
+        for tail in ("p1q2", "p0q1u1v2", "p1q3u2v3d1e2", "p0q700u1v1d1e300")
+    ),
+    _case("column_bands_for_threads", (1, 17, 1, 700), (18, 1, 3), "p0q1", "+bias"),
+    _case("column_bands_of_groups", (2, 34, 1, 300), (36, 1, 5), "p0q1u1v1d1e1g2"),
+    _case("rows_of_taps", (1, 17, 30, 70), (18, 3, 3), "p7q2u1v1d7e2", "+bias+relu"),
+    _case("rows_of_taps_stride2", (1, 17, 40, 140), (18, 3, 2), "p9q1u2v1d11e1", "+bias"),
+    _case("rows_of_taps_outside", (1, 130, 9, 60), (20, 3, 3), "p15q1u1v1d13e1"),
 ]
 # Depthwise, with channels for whole vectors of every width and others: row and column tiles around
 # their sizes, images narrower than a tile or than the kernel, padding beyond it, every geometry.

@@ -11,6 +11,11 @@ struct ImageShape {
   int64_t size() const { return channels * height * width; }  // floats of one image
 };
 
+// Some channels of some pixels of some images.
+struct Region {
+  Range images, rows, columns, channels;
+};
+
 // Calls transfer(offset, n, vectors) for runs of n floats that are adjacent in an image, `offset`
 // floats into it, together covering the rows and channels; `vectors` are those of the run in the
 // buffer, whose row 0, channel 0 are rows.begin, channels.begin.

@@ -14,94 +14,114 @@ struct Pixels {
   Pixels<const Float> read_only() const { return {at, pixel, row, image}; }
 };
 
-// Calls move(memory, planes, n, vectors) for each vector of channels of the rows of NCHW images: n
-// floats of some planes in memory, and where their pixels are.
-template <class Float, class Move>
-CONVKERN_INLINE void for_each_vector(Float* tensor, const ImageShape& shape, Range images,
-                                     Range rows, Range channels, const Pixels<Real>& pixels,
-                                     const Move& move) {
-  const int64_t plane = shape.height * shape.width, n = rows.size() * shape.width;
-  for (int64_t i = images.begin; i < images.end; ++i) {
-    for (int64_t c = channels.begin; c < channels.end; c += kLanes) {
-      const int count = static_cast<int>(std::min<int64_t>(kLanes, channels.end - c));
-      Real* at = pixels.at + (i - images.begin) * pixels.image + (c - channels.begin);
-      move(tensor + (i * shape.channels + c) * plane + rows.begin * shape.width,
-           ImageBlock{plane, count}, n, VectorCursor(at, pixels.pixel, n, 0));
+// Calls move(offset, pixels, n) for runs of n pixels of a region that are adjacent both in an image
+// and in a buffer: the channels.begin-th float of the first in an NCHW tensor, and its place in the
+// buffer.
+template <class Move>
+CONVKERN_INLINE void for_each_pixel_run(const ImageShape& shape, const Region& region,
+                                        const Pixels<Real>& buffer, const Move& move) {
+  const int64_t W = shape.width, plane = shape.height * W;
+  const bool rows_adjacent = region.columns.size() == W;
+  const int64_t rows = rows_adjacent ? 1 : region.rows.size();
+  const int64_t n = (rows_adjacent ? region.rows.size() : 1) * region.columns.size();
+  for (int64_t i = region.images.begin; i < region.images.end; ++i) {
+    for (int64_t row = 0; row < rows; ++row) {
+      move((i * shape.channels + region.channels.begin) * plane + (region.rows.begin + row) * W +
+               region.columns.begin,
+           buffer.at + (i - region.images.begin) * buffer.image + row * buffer.row, n);
     }
   }
 }
 
+// Calls move(memory, planes, vectors) for vectors of channels of runs of NCHW pixels: n floats of
+// some planes in memory, and where their pixels are.
+template <class Float, class Move>
+CONVKERN_INLINE void for_each_vector(Float* tensor, const ImageShape& shape, const Region& region,
+                                     const Pixels<Real>& buffer, const Move& move) {
+  const int64_t plane = shape.height * shape.width;
+  for_each_pixel_run(shape, region, buffer, [&](int64_t offset, Real* pixels, int64_t n) {
+    for (int64_t c = 0; c < region.channels.size(); c += kLanes) {
+      const auto count = std::min<int64_t>(kLanes, region.channels.size() - c);
+      move(tensor + offset + c * plane, ImageBlock{plane, static_cast<int>(count)}, n,
+           VectorCursor(pixels + c, buffer.pixel, n, 0));
+    }
+  });
+}
+
 // From NCHW to pixels of a buffer; whole vectors of channels, zero beyond the last, unless pixels
 // are closer.
-inline void load_pixels(const Real* tensor, const ImageShape& shape, Range images, Range rows,
-                        Range channels, const Pixels<Real>& to) {
+inline void load_pixels(const Real* tensor, const ImageShape& shape, const Region& region,
+                        const Pixels<Real>& to) {
   if (to.pixel >= kLanes) {
-    for_each_vector(tensor, shape, images, rows, channels, to,
+    for_each_vector(tensor, shape, region, to,
                     [](const Real* p, ImageBlock block, int64_t n, VectorCursor lanes) {
                       images_to_lanes(p, block, n, lanes);
                     });
     return;
   }
-  const int64_t plane = shape.height * shape.width, n = rows.size() * shape.width;
-  for (int64_t i = images.begin; i < images.end; ++i) {
-    const Real* from =
-        tensor + (i * shape.channels + channels.begin) * plane + rows.begin * shape.width;
-    Real* at = to.at + (i - images.begin) * to.image;
+  const int64_t plane = shape.height * shape.width;
+  for_each_pixel_run(shape, region, to, [&](int64_t offset, Real* at, int64_t n) {
+    const Real* from = tensor + offset;
     for (int64_t pixel = 0; pixel < n; ++pixel) {
       for (int64_t c = 0; c < to.pixel; ++c) *at++ = from[c * plane + pixel];
     }
-  }
+  });
 }
 
-// Some channels of channels_last pixels, adjacent to each other in each image, to whole vectors,
-// zero beyond the last.
-inline void copy_pixels(const Pixels<const Real>& from, int64_t images, int64_t pixels,
-                        int64_t channels, const Pixels<Real>& to) {
-  const int64_t last = (channels - 1) / kLanes * kLanes;
-  const int lanes = static_cast<int>(channels - last);
-  for (int64_t i = 0; i < images; ++i) {
-    const Real* pixel = from.at + i * from.image;
-    Real* copy = to.at + i * to.image;
-    for (int64_t n = pixels; n > 0; --n, pixel += from.pixel, copy += to.pixel) {
-      for (int64_t c = 0; c < last; c += kLanes) Vec::load_unaligned(pixel + c).store(copy + c);
-      Vec::load_first(pixel + last, lanes).store(copy + last);
+// From pixels of channels_last to whole vectors, zero beyond the last channel of the region.
+inline void copy_pixels(const Pixels<const Real>& from, const Region& region,
+                        const Pixels<Real>& to) {
+  const int64_t last = (region.channels.size() - 1) / kLanes * kLanes;
+  const int lanes = static_cast<int>(region.channels.size() - last);
+  for (int64_t i = 0; i < region.images.size(); ++i) {
+    for (int64_t row = 0; row < region.rows.size(); ++row) {
+      const Real* pixel = from.at + i * from.image + row * from.row;
+      Real* copy = to.at + i * to.image + row * to.row;
+      for (int64_t n = region.columns.size(); n > 0; --n) {
+        for (int64_t c = 0; c < last; c += kLanes) Vec::load_unaligned(pixel + c).store(copy + c);
+        Vec::load_first(pixel + last, lanes).store(copy + last);
+        pixel += from.pixel;
+        copy += to.pixel;
+      }
     }
   }
 }
 
-// The reverse of both: from whole vectors in a buffer to a tensor of any layout.
+// A channels_last tensor from the first pixel of a region on.
+template <class Float>
+Pixels<Float> pixels_of(Float* tensor, const ImageShape& shape, const Region& region) {
+  const int64_t pitch = shape.width * shape.channels;
+  const int64_t row = region.images.begin * shape.height + region.rows.begin;
+  return {tensor + row * pitch + region.columns.begin * shape.channels + region.channels.begin,
+          shape.channels, pitch, shape.height * pitch};
+}
+
+// The reverse of loading and copying: from whole vectors in a buffer to a tensor of any layout.
 template <class T>
-void store_pixels(T* tensor, const ImageShape& shape, Range images, Range rows, Range channels,
+void store_pixels(T* tensor, const ImageShape& shape, const Region& region,
                   const Pixels<Real>& from) {
   if (shape.layout == Layout::nchw) {
-    for_each_vector(tensor, shape, images, rows, channels, from,
+    for_each_vector(tensor, shape, region, from,
                     [](T* p, ImageBlock block, int64_t n, VectorCursor lanes) {
                       lanes_to_images(p, block, n, lanes);
                     });
     return;
   }
-  const int64_t last = (channels.size() - 1) / kLanes * kLanes;
-  const int lanes = static_cast<int>(channels.size() - last);
-  for (int64_t i = images.begin; i < images.end; ++i) {
-    const int64_t first = (i * shape.height + rows.begin) * shape.width;
-    T* to = tensor + first * shape.channels + channels.begin;
-    const Real* pixel = from.at + (i - images.begin) * from.image;
-    for (int64_t n = rows.size() * shape.width; n > 0; --n) {
-      for (int64_t c = 0; c < last; c += kLanes) store_vector(to + c, Vec::load(pixel + c));
-      store_first(to + last, lanes, Vec::load(pixel + last));
-      to += shape.channels;
-      pixel += from.pixel;
+  const Pixels<T> to = pixels_of(tensor, shape, region);
+  const int64_t last = (region.channels.size() - 1) / kLanes * kLanes;
+  const int lanes = static_cast<int>(region.channels.size() - last);
+  for (int64_t i = 0; i < region.images.size(); ++i) {
+    for (int64_t row = 0; row < region.rows.size(); ++row) {
+      T* at = to.at + i * to.image + row * to.row;
+      const Real* pixel = from.at + i * from.image + row * from.row;
+      for (int64_t n = region.columns.size(); n > 0; --n) {
+        for (int64_t c = 0; c < last; c += kLanes) store_vector(at + c, Vec::load(pixel + c));
+        store_first(at + last, lanes, Vec::load(pixel + last));
+        at += to.pixel;
+        pixel += from.pixel;
+      }
     }
   }
-}
-
-// A channels_last tensor from one of its rows on.
-template <class Float>
-Pixels<Float> pixels_of(Float* tensor, const ImageShape& shape, int64_t image, int64_t row,
-                        int64_t channel) {
-  const int64_t pitch = shape.width * shape.channels;
-  return {tensor + (image * shape.height + row) * pitch + channel, shape.channels, pitch,
-          shape.height * pitch};
 }
 
 // A buffer of `rows` rows an image. Pixels are whole vectors, and not a multiple of 4 KiB apart,

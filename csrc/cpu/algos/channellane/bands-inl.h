@@ -77,18 +77,23 @@ struct PixelBuffers {
 
 Pixels<Real> vector_of_pixels(Real* at, int64_t width) { return {at, kLanes, kLanes * width, 0}; }
 
+Region rows_of_image(const ImageShape& shape, int64_t image, Range rows, Range channels) {
+  return {{image, image + 1}, rows, {0, shape.width}, channels};
+}
+
 // Some rows of channels of an image: in place, or a copy in the buffer.
 Pixels<const Real> read_pixels(const void* tensor, const ImageShape& shape, int64_t image,
                                Range rows, Range channels, bool in_place, Real* buffer) {
   const auto* from = static_cast<const Real*>(tensor);
   const Pixels<Real> to = vector_of_pixels(buffer, shape.width);
+  const Region region = rows_of_image(shape, image, rows, channels);
   if (shape.layout == Layout::nchw) {
-    load_pixels(from, shape, {image, image + 1}, rows, channels, to);
+    load_pixels(from, shape, region, to);
     return to.read_only();
   }
-  const auto pixels = pixels_of(from, shape, image, rows.begin, channels.begin);
+  const auto pixels = pixels_of(from, shape, region);
   if (in_place) return pixels;
-  copy_pixels(pixels, 1, rows.size() * shape.width, channels.size(), to);
+  copy_pixels(pixels, region, to);
   return to.read_only();
 }
 
@@ -100,13 +105,14 @@ bool writes_in_place(const ImageShape& shape, Range channels) {
 Pixels<Real> pixels_to_write(void* tensor, const ImageShape& shape, int64_t image, Range rows,
                              Range channels, Real* buffer) {
   if (!writes_in_place(shape, channels)) return vector_of_pixels(buffer, shape.width);
-  return pixels_of(static_cast<Real*>(tensor), shape, image, rows.begin, channels.begin);
+  return pixels_of(static_cast<Real*>(tensor), shape, rows_of_image(shape, image, rows, channels));
 }
 
 void write_pixels(void* tensor, const ImageShape& shape, int64_t image, Range rows, Range channels,
                   const Pixels<Real>& from) {
   if (writes_in_place(shape, channels)) return;
-  store_pixels(static_cast<Real*>(tensor), shape, {image, image + 1}, rows, channels, from);
+  store_pixels(static_cast<Real*>(tensor), shape, rows_of_image(shape, image, rows, channels),
+               from);
 }
 
 // What the outputs of a row read: `in` from its row 0 on.

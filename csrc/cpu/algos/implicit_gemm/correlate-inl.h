@@ -54,10 +54,11 @@ struct Correlations {
   std::vector<Part> parts;
   Panels panels;
   Bands bands;
-  int64_t slices;       // of a band's panels
-  int64_t packed = 0;   // floats of the taps of a group
-  int64_t in_rows = 0;  // of an image that a band reads, at most
-  int64_t out_rows;     // of an image in a band, at most
+  int64_t slices;        // of a band's panels
+  int64_t packed = 0;    // floats of the taps of a group
+  int64_t tap_rows = 0;  // of `in` that a tap reads, where buffers hold those alone; else 0
+  int64_t in_rows = 0, in_width = 0;  // of an image that a band reads, at most
+  int64_t out_rows, out_width;        // of an image in a band, at most
 
   Correlations(const Problem& p, const ImageShape& in, const ImageShape& out,
                std::vector<Part> list)
@@ -71,41 +72,88 @@ struct Correlations {
         bands(bands_of(p.N)) {
     slices = std::min(panels.count, ceil_div(kTasks, bands.count() * groups));
     out_rows = std::min(out.height, bands.band_rows * parts[0].row_step);
+    out_width = std::min(out.width, bands.band_columns * parts[0].column_step);
     for (Part& part : parts) {
       part.packed = packed;
       packed += PackedTaps(part.taps(), terms).floats(panels);
     }
-    for (int64_t band = 0; band < bands.row_bands; ++band) {
+    for (int64_t band = 0; band < bands.row_bands * bands.column_bands; ++band) {
       in_rows = std::max(in_rows, rows_read(bands.rows_of(band)).size());
+      in_width = std::max(in_width, columns_read(bands.columns_of(band)).size());
+    }
+    const Axis& rows = parts[0].rows;
+    const int64_t of_tap = (bands.band_rows - 1) * rows.out_step + 1;
+    if (!reads_in_place() && parts.size() == 1 && rows.taps * of_tap < in_rows) {
+      tap_rows = of_tap;
+      in_rows = rows.taps * of_tap;
     }
   }
 
   Bands bands_of(int64_t batch) const {
     const Axis &rows = parts[0].rows, &columns = parts[0].columns;
     const int64_t pixels = columns.out * static_cast<int64_t>(parts.size());  // of a row
-    const int64_t floats = rows.out_step * in.width * whole_vectors(terms);   // that it reads
-    return {batch, rows.out, std::min(kBandPixels / pixels, kBandFloats / floats), kTasks,
-            ceil_div(64, pixels)};
+    const int64_t in_row = in.width * whole_vectors(terms);
+    const int64_t most = std::min(kBandPixels / pixels, kBandFloats / (rows.out_step * in_row));
+    // What a row of outputs keeps in buffers, about.
+    const int64_t floats =
+        in_row * std::min(rows.taps + 1, in.height) + pixels * kPanelVectors * kLanes;
+    const int64_t most_columns =
+        floats <= 4 * kBandFloats
+            ? columns.out
+            : std::clamp(columns.out * kBandFloats / floats, kLeastBandColumns, columns.out);
+    return {batch,       rows.out,    most, kTasks, ceil_div(kLeastBandPixels, pixels),
+            columns.out, most_columns};
   }
 
-  // Rows of `in` that the outputs u of all parts read.
-  Range rows_read(Range u) const {
-    Range read{in.height, 0};
+  // What the outputs u of all parts read of the rows or columns of `in`.
+  Range read_by(Axis Part::* axis, Range u) const {
+    Range read{(parts[0].*axis).in, 0};
     for (const Part& part : parts) {
-      const Range outputs{u.begin, std::min(u.end, part.rows.out)};
+      const Range outputs{u.begin, std::min(u.end, (part.*axis).out)};
       if (outputs.empty() || part.taps() == 0) continue;
-      const Range rows = inputs_read(part.rows, outputs);
-      read = {std::min(read.begin, rows.begin), std::max(read.end, rows.end)};
+      const Range inputs = inputs_read(part.*axis, outputs);
+      read = {std::min(read.begin, inputs.begin), std::max(read.end, inputs.end)};
     }
     return read.empty() ? Range{0, 0} : read;
   }
 
+  Range rows_read(Range u) const { return read_by(&Part::rows, u); }
+  Range columns_read(Range v) const {
+    return bands.column_bands == 1 ? Range{0, in.width} : read_by(&Part::columns, v);
+  }
+
+  // Where the outputs u or v of all parts are.
+  Range out_rows_of(Range u) const {
+    const int64_t step = parts[0].row_step;
+    return {u.begin * step, std::min(out.height, u.end * step)};
+  }
+  Range out_columns_of(Range v) const {
+    const int64_t step = parts[0].column_step;
+    return {v.begin * step, std::min(out.width, v.end * step)};
+  }
+
+  // To the buffer of a band whose outputs are in rows u.
+  void load(const Real* tensor, const Region& read, Range u, const Pixels<Real>& to) const {
+    if (tap_rows == 0) return load_pixels(tensor, in, read, to);
+    const Axis& rows = parts[0].rows;
+    const int64_t of_tap = (u.size() - 1) * rows.out_step + 1;
+    for (int64_t tap = 0; tap < rows.taps; ++tap) {
+      const int64_t first = rows.offset + u.begin * rows.out_step + tap * rows.tap_step;
+      Region part = read;
+      part.rows = {std::max<int64_t>(0, first), std::min(in.height, first + of_tap)};
+      if (part.rows.empty()) continue;
+      Pixels<Real> at = to;
+      at.at += (tap * tap_rows + part.rows.begin - first) * to.row;
+      load_pixels(tensor, in, part, at);
+    }
+  }
+
   // A thread's buffers: a band's inputs, where they are NCHW, and a panel of its outputs, where
   // they are NCHW or not Real.
-  Pixels<Real> in_buffer(Real* at) const { return runs_buffer(at, terms, in.width, in_rows); }
+  Pixels<Real> in_buffer(Real* at) const { return runs_buffer(at, terms, in_width, in_rows); }
   Pixels<Real> out_buffer(Real* at) const {
     const int64_t width = std::min<int64_t>(kPanelVectors * kLanes, panels.width());
-    return {at, width, width * out.width, width * out.width * out_rows};
+    return {at, width, width * out_width, width * out_width * out_rows};
   }
   bool reads_in_place() const { return in.layout == Layout::nhwc; }
   bool writes_in_place() const {
@@ -144,14 +192,14 @@ void pack_panels(const Problem& p, const Correlations& all, Real* packed, const 
   });
 }
 
-// One panel of the outputs of some rows of some images.
+// One panel of the outputs of a band.
 struct PanelTask {
   const Correlations& all;
   Panel panel;
-  Range images, u;
-  Pixels<const Real> x;  // of the first image, row in_rows.begin
-  Range in_rows;
-  Pixels<Real> y;  // of the first image, row u.begin * row_step
+  Range images, u, v;    // of the band
+  Pixels<const Real> x;  // from the first pixel of in_rows and in_columns on
+  Range in_rows, in_columns;
+  Pixels<Real> y;  // from row u.begin * row_step and column v.begin * column_step on
   int lanes;       // of the last vector of a row of y that are in memory
   const Real* bias;
   bool relu;
@@ -160,26 +208,33 @@ struct PanelTask {
     for (const Part& part : all.parts) {
       const PackedTaps taps(part.taps(), all.terms);
       const int64_t tile = tile_rows(static_cast<int>(panel.vectors()));
-      const std::vector<Run> runs = runs_of(part.columns, tile);
+      const Range outputs{v.begin, std::min(v.end, part.columns.out)};
+      if (outputs.empty()) continue;
+      const Axis columns = restrict_outputs(part.columns, outputs, in_columns);
+      const std::vector<Run> runs = runs_of(columns, tile);
       for (int64_t block = 0; block < taps.blocks; ++block) {
         const Range terms = taps.block(block);
         const Real* rows = packed + part.packed + taps.offset(panel, terms);
         const bool last = block == taps.blocks - 1;
         for (int64_t image = 0; image < images.size(); ++image) {
           for (int64_t row = u.begin; row < std::min(u.end, part.rows.out); ++row) {
-            run_row(part, runs, terms, rows, image, row, block == 0, last);
+            run_row(part, columns, runs, terms, rows, image, row, block == 0, last);
           }
         }
       }
     }
   }
 
-  void run_row(const Part& part, const std::vector<Run>& runs, Range terms, const Real* packed,
-               int64_t image, int64_t row, bool first, bool last) const {
-    const Axis &rows = part.rows, &columns = part.columns;
+  void run_row(const Part& part, const Axis& columns, const std::vector<Run>& runs, Range terms,
+               const Real* packed, int64_t image, int64_t row, bool first, bool last) const {
+    const Axis& rows = part.rows;
     const Range m = taps_in_range(rows, {row, row + 1});
     const int64_t width = panel.width(), row_taps = columns.taps * terms.size() * width;
-    const int64_t in_row = rows.offset + row * rows.out_step + m.begin * rows.tap_step;
+    const bool of_taps = all.tap_rows > 0;
+    const int64_t tap_step = of_taps ? all.tap_rows : rows.tap_step;
+    const int64_t in_row = (of_taps ? (row - u.begin) * rows.out_step
+                                    : rows.offset + row * rows.out_step - in_rows.begin) +
+                           m.begin * tap_step;
     const int64_t out_row = part.row + (row - u.begin) * part.row_step;
     MatmulTile t;
     t.out_row = part.column_step * y.pixel;
@@ -192,11 +247,10 @@ struct PanelTask {
       const Range k = run.taps;
       if (!first && k.empty() && !run.last) continue;
       const int64_t column = columns.offset + run.v * columns.out_step + k.begin * columns.tap_step;
-      t.a = x.at + image * x.image + (in_row - in_rows.begin) * x.row + column * x.pixel +
-            terms.begin;
+      t.a = x.at + image * x.image + in_row * x.row + column * x.pixel + terms.begin;
       t.a_k = 1;
       t.a_inner = columns.tap_step * x.pixel;
-      t.a_outer = rows.tap_step * x.row;
+      t.a_outer = tap_step * x.row;
       t.b = packed + m.begin * row_taps + k.begin * terms.size() * width;
       t.b_inner = terms.size() * width;
       t.b_outer = row_taps;
@@ -225,32 +279,39 @@ void correlate(const Problem& p, const Correlations& all, const Real* in, const 
       const int64_t group = task / all.slices % all.groups;
       const int64_t band = task / all.slices / all.groups;
       const Range slice = near_equal_part(all.panels.count, all.slices, task % all.slices);
-      const Range images = all.bands.images_of(band), u = all.bands.rows_of(band);
-      const Range in_rows = all.rows_read(u);
-      const Range terms = shifted({0, all.terms}, group * all.terms);
-      const int64_t row_step = all.parts[0].row_step;
-      const Range out_rows{u.begin * row_step, std::min(all.out.height, u.end * row_step)};
-      const Pixels<Real> x_buffer = all.in_buffer(buffers);
-      Pixels<const Real> x = pixels_of(in, all.in, images.begin, in_rows.begin, terms.begin);
+      const Range images = all.bands.images_of(band);
+      const Range u = all.bands.rows_of(band), v = all.bands.columns_of(band);
+      const Region inputs{images, all.rows_read(u), all.columns_read(v),
+                          shifted({0, all.terms}, group * all.terms)};
+      Region outputs{images, all.out_rows_of(u), all.out_columns_of(v), {}};
+      Pixels<const Real> x = pixels_of(in, all.in, inputs);
       if (!all.reads_in_place()) {
-        load_pixels(in, all.in, images, in_rows, terms, x_buffer);
-        x = x_buffer.read_only();
+        const Pixels<Real> buffer = all.in_buffer(buffers);
+        all.load(in, inputs, u, buffer);
+        x = buffer.read_only();
       }
       for (int64_t index = slice.begin; index < slice.end; ++index) {
         const Panel panel = all.panels.at(index);
         const int64_t channel = group * all.columns + panel.first;
+        outputs.channels = {channel, channel + panel.columns};
         Pixels<Real> y = all.out_buffer(buffers + all.in_floats());
         if constexpr (std::is_same_v<T, Real>) {
-          if (in_place) y = pixels_of(out, all.out, images.begin, out_rows.begin, channel);
+          if (in_place) y = pixels_of(out, all.out, outputs);
         }
-        const int lanes = in_place ? panel.last_lanes() : kLanes;
-        PanelTask{
-            all, panel, images, u, x, in_rows, y, lanes, bias == nullptr ? nullptr : bias + channel,
-            relu}
+        PanelTask{all,
+                  panel,
+                  images,
+                  u,
+                  v,
+                  x,
+                  inputs.rows,
+                  inputs.columns,
+                  y,
+                  in_place ? panel.last_lanes() : kLanes,
+                  bias == nullptr ? nullptr : bias + channel,
+                  relu}
             .run(packed + group * all.packed);
-        if (!in_place) {
-          store_pixels(out, all.out, images, out_rows, {channel, channel + panel.columns}, y);
-        }
+        if (!in_place) store_pixels(out, all.out, outputs, y);
       }
     }
   });

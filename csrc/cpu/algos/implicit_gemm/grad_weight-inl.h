@@ -16,7 +16,7 @@ struct GradWeightTasks {
   int64_t channel_slices;  // of a group
   int64_t channels;        // of a slice, at most
   Bands bands;
-  int64_t x_rows;  // of an image that a band reads, at most
+  int64_t x_rows, x_columns;  // of an image that a band reads, at most
 
   explicit GradWeightTasks(const Problem& p)
       : panels(p.Og()),
@@ -26,8 +26,10 @@ struct GradWeightTasks {
         channel_slices(ceil_div(p.Cg, channels_in_cache(p, width))),
         channels(ceil_div(p.Cg, channel_slices)),
         bands(p.N, p.OH(),
-              std::min(kBandPixels / p.OW(), kSlabFloats / (p.stride_h * p.W * channels)), 1, 1) {
+              std::min(kBandPixels / p.OW(), kSlabFloats / (p.stride_h * p.W * channels)), 1, 1,
+              p.OW(), std::min(p.OW(), kBandColumns)) {
     x_rows = input_rows(forward_rows(p), bands.band_rows);
+    x_columns = bands.column_bands == 1 ? p.W : input_rows(forward_columns(p), bands.band_columns);
   }
 
   // By panels of which the accumulators of 64 channels fit the cache, up to 4; then by channels.
@@ -42,10 +44,10 @@ struct GradWeightTasks {
   int64_t slices(const Problem& p) const { return p.groups * panel_slices * channel_slices; }
   int64_t accumulator_floats(const Problem& p) const { return p.R * p.S * channels * width; }
   int64_t gy_floats(const Problem& p) const {
-    return bands.images * bands.band_rows * p.OW() * kPanelVectors * kLanes;
+    return bands.images * bands.band_rows * bands.band_columns * kPanelVectors * kLanes;
   }
   Pixels<Real> x_buffer(const Problem& p, Real* at) const {
-    return vectors_buffer(at, channels, p.W, x_rows);
+    return vectors_buffer(at, channels, x_columns, x_rows);
   }
   Reduction reduction(const Problem& p) const {
     const int64_t x_floats = packs_x(p) ? bands.images * x_buffer(p, nullptr).image : 0;
@@ -58,6 +60,7 @@ struct GradWeightTasks {
 
   static constexpr int64_t kAccumulatorFloats = 1 << 16;  // aimed at
   static constexpr int64_t kSlabFloats = 1 << 16;         // aimed at, of the x that a band reads
+  static constexpr int64_t kBandColumns = 1 << 11;        // of gy
 };
 
 // The part of gw that a task computes: rows of gy and x in bands.
@@ -69,56 +72,59 @@ struct GradWeightSlice {
   Real *accumulators, *gy, *x;
 
   void add_band(const Operands& ops, int64_t band) const {
-    const Range images = tasks.bands.images_of(band), u = tasks.bands.rows_of(band);
-    const Range rows = inputs_read(forward_rows(p), u);
-    if (rows.empty()) return;
-    const Range all_channels = shifted(channels, group * p.Cg);
+    const Bands& bands = tasks.bands;
+    Region outputs{bands.images_of(band), bands.rows_of(band), bands.columns_of(band), {}};
+    const Region inputs{
+        outputs.images, inputs_read(forward_rows(p), outputs.rows),
+        bands.column_bands == 1 ? Range{0, p.W} : inputs_read(forward_columns(p), outputs.columns),
+        shifted(channels, group * p.Cg)};
+    if (inputs.rows.empty() || inputs.columns.empty()) return;
     const Real* in = static_cast<const Real*>(ops.x);
-    Pixels<const Real> from =
-        pixels_of(in, x_shape(p), images.begin, rows.begin, all_channels.begin);
+    Pixels<const Real> from = pixels_of(in, x_shape(p), inputs);
     int64_t channel = 1;  // floats from one to the next
     if (p.layout == Layout::nchw) {
       channel = p.H * p.W;
-      from = {in + (images.begin * p.C + all_channels.begin) * channel + rows.begin * p.W, 1, p.W,
-              p.C * channel};
+      from = {in + (inputs.images.begin * p.C + inputs.channels.begin) * channel +
+                  inputs.rows.begin * p.W + inputs.columns.begin,
+              1, p.W, p.C * channel};
     } else if (GradWeightTasks::packs_x(p)) {
       const Pixels<Real> to = tasks.x_buffer(p, x);
-      copy_pixels(from, images.size(), rows.size() * p.W, channels.size(), to);
+      copy_pixels(from, inputs, to);
       from = to.read_only();
     }
     Real* sums = accumulators;
     for (int64_t i = panels.begin; i < panels.end; ++i) {
       const Panel panel = tasks.panels.at(i);
-      add_products(from, channel, rows, u, images.size(), panel, panel_rows(ops, images, u, panel),
-                   sums);
+      outputs.channels = shifted({panel.first, panel.first + panel.columns}, group * p.Og());
+      add_products(from, channel, inputs, outputs, panel, panel_rows(ops, outputs, panel), sums);
       sums += p.R * p.S * channels.size() * panel.width();
     }
   }
 
   // The channels of gy of a panel: in place if their vectors are whole.
-  Pixels<const Real> panel_rows(const Operands& ops, Range images, Range u,
+  Pixels<const Real> panel_rows(const Operands& ops, const Region& region,
                                 const Panel& panel) const {
     const ImageShape shape = y_shape(p);
     const auto* from = static_cast<const Real*>(ops.gy);
-    const int64_t width = panel.width(), pixels = u.size() * p.OW();
-    const int64_t channel = group * p.Og() + panel.first;
-    const Pixels<Real> to{gy, width, width * p.OW(), width * pixels};
+    const int64_t width = panel.width(), row = width * region.columns.size();
+    const Pixels<Real> to{gy, width, row, row * region.rows.size()};
     if (shape.layout == Layout::nchw) {
-      load_pixels(from, shape, images, u, {channel, channel + panel.columns}, to);
+      load_pixels(from, shape, region, to);
     } else {
-      const Pixels<const Real> rows = pixels_of(from, shape, images.begin, u.begin, channel);
+      const Pixels<const Real> rows = pixels_of(from, shape, region);
       if (panel.columns == width) return rows;
-      copy_pixels(rows, images.size(), pixels, panel.columns, to);
+      copy_pixels(rows, region, to);
     }
     return to.read_only();
   }
 
   // Adds the products of the pixels of x and gy to sums (r, s, channel, column) of a panel.
-  void add_products(const Pixels<const Real>& x, int64_t channel, Range x_rows, Range u,
-                    int64_t images, const Panel& panel, const Pixels<const Real>& gy_panel,
+  void add_products(const Pixels<const Real>& x, int64_t channel, const Region& inputs,
+                    const Region& outputs, const Panel& panel, const Pixels<const Real>& gy_panel,
                     Real* sums) const {
-    const Axis rows = swap_roles(forward_rows(p)), columns = swap_roles(forward_columns(p));
-    const Axis band = restrict_taps(rows, u, x_rows);
+    const Axis rows = restrict_taps(swap_roles(forward_rows(p)), outputs.rows, inputs.rows);
+    const Axis columns =
+        restrict_taps(swap_roles(forward_columns(p)), outputs.columns, inputs.columns);
     const int64_t width = panel.width(), n = channels.size();
     const int64_t parts = ceil_div(n, tile_rows(static_cast<int>(panel.vectors())));
     MatmulTile t;
@@ -127,7 +133,7 @@ struct GradWeightSlice {
     t.a_inner = p.stride_h * x.row;
     t.b_k = gy_panel.pixel;
     t.b_inner = gy_panel.row;
-    t.outer = images;
+    t.outer = outputs.images.size();
     t.a_outer = x.image;
     t.b_outer = gy_panel.image;
     t.out_row = width;
@@ -136,13 +142,13 @@ struct GradWeightSlice {
     t.init = Init::accumulate;
     t.relu = false;
     for (int64_t r = 0; r < p.R; ++r) {
-      const Range m = taps_in_range(band, {r, r + 1});
+      const Range m = taps_in_range(rows, {r, r + 1});
       if (m.empty()) continue;
       for (int64_t s = 0; s < p.S; ++s) {
         const Range v = taps_in_range(columns, {s, s + 1});
         if (v.empty()) continue;
         const Real* a =
-            x.at + (band.offset + r * band.out_step + m.begin * band.tap_step) * x.row +
+            x.at + (rows.offset + r * rows.out_step + m.begin * rows.tap_step) * x.row +
             (columns.offset + s * columns.out_step + v.begin * columns.tap_step) * x.pixel;
         t.b = gy_panel.at + m.begin * gy_panel.row + v.begin * gy_panel.pixel;
         t.k = v.size();

@@ -299,10 +299,11 @@ void correlate(const Problem& p, const Tiles<F>& tiles, const Real* in, const Ta
       const Range images = bands.images_of(index), rows = bands.rows_of(index);
       const Range u = tiles.outputs(rows), in_rows = inputs_read(tiles.row_axis, u);
       const Range terms = shifted({0, tiles.terms}, group * tiles.terms);
-      Pixels<const Real> x = pixels_of(in, tiles.in, images.begin, in_rows.begin, terms.begin);
+      const Region inputs{images, in_rows, {0, tiles.in.width}, terms};
+      Pixels<const Real> x = pixels_of(in, tiles.in, inputs);
       if (!in_place) {
         const Pixels<Real> buffer = tiles.in_buffer(in_pixels);
-        load_pixels(in, tiles.in, images, in_rows, terms, buffer);
+        load_pixels(in, tiles.in, inputs, buffer);
         x = buffer.read_only();
       }
       const Band<F> band{tiles, images, rows, x, in_rows, transformed, products};
@@ -321,13 +322,12 @@ void correlate(const Problem& p, const Tiles<F>& tiles, const Real* in, const Ta
           }
           band.multiply(panel, block, panel_taps);
         }
-        const Pixels<Real> y = in_place ? pixels_of(out, tiles.out, images.begin, u.begin, channel)
-                                        : tiles.out_buffer(out_pixels);
+        const Region outputs{images, u, {0, tiles.out.width}, {channel, channel + panel.columns}};
+        const Pixels<Real> y =
+            in_place ? pixels_of(out, tiles.out, outputs) : tiles.out_buffer(out_pixels);
         band.transform_outputs(panel, in_place ? panel.last_lanes() : kLanes,
                                bias == nullptr ? nullptr : bias + channel, relu, y);
-        if (!in_place) {
-          store_pixels(out, tiles.out, images, u, {channel, channel + panel.columns}, y);
-        }
+        if (!in_place) store_pixels(out, tiles.out, outputs, y);
       }
     }
   });
