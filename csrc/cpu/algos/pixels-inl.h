@@ -33,8 +33,8 @@ CONVKERN_INLINE void for_each_pixel_run(const ImageShape& shape, const Region& r
   }
 }
 
-// Calls move(memory, planes, vectors) for vectors of channels of runs of NCHW pixels: n floats of
-// some planes in memory, and where their pixels are.
+// Calls move(memory, planes, n, vectors) for vectors of channels of runs of NCHW pixels: n floats
+// of some planes in memory, and where their pixels are.
 template <class Float, class Move>
 CONVKERN_INLINE void for_each_vector(Float* tensor, const ImageShape& shape, const Region& region,
                                      const Pixels<Real>& buffer, const Move& move) {
