@@ -13,6 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import geometric_mean
 
+from charts import draw_dots
 from convkern._C import Problem
 from convkern.bench import PASSES, Row, Suite
 
@@ -79,37 +80,15 @@ def table(layouts: dict[str, Ratios]) -> str:
 
 
 def draw(layouts: dict[str, Ratios], path: Path) -> None:
-    """One dot a layer, kinds in rows, on a logarithmic axis."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    matplotlib.rcParams["svg.hashsalt"] = path.name  # the same file for the same results
-    names = list(next(iter(layouts.values())))
-    colours = {"NCHW": "#1f6f8b", "channels_last": "#e07a3f"}
-    figure, axes = plt.subplots(1, 2, figsize=(11, 0.36 * len(names) + 1.2), sharey=True)
-    for axis, pass_ in zip(axes, PASSES, strict=True):
-        axis.axvline(1, color="0.6", linewidth=1)
-        for shift, (layout, ratios) in zip((-0.15, 0.15), layouts.items(), strict=True):
-            for y, name in enumerate(names):
-                dots = ratios[name][pass_]
-                label = layout if y == 0 else None
-                axis.plot(dots, [y + shift] * len(dots), "o", ms=5, alpha=0.7, mew=0,
-                          color=colours[layout], label=label)  # fmt: skip
-        axis.set_xscale("log")
-        ticks = [0.5, 1, 2, 5, 10, 20, 50]
-        axis.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
-        axis.minorticks_off()
-        axis.set_title(f"{PASS_NAMES[pass_]}: torch's time / convkern's", fontsize=10)
-        axis.grid(axis="x", color="0.9")
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].invert_yaxis()
-    axes[1].legend(frameon=False, fontsize=9)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    """One dot a layer."""
+    panels = {
+        PASS_NAMES[pass_]: {
+            layout: {name: of_pass[pass_] for name, of_pass in ratios.items()}
+            for layout, ratios in layouts.items()
+        }
+        for pass_ in PASSES
+    }
+    draw_dots(panels, [0.5, 1, 2, 5, 10, 20, 50], path)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from convkern.bench import (
     VISION_MODELS,
     Suite,
     compare,
+    models_table,
     read_shapes,
     run_suite,
     time_models,
@@ -182,10 +183,12 @@ def _bench(args: argparse.Namespace) -> int:
         layouts = [args.layout] if args.layout else ["nchw", "nhwc"]
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("measuring", total=len(args.models))
-            models = time_models(
+            times = time_models(
                 args.models, layouts, args.seconds, report=lambda name: bar.advance(task)
             )
-        console.print(models)
+        console.print(models_table(times.rows))
+        if args.out is not None:
+            times.write(args.out)
         return 0
     if args.train:
         console.print(time_training(read_fashion_mnist(), report=console.print))

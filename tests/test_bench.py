@@ -11,7 +11,6 @@ from torch.utils.data import TensorDataset
 
 from convkern._C import Problem
 from convkern.bench import PEERS, Row, Sample, Suite, compare, read_shapes, run_suite, time_in_turn
-from convkern.bench.models import time_models
 from convkern.bench.peers import prepare
 from convkern.bench.suite import SHAPES, table
 from convkern.bench.training import time_training
@@ -208,11 +207,3 @@ def test_epochs_of_every_recipe_are_timed() -> None:
     split = TensorDataset(images, labels)
     printed = time_training(FashionMNISTData("random", split, split), epochs=1)
     assert printed.row_count == 4
-
-
-def test_models_are_timed_in_both_layouts(capsys: pytest.CaptureFixture[str]) -> None:
-    printed = time_models(["shufflenet_v2_x0_5"], ["nchw", "nhwc"], 0.01, batch=2, size=32)
-    # Inference and training of each layout, and their geometric means.
-    assert printed.row_count == 8
-    assert main(["bench", "--models", "resnet0"]) == 2
-    assert "resnet0" in capsys.readouterr().err

@@ -1,12 +1,13 @@
 """benchmarks/kinds.py: results by kind of layer, as a table and as a chart."""
 
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
 import kinds
+from charts import COLOURS
 from convkern.bench import PASSES, Row, Sample, Suite, read_shapes
+from svg import dots
 
 FIRST, WIDE, NARROW = "resnet50/conv1", "resnet50/layer1.0.conv3", "resnet50/layer1.0.conv1"
 # By layout, and within a layer forward and forward+backward.
@@ -112,10 +113,7 @@ def test_the_chart_has_a_dot_for_each_layer_and_pass(
     text = chart.read_text()
     for name in ("ResNet-50 first layer", "ResNet-50 1x1", "forward+backward", "channels_last"):
         assert name in text
-    shapes = ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}use")
-    styles = [shape.get("style", "") for shape in shapes]
-    for colour in ("#1f6f8b", "#e07a3f"):
-        dots = sum(colour in style for style in styles)
-        assert dots == 3 * len(PASSES) + 1  # the legend's
+    # The layers of both passes, and the legend's.
+    assert dots(chart) == dict.fromkeys(COLOURS.values(), 3 * len(PASSES) + 1)
     kinds.main()
     assert chart.read_text() == text  # so that it changes in git only with the results

@@ -5,7 +5,14 @@ allocation of the results included and no weights prepacked.
 """
 
 from convkern.bench.compare import compare
-from convkern.bench.models import VISION_MODELS, time_models
+from convkern.bench.models import (
+    VISION_MODELS,
+    ModelRow,
+    ModelTimes,
+    mean_ratios,
+    models_table,
+    time_models,
+)
 from convkern.bench.peers import PASSES, PEERS
 from convkern.bench.suite import Row, Suite, read_shapes, run_suite, table
 from convkern.bench.timing import Sample, time_in_turn
@@ -15,10 +22,14 @@ __all__ = [
     "PASSES",
     "PEERS",
     "VISION_MODELS",
+    "ModelRow",
+    "ModelTimes",
     "Row",
     "Sample",
     "Suite",
     "compare",
+    "mean_ratios",
+    "models_table",
     "read_shapes",
     "run_suite",
     "table",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import geometric_mean
 from typing import Final
 
@@ -13,6 +14,7 @@ import torchvision
 from rich.table import Table
 from torch import Tensor, nn
 
+from convkern.bench.results import Result
 from convkern.bench.tables import plain_table
 from convkern.bench.timing import Sample, time_in_turn
 from convkern.surgery import replace_conv2d
@@ -34,6 +36,33 @@ _FORMATS: Final[Mapping[str, torch.memory_format]] = {
 Call = Callable[[], object]
 
 
+@dataclass(frozen=True)
+class ModelRow:
+    """One model in one layout, "nchw" or "nhwc".
+
+    Attributes:
+        what: "inference" or "training", a step of it.
+        samples: by whose convolutions it has, "torch" and "convkern".
+    """
+
+    model: str
+    layout: str
+    what: str
+    samples: dict[str, Sample]
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster the model is with convkern's convolutions."""
+        return self.samples["torch"].median / self.samples["convkern"].median
+
+
+class ModelTimes(Result[ModelRow]):
+    """A run over models."""
+
+    row_type = ModelRow
+    source = "bench --models"
+
+
 def time_models(
     names: Sequence[str],
     layouts: Sequence[str],
@@ -41,15 +70,14 @@ def time_models(
     batch: int = 8,
     size: int = 224,
     report: Callable[[str], None] = lambda name: None,
-) -> Table:
+) -> ModelTimes:
     """Times inference and a training step (forward, cross-entropy, backward, SGD) of each model, on
     `batch` images of size x size, against the same model with torch's layers in the same layout.
 
     Raises:
         ValueError: torchvision has no model of a name.
     """
-    result = plain_table(("model", "layout", ""), ("torch, ms", "convkern, ms", "ratio"))
-    ratios: dict[tuple[str, str], list[float]] = {}
+    times = ModelTimes.begin()
     for name in names:
         theirs = torchvision.models.get_model(name, weights=None)
         ours = copy.deepcopy(theirs)
@@ -61,15 +89,29 @@ def time_models(
                 model.to(memory_format=_FORMATS[layout])
             for what, prepare in (("inference", _inference), ("training", _training)):
                 calls = {"torch": prepare(theirs, x, labels), "convkern": prepare(ours, x, labels)}
-                samples = time_in_turn(calls, seconds)
-                ratio = samples["torch"].median / samples["convkern"].median
-                ratios.setdefault((layout, what), []).append(ratio)
-                result.add_row(name, layout, what, *map(_cell, samples.values()), f"{ratio:.2f}x")
+                times.rows.append(ModelRow(name, layout, what, time_in_turn(calls, seconds)))
         report(name)
-    for (layout, what), values in ratios.items():
-        mean = f"{geometric_mean(values):.2f}x"
-        result.add_row("geometric mean", layout, what, "", "", mean)
+    return times
+
+
+def models_table(rows: Sequence[ModelRow]) -> Table:
+    """Milliseconds with their spread, and the ratio; then the ratios' geometric mean for each
+    layout, of inference and of training."""
+    result = plain_table(("model", "layout", ""), ("torch, ms", "convkern, ms", "ratio"))
+    for row in rows:
+        times = (_cell(row.samples[peer]) for peer in ("torch", "convkern"))
+        result.add_row(row.model, row.layout, row.what, *times, f"{row.ratio:.2f}x")
+    for (layout, what), mean in mean_ratios(rows).items():
+        result.add_row("geometric mean", layout, what, "", "", f"{mean:.2f}x")
     return result
+
+
+def mean_ratios(rows: Sequence[ModelRow]) -> dict[tuple[str, str], float]:
+    """The geometric mean over the models, by layout and what was timed."""
+    ratios: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        ratios.setdefault((row.layout, row.what), []).append(row.ratio)
+    return {key: geometric_mean(values) for key, values in ratios.items()}
 
 
 def _inference(model: nn.Module, x: Tensor, labels: Tensor) -> Call:

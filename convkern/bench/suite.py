@@ -1,12 +1,10 @@
-"""Rows of measurements over files of problem strings, as a table and as JSON."""
+"""Rows of measurements over files of problem strings, and their table."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from statistics import geometric_mean
@@ -15,10 +13,10 @@ import torch
 from rich.table import Table
 
 from convkern.bench.peers import PASSES, prepare
+from convkern.bench.results import Result
 from convkern.bench.tables import plain_table
 from convkern.bench.timing import Sample, time_in_turn
 from convkern.explain import explain
-from convkern.info import info
 from convkern.testing import operands, variant
 
 SHAPES = Path(__file__).parents[2] / "benchmarks" / "shapes"  # of a source checkout
@@ -56,29 +54,11 @@ class Row:
         return None if best is None else best / self.samples["convkern"].median
 
 
-@dataclass(frozen=True)
-class Suite:
-    """A run's rows, and where and when they were measured."""
+class Suite(Result[Row]):
+    """A run of the suite."""
 
-    machine: dict[str, str]
-    started: str
-    rows: list[Row]
-
-    def write(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
-
-    @classmethod
-    def read(cls, path: Path) -> Suite:
-        """Raises ValueError if the file is not a result of the suite."""
-        try:
-            data = json.loads(path.read_text())
-            rows = [
-                Row(**{**row, "samples": {k: Sample(**v) for k, v in row["samples"].items()}})
-                for row in data["rows"]
-            ]
-            return cls(data["machine"], data["started"], rows)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not a result of the benchmark suite: {error!r}") from error
+    row_type = Row
+    source = "the benchmark suite"
 
 
 def read_shapes(name: str) -> list[str]:
@@ -110,13 +90,12 @@ def run_suite(
 ) -> Suite:
     """Measures every problem in every pass at every number of threads, `seconds` each; `report`
     is called with each row when it is there."""
-    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    rows = []
+    suite = Suite.begin()
     for count, problem, pass_ in product(threads, problems, passes):
         with _threads(count):
-            rows.append(_measure(problem, pass_, ["convkern", *peers], seconds))
-        report(rows[-1])
-    return Suite({name: str(text) for name, text in info().items()}, started, rows)
+            suite.rows.append(_measure(problem, pass_, ["convkern", *peers], seconds))
+        report(suite.rows[-1])
+    return suite
 
 
 def _measure(problem: str, pass_: str, peers: Iterable[str], seconds: float) -> Row:
