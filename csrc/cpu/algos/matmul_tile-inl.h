@@ -127,13 +127,19 @@ struct MatmulKernel {
   }
 };
 
-// How many of `products` to sum one after the other: blocks of about the square root of the whole
-// keep rounding errors smallest, and of four times as many below twice those of torch; longer ones
-// than the bound gain no speed.
+// How many products to sum one after the other: longer sums than the most gain no speed.
+constexpr int64_t kLeastBlock = 12, kBlockProducts = 128;
+
+int64_t near_equal_blocks(int64_t products, int64_t most) {
+  return ceil_div(products, std::max<int64_t>(1, ceil_div(products, most)));
+}
+
+// Blocks of about the square root of the whole keep rounding errors smallest, and of four times as
+// many below twice those of torch.
 int64_t block_of_products(int64_t products) {
   const double root = std::sqrt(static_cast<double>(products));
-  const int64_t most = std::clamp<int64_t>(static_cast<int64_t>(4 * root), 12, 128);
-  return ceil_div(products, std::max<int64_t>(1, ceil_div(products, most)));
+  return near_equal_blocks(products,
+                           std::clamp(static_cast<int64_t>(4 * root), kLeastBlock, kBlockProducts));
 }
 
 // Rows of a tile of so many vectors, at most: as many as registers allow, but no more than pay.

@@ -48,6 +48,9 @@ std::vector<Run> runs_of(const Axis& columns, int64_t tile) {
 
 constexpr int64_t kBandFloats = (1 << 20) / sizeof(Real);  // aimed at, of the inputs of a band
 
+constexpr int64_t kFetchedTerms = 256;        // more pixels would displace what the tile reads
+constexpr int64_t kLine = 64 / sizeof(Real);  // of the cache
+
 struct Correlations {
   ImageShape in, out;
   int64_t groups, terms, columns;  // of a group: channels of `in` and of `out`
@@ -148,6 +151,14 @@ struct Correlations {
     }
   }
 
+  // Of the products of an output. With a single tap torch sums all of them one after the other.
+  int64_t block_of(const Part& part) const {
+    int64_t taps = 0;
+    for (const Part& other : parts) taps += other.taps();
+    return taps == 1 ? near_equal_blocks(terms, kBlockProducts)
+                     : block_of_products(part.taps() * terms);
+  }
+
   // A thread's buffers: a band's inputs, where they are NCHW, and a panel of its outputs, where
   // they are NCHW or not Real.
   Pixels<Real> in_buffer(Real* at) const { return runs_buffer(at, terms, in_width, in_rows); }
@@ -242,7 +253,7 @@ struct PanelTask {
     t.b_k = width;
     t.lanes = lanes;
     t.bias = bias;
-    t.block = block_of_products(part.taps() * all.terms);
+    t.block = all.block_of(part);
     for (const Run& run : runs) {
       const Range k = run.taps;
       if (!first && k.empty() && !run.last) continue;
@@ -262,7 +273,18 @@ struct PanelTask {
               (part.column + run.v * part.column_step) * y.pixel;
       t.init = !first || !run.first ? Init::accumulate : bias == nullptr ? Init::zero : Init::bias;
       t.relu = relu && last && run.last;
+      if (all.reads_in_place() && t.inner * t.outer == 1 && t.k <= kFetchedTerms) {
+        fetch_pixels(t, run.pixels);
+      }
       matmul_of(run.pixels, panel.vectors())(t);
+    }
+  }
+
+  // The pixels of the next tile, which no tile has read yet, while this one's products are
+  // computed.
+  static void fetch_pixels(const MatmulTile& t, int64_t pixels) {
+    for (int64_t i = pixels; i < 2 * pixels; ++i) {
+      for (int64_t k = 0; k < t.k; k += kLine) __builtin_prefetch(t.a + i * t.a_row + k);
     }
   }
 };

@@ -84,7 +84,19 @@ struct PanelOfOutputs {
 void pack_input_panel(const Problem& p, const Residue& residue, const Real* w, const Panel& panel,
                       Range outputs, Real* rows) {
   const ResidueAxis &r = residue.rows, &s = residue.columns;
-  const int64_t taps = p.R * p.S;
+  const int64_t taps = p.R * p.S, n = outputs.size();
+  if (residue.tap_count() == taps && taps > 1) {  // all of them, from the last on
+    for (int64_t o = 0; o < n; ++o) {
+      for (int64_t v = 0; v < panel.vectors(); ++v) {
+        const int64_t column = v * kLanes;
+        const int lanes = v == panel.vectors() - 1 ? panel.last_lanes() : kLanes;
+        const Real* from = w + ((outputs.begin + o) * p.Cg + panel.first + column) * taps;
+        Real* last = rows + ((taps - 1) * n + o) * panel.width() + column;
+        images_to_lanes(from, {taps, lanes}, taps, VectorCursor(last, -n * panel.width(), taps, 0));
+      }
+    }
+    return;
+  }
   for (int64_t m = 0; m < r.axis.taps; ++m) {
     for (int64_t k = 0; k < s.axis.taps; ++k) {
       const int64_t tap = (r.last_tap - m * r.tap_stride) * p.S + s.last_tap - k * s.tap_stride;
