@@ -41,7 +41,7 @@ CHOICES: Table = {
     "resnext/layer1.0.conv2": (CHANNEL, CHANNEL, CHANNEL),  # 4
     "resnext/layer2.0.conv2": (CHANNEL, CHANNEL, CHANNEL),  # 8, stride 2
     "resnext/layer2.1.conv2": (CHANNEL, CHANNEL, CHANNEL),  # 8
-    "resnext/layer3.0.conv2": (GEMM, GEMM, GEMM),  # 16, stride 2
+    "resnext/layer3.0.conv2": (CHANNEL, CHANNEL, GEMM),  # 16, stride 2
     "resnext/layer3.1.conv2": (CHANNEL, CHANNEL, GEMM),  # 16
     "resnext/layer4.0.conv2": (GEMM, GEMM, GEMM),  # 32, stride 2
     "resnext/layer4.1.conv2": (GEMM, GEMM, GEMM),  # 32

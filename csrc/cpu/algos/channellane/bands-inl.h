@@ -16,14 +16,13 @@ Reason supports(const Problem& p) {
   return cpu::supports<workspace>(p);
 }
 
-// By measurement others are faster where channels fill less than half a vector, and, where a vector
-// is one group, unless tiles share most rows and columns: implicit_gemm then reads as much for a
-// product, and sums more products at a time.
+// By measurement others are faster where channels fill less than half a vector, and in grad_weight
+// where a vector is one group: implicit_gemm then reads less for a product.
 Reason declines(const Problem& p) {
   const Groups groups(p);
-  const bool shared = p.pass != Pass::grad_weight && p.stride_h == 1 && p.stride_w == 1;
   const bool fills = 2 * groups.count * groups.columns >= kLanes;
-  return fills && (groups.columns < kLanes || shared) ? Reason::none : Reason::empty_lanes;
+  const bool one_group = groups.columns == kLanes && p.pass == Pass::grad_weight;
+  return fills && !one_group ? Reason::none : Reason::empty_lanes;
 }
 
 // Whether channels_last images are read in place: where lanes read themselves, and pixels are whole

@@ -60,18 +60,27 @@ struct TermLanes {
 };
 
 // Of one vector of channels: forward and grad_input read taps and write `out`; grad_weight reads gy
-// and adds to the sums.
+// and adds to the sums. Pixels of `in` and of gy are whole vectors next to each other.
 struct GroupCorrelation {
   Groups groups;
   const TermLanes& lanes;
   Axis rows, columns;
-  Pixels<const Real> in{};     // whole vectors, from row 0 and column 0 on
+  Pixels<const Real> in{};     // from row 0 and column 0 on
   const Real* taps = nullptr;  // vectors (term, row, column)
   Pixels<Real> out{};
   const Real* bias = nullptr;
   bool relu = false;
   Real* sums = nullptr;  // vectors (term, row, column)
   Pixels<const Real> gy{};
+
+  int64_t term_taps() const { return rows.taps * columns.taps * kLanes; }
+  // Terms whose products are summed one after the other. A tile's sums are in memory between
+  // blocks, so they are few; a single one can make more than twice the errors of torch.
+  int64_t block_of_terms() const {
+    const int64_t taps = std::max<int64_t>(1, rows.taps * columns.taps);
+    const int64_t most = std::clamp<int64_t>(groups.terms * taps / 2, 18, kBlockProducts);
+    return near_equal_blocks(groups.terms, std::max<int64_t>(1, most / taps));
+  }
 };
 
 template <class Body, int... kIndex>
@@ -80,103 +89,125 @@ CONVKERN_INLINE void for_each_index(const Body& body, std::integer_sequence<int,
 }
 
 // The part of a correlation that a tile of kRows rows and kColumns columns of `out`, or of gy, has
-// in common with kTaps neighbouring taps of a term, in one row of the input.
+// in common with kTaps neighbouring taps, in one row of the input.
 template <int kRows, int kColumns, int kStride>
 struct GroupTile {
   using Pixel = Vec[kRows][kColumns];
   static constexpr int kWidth = kColumns;
   static constexpr int kRunTaps = 3;  // taken together
 
+  // Of all terms: what is computed for it once would take as long as a term's products.
   struct Run {
     const GroupCorrelation& c;
-    int64_t term;
     const Real* in;
     int64_t column;    // of the input
-    int64_t tap;       // in floats, that of tile row 0
+    int64_t tap;       // in floats, that of term 0 and tile row 0
     int64_t tap_step;  // from tile row 1's to tile row 0's
+
+    // Bit j: whether the j-th pixel that a tile reads is in the image.
+    template <int kReads>
+    uint32_t inside() const {
+      const int64_t first = std::clamp<int64_t>(-column, 0, kReads);
+      const int64_t last = std::clamp<int64_t>(c.columns.in - column, 0, kReads);
+      return ((1u << last) - 1) & ~((1u << first) - 1);
+    }
   };
 
-  // Calls body(x, k, t) for tap k of tile column t, which reads x.
+  // Pixels that kTaps taps of the tile read.
+  static constexpr int reads(int taps) { return (kColumns - 1) * kStride + taps; }
+
+  // Calls body(x, k, t) for tap k of tile column t, which reads x: the term's channels of a pixel.
   template <int kTaps, bool kBroadcast, class Body>
-  static CONVKERN_INLINE void for_each_product(const Run& run, const Body& body) {
-    const int64_t pixel = run.c.in.pixel;
-    const uint64_t width = run.c.columns.in;
-    const Vec::Lanes lanes = Vec::load_lanes(run.c.lanes.of[run.term]);
+  static CONVKERN_INLINE void for_each_product(const Real* in, uint32_t inside, int64_t term,
+                                               Vec::Lanes lanes, const Body& body) {
     auto read = [&](auto index) CONVKERN_INLINE_LAMBDA {
       constexpr int j = decltype(index)::value;
       if constexpr (j % kStride < kTaps) {
-        if (static_cast<uint64_t>(run.column + j) >= width) return;
-        const Real* at = run.in + j * pixel;
-        const Vec x =
-            held(kBroadcast ? Vec::broadcast(at + run.term) : Vec::load(at).permuted(lanes));
+        if ((inside >> j & 1) == 0) return;
+        const Real* at = in + j * kLanes;
+        const Vec x = held(kBroadcast ? Vec::broadcast(at + term) : Vec::load(at).permuted(lanes));
 #pragma GCC unroll 3
         for (int k = j % kStride; k < kTaps; k += kStride) {
           if (j >= k && (j - k) / kStride < kColumns) body(x, k, (j - k) / kStride);
         }
       }
     };
-    constexpr int kReads = (kColumns - 1) * kStride + kTaps;
-    for_each_index(read, std::make_integer_sequence<int, kReads>{});
+    for_each_index(read, std::make_integer_sequence<int, reads(kTaps)>{});
   }
 
   // Of the tile rows [kFirst, kLast].
   template <int kFirst, int kLast, int kTaps, bool kBroadcast>
-  static CONVKERN_INLINE void add_products(Pixel& out, const Run& run) {
-    Vec w[kRows][kTaps];
+  static CONVKERN_INLINE void add_products(Pixel& out, const Run& run, Range terms) {
+    const GroupCorrelation& c = run.c;
+    const uint32_t inside = run.template inside<reads(kTaps)>();
+    const Real* taps = c.taps + terms.begin * c.term_taps() + run.tap;
+    for (int64_t term = terms.begin; term < terms.end; ++term, taps += c.term_taps()) {
+      Vec w[kRows][kTaps];
 #pragma GCC unroll 2
-    for (int r = kFirst; r <= kLast; ++r) {
+      for (int r = kFirst; r <= kLast; ++r) {
 #pragma GCC unroll 3
-      for (int k = 0; k < kTaps; ++k) {
-        w[r][k] = Vec::load(run.c.taps + run.tap - r * run.tap_step + k * kLanes);
+        for (int k = 0; k < kTaps; ++k) w[r][k] = Vec::load(taps - r * run.tap_step + k * kLanes);
       }
-    }
-    for_each_product<kTaps, kBroadcast>(run, [&](Vec x, int k, int t) CONVKERN_INLINE_LAMBDA {
+      for_each_product<kTaps, kBroadcast>(run.in, inside, term, Vec::load_lanes(c.lanes.of[term]),
+                                          [&](Vec x, int k, int t) CONVKERN_INLINE_LAMBDA {
 #pragma GCC unroll 2
-      for (int r = kFirst; r <= kLast; ++r) out[r][t] = fma(x, w[r][k], out[r][t]);
-    });
+                                            for (int r = kFirst; r <= kLast; ++r)
+                                              out[r][t] = fma(x, w[r][k], out[r][t]);
+                                          });
+    }
   }
 
   // The same for `count` tiles of gy after each other, of which the first is at `gy`.
   template <int kFirst, int kLast, int kTaps, bool kBroadcast>
-  static CONVKERN_INLINE void add_to_sums(Run run, const Real* gy, int64_t count) {
+  static CONVKERN_INLINE void add_to_sums(const Run& run, const Real* gy, int64_t count) {
     const GroupCorrelation& c = run.c;
-    Vec w[kRows][kTaps];
-#pragma GCC unroll 2
-    for (int r = kFirst; r <= kLast; ++r) {
-#pragma GCC unroll 3
-      for (int k = 0; k < kTaps; ++k) w[r][k] = Vec::zero();
-    }
-    for (; count > 0; --count) {
-      Pixel g;
+    Real* sums = c.sums + run.tap;
+    for (int64_t term = 0; term < c.groups.terms; ++term, sums += c.term_taps()) {
+      const Vec::Lanes lanes = Vec::load_lanes(c.lanes.of[term]);
+      // Of even and odd columns, so that fewer products wait for the one before.
+      Vec even[kRows][kTaps], odd[kRows][kTaps];
 #pragma GCC unroll 2
       for (int r = kFirst; r <= kLast; ++r) {
-#pragma GCC unroll 8
-        for (int t = 0; t < kColumns; ++t) {
-          g[r][t] = held(Vec::load_unaligned(gy + r * c.gy.row + t * c.gy.pixel));
-        }
-      }
-      for_each_product<kTaps, kBroadcast>(run, [&](Vec x, int k, int t) CONVKERN_INLINE_LAMBDA {
-#pragma GCC unroll 2
-        for (int r = kFirst; r <= kLast; ++r) w[r][k] = fma(x, g[r][t], w[r][k]);
-      });
-      gy += kColumns * c.gy.pixel;
-      run.in += kColumns * kStride * c.in.pixel;
-      run.column += kColumns * kStride;
-    }
-#pragma GCC unroll 2
-    for (int r = kFirst; r <= kLast; ++r) {
 #pragma GCC unroll 3
-      for (int k = 0; k < kTaps; ++k) {
-        Real* at = c.sums + run.tap - r * run.tap_step + k * kLanes;
-        add(Vec::load(at), w[r][k]).store(at);
+        for (int k = 0; k < kTaps; ++k) even[r][k] = odd[r][k] = Vec::zero();
+      }
+      Run tile = run;
+      const Real* at = gy;
+      for (int64_t i = 0; i < count; ++i) {
+        Pixel g;
+#pragma GCC unroll 2
+        for (int r = kFirst; r <= kLast; ++r) {
+#pragma GCC unroll 8
+          for (int t = 0; t < kColumns; ++t)
+            g[r][t] = held(Vec::load(at + r * c.gy.row + t * kLanes));
+        }
+        for_each_product<kTaps, kBroadcast>(tile.in, tile.template inside<reads(kTaps)>(), term,
+                                            lanes, [&](Vec x, int k, int t) CONVKERN_INLINE_LAMBDA {
+#pragma GCC unroll 2
+                                              for (int r = kFirst; r <= kLast; ++r) {
+                                                Vec& sum = t % 2 == 0 ? even[r][k] : odd[r][k];
+                                                sum = fma(x, g[r][t], sum);
+                                              }
+                                            });
+        at += kColumns * kLanes;
+        tile.in += kColumns * kStride * kLanes;
+        tile.column += kColumns * kStride;
+      }
+#pragma GCC unroll 2
+      for (int r = kFirst; r <= kLast; ++r) {
+#pragma GCC unroll 3
+        for (int k = 0; k < kTaps; ++k) {
+          Real* sum = sums - r * run.tap_step + k * kLanes;
+          add(Vec::load(sum), add(even[r][k], odd[r][k])).store(sum);
+        }
       }
     }
   }
 
-  // Calls body(run, first, last, taps) for all taps of a term, the last three as constants.
+  // Calls body(run, first, last, taps) for all taps, the last three as constants.
   template <class Body>
-  static CONVKERN_INLINE void for_each_run(const GroupCorrelation& c, int64_t term, int64_t u,
-                                           int64_t v, const Body& body) {
+  static CONVKERN_INLINE void for_each_run(const GroupCorrelation& c, int64_t u, int64_t v,
+                                           const Body& body) {
     using First = std::integral_constant<int, 0>;
     using Last = std::integral_constant<int, kRows - 1>;
     // Step y reads one row of the input, for tile row 0 with tap row y and for tile row 1 with tap
@@ -187,12 +218,7 @@ struct GroupTile {
       const int64_t row = c.rows.offset + u * c.rows.out_step + y * c.rows.tap_step;
       if (row < 0 || row >= c.rows.in) continue;
       const int64_t column = c.columns.offset + v * kStride;
-      Run run{c,
-              term,
-              c.in.at + row * c.in.row + column * c.in.pixel,
-              column,
-              (term * taps + y) * tap_row,
-              shift * tap_row};
+      Run run{c, c.in.at + row * c.in.row + column * kLanes, column, y * tap_row, shift * tap_row};
       for (int64_t left = c.columns.taps; left > 0; left -= kRunTaps) {
         auto rows = [&](auto tap_count) CONVKERN_INLINE_LAMBDA {
           const bool upper = y < taps, lower = kRows == 2 && y >= shift;
@@ -211,7 +237,7 @@ struct GroupTile {
         } else {
           rows(std::integral_constant<int, 1>{});
         }
-        run.in += kRunTaps * c.in.pixel;
+        run.in += kRunTaps * kLanes;
         run.column += kRunTaps;
         run.tap += kRunTaps * kLanes;
       }
@@ -222,9 +248,7 @@ struct GroupTile {
   template <bool kBroadcast>
   static CONVKERN_NOINLINE void outputs(const GroupCorrelation& c, int64_t u, int64_t v) {
     Real* first = c.out.at + u * c.out.row + v * c.out.pixel;
-    const int64_t taps = std::max<int64_t>(1, c.rows.taps * c.columns.taps);
-    const int64_t terms = c.groups.terms;
-    const int64_t block = std::max<int64_t>(1, block_of_products(terms * taps) / taps);
+    const int64_t terms = c.groups.terms, block = c.block_of_terms();
     for (int64_t term = 0; term < terms; term += block) {
       const Vec start = term == 0 && c.bias != nullptr ? Vec::load_unaligned(c.bias) : Vec::zero();
       Pixel out;
@@ -234,12 +258,10 @@ struct GroupTile {
         for (int t = 0; t < kColumns; ++t) out[r][t] = start;
       }
       const int64_t end = std::min(terms, term + block);
-      for (int64_t i = term; i < end; ++i) {
-        for_each_run(c, i, u, v,
-                     [&](const Run& run, auto from, auto to, auto count) CONVKERN_INLINE_LAMBDA {
-                       add_products<from(), to(), count(), kBroadcast>(out, run);
-                     });
-      }
+      for_each_run(c, u, v,
+                   [&](const Run& run, auto from, auto to, auto count) CONVKERN_INLINE_LAMBDA {
+                     add_products<from(), to(), count(), kBroadcast>(out, run, {term, end});
+                   });
 #pragma GCC unroll 2
       for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
@@ -256,13 +278,11 @@ struct GroupTile {
   template <bool kBroadcast>
   static CONVKERN_NOINLINE void weights(const GroupCorrelation& c, int64_t u, int64_t v,
                                         int64_t count) {
-    const Real* gy = c.gy.at + u * c.gy.row + v * c.gy.pixel;
-    for (int64_t term = 0; term < c.groups.terms; ++term) {
-      for_each_run(c, term, u, v,
-                   [&](const Run& run, auto from, auto to, auto taps) CONVKERN_INLINE_LAMBDA {
-                     add_to_sums<from(), to(), taps(), kBroadcast>(run, gy, count);
-                   });
-    }
+    const Real* gy = c.gy.at + u * c.gy.row + v * kLanes;
+    for_each_run(c, u, v,
+                 [&](const Run& run, auto from, auto to, auto taps) CONVKERN_INLINE_LAMBDA {
+                   add_to_sums<from(), to(), taps(), kBroadcast>(run, gy, count);
+                 });
   }
 };
 

@@ -217,7 +217,7 @@ struct Band {
     t.b_k = panel.width();
     t.k = std::min(width, tiles.terms - block * width);
     t.inner = t.outer = 1;
-    t.block = block_of_products(t.k);
+    t.block = near_equal_blocks(t.k, kBlockProducts);
     t.out_row = panel.width();
     t.lanes = kLanes;
     t.init = block == 0 ? Init::zero : Init::accumulate;
