@@ -48,10 +48,15 @@ void add(const float* terms, int64_t n, float* sums, const Executor& executor) {
 // last plane is 0.
 inline void pair_planes(const uint16_t* from, int64_t planes, int64_t size, uint32_t* to,
                         const Executor& executor) {
-  executor.run(ceil_div(planes, 2) * size, kGrain, [&](int64_t begin, int64_t end, int) {
-    while (begin < end) {
-      const int64_t pair = begin / size, first = begin % size;
-      const int64_t n = std::min(end - begin, size - first);
+  const int64_t count = ceil_div(planes, 2) * size;
+  executor.run(count, kGrain, [&](int64_t begin, int64_t end, int) {
+    if (size == 1 && planes % 2 == 0) {  // pairs as they are
+      std::memcpy(to + begin, from + 2 * begin, (end - begin) * sizeof(*to));
+      return;
+    }
+    int64_t pair = begin / size, first = begin % size;
+    for (int64_t n; begin < end; begin += n, ++pair, first = 0) {
+      n = std::min(end - begin, size - first);
       const uint16_t* low = from + 2 * pair * size + first;
       const uint16_t* high = low + size;
       uint32_t* at = to + begin;
@@ -60,7 +65,6 @@ inline void pair_planes(const uint16_t* from, int64_t planes, int64_t size, uint
       } else {
         for (int64_t i = 0; i < n; ++i) at[i] = low[i];
       }
-      begin += n;
     }
   });
 }
