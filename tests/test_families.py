@@ -64,7 +64,6 @@ CHOICES: Table = {
     "lenet/conv2.batch[127]": (GEMM, COLUMN, GEMM),
 }
 IN_NCHW: Table = {
-    "mobilenet_v2/features.0.0": (COLUMN, COLUMN, GEMM),
     "srcnn/conv1": (COLUMN, COLUMN, COLUMN),
 }
 # 3x3 layers of many channels with stride 1; direct_channellane keeps its own.

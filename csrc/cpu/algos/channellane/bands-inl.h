@@ -32,6 +32,14 @@ bool reads_in_place(const Problem& p) {
   return p.layout == Layout::nhwc && Groups(p).depthwise() && p.C % kLanes == 0;
 }
 
+// Whether the pass reads and writes in place, in the order of memory, tensors that are too large to
+// stay in the caches (of 10 MB fetching ahead loses what it wins of 25 MB).
+bool fetches_pixels(const Problem& p) {
+  constexpr int64_t kFetchedBytes = 16 << 20;
+  const bool in_order = p.stride_h == 1 && p.stride_w == 1 && p.dilation_h == 1;
+  return in_order && reads_in_place(p) && p.min_bytes() > kFetchedBytes;
+}
+
 // The tasks of an image: bands of output rows, and slices of the vectors of channels, which are
 // single vectors where images are not read in place.
 struct Tasks {
@@ -138,8 +146,8 @@ int64_t packed_floats(const Problem& p) {
 }
 
 // The correlation, with long sums cut into sums of about kBlockTerms products.
-void correlate_in_place(const Correlation& whole) {
-  if (in_strips(whole.rows) && in_strips(whole.columns)) return correlate_strips(whole);
+void correlate_in_place(const Correlation& whole, bool fetches) {
+  if (in_strips(whole.rows) && in_strips(whole.columns)) return correlate_strips(whole, fetches);
   const Axis& rows = whole.rows;
   const int64_t products = rows.taps * whole.columns.taps;
   const int64_t blocks = std::max<int64_t>(1, std::min(rows.taps, products / kBlockTerms));
@@ -156,7 +164,8 @@ void correlate_in_place(const Correlation& whole) {
 
 // The sums behind the outputs of some rows of vectors of channels, of forward and grad_input.
 struct Sum : GroupCorrelation {
-  int64_t vectors = 1;  // depthwise: adjacent
+  int64_t vectors = 1;   // depthwise: adjacent
+  bool fetches = false;  // from memory, see fetches_pixels()
 
   Sum(const Groups& groups, const TermLanes& lanes, const Axis& rows, const Axis& columns)
       : GroupCorrelation{groups, lanes, rows, columns} {}
@@ -175,7 +184,7 @@ struct Sum : GroupCorrelation {
     sum.init = bias == nullptr ? Init::zero : Init::bias;
     sum.bias = bias;
     sum.relu = relu;
-    correlate_in_place(sum);
+    correlate_in_place(sum, fetches);
   }
 };
 

@@ -14,7 +14,7 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
   const Tasks tasks(p, rows.out);
   const PixelBuffers buffers = forward_buffers(p, tasks);
   const Groups groups(p);
-  const bool in_place = reads_in_place(p);
+  const bool in_place = reads_in_place(p), fetches = fetches_pixels(p);
   const TermLanes lanes(groups);
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const int64_t taps = p.Cg * p.R * p.S, count = tasks.count(p);
@@ -34,6 +34,7 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
       if (!in.empty())
         sum.in = read_pixels(ops.x, xs, n, in, groups.read_by(vectors), in_place, buffer);
       sum.vectors = vectors.size();
+      sum.fetches = fetches;
       sum.taps = packed + channels.begin * taps;
       sum.out = pixels_to_write(ops.out, ys, n, u, channels, buffer + buffers.in_floats);
       if (ops.b != nullptr) sum.bias = bias + channels.begin;

