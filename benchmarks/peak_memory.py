@@ -1,6 +1,6 @@
 """Peak memory of each problem with convkern and with torch in the same layout.
 
-    python benchmarks/peak_memory.py resnet50,convnext --layout nchw
+    python benchmarks/peak_memory.py resnet50,convnext --layout nchw --dtype bf16
 
 Each call runs once in a process of its own, forked before any thread has started: the figure is
 the growth of the resident set, from before the call to its highest point, results included. Linux
@@ -20,6 +20,7 @@ from rich.progress import track
 from convkern.bench import PASSES, read_shapes
 from convkern.bench.peers import prepare
 from convkern.bench.tables import plain_table, wide_console
+from convkern.problem import DTYPES
 from convkern.testing import operands, variant
 
 _WARM_UP = "n1c16h8w8k16r3s3p1q1_f32_nchw_fwd"  # loads libraries, starts threads
@@ -51,10 +52,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("shapes", help="names in benchmarks/shapes, separated by commas")
     parser.add_argument("--layout", choices=tuple(_PEERS), default="nchw")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="f32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     problems = [
-        variant(problem, layout=args.layout)
+        variant(problem, layout=args.layout, dtype=args.dtype)
         for name in args.shapes.split(",")
         for problem in read_shapes(name)
     ]

@@ -159,6 +159,7 @@ DEPTHWISE = [
     _case("depthwise_bands", (2, 64, 150, 40), (64, 3, 3), "p1q1u1v1d1e1g64", "+bias"),
     _case("depthwise_bands_stride2", (2, 64, 151, 41), (64, 4, 3), "p1q1u2v2d1e1g64"),
     _case("depthwise_chunks", (70, 16, 5, 6), (16, 3, 3), "p1q1u1v1d1e1g16"),
+    _case("depthwise_from_memory", (1, 64, 190, 190), (64, 3, 3), "p1q1u1v1d1e1g64", "+bias"),
     _case("depthwise_large", (1, 16, 33, 40), (16, 31, 29), "p15q14u1v1d1e1g16"),
 ]  # fmt: skip
 # Groups of few channels: of one or several groups a vector, or several vectors a group, at every

@@ -127,19 +127,20 @@ struct MatmulKernel {
   }
 };
 
-// How many products to sum one after the other: longer sums than the most gain no speed.
-constexpr int64_t kLeastBlock = 12, kBlockProducts = 128;
+// Products summed one after the other: longer blocks gain no speed, shorter ones no accuracy.
+constexpr int64_t kLeastBlock = 12, kMostBlock = 128;
 
-int64_t near_equal_blocks(int64_t products, int64_t most) {
-  return ceil_div(products, std::max<int64_t>(1, ceil_div(products, most)));
+// The largest of so few near-equal blocks of n that none has more than `most`.
+int64_t near_equal_block(int64_t n, int64_t most) {
+  return ceil_div(n, std::max<int64_t>(1, ceil_div(n, most)));
 }
 
 // Blocks of about the square root of the whole keep rounding errors smallest, and of four times as
 // many below twice those of torch.
 int64_t block_of_products(int64_t products) {
   const double root = std::sqrt(static_cast<double>(products));
-  return near_equal_blocks(products,
-                           std::clamp(static_cast<int64_t>(4 * root), kLeastBlock, kBlockProducts));
+  return near_equal_block(products,
+                          std::clamp(static_cast<int64_t>(4 * root), kLeastBlock, kMostBlock));
 }
 
 // Rows of a tile of so many vectors, at most: as many as registers allow, but no more than pay.

@@ -48,6 +48,22 @@ CONVKERN_INLINE void for_each_vector(Float* tensor, const ImageShape& shape, con
   });
 }
 
+// From planes to n adjacent pixels; a known number of channels makes vectors of the loop.
+template <int kChannels>
+void interleave_planes(const Real* from, int64_t plane, int64_t n, Real* __restrict at) {
+  for (int64_t pixel = 0; pixel < n; ++pixel) {
+    for (int c = 0; c < kChannels; ++c) at[pixel * kChannels + c] = from[c * plane + pixel];
+  }
+}
+
+inline void interleave_planes(const Real* from, int64_t plane, int64_t n, int64_t channels,
+                              Real* at) {
+  if (channels == 3) return interleave_planes<3>(from, plane, n, at);
+  for (int64_t pixel = 0; pixel < n; ++pixel) {
+    for (int64_t c = 0; c < channels; ++c) *at++ = from[c * plane + pixel];
+  }
+}
+
 // From NCHW to pixels of a buffer; whole vectors of channels, zero beyond the last, unless pixels
 // are closer.
 inline void load_pixels(const Real* tensor, const ImageShape& shape, const Region& region,
@@ -61,10 +77,7 @@ inline void load_pixels(const Real* tensor, const ImageShape& shape, const Regio
   }
   const int64_t plane = shape.height * shape.width;
   for_each_pixel_run(shape, region, to, [&](int64_t offset, Real* at, int64_t n) {
-    const Real* from = tensor + offset;
-    for (int64_t pixel = 0; pixel < n; ++pixel) {
-      for (int64_t c = 0; c < to.pixel; ++c) *at++ = from[c * plane + pixel];
-    }
+    interleave_planes(tensor + offset, plane, n, to.pixel, at);
   });
 }
 

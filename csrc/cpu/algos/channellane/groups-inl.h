@@ -74,12 +74,13 @@ struct GroupCorrelation {
   Pixels<const Real> gy{};
 
   int64_t term_taps() const { return rows.taps * columns.taps * kLanes; }
-  // Terms whose products are summed one after the other. A tile's sums are in memory between
-  // blocks, so they are few; a single one can make more than twice the errors of torch.
+  // Terms whose products are summed one after the other: half of the terms, since the whole can
+  // make more than twice the errors of torch, but two of a 3x3 kernel at least. Between blocks a
+  // tile's sums go to memory, so blocks are few.
   int64_t block_of_terms() const {
     const int64_t taps = std::max<int64_t>(1, rows.taps * columns.taps);
-    const int64_t most = std::clamp<int64_t>(groups.terms * taps / 2, 18, kBlockProducts);
-    return near_equal_blocks(groups.terms, std::max<int64_t>(1, most / taps));
+    const int64_t most = std::clamp<int64_t>(groups.terms * taps / 2, 18, kMostBlock);
+    return near_equal_block(groups.terms, std::max<int64_t>(1, most / taps));
   }
 };
 
@@ -113,7 +114,7 @@ struct GroupTile {
     }
   };
 
-  // Pixels that kTaps taps of the tile read.
+  // Pixels that so many taps of the tile read.
   static constexpr int reads(int taps) { return (kColumns - 1) * kStride + taps; }
 
   // Calls body(x, k, t) for tap k of tile column t, which reads x: the term's channels of a pixel.
@@ -148,12 +149,12 @@ struct GroupTile {
 #pragma GCC unroll 3
         for (int k = 0; k < kTaps; ++k) w[r][k] = Vec::load(taps - r * run.tap_step + k * kLanes);
       }
-      for_each_product<kTaps, kBroadcast>(run.in, inside, term, Vec::load_lanes(c.lanes.of[term]),
-                                          [&](Vec x, int k, int t) CONVKERN_INLINE_LAMBDA {
+      const auto add_product = [&](Vec x, int k, int t) CONVKERN_INLINE_LAMBDA {
 #pragma GCC unroll 2
-                                            for (int r = kFirst; r <= kLast; ++r)
-                                              out[r][t] = fma(x, w[r][k], out[r][t]);
-                                          });
+        for (int r = kFirst; r <= kLast; ++r) out[r][t] = fma(x, w[r][k], out[r][t]);
+      };
+      for_each_product<kTaps, kBroadcast>(run.in, inside, term, Vec::load_lanes(c.lanes.of[term]),
+                                          add_product);
     }
   }
 
@@ -164,12 +165,16 @@ struct GroupTile {
     Real* sums = c.sums + run.tap;
     for (int64_t term = 0; term < c.groups.terms; ++term, sums += c.term_taps()) {
       const Vec::Lanes lanes = Vec::load_lanes(c.lanes.of[term]);
-      // Of even and odd columns, so that fewer products wait for the one before.
-      Vec even[kRows][kTaps], odd[kRows][kTaps];
+      // With registers for it, of even and odd columns, so that fewer products wait for the one
+      // before.
+      constexpr int kChains = Vec::kGroupColumns > 4 ? 2 : 1;
+      Vec w[kChains][kRows][kTaps];
 #pragma GCC unroll 2
       for (int r = kFirst; r <= kLast; ++r) {
 #pragma GCC unroll 3
-        for (int k = 0; k < kTaps; ++k) even[r][k] = odd[r][k] = Vec::zero();
+        for (int k = 0; k < kTaps; ++k) {
+          for (auto& chain : w) chain[r][k] = Vec::zero();
+        }
       }
       Run tile = run;
       const Real* at = gy;
@@ -178,17 +183,19 @@ struct GroupTile {
 #pragma GCC unroll 2
         for (int r = kFirst; r <= kLast; ++r) {
 #pragma GCC unroll 8
-          for (int t = 0; t < kColumns; ++t)
+          for (int t = 0; t < kColumns; ++t) {
             g[r][t] = held(Vec::load(at + r * c.gy.row + t * kLanes));
+          }
         }
-        for_each_product<kTaps, kBroadcast>(tile.in, tile.template inside<reads(kTaps)>(), term,
-                                            lanes, [&](Vec x, int k, int t) CONVKERN_INLINE_LAMBDA {
+        const auto add_product = [&](Vec x, int k, int t) CONVKERN_INLINE_LAMBDA {
 #pragma GCC unroll 2
-                                              for (int r = kFirst; r <= kLast; ++r) {
-                                                Vec& sum = t % 2 == 0 ? even[r][k] : odd[r][k];
-                                                sum = fma(x, g[r][t], sum);
-                                              }
-                                            });
+          for (int r = kFirst; r <= kLast; ++r) {
+            Vec& sum = w[t % kChains][r][k];
+            sum = fma(x, g[r][t], sum);
+          }
+        };
+        for_each_product<kTaps, kBroadcast>(tile.in, tile.template inside<reads(kTaps)>(), term,
+                                            lanes, add_product);
         at += kColumns * kLanes;
         tile.in += kColumns * kStride * kLanes;
         tile.column += kColumns * kStride;
@@ -198,7 +205,8 @@ struct GroupTile {
 #pragma GCC unroll 3
         for (int k = 0; k < kTaps; ++k) {
           Real* sum = sums - r * run.tap_step + k * kLanes;
-          add(Vec::load(sum), add(even[r][k], odd[r][k])).store(sum);
+          const Vec of_run = kChains == 1 ? w[0][r][k] : add(w[0][r][k], w[kChains - 1][r][k]);
+          add(Vec::load(sum), of_run).store(sum);
         }
       }
     }

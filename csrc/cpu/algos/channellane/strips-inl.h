@@ -17,8 +17,8 @@ struct Strip {
   Vec start;
 };
 
-// With kFetches, what the next strip reads in a row that no strip has read, and where it writes,
-// come to the cache meanwhile. From memory that is up to 1.6 times as fast (Zen 5).
+// With kFetches, the last row's pixels a whole strip ahead, which no strip has read, come to the
+// cache meanwhile, and where they are written. From memory that is up to 1.6 times as fast (Zen 5).
 template <int kRows, int kColumns, bool kFetches>
 void run_strip(const Correlation& c, const Strip& strip, int64_t outputs) {
   Vec w[kRows][kColumns];
@@ -72,6 +72,7 @@ int64_t same_taps_until(const Axis& columns, Range v) {
 
 void correlate_strips(const Correlation& c, bool fetches) {
   const bool bias = c.init == Init::bias;
+  const auto& run_of = fetches ? kRunStrip<true> : kRunStrip<false>;
   for (int64_t u = 0; u < c.rows.out; ++u) {
     const Range m = taps_in_range(c.rows, {u, u + 1});
     const int64_t in_row = c.rows.offset + u * c.rows.out_step + m.begin * c.rows.tap_step;
@@ -79,7 +80,6 @@ void correlate_strips(const Correlation& c, bool fetches) {
       const Range k = taps_in_range(c.columns, {v, v + 1});
       const int64_t end =
           same_taps_until(c.columns, {v, std::min(c.columns.out, v + kStripOutputs)});
-      const auto& run_of = fetches ? kRunStrip<true> : kRunStrip<false>;
       const RunStrip run = run_of[m.size() - 1][k.size() - 1];
       Strip strip{c.in.at + in_row * c.in.row + v * c.in_output + k.begin * c.in_tap,
                   c.taps.at + m.begin * c.taps.row + k.begin * kLanes,

@@ -1,6 +1,6 @@
 // When to leave a problem to direct_columnlane and direct_batchlane: estimates of the share of the
-// peak that each reaches, fitted to measurements (AVX-512, Zen 4) of some 40 layers of 1 to 2048
-// channels and both layouts. They need only be right where the kernels are far apart.
+// peak that each reaches, fitted to measurements (AVX-512, Zen 4 and 5) of some 40 layers of 1 to
+// 2048 channels and both layouts. They need only be right where the kernels are far apart.
 #pragma once
 
 namespace convkern::cpu {

@@ -48,8 +48,8 @@ std::vector<Run> runs_of(const Axis& columns, int64_t tile) {
 
 constexpr int64_t kBandFloats = (1 << 20) / sizeof(Real);  // aimed at, of the inputs of a band
 
-constexpr int64_t kFetchedTerms = 256;        // more pixels would displace what the tile reads
-constexpr int64_t kLine = 64 / sizeof(Real);  // of the cache
+constexpr int64_t kFetchedTerms = 256;        // of a pixel: more would displace what the tile reads
+constexpr int64_t kLine = 64 / sizeof(Real);  // floats of a line of the cache
 
 struct Correlations {
   ImageShape in, out;
@@ -58,6 +58,7 @@ struct Correlations {
   Panels panels;
   Bands bands;
   int64_t slices;        // of a band's panels
+  int64_t taps = 0;      // of all parts
   int64_t packed = 0;    // floats of the taps of a group
   int64_t tap_rows = 0;  // of `in` that a tap reads, where buffers hold those alone; else 0
   int64_t in_rows = 0, in_width = 0;  // of an image that a band reads, at most
@@ -79,6 +80,7 @@ struct Correlations {
     for (Part& part : parts) {
       part.packed = packed;
       packed += PackedTaps(part.taps(), terms).floats(panels);
+      taps += part.taps();
     }
     for (int64_t band = 0; band < bands.row_bands * bands.column_bands; ++band) {
       in_rows = std::max(in_rows, rows_read(bands.rows_of(band)).size());
@@ -153,10 +155,7 @@ struct Correlations {
 
   // Of the products of an output. With a single tap torch sums all of them one after the other.
   int64_t block_of(const Part& part) const {
-    int64_t taps = 0;
-    for (const Part& other : parts) taps += other.taps();
-    return taps == 1 ? near_equal_blocks(terms, kBlockProducts)
-                     : block_of_products(part.taps() * terms);
+    return taps == 1 ? near_equal_block(terms, kMostBlock) : block_of_products(part.taps() * terms);
   }
 
   // A thread's buffers: a band's inputs, where they are NCHW, and a panel of its outputs, where
@@ -273,15 +272,15 @@ struct PanelTask {
               (part.column + run.v * part.column_step) * y.pixel;
       t.init = !first || !run.first ? Init::accumulate : bias == nullptr ? Init::zero : Init::bias;
       t.relu = relu && last && run.last;
-      if (all.reads_in_place() && t.inner * t.outer == 1 && t.k <= kFetchedTerms) {
+      if (all.reads_in_place() && all.taps == 1 && t.k <= kFetchedTerms) {
         fetch_pixels(t, run.pixels);
       }
       matmul_of(run.pixels, panel.vectors())(t);
     }
   }
 
-  // The pixels of the next tile, which no tile has read yet, while this one's products are
-  // computed.
+  // The pixels of the next tile, which for the first panel come from memory, while this one's
+  // products are computed.
   static void fetch_pixels(const MatmulTile& t, int64_t pixels) {
     for (int64_t i = pixels; i < 2 * pixels; ++i) {
       for (int64_t k = 0; k < t.k; k += kLine) __builtin_prefetch(t.a + i * t.a_row + k);

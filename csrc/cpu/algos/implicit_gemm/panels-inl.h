@@ -11,7 +11,10 @@ struct Panel {
   int64_t first, columns;  // in the group
   int64_t width() const { return whole_vectors(columns); }
   int64_t vectors() const { return width() / kLanes; }
-  int last_lanes() const { return static_cast<int>(columns - (vectors() - 1) * kLanes); }
+  int lanes_of(int64_t vector) const {
+    return static_cast<int>(std::min<int64_t>(kLanes, columns - vector * kLanes));
+  }
+  int last_lanes() const { return lanes_of(vectors() - 1); }
 };
 
 struct Panels {
@@ -62,8 +65,7 @@ struct PanelOfOutputs {
     return (panel.first + vector * kLanes) * weights + channels.begin * taps;
   }
   ImageBlock block(const Panel& panel, int64_t vector) const {
-    const int64_t left = panel.columns - vector * kLanes;
-    return {weights, static_cast<int>(std::min<int64_t>(kLanes, left))};
+    return {weights, panel.lanes_of(vector)};
   }
   void pack(const Real* w, const Panel& panel, Range channels, Real* rows) const {
     for (int64_t v = 0; v < panel.vectors(); ++v) {
@@ -79,23 +81,28 @@ struct PanelOfOutputs {
   }
 };
 
+// All of several taps, from the last to the first; see below.
+void pack_reversed_taps(int64_t taps, int64_t input_channels, const Real* w, const Panel& panel,
+                        Range outputs, Real* rows) {
+  const int64_t tap = outputs.size() * panel.width();
+  Real* last = rows + (taps - 1) * tap;
+  for (int64_t o = outputs.begin; o < outputs.end; ++o, last += panel.width()) {
+    for (int64_t v = 0; v < panel.vectors(); ++v) {
+      const int64_t column = v * kLanes;
+      images_to_lanes(w + (o * input_channels + panel.first + column) * taps,
+                      {taps, panel.lanes_of(v)}, taps, VectorCursor(last + column, -tap, taps, 0));
+    }
+  }
+}
+
 // Rows (tap row, tap column, output channel) of a panel of input channels, for the taps of one
 // residue of gx, from w at the group's output channel outputs.begin.
 void pack_input_panel(const Problem& p, const Residue& residue, const Real* w, const Panel& panel,
                       Range outputs, Real* rows) {
   const ResidueAxis &r = residue.rows, &s = residue.columns;
-  const int64_t taps = p.R * p.S, n = outputs.size();
-  if (residue.tap_count() == taps && taps > 1) {  // all of them, from the last on
-    for (int64_t o = 0; o < n; ++o) {
-      for (int64_t v = 0; v < panel.vectors(); ++v) {
-        const int64_t column = v * kLanes;
-        const int lanes = v == panel.vectors() - 1 ? panel.last_lanes() : kLanes;
-        const Real* from = w + ((outputs.begin + o) * p.Cg + panel.first + column) * taps;
-        Real* last = rows + ((taps - 1) * n + o) * panel.width() + column;
-        images_to_lanes(from, {taps, lanes}, taps, VectorCursor(last, -n * panel.width(), taps, 0));
-      }
-    }
-    return;
+  const int64_t taps = p.R * p.S;
+  if (residue.tap_count() == taps && taps > 1) {
+    return pack_reversed_taps(taps, p.Cg, w, panel, outputs, rows);
   }
   for (int64_t m = 0; m < r.axis.taps; ++m) {
     for (int64_t k = 0; k < s.axis.taps; ++k) {

@@ -112,8 +112,7 @@ void transform_taps(const Tiles<F>& tiles, const Taps3x3& taps, int64_t group, c
   alignas(64) Real memory[9 * kLanes];
   const int64_t spot = tiles.spot_taps(panel);
   for (int64_t vector = vectors.begin; vector < vectors.end; ++vector) {
-    const int64_t lanes = std::min<int64_t>(kLanes, panel.columns - vector * kLanes);
-    const ImageBlock block{taps.column, static_cast<int>(lanes)};
+    const ImageBlock block{taps.column, panel.lanes_of(vector)};
     const Real* from = taps.w + group * taps.group + (panel.first + vector * kLanes) * taps.column;
     Real* row = to + vector * kLanes;
     for (int64_t term = terms.begin; term < terms.end; ++term, row += panel.width()) {
@@ -217,7 +216,7 @@ struct Band {
     t.b_k = panel.width();
     t.k = std::min(width, tiles.terms - block * width);
     t.inner = t.outer = 1;
-    t.block = near_equal_blocks(t.k, kBlockProducts);
+    t.block = near_equal_block(t.k, kMostBlock);  // the transforms round more than longer sums
     t.out_row = panel.width();
     t.lanes = kLanes;
     t.init = block == 0 ? Init::zero : Init::accumulate;
@@ -264,11 +263,9 @@ struct Band {
       const int64_t first = row * F::kOut, v = column * F::kOut;
       for (int64_t vector = 0; vector < panel.vectors(); ++vector) {
         const int lanes = vector == panel.vectors() - 1 ? last_lanes : kLanes;
-        const Vec start =
-            bias == nullptr
-                ? Vec::zero()
-                : Vec::load_first(bias + vector * kLanes,
-                                  vector == panel.vectors() - 1 ? panel.last_lanes() : kLanes);
+        const Vec start = bias == nullptr
+                              ? Vec::zero()
+                              : Vec::load_first(bias + vector * kLanes, panel.lanes_of(vector));
         Pixels<Real> to = y;
         to.at += image * y.image + (first - rows.begin * F::kOut) * y.row + v * y.pixel +
                  vector * kLanes;
