@@ -127,10 +127,9 @@ struct MatmulKernel {
   }
 };
 
-// Products summed one after the other: longer blocks gain no speed, shorter ones no accuracy.
-constexpr int64_t kLeastBlock = 12, kMostBlock = 128;
+constexpr int64_t kMostBlock = 128;  // products summed one after the other; more gain no speed
 
-// The largest of so few near-equal blocks of n that none has more than `most`.
+// n in as few near-equal blocks as have at most `most` each: the size of the largest.
 int64_t near_equal_block(int64_t n, int64_t most) {
   return ceil_div(n, std::max<int64_t>(1, ceil_div(n, most)));
 }
@@ -138,9 +137,8 @@ int64_t near_equal_block(int64_t n, int64_t most) {
 // Blocks of about the square root of the whole keep rounding errors smallest, and of four times as
 // many below twice those of torch.
 int64_t block_of_products(int64_t products) {
-  const double root = std::sqrt(static_cast<double>(products));
-  return near_equal_block(products,
-                          std::clamp(static_cast<int64_t>(4 * root), kLeastBlock, kMostBlock));
+  const auto most = static_cast<int64_t>(4 * std::sqrt(static_cast<double>(products)));
+  return near_equal_block(products, std::clamp<int64_t>(most, 1, kMostBlock));
 }
 
 // Rows of a tile of so many vectors, at most: as many as registers allow, but no more than pay.
