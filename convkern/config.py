@@ -21,9 +21,9 @@ def set_float32_precision(precision: str) -> None:
     Args:
         precision: ``"highest"``, the default: only the direct sum, in any order; the error against
             float64 is at most about twice torch's. ``"high"``: also algorithms that round more;
-            here Winograd's, for 3x3 kernels with stride 1 and dilation 1, forward and for the
-            gradient of the input, whose error is about ten times the direct sum's, and which
-            spread Inf and NaN over tiles of up to 4x4 outputs.
+            here Winograd's, for 3x3 kernels with stride 1 and dilation 1, forward and for both
+            gradients, whose error is about ten times the direct sum's, and which spread Inf and
+            NaN over tiles of up to 4x4 outputs.
 
     Raises:
         ValueError: there is no such precision.

@@ -25,7 +25,7 @@ class Explanation:
         rejected: (kernel, reason) for each other kernel of the dtype, in order of preference.
         flops: of the direct sum, two per multiply-add.
         min_bytes: that must move at least once: operands read, result written.
-        workspace_bytes: that the kernel allocates, with torch's current number of threads.
+        workspace_bytes: that the kernel works in, with torch's current number of threads.
     """
 
     problem: str

@@ -68,9 +68,10 @@ IN_NCHW: Table = {
 }
 # 3x3 layers of many channels with stride 1; direct_channellane keeps its own.
 UNDER_HIGH: Table = {
-    "resnet50/layer1.0.conv2": (WINOGRAD, WINOGRAD, GEMM),
-    "resnet50/layer[234].1.conv2": (WINOGRAD, WINOGRAD, GEMM),
-    "resnext/layer4.1.conv2": (WINOGRAD, WINOGRAD, GEMM),
+    "resnet50/layer1.0.conv2": (WINOGRAD, WINOGRAD, WINOGRAD),
+    "resnet50/layer[234].1.conv2": (WINOGRAD, WINOGRAD, WINOGRAD),
+    "resnext/layer3.1.conv2": (CHANNEL, CHANNEL, WINOGRAD),
+    "resnext/layer4.1.conv2": (WINOGRAD, WINOGRAD, WINOGRAD),
 }
 LAYERS = {
     name: {problem.partition("#")[2]: problem for problem in read_shapes(name)}

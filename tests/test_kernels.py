@@ -240,7 +240,7 @@ def test_a_capped_isa_is_the_one_that_runs(isa: str, pass_: str) -> None:
 
 
 @pytest.mark.usefixtures("high_precision")
-@pytest.mark.parametrize("pass_", ["fwd", "gx"])
+@pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("case", WINOGRAD, ids=label)
 def test_winograd_does_not_depend_on_threads(case: str, pass_: str) -> None:
     test_results_do_not_depend_on_threads(case, pass_)

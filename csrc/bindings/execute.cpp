@@ -12,9 +12,9 @@
 #include <stdexcept>
 #include <thread>
 
-#include "bindings/fresh_memory.h"
 #include "bindings/torch_executor.h"
 #include "bindings/weight_cache.h"
+#include "bindings/workspace.h"
 #include "core/config.h"
 #include "cpu/cpu_features.h"
 #include "cpu/kernel_list.h"
@@ -113,12 +113,8 @@ void run(const Problem& problem, Device device, const Executor& executor, const 
          at::Tensor& out) {
   const Kernel& kernel = plan(problem, device);
   RECORD_FUNCTION(kernel.name, c10::ArrayRef<const c10::IValue>{});
-  const int64_t bytes = kernel.workspace(problem, executor.threads());
-  at::Tensor workspace;
-  if (bytes > 0) {
-    workspace = at::empty({bytes}, out.options().dtype(at::kByte));
-    prefer_huge_pages(workspace);
-  }
+  const int threads = executor.threads();
+  const Workspace workspace(kernel.workspace(problem, threads), threads, out.options());
   Operands operands{data_or_null(call.x), nullptr, data_or_null(call.b), data_or_null(call.gy),
                     out.mutable_data_ptr()};
   at::Tensor packed, w;
@@ -130,7 +126,7 @@ void run(const Problem& problem, Device device, const Executor& executor, const 
     operands.w = w.const_data_ptr();
   }
   const auto start = std::chrono::steady_clock::now();
-  kernel.run(problem, operands, bytes > 0 ? workspace.mutable_data_ptr() : nullptr, executor);
+  kernel.run(problem, operands, workspace.data(), executor);
   if (config().verbosity == Verbosity::profile) {
     const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
     std::fprintf(stderr, "convkern:   %.3f ms, %.1f GFLOP/s\n", time.count(),

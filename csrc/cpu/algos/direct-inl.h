@@ -35,11 +35,13 @@
 #define CONVKERN_HALF_KERNEL(short_name, algorithm, space, pass, dtype, isa)    \
   row(#short_name "." #algorithm ".any." #dtype "." #isa, Pass::pass, Isa::isa, \
       half::through<half::Widened, CONVKERN_FUNCTIONS(space, pass)>())
-#define CONVKERN_WINOGRAD(algorithm, space, isa)                                     \
-  row("fwd." #algorithm ".any.f32." #isa, Pass::forward, Isa::isa,                   \
-      Functions{CONVKERN_FUNCTIONS(winograd::space, forward), {}}, Precision::high), \
-      row("gx." #algorithm ".any.f32." #isa, Pass::grad_input, Isa::isa,             \
-          Functions{CONVKERN_FUNCTIONS(winograd::space, grad_input), {}}, Precision::high)
+#define CONVKERN_WINOGRAD(algorithm, space, isa)                     \
+  CONVKERN_WINOGRAD_PASS(fwd, algorithm, space, forward, isa),       \
+      CONVKERN_WINOGRAD_PASS(gx, algorithm, space, grad_input, isa), \
+      CONVKERN_WINOGRAD_PASS(gw, algorithm, space, grad_weight, isa)
+#define CONVKERN_WINOGRAD_PASS(short_name, algorithm, space, pass, isa)  \
+  row(#short_name "." #algorithm ".any.f32." #isa, Pass::pass, Isa::isa, \
+      Functions{CONVKERN_FUNCTIONS(winograd::space, pass), {}}, Precision::high)
 
 #define CONVKERN_FUNCTIONS(space, pass) \
   space::supports<space::pass##_workspace>, space::pass##_workspace, space::pass, space::declines

@@ -12,7 +12,7 @@ CONVKERN_BEGIN_TARGET("avx2,fma,f16c")
 CONVKERN_END_TARGET
 
 namespace convkern::cpu {
-const Kernel f32_avx2[16] = {CONVKERN_F32_KERNELS(avx2)};
+const Kernel f32_avx2[18] = {CONVKERN_F32_KERNELS(avx2)};
 const Kernel half_avx2[12] = {CONVKERN_HALF_KERNELS(avx2)};
 }  // namespace convkern::cpu
 

@@ -15,7 +15,7 @@ CONVKERN_BEGIN_TARGET("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c")
 CONVKERN_END_TARGET
 
 namespace convkern::cpu {
-const Kernel f32_avx512[16] = {CONVKERN_F32_KERNELS(avx512)};
+const Kernel f32_avx512[18] = {CONVKERN_F32_KERNELS(avx512)};
 const Kernel half_avx512[12] = {CONVKERN_HALF_KERNELS(avx512)};
 }  // namespace convkern::cpu
 

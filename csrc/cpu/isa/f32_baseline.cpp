@@ -9,6 +9,6 @@
 #include "cpu/algos/half/widened-inl.h"
 
 namespace convkern::cpu {
-const Kernel f32_baseline[16] = {CONVKERN_F32_KERNELS(baseline)};
+const Kernel f32_baseline[18] = {CONVKERN_F32_KERNELS(baseline)};
 const Kernel half_baseline[12] = {CONVKERN_HALF_KERNELS(baseline)};
 }  // namespace convkern::cpu

@@ -14,6 +14,7 @@ constexpr int64_t kTileBytes = 768 << 10;  // aimed at, of the transformed tiles
 constexpr int64_t kTapFloats = 1 << 20;    // of all transformed taps, for them to stay in the cache
 constexpr int64_t kBandTiles = 64;         // enough for a band to transform the taps anew,
 constexpr int64_t kBlockTerms = 64;        // those of so many terms at a time
+constexpr int64_t kTermsTogether = 16;     // whose taps are transposed together
 constexpr int64_t kTileTasks = 4;          // bands and slices, if need be
 
 template <class F>
@@ -109,24 +110,26 @@ struct Taps3x3 {
 template <class F>
 void transform_taps(const Tiles<F>& tiles, const Taps3x3& taps, int64_t group, const Panel& panel,
                     Range vectors, Range terms, Real* to) {
-  alignas(64) Real memory[9 * kLanes];
+  alignas(64) Real memory[kTermsTogether * 9 * kLanes];
   const int64_t spot = tiles.spot_taps(panel);
+  const int64_t together = taps.term == 9 ? kTermsTogether : 1;  // where they are adjacent
   for (int64_t vector = vectors.begin; vector < vectors.end; ++vector) {
     const ImageBlock block{taps.column, panel.lanes_of(vector)};
     const Real* from = taps.w + group * taps.group + (panel.first + vector * kLanes) * taps.column;
     Real* row = to + vector * kLanes;
-    for (int64_t term = terms.begin; term < terms.end; ++term, row += panel.width()) {
-      images_to_lanes(from + term * taps.term, block, 9, VectorCursor(memory, kLanes, 9, 0));
-      Vec g[3][3], t[F::kIn][F::kIn];
+    for (int64_t term = terms.begin; term < terms.end; term += together) {
+      const int64_t n = std::min(together, terms.end - term);
+      images_to_lanes(from + term * taps.term, block, 9 * n,
+                      VectorCursor(memory, kLanes, 9 * n, 0));
+      for (int64_t i = 0; i < n; ++i, row += panel.width()) {
+        Vec g[3][3], t[F::kIn][F::kIn];
 #pragma GCC unroll 9
-      for (int tap = 0; tap < 9; ++tap) {
-        g[tap / 3][tap % 3] = Vec::load(memory + (taps.reversed ? 8 - tap : tap) * kLanes);
-      }
-      transform_square(g, t, F::taps);
-#pragma GCC unroll 8
-      for (int i = 0; i < F::kIn; ++i) {
-#pragma GCC unroll 8
-        for (int j = 0; j < F::kIn; ++j) t[i][j].store(row + (i * F::kIn + j) * spot);
+        for (int tap = 0; tap < 9; ++tap) {
+          const int64_t place = i * 9 + (taps.reversed ? 8 - tap : tap);
+          g[tap / 3][tap % 3] = Vec::load(memory + place * kLanes);
+        }
+        transform_square<F::taps>(g, t);
+        store_spots(t, row, spot);
       }
     }
   }
@@ -152,64 +155,22 @@ void transform_all_taps(const Problem& p, const Tiles<F>& tiles, const Taps3x3& 
 template <class F>
 struct Band {
   const Tiles<F>& tiles;
-  Range images, rows;    // of tiles
-  Pixels<const Real> x;  // of the first image, row in_rows.begin
-  Range in_rows;
+  TileRows some;
   Real *transformed, *products;
 
-  // Calls body(image, row, column, index) for each tile.
-  template <class Body>
-  void for_each_tile(const Body& body) const {
-    int64_t index = 0;
-    for (int64_t image = 0; image < images.size(); ++image) {
-      for (int64_t row = rows.begin; row < rows.end; ++row) {
-        for (int64_t column = 0; column < tiles.width; ++column) body(image, row, column, index++);
-      }
-    }
-  }
-  int64_t count() const { return images.size() * rows.size() * tiles.width; }
-
-  // A vector of channels of the tile whose first input is at row, column; zero outside the image
-  // and beyond what the band's outputs read.
-  void transform_input(const Real* image, int64_t row, int64_t column, int lanes, Real* to) const {
-    Vec d[F::kIn][F::kIn], t[F::kIn][F::kIn];
-#pragma GCC unroll 8
-    for (int i = 0; i < F::kIn; ++i) {
-#pragma GCC unroll 8
-      for (int j = 0; j < F::kIn; ++j) {
-        const int64_t h = row + i, v = column + j;
-        const bool inside = h >= in_rows.begin && h < in_rows.end && v >= 0 && v < tiles.in.width;
-        const Real* at = image + (h - in_rows.begin) * x.row + v * x.pixel;
-        d[i][j] = !inside           ? Vec::zero()
-                  : lanes == kLanes ? Vec::load_unaligned(at)
-                                    : Vec::load_first(at, lanes);
-      }
-    }
-    transform_square(d, t, F::inputs);
-    const int64_t plane = tiles.tile_plane();
-#pragma GCC unroll 8
-    for (int i = 0; i < F::kIn; ++i) {
-#pragma GCC unroll 8
-      for (int j = 0; j < F::kIn; ++j) t[i][j].store(to + (i * F::kIn + j) * plane);
-    }
-  }
-
-  void transform_inputs() const {
+  void transform_inputs(const ImagePixels& x) const {
     const int64_t width = tiles.block_terms();
-    for_each_tile([&](int64_t image, int64_t row, int64_t column, int64_t index) {
-      for (int64_t c = 0; c < tiles.terms; c += kLanes) {
-        const auto lanes = static_cast<int>(std::min<int64_t>(kLanes, tiles.terms - c));
-        transform_input(x.at + image * x.image + c, row * F::kOut + tiles.row_axis.offset,
-                        column * F::kOut + tiles.column_axis.offset, lanes,
-                        transformed + c / width * tiles.tile_block() + index * width + c % width);
-      }
-    });
+    transform_tiles<F::inputs, F::kIn, F::kOut, F::kIn>(
+        some, x, tiles.row_axis.offset, tiles.column_axis.offset, tiles.tile_plane(),
+        [&](int64_t index, int64_t c) {
+          return transformed + c / width * tiles.tile_block() + index * width + c % width;
+        });
   }
 
   // Adds the products of a block of terms, or starts with them.
   void multiply(const Panel& panel, int64_t block, const Real* taps) const {
     const int64_t width = tiles.block_terms();
-    const int64_t parts = ceil_div(count(), tile_rows(panel.vectors()));
+    const int64_t parts = ceil_div(some.count(), tile_rows(panel.vectors()));
     MatmulTile t{};
     t.a_row = width;
     t.a_k = 1;
@@ -223,11 +184,11 @@ struct Band {
     for (int64_t spot = 0; spot < Tiles<F>::kSpots; ++spot) {
       t.b = taps + spot * tiles.spot_taps(panel);
       for (int64_t part = 0; part < parts; ++part) {
-        const Range some = near_equal_part(count(), parts, part);
+        const Range rows = near_equal_part(some.count(), parts, part);
         t.a = transformed + spot * tiles.tile_plane() + block * tiles.tile_block() +
-              some.begin * width;
-        t.out = products + spot * tiles.product_plane() + some.begin * panel.width();
-        matmul_of(some.size(), panel.vectors())(t);
+              rows.begin * width;
+        t.out = products + spot * tiles.product_plane() + rows.begin * panel.width();
+        matmul_of(rows.size(), panel.vectors())(t);
       }
     }
   }
@@ -236,13 +197,8 @@ struct Band {
   void transform_output(const Real* from, const Vec& bias, bool apply_relu, int64_t row_count,
                         int64_t column_count, int lanes, const Pixels<Real>& y) const {
     Vec m[F::kIn][F::kIn], t[F::kOut][F::kOut];
-    const int64_t plane = tiles.product_plane();
-#pragma GCC unroll 8
-    for (int i = 0; i < F::kIn; ++i) {
-#pragma GCC unroll 8
-      for (int j = 0; j < F::kIn; ++j) m[i][j] = Vec::load(from + (i * F::kIn + j) * plane);
-    }
-    transform_square(m, t, F::outputs);
+    load_spots(from, tiles.product_plane(), m);
+    transform_square<F::outputs>(m, t);
 #pragma GCC unroll 4
     for (int i = 0; i < F::kOut; ++i) {
 #pragma GCC unroll 4
@@ -259,7 +215,7 @@ struct Band {
   // To y, of the first image and the first row of outputs of the band.
   void transform_outputs(const Panel& panel, int last_lanes, const Real* bias, bool apply_relu,
                          const Pixels<Real>& y) const {
-    for_each_tile([&](int64_t image, int64_t row, int64_t column, int64_t index) {
+    some.for_each([&](int64_t image, int64_t row, int64_t column, int64_t index) {
       const int64_t first = row * F::kOut, v = column * F::kOut;
       for (int64_t vector = 0; vector < panel.vectors(); ++vector) {
         const int lanes = vector == panel.vectors() - 1 ? last_lanes : kLanes;
@@ -267,7 +223,7 @@ struct Band {
                               ? Vec::zero()
                               : Vec::load_first(bias + vector * kLanes, panel.lanes_of(vector));
         Pixels<Real> to = y;
-        to.at += image * y.image + (first - rows.begin * F::kOut) * y.row + v * y.pixel +
+        to.at += image * y.image + (first - some.rows.begin * F::kOut) * y.row + v * y.pixel +
                  vector * kLanes;
         transform_output(products + index * panel.width() + vector * kLanes, start, apply_relu,
                          tiles.row_axis.out - first, tiles.column_axis.out - v, lanes, to);
@@ -294,17 +250,15 @@ void correlate(const Problem& p, const Tiles<F>& tiles, const Real* in, const Ta
       const int64_t index = task / tiles.slices / tiles.groups;
       const Range slice = near_equal_part(tiles.panels.count, tiles.slices, task % tiles.slices);
       const Range images = bands.images_of(index), rows = bands.rows_of(index);
-      const Range u = tiles.outputs(rows), in_rows = inputs_read(tiles.row_axis, u);
-      const Range terms = shifted({0, tiles.terms}, group * tiles.terms);
-      const Region inputs{images, in_rows, {0, tiles.in.width}, terms};
-      Pixels<const Real> x = pixels_of(in, tiles.in, inputs);
-      if (!in_place) {
-        const Pixels<Real> buffer = tiles.in_buffer(in_pixels);
-        load_pixels(in, tiles.in, inputs, buffer);
-        x = buffer.read_only();
-      }
-      const Band<F> band{tiles, images, rows, x, in_rows, transformed, products};
-      band.transform_inputs();
+      const Range u = tiles.outputs(rows);
+      const Band<F> band{tiles, {images.size(), rows, tiles.width}, transformed, products};
+      band.transform_inputs({in,
+                             tiles.in,
+                             {images,
+                              inputs_read(tiles.row_axis, u),
+                              {0, tiles.in.width},
+                              shifted({0, tiles.terms}, group * tiles.terms)},
+                             tiles.in_buffer(in_pixels)});
       for (int64_t i = slice.begin; i < slice.end; ++i) {
         const Panel panel = tiles.panels.at(i);
         const int64_t channel = group * tiles.columns + panel.first;

@@ -1,7 +1,9 @@
 // The transforms of Winograd's minimal filtering, F(4x4, 3x3) and F(2x2, 3x3), in each lane: Lavin
 // and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 //
-// Of kOut outputs of a 3-tap correlation, with kIn = kOut + 2 inputs: A^T [(G g) * (B^T d)].
+// Of kOut outputs y of a 3-tap correlation, with kIn = kOut + 2 inputs d: y = A^T [(G g) * (B^T
+// d)]. Then the gradient of the taps g is G^T [(A gy) * (B^T d)], with the same products at each
+// spot.
 #pragma once
 
 namespace convkern::cpu {
@@ -46,6 +48,22 @@ struct F4x4 {
     y[2] = fma(4, sum2, sum1);
     y[3] = add(fma(8, difference2, difference1), m[5]);
   }
+  static CONVKERN_INLINE void grad_outputs(const Vec (&gy)[4], Vec (&t)[6]) {
+    const Vec even = add(gy[0], gy[2]), odd = add(gy[1], gy[3]);
+    const Vec even2 = fma(4, gy[2], gy[0]), odd2 = fma(8, gy[3], times(2, gy[1]));
+    t[0] = gy[0];
+    t[1] = add(even, odd);
+    t[2] = sub(even, odd);
+    t[3] = add(even2, odd2);
+    t[4] = sub(even2, odd2);
+    t[5] = gy[3];
+  }
+  static CONVKERN_INLINE void grad_taps(const Vec (&m)[6], Vec (&gg)[3]) {
+    const Vec sum = times(-1.f / 6, add(m[1], m[2])), wide = add(m[3], m[4]);
+    gg[0] = fma(1.f / 4, m[0], fma(1.f / 24, wide, sum));
+    gg[1] = fma(1.f / 6, sub(m[2], m[1]), times(1.f / 12, sub(m[3], m[4])));
+    gg[2] = add(fma(1.f / 6, wide, sum), m[5]);
+  }
 };
 
 struct F2x2 {
@@ -68,25 +86,19 @@ struct F2x2 {
     y[0] = add(m[0], add(m[1], m[2]));
     y[1] = sub(m[1], add(m[2], m[3]));
   }
-};
-
-// One of the transforms along both axes of a square.
-template <int kFrom, int kTo, class Transform>
-CONVKERN_INLINE void transform_square(const Vec (&from)[kFrom][kFrom], Vec (&to)[kTo][kTo],
-                                      const Transform& transform) {
-  Vec columns[kTo][kFrom];
-#pragma GCC unroll 8
-  for (int j = 0; j < kFrom; ++j) {
-    Vec column[kFrom], transformed[kTo];
-#pragma GCC unroll 8
-    for (int i = 0; i < kFrom; ++i) column[i] = from[i][j];
-    transform(column, transformed);
-#pragma GCC unroll 8
-    for (int i = 0; i < kTo; ++i) columns[i][j] = transformed[i];
+  static CONVKERN_INLINE void grad_outputs(const Vec (&gy)[2], Vec (&t)[4]) {
+    t[0] = gy[0];
+    t[1] = add(gy[0], gy[1]);
+    t[2] = sub(gy[0], gy[1]);
+    t[3] = sub(Vec::zero(), gy[1]);
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < kTo; ++i) transform(columns[i], to[i]);
-}
+  static CONVKERN_INLINE void grad_taps(const Vec (&m)[4], Vec (&gg)[3]) {
+    const Vec half = times(1.f / 2, add(m[1], m[2]));
+    gg[0] = add(m[0], half);
+    gg[1] = times(1.f / 2, sub(m[1], m[2]));
+    gg[2] = add(half, m[3]);
+  }
+};
 
 }  // namespace winograd
 }  // namespace

@@ -4,13 +4,16 @@
 // The transforms amplify rounding errors, see README.md; hence only under precision "high". What is
 // out of range is read as zero, so that Inf and NaN spread over their tiles.
 //
-// Tasks are (band of rows of tiles, group, slice of panels). A band's tiles are transformed, then,
-// for each panel of output channels, multiplied at every spot of the tile (matmul_tile-inl.h) and
-// transformed back while they are in the cache. NCHW tensors pass through buffers of pixels.
+// Forward and grad_input's tasks are (band of rows of tiles, group, slice of panels). A band's
+// tiles are transformed, then, for each panel of output channels, multiplied at every spot of the
+// tile (matmul_tile-inl.h) and transformed back while they are in the cache. NCHW tensors pass
+// through buffers of pixels.
 #pragma once
 
 #include "cpu/algos/winograd/transforms-inl.h"
+#include "cpu/algos/winograd/squares-inl.h"
 #include "cpu/algos/winograd/tiles-inl.h"
+#include "cpu/algos/winograd/grad_weight-inl.h"
 
 namespace convkern::cpu {
 namespace {
@@ -21,7 +24,7 @@ Axis grad_input_axis(int64_t gx_size, int64_t gy_size, int64_t pad) {
   return {gx_size, 3, gy_size, 1, 1, pad - 2};
 }
 
-constexpr int64_t kFewChannels = 8;
+constexpr int64_t kFewChannels = 8, kFewTiles = 16;
 
 // Of a plane of so many outputs.
 template <class F>
@@ -39,13 +42,17 @@ struct Passes {
   }
 
   // Where another kernel has less to compute: on outputs of which tiles use little, and with so few
-  // channels that the transforms take longer than the products (by measurement, AVX-512, Zen 4).
+  // channels that the transforms take longer than the products, or so few tiles that those of gw do
+  // (by measurement, AVX-512, Zen 4 and 5).
   static Reason declines(const Problem& p) {
     if (std::min(p.Cg, p.Og()) < kFewChannels) return Reason::empty_lanes;
     const bool input = p.pass == Pass::grad_input;
     const int64_t height = input ? p.H : p.OH(), width = input ? p.W : p.OW();
+    const int64_t of_image = products<F>(height, width);
     const int64_t least = std::min(products<F2x2>(height, width), 9 * height * width);
-    return products<F>(height, width) > least ? Reason::empty_lanes : Reason::none;
+    const bool few_tiles = p.N * of_image < kFewTiles * Tiles<F>::kSpots;
+    return of_image > least || (p.pass == Pass::grad_weight && few_tiles) ? Reason::empty_lanes
+                                                                          : Reason::none;
   }
 
   static Tiles<F> forward_tiles(const Problem& p) {
@@ -77,6 +84,14 @@ struct Passes {
   }
   static int64_t grad_input_workspace(const Problem& p, int threads) {
     return grad_input_tiles(p).workspace(threads);
+  }
+
+  static void grad_weight(const Problem& p, const Operands& ops, void* workspace,
+                          const Executor& executor) {
+    winograd::grad_weight<F>(p, ops, workspace, executor);
+  }
+  static int64_t grad_weight_workspace(const Problem& p, int threads) {
+    return GradWeightTasks<F>(p).reduction(p).workspace(threads);
   }
 };
 

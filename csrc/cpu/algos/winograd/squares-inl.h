@@ -1,0 +1,153 @@
+// Tiles: squares of pixels, transformed to squares of spots, for vectors of channels.
+#pragma once
+
+namespace convkern::cpu {
+namespace {
+namespace winograd {
+
+// Spots are `plane` floats apart.
+template <int kSide>
+CONVKERN_INLINE void load_spots(const Real* from, int64_t plane, Vec (&square)[kSide][kSide]) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kSide; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kSide; ++j) square[i][j] = Vec::load(from + (i * kSide + j) * plane);
+  }
+}
+
+template <int kSide>
+CONVKERN_INLINE void store_spots(const Vec (&square)[kSide][kSide], Real* to, int64_t plane) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kSide; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kSide; ++j) square[i][j].store(to + (i * kSide + j) * plane);
+  }
+}
+
+// One of the transforms along both axes of a square.
+template <auto kTransform, int kFrom, int kTo>
+CONVKERN_INLINE void transform_square(const Vec (&from)[kFrom][kFrom], Vec (&to)[kTo][kTo]) {
+  Vec columns[kTo][kFrom];
+#pragma GCC unroll 8
+  for (int j = 0; j < kFrom; ++j) {
+    Vec column[kFrom], transformed[kTo];
+#pragma GCC unroll 8
+    for (int i = 0; i < kFrom; ++i) column[i] = from[i][j];
+    kTransform(column, transformed);
+#pragma GCC unroll 8
+    for (int i = 0; i < kTo; ++i) columns[i][j] = transformed[i];
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kTo; ++i) kTransform(columns[i], to[i]);
+}
+
+// Whole rows of a region of images, with zeros around them.
+struct ImagePixels {
+  Pixels<const Real> x;
+  Range rows;
+  int64_t width, channels;
+
+  // In place, or from NCHW through a buffer.
+  ImagePixels(const Real* tensor, const ImageShape& shape, const Region& region,
+              const Pixels<Real>& buffer)
+      : x(pixels_of(tensor, shape, region)),
+        rows(region.rows),
+        width(shape.width),
+        channels(region.channels.size()) {
+    if (shape.layout == Layout::nhwc) return;
+    load_pixels(tensor, shape, region, buffer);
+    x = buffer.read_only();
+  }
+
+  CONVKERN_INLINE bool holds(int64_t row, int64_t column) const {
+    return row >= rows.begin && row < rows.end && column >= 0 && column < width;
+  }
+  // The square from row, column on, of some channels; `from` is the image's x, of the first.
+  template <int kSide>
+  CONVKERN_INLINE void load(const Real* from, int64_t row, int64_t column, int lanes,
+                            Vec (&square)[kSide][kSide]) const {
+    from += (row - rows.begin) * x.row + column * x.pixel;
+#pragma GCC unroll 8
+    for (int i = 0; i < kSide; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kSide; ++j) {
+        square[i][j] = holds(row + i, column + j)
+                           ? Vec::load_first(from + i * x.row + j * x.pixel, lanes)
+                           : Vec::zero();
+      }
+    }
+  }
+  // Fetches pixels of some columns for squares of so many rows.
+  template <int kRows, int kColumns>
+  CONVKERN_INLINE void prefetch(const Real* from, int64_t row, int64_t column) const {
+    from += (row - rows.begin) * x.row + column * x.pixel;
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kColumns; ++j) __builtin_prefetch(from + i * x.row + j * x.pixel);
+    }
+  }
+  // The same, of which all pixels and all lanes are in memory.
+  template <int kSide>
+  CONVKERN_INLINE void load_whole(const Real* from, int64_t row, int64_t column,
+                                  Vec (&square)[kSide][kSide]) const {
+    from += (row - rows.begin) * x.row + column * x.pixel;
+#pragma GCC unroll 8
+    for (int i = 0; i < kSide; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kSide; ++j) {
+        square[i][j] = Vec::load_unaligned(from + i * x.row + j * x.pixel);
+      }
+    }
+  }
+};
+
+// Some rows of tiles of some images.
+struct TileRows {
+  int64_t images;
+  Range rows;
+  int64_t width;  // tiles in a row
+
+  int64_t count() const { return images * rows.size() * width; }
+  // Calls body(image, row, column, index) for each tile.
+  template <class Body>
+  void for_each(const Body& body) const {
+    int64_t index = 0;
+    for (int64_t image = 0; image < images; ++image) {
+      for (int64_t row = rows.begin; row < rows.end; ++row) {
+        for (int64_t column = 0; column < width; ++column) body(image, row, column, index++);
+      }
+    }
+  }
+};
+
+// Squares of kSide pixels, kStep pixels apart and the first at `row`, `column`, one for each tile.
+// place(index, channel) is where the first spot of a tile's vector of channels goes; spots are
+// `plane` floats apart.
+template <auto kTransform, int kSide, int kStep, int kSpots, class Place>
+void transform_tiles(const TileRows& tiles, const ImagePixels& pixels, int64_t row, int64_t column,
+                     int64_t plane, const Place& place) {
+  tiles.for_each([&](int64_t image, int64_t tile_row, int64_t tile_column, int64_t index) {
+    const Real* from = pixels.x.at + image * pixels.x.image;
+    const int64_t h = tile_row * kStep + row, v = tile_column * kStep + column;
+    const bool whole = pixels.holds(h, v) && pixels.holds(h + kSide - 1, v + kSide - 1);
+    for (int64_t c = 0; c < pixels.channels; c += kLanes) {
+      const auto lanes = static_cast<int>(std::min<int64_t>(kLanes, pixels.channels - c));
+      Vec square[kSide][kSide], spots[kSpots][kSpots];
+      if (whole && lanes == kLanes) {
+        pixels.prefetch<kSide, kStep>(from + c, h, v + kSide);  // of the next tile
+        pixels.load_whole(from + c, h, v, square);
+        transform_square<kTransform>(square, spots);
+        store_spots(spots, place(index, c), plane);
+      } else {
+        pixels.load(from + c, h, v, lanes, square);
+        transform_square<kTransform>(square, spots);
+        store_spots(spots, place(index, c), plane);
+      }
+    }
+  });
+}
+
+}  // namespace winograd
+}  // namespace
+}  // namespace convkern::cpu
