@@ -6,9 +6,10 @@ EPOCHS ?= 5
 MODEL ?= padding3
 
 BIN := $(VENV)/bin
+CXX_FILES := '*.h' '*.cpp' '*.cu' '*.cuh'
 NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: train test check format bench build clean
+.PHONY: train test check format sanitize bench build clean
 
 train: build  ## train a model on Fashion-MNIST and test it
 	$(BIN)/python -m convkern train --model $(MODEL) --epochs $(EPOCHS)
@@ -20,12 +21,15 @@ check: build  ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'benchmarks/*.cpp')
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files $(CXX_FILES))
 
 format: build  ## format in place
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'benchmarks/*.cpp')
+	$(BIN)/clang-format -i $$(git ls-files $(CXX_FILES))
+
+sanitize: build  ## the CUDA kernels in the simulator, under ASan, UBSan and TSan
+	$(BIN)/python -m pytest --run-slow tests/test_cuda_faults.py
 
 bench: build  ## time the Fashion-MNIST layers against torch
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only

@@ -222,6 +222,20 @@ HALF_CHUNKS = [
     _case("half_chunks_of_1", (3, 8, 200, 200), (8, 3, 3), "p1q1", "+bias"),
     _case("half_chunks_of_4_and_3", (7, 4, 160, 161), (4, 3, 3), "p1q1", "+relu"),
 ]
+# Tiles of the CUDA implicit GEMMs: pixels, channels and terms one below, at and above their sizes,
+# all tile sizes, several splits, and channels that are copied one and four at a time.
+CUDA_TILES = [
+    *(
+        f"n1c{c}h9w15k{k}r1s1_f32_nchw_fwd+bias"
+        for c, k in [(15, 31), (16, 32), (17, 33), (48, 65)]
+    ),
+    *(f"n2c{c}h6w7k{k}r3s3p1q1_f32_nchw_fwd+relu" for c, k in [(4, 64), (20, 63), (36, 129)]),
+    "n1c3h17w18k40r7s7p3q3u2v2_f32_nchw_fwd+bias+relu",
+    "n3c8h11w9k12r2s5p2q3u3v2d2e1_f32_nchw_fwd+bias",
+    "n2c24h8w9k36r3s3p1q1u2v1d1e2g3_f32_nchw_fwd",
+    "n5c70h9w12k68r3s2p1q0_f32_nchw_fwd",
+    "n1c130h5w5k132r1s1u2v2_f32_nchw_fwd",
+]
 EMPTY_BATCH = _case("empty_batch", (0, 2, 7, 9), (3, 3, 2), "p1q1", "+bias")
 FASHION_MNIST = [
     _case(f"fmnist/{label}", (32, 1, n, n), (1, k, k), tail, "+bias+relu")

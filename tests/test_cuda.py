@@ -3,7 +3,7 @@
 import pytest
 
 import convkern
-from cases import EMPTY_BATCH, FEW, label
+from cases import CUDA_TILES, EMPTY_BATCH, FEW, label
 from convkern import _C
 from convkern.testing import assert_accurate, operands, run, variant
 
@@ -14,20 +14,31 @@ needs_build = pytest.mark.skipif(not CUDA_KERNELS, reason="a build without CUDA"
 @pytest.mark.gpu
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "f16"])
-@pytest.mark.parametrize("case", [*FEW, EMPTY_BATCH], ids=label)
+@pytest.mark.parametrize("case", [*FEW, *CUDA_TILES], ids=label)
 @pytest.mark.parametrize("name", CUDA_KERNELS)
 def test_kernel(name: str, case: str, dtype: str, layout: str) -> None:
     text = variant(case, pass_=name.split(".")[0], dtype=dtype, layout=layout)
+    if name.split(".")[3] not in ("any", dtype):
+        pytest.skip("computes another dtype")
     ops = operands(text, device="cuda")
     with convkern.use_kernel(name):
         assert_accurate(run(ops), ops)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("pass_", ["fwd", "gx", "gw"])
+def test_empty_batch(pass_: str) -> None:
+    ops = operands(variant(EMPTY_BATCH, pass_=pass_), device="cuda")
+    assert_accurate(run(ops), ops)
 
 
 @needs_build
 @pytest.mark.parametrize("pass_", ["fwd", "gx", "gw"])
 def test_explain_needs_no_gpu(pass_: str) -> None:
     explanation = convkern.explain(variant(FEW[0], pass_=pass_), device="cuda")
-    assert explanation.kernel == f"{pass_}.reference.any.any.cuda"
+    assert explanation.kernel == f"{pass_}.implicit_gemm.any.f32.cuda"
+    double = convkern.explain(variant(FEW[0], pass_=pass_, dtype="f64"), device="cuda")
+    assert double.kernel == f"{pass_}.reference.any.any.cuda"
 
 
 @pytest.mark.skipif(bool(CUDA_KERNELS), reason="a build with CUDA")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import convkern
-from convkern.testing import operands, run, variant
 from cases import FEW, GROUPED, MATMUL, label
+from convkern.testing import operands, run, variant
 
 # 64 to 64 channels: the workspace is some MiB, the result 144 KiB. The allocator is told to return
 # what is larger than 256 KiB to the system at once.

@@ -14,7 +14,7 @@
 #include <cstdint>
 #include <numeric>
 
-namespace convkern::cpu {
+namespace convkern {
 
 struct Axis {
   int64_t out, taps, in;
@@ -110,4 +110,4 @@ inline ResidueAxis grad_input_axis(int64_t gx_size, int64_t gy_size, int64_t ker
   return result;
 }
 
-}  // namespace convkern::cpu
+}  // namespace convkern

@@ -18,6 +18,7 @@ enum class Reason : uint8_t {
   isa_capped,
   empty,
   workspace,
+  size,
   empty_lanes,
   not_deterministic,
   less_preferred,
@@ -50,6 +51,8 @@ inline const char* to_string(Reason reason) {
       return "the problem has no products to compute";
     case Reason::workspace:
       return "would need more workspace than a thread may have";
+    case Reason::size:
+      return "counts blocks and pixels in 32 bits";
     case Reason::empty_lanes:
       return "would do too, but another kernel should make better use of the vector lanes";
     case Reason::not_deterministic:

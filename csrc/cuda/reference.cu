@@ -5,10 +5,9 @@
 #include "core/reference.h"
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
 
 #include "cuda/kernel_list.h"
+#include "cuda/launch.cuh"
 
 namespace convkern::cuda {
 namespace {
@@ -36,28 +35,24 @@ __global__ void reference_kernel(const Reference<T> reference, int64_t size) {
 }
 
 template <class T>
-void launch(const Problem& p, const Operands& ops, const Executor& executor) {
+void launch_reference(const Problem& p, const Operands& ops, const Executor& executor) {
   const Reference<T> reference(p, ops);
   const int64_t size = reference.size();
   const int64_t grid = std::min(kMaxGrid, (size + kBlock - 1) / kBlock);
-  reference_kernel<<<static_cast<unsigned>(grid), kBlock, 0,
-                     static_cast<cudaStream_t>(executor.stream())>>>(reference, size);
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) {
-    throw std::runtime_error(std::string("launch failed: ") + cudaGetErrorString(error));
-  }
+  launch(reference_kernel<T>, {dim3(static_cast<unsigned>(grid)), kBlock}, executor, reference,
+         size);
 }
 
 void run(const Problem& p, const Operands& ops, void*, const Executor& executor) {
   switch (p.dtype) {
     case DType::f32:
-      return launch<float>(p, ops, executor);
+      return launch_reference<float>(p, ops, executor);
     case DType::f64:
-      return launch<double>(p, ops, executor);
+      return launch_reference<double>(p, ops, executor);
     case DType::bf16:
-      return launch<BFloat16>(p, ops, executor);
+      return launch_reference<BFloat16>(p, ops, executor);
     case DType::f16:
-      return launch<Half>(p, ops, executor);
+      return launch_reference<Half>(p, ops, executor);
   }
 }
 

@@ -11,6 +11,6 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/algos/axis.h"
+#include "core/axis.h"
 #include "cpu/kernel_list.h"
 #include "cpu/simd/quarter.h"

@@ -1,0 +1,203 @@
+"""What can be known of the CUDA kernels without a GPU: a table of registers, spills, shared memory,
+occupancy and the instructions of the inner loop, and the time that a layer takes at least.
+
+    python -m benchmarks.cuda_static --arch 8.0,9.0
+    python -m benchmarks.cuda_static --roofline resnet50
+
+Needs nvcc, g++, and nvdisasm and cuobjdump, which are on PyPI (nvidia-cuda-nvdisasm,
+nvidia-cuda-cuobjdump). Instructions are those of the innermost loop with the most multiply-adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from convkern._C import Problem
+from convkern.bench import read_shapes
+from convkern.testing import variant
+
+ROOT = Path(__file__).parent.parent
+SOURCES = [ROOT / "csrc" / "cuda" / "implicit_gemm" / "implicit_gemm.cu"]
+DEPTH, STAGES = 16, 3  # of csrc/cuda/implicit_gemm/tiles.cuh
+TILE = re.compile(
+    r"(?P<name>\w+)<.*?Tile<(?P<rows>\d+), (?P<columns>\d+), (?P<thread>\d+)>, "
+    r"(?P<index>int|long), \(.*?Layout\)(?P<layout>\d), (?P<vector>\d)>"
+)
+# float32 without tensor cores, and memory: NVIDIA's data sheets (A100 SXM 80 GB, H100 SXM).
+GPUS = {"A100": (19.5e12, 2.039e12), "H100": (67e12, 3.35e12)}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel as compiled for an architecture."""
+
+    arch: str
+    name: str
+    threads: int
+    shared_bytes: int
+    registers: int
+    spill_bytes: int
+    loop: Counter[str]  # instructions of the inner loop, without their modifiers but LDS's width
+
+
+def tool(name: str) -> str:
+    """Beside torch's CUDA wheels, or on PATH."""
+    site = Path(torch.__file__).parent.parent
+    found = sorted(site.glob(f"nvidia/cu[0-9]*/bin/{name}"))
+    return str(found[-1]) if found else name
+
+
+def output_of(*command: str, text: str | None = None) -> str:
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}:\n{done.stderr}")
+    return done.stdout
+
+
+def inner_loop(lines: list[str]) -> Counter[str]:
+    """Counts the instructions of the backward branch's range that holds the most multiply-adds and
+    no other such range."""
+    labels = {m[1]: i for i, line in enumerate(lines) if (m := re.match(r"(\.L_x_\d+):", line))}
+    loops = [
+        (labels[m[1]], i)
+        for i, line in enumerate(lines)
+        if (m := re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", line)) and labels.get(m[1], i) < i
+    ]
+    innermost = [
+        (a, b) for a, b in loops if not any(a <= c and d < b and (c, d) != (a, b) for c, d in loops)
+    ]
+    counts = [Counter(filter(None, map(opcode, lines[a:b]))) for a, b in innermost]
+    return max(counts, key=lambda c: c["FFMA"], default=Counter())
+
+
+def opcode(line: str) -> str | None:
+    found = re.search(r"/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9.]*)", line)
+    if found is None:
+        return None
+    name, *modifiers = found[1].split(".")
+    return f"{name}.128" if name in ("LDS", "LDG", "STG") and "128" in modifiers else name
+
+
+def functions(sass: str) -> Iterator[tuple[str, list[str]]]:
+    for part in re.split(r"^\.text\.", sass, flags=re.MULTILINE)[1:]:
+        name, *lines = part.splitlines()
+        yield name.rstrip(":"), lines
+
+
+def shared_bytes(tile: re.Match[str]) -> int:
+    """Of multiply_pipelined: stages of both operands, rows of terms where those are innermost."""
+    nchw = tile["layout"] == "0"
+    terms_innermost = (nchw, nchw) if tile["name"] == "sum_weights" else (not nchw, False)
+    sizes = (int(tile["rows"]), int(tile["columns"]))
+    floats = [
+        size * (DEPTH + 4 if terms else DEPTH)
+        for size, terms in zip(sizes, terms_innermost, strict=True)
+    ]
+    return STAGES * 4 * sum(floats)
+
+
+def compiled(arch: str) -> Iterator[Compiled]:
+    """The tiled kernels for an architecture such as "9.0"."""
+    with tempfile.TemporaryDirectory() as folder:
+        for source in SOURCES:
+            cubin = f"{folder}/{source.stem}.cubin"
+            flags = ["-std=c++20", "-O3", f"-I{ROOT / 'csrc'}", f"-arch=sm_{arch.replace('.', '')}"]
+            output_of("nvcc", *flags, "-cubin", "-o", cubin, str(source))
+            usage = output_of(tool("cuobjdump"), "--dump-resource-usage", cubin)
+            for name, lines in functions(output_of(tool("nvdisasm"), "-c", cubin)):
+                plain = output_of("c++filt", name).strip()
+                tile = TILE.search(plain)
+                if tile is None:
+                    continue
+                used = re.search(re.escape(name) + r":\s+REG:(\d+) STACK:(\d+)", usage)
+                assert used is not None
+                rows, columns, thread = (int(tile[k]) for k in ("rows", "columns", "thread"))
+                layout = "nchw" if tile["layout"] == "0" else f"nhwc by {tile['vector']}"
+                bits = "32" if tile["index"] == "int" else "64"
+                yield Compiled(
+                    arch,
+                    f"{tile['name']} {rows}x{columns} {layout}, {bits}-bit",
+                    rows * columns // (8 * thread),
+                    shared_bytes(tile),
+                    int(used[1]),
+                    int(used[2]),
+                    inner_loop(lines),
+                )
+
+
+def occupancy(kernels: list[Compiled]) -> list[tuple[int, int]]:
+    """Resident blocks, and percent of a multiprocessor's threads, of each kernel."""
+    header = sorted(Path(torch.__file__).parent.parent.glob("nvidia/cu[0-9]*/include"))[-1]
+    with tempfile.TemporaryDirectory() as folder:
+        program = f"{folder}/occupancy"
+        source = str(Path(__file__).with_name("occupancy.cpp"))
+        output_of("g++", "-std=c++17", f"-I{header}", source, "-o", program)
+        lines = "".join(
+            f"{k.arch.replace('.', '')} {k.registers} {k.threads} {k.shared_bytes}\n"
+            for k in kernels
+        )
+        printed = output_of(program, text=lines)
+    pairs = [tuple(map(int, line.split())) for line in printed.splitlines()]
+    return [(blocks, percent) for blocks, percent in pairs]
+
+
+def print_kernels(archs: list[str]) -> None:
+    columns = [
+        "kernel", "arch", "threads", "registers", "spilt bytes", "shared KiB",
+        "blocks a multiprocessor", "occupancy", "FFMA in the inner loop", "loads of 128 bits in it",
+    ]  # fmt: skip
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+    kernels = [kernel for arch in archs for kernel in compiled(arch)]
+    for kernel, (blocks, percent) in zip(kernels, occupancy(kernels), strict=True):
+        total = sum(kernel.loop.values())
+        loads = kernel.loop["LDS"] + kernel.loop["LDS.128"]
+        print(
+            f"| {kernel.name} | {kernel.arch} | {kernel.threads} | {kernel.registers} "
+            f"| {kernel.spill_bytes} | {kernel.shared_bytes / 1024:.0f} | {blocks} | {percent}% "
+            f"| {kernel.loop['FFMA']} of {total}, {kernel.loop['FFMA'] / max(total, 1):.0%} "
+            f"| {kernel.loop['LDS.128']} of {loads} |"
+        )
+
+
+def print_roofline(shapes: str) -> None:
+    """The least time of each layer's passes: of its products or of its bytes."""
+    print("| layer, pass | GFLOP | MB |" + "".join(f" {gpu}, us at least |" for gpu in GPUS))
+    print("|---|---|---|" + "---|" * len(GPUS))
+    for text in read_shapes(shapes):
+        label = text.partition("#")[2]
+        for pass_ in ("fwd", "gx", "gw"):
+            problem = Problem(variant(text, pass_=pass_))
+            cells = ""
+            for peak, bandwidth in GPUS.values():
+                products, bytes_ = problem.flops / peak, problem.min_bytes / bandwidth
+                bound = "FMA" if products > bytes_ else "memory"
+                cells += f" {max(products, bytes_) * 1e6:.1f} ({bound}) |"
+            print(
+                f"| {label}, {pass_} | {problem.flops / 1e9:.2f} | {problem.min_bytes / 1e6:.1f} |"
+                + cells
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--arch", default="8.0,8.6,8.9,9.0,10.0", help="separated by commas")
+    parser.add_argument("--roofline", metavar="SHAPES", help="this table instead, of these layers")
+    arguments = parser.parse_args()
+    if arguments.roofline:
+        print_roofline(arguments.roofline)
+    else:
+        print_kernels(arguments.arch.split(","))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+// The kernel behind forward and grad_input: pixels of the result are the rows of a matrix product,
+// channels its columns, and channels of the input at each tap its terms. Nothing is copied to an
+// im2col matrix: each tap's pixels come from the tensor to shared memory.
+//
+// grad_input with a stride is a correlation for each residue of the index modulo the stride
+// (core/axis.h). Weights are packed before, see pack.cuh.
+// Blocks are (pixels, columns, group); kRows x kColumns results each. Not yet run on a GPU.
+#pragma once
+
+#include <cstdint>
+
+#include "core/problem.h"
+#include "cuda/implicit_gemm/tiles.cuh"
+
+namespace convkern::cuda {
+
+// Blocks that a multiprocessor shall hold at once, by which a thread's registers are limited: 128,
+// or 168 for 64-bit indices and where small blocks copy single channels of channels_last.
+template <class Index, Layout kLayout, int kVector>
+constexpr int resident_blocks(int threads) {
+  const bool single = kLayout == Layout::nhwc && kVector == 1 && threads < 256;
+  return (sizeof(Index) == 8 || single ? 384 : 512) / threads;
+}
+
+// Of a dense tensor, in elements.
+template <class Index>
+struct Strides {
+  Index image, channel, row, column;
+
+  Strides() = default;
+  Strides(Layout layout, int64_t channels, int64_t height, int64_t width)
+      : image(static_cast<Index>(channels * height * width)),
+        channel(static_cast<Index>(layout == Layout::nchw ? height * width : 1)),
+        row(static_cast<Index>(layout == Layout::nchw ? width : width * channels)),
+        column(static_cast<Index>(layout == Layout::nchw ? 1 : channels)) {}
+};
+
+// Indices of all operands fit Index.
+template <class Index>
+struct Correlation {
+  const float *in, *packed, *bias;  // bias null: none
+  float* out;
+  Strides<Index> in_strides, out_strides;
+  Index pixels;       // of all images, those of one residue
+  int height, width;  // pixels of an image, of one residue
+  int in_height, in_width;
+  int taps_h, taps_w;
+  int step_h, step_w, tap_step_h, tap_step_w, offset_h, offset_w;  // of Axis
+  int out_step_h, out_step_w, out_first_h, out_first_w;            // of the residue in the result
+  int terms, columns;                                              // of a group
+  int term_chunks, packed_columns, column_tiles;
+  int pixel_tiles;
+  bool relu;
+};
+
+template <class Index>
+struct Pixel {
+  Index image;
+  int row, column;
+
+  __device__ Pixel(Index index, int height, int width)
+      : image(index / width / height),
+        row(static_cast<int>(index / width % height)),
+        column(static_cast<int>(index % width)) {}
+};
+
+// Copies the pixels of a tap: kDepth channels of kRows pixels.
+// Of channels_last, kVector channels at once: 4, where their addresses are multiples of 16 bytes.
+template <class T, class Index, Layout kLayout, int kVector>
+struct PixelCopies {
+  static constexpr Inner kInner = kLayout == Layout::nchw ? Inner::rows : Inner::terms;
+  using Shared = SharedOperand<T::kRows, kInner>;
+  // Where rows are innermost, a thread copies every kLanes-th term of one pixel. Else kLanes
+  // threads copy a pixel, four terms each at a time: 32 bytes together, what memory gives at least.
+  static constexpr int kLanes = kInner == Inner::rows ? T::kThreads / T::kRows : 2;
+  static constexpr int kPixels = kInner == Inner::rows ? 1 : T::kRows * kLanes / T::kThreads;
+  static_assert(kLanes * T::kRows == kPixels * T::kThreads);
+
+  const Correlation<Index>& c;
+  Index first[kPixels];               // of tap 0, term 0, possibly outside the image
+  int row[kPixels], column[kPixels];  // likewise
+
+  __device__ PixelCopies(const Correlation<Index>& c, Index first_pixel, Index channel) : c(c) {
+#pragma unroll
+    for (int i = 0; i < kPixels; ++i) {
+      const Index index = first_pixel + tile_row(i);
+      const Pixel<Index> pixel(index, c.height, c.width);
+      row[i] = pixel.row * c.step_h + c.offset_h;
+      column[i] = pixel.column * c.step_w + c.offset_w;
+      first[i] = pixel.image * c.in_strides.image + channel * c.in_strides.channel +
+                 row[i] * c.in_strides.row + column[i] * c.in_strides.column;
+      if (index >= c.pixels) row[i] = INT32_MIN / 2;  // outside for every tap
+    }
+  }
+  __device__ static int tile_row(int i) {
+    return kInner == Inner::rows ? threadIdx.x % T::kRows
+                                 : threadIdx.x / kLanes + i * (T::kThreads / kLanes);
+  }
+
+  __device__ void begin(int tap_row, int tap_column, int term, float* to) const {
+    const int h = tap_row * c.tap_step_h, w = tap_column * c.tap_step_w;
+    const Index tap = h * c.in_strides.row + w * c.in_strides.column;
+    if constexpr (kInner == Inner::rows) {
+      const bool inside = is_inside(row[0] + h, column[0] + w);
+      const int first_term = threadIdx.x / T::kRows;
+      Index from = first[0] + tap + (term + first_term) * c.in_strides.channel;
+#pragma unroll
+      for (int t = 0; t < kDepth; t += kLanes, from += kLanes * c.in_strides.channel) {
+        const bool exists = inside && term + first_term + t < c.terms;
+        copy_async<4>(to + Shared::at(tile_row(0), first_term + t), exists ? c.in + from : c.in,
+                      exists ? 4 : 0);
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < kPixels; ++i) {
+        const bool inside = is_inside(row[i] + h, column[i] + w);
+#pragma unroll
+        for (int t = 0; t < kDepth; t += 4 * kLanes) {
+          const int at = t + threadIdx.x % kLanes * 4;
+          copy_terms(to + Shared::at(tile_row(i), at), first[i] + tap + term + at,
+                     inside ? c.terms - term - at : 0);
+        }
+      }
+    }
+  }
+
+ private:
+  __device__ bool is_inside(int h, int w) const {
+    return static_cast<unsigned>(h) < static_cast<unsigned>(c.in_height) &&
+           static_cast<unsigned>(w) < static_cast<unsigned>(c.in_width);
+  }
+  // Four terms, of which `left` or more are in the tensor.
+  __device__ void copy_terms(float* to, Index from, int left) const {
+    if constexpr (kVector == 4) {
+      const int n = left < 0 ? 0 : left > 4 ? 4 : left;
+      copy_async<16>(to, n > 0 ? c.in + from : c.in, n * 4);
+    } else {
+      const float* first_term = c.in + from;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        copy_async<4>(to + i, i < left ? first_term + i : c.in, i < left ? 4 : 0);
+      }
+    }
+  }
+};
+
+// Copies kDepth rows of packed taps, which have all columns of the tile.
+template <class T>
+struct TapCopies {
+  using Shared = SharedOperand<T::kColumns, Inner::rows>;
+  static constexpr int kQuads = T::kColumns / 4, kSteps = kDepth * kQuads / T::kThreads;
+  static_assert(kDepth * kQuads % T::kThreads == 0);
+
+  const float* from;
+  int pitch;
+
+  __device__ void begin(float* to) {
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      const int quad = threadIdx.x + i * T::kThreads;
+      const int term = quad / kQuads, column = quad % kQuads * 4;
+      copy_async<16>(to + Shared::at(column, term), from + term * pitch + column, 16);
+    }
+    from += kDepth * pitch;
+  }
+};
+
+template <class T, class Index, Layout kLayout, int kVector>
+__global__ void __launch_bounds__(T::kThreads,
+                                  resident_blocks<Index, kLayout, kVector>(T::kThreads))
+    correlate(const Correlation<Index> c) {
+  using Pixels = PixelCopies<T, Index, kLayout, kVector>;
+  using Taps = TapCopies<T>;
+  using A = typename Pixels::Shared;
+  using B = typename Taps::Shared;
+  const int pixel_tile = blockIdx.x % c.pixel_tiles, rest = blockIdx.x / c.pixel_tiles;
+  const int first_column = rest % c.column_tiles * T::kColumns, group = rest / c.column_tiles;
+  const Index first_pixel = static_cast<Index>(pixel_tile) * T::kRows;
+  const int steps = c.taps_h * c.taps_w * c.term_chunks;
+
+  const Pixels pixels(c, first_pixel, static_cast<Index>(group) * c.terms);
+  Taps taps{
+      c.packed + (static_cast<Index>(group) * steps * kDepth * c.packed_columns) + first_column,
+      c.packed_columns};
+  int tap_row = 0, tap_column = 0, chunk = 0;
+  const T tile;
+  typename T::Sums sums = {};
+  multiply_pipelined<T, A, B>(
+      tile, steps,
+      [&](float* a, float* b) {
+        pixels.begin(tap_row, tap_column, chunk * kDepth, a);
+        taps.begin(b);
+        if (++chunk < c.term_chunks) return;
+        chunk = 0;
+        if (++tap_column < c.taps_w) return;
+        tap_column = 0;
+        ++tap_row;
+      },
+      sums);
+
+#pragma unroll
+  for (int i = 0; i < kThreadRows; ++i) {
+    const Index index = first_pixel + tile.template row<A>(i);
+    if (index >= c.pixels) continue;
+    const Pixel<Index> pixel(index, c.height, c.width);
+    float* out = c.out + pixel.image * c.out_strides.image +
+                 (pixel.row * c.out_step_h + c.out_first_h) * c.out_strides.row +
+                 (pixel.column * c.out_step_w + c.out_first_w) * c.out_strides.column;
+#pragma unroll
+    for (int j = 0; j < T::kThreadColumns; ++j) {
+      const int column = first_column + tile.template column<B>(j);
+      if (column >= c.columns) continue;
+      const Index channel = static_cast<Index>(group) * c.columns + column;
+      float sum = sums[i][j];
+      if (c.bias != nullptr) sum += c.bias[channel];
+      if (c.relu) sum = sum < 0 ? 0 : sum;
+      out[channel * c.out_strides.channel] = sum;
+    }
+  }
+}
+
+}  // namespace convkern::cuda

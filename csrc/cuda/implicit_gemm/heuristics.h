@@ -1,0 +1,64 @@
+// The sizes of tiles and splits that the implicit GEMMs choose: pure functions of the sizes.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/problem.h"
+#include "cuda/device_properties.h"
+
+namespace convkern::cuda {
+
+// Offsets of fewer elements fit int32, also those of pixels that a tile has beyond the last and of
+// taps around the image.
+constexpr int64_t kInt32Elements = int64_t{1} << 30;
+
+inline bool fits_int32(const Problem& p) {
+  return std::max({p.N * p.C * p.H * p.W, p.N * p.O * p.OH() * p.OW(), p.O * p.Cg * p.R * p.S}) <
+         kInt32Elements;
+}
+
+// kRows x kColumns results of a block. Wider tiles read less for a product.
+enum class TileSize { t128x128, t128x64, t128x32, t64x64 };
+
+inline int tile_rows(TileSize tile) { return tile == TileSize::t64x64 ? 64 : 128; }
+inline int tile_columns(TileSize tile) {
+  return tile == TileSize::t128x128 ? 128 : tile == TileSize::t128x32 ? 32 : 64;
+}
+
+inline int64_t tiles_of(int64_t size, int64_t tile) { return (size + tile - 1) / tile; }
+
+// Forward and grad_input: the narrowest tile that holds all columns, or the widest; but half of
+// that where the device would have fewer blocks than multiprocessors.
+inline TileSize correlation_tile(int64_t pixels, int64_t columns, int64_t groups,
+                                 const DeviceProperties& device) {
+  if (columns <= 32) return TileSize::t128x32;
+  if (columns <= 64) return TileSize::t128x64;
+  const int64_t blocks = tiles_of(pixels, 128) * tiles_of(columns, 128) * groups;
+  return blocks < device.multiprocessors ? TileSize::t128x64 : TileSize::t128x128;
+}
+
+// Columns that packed weights have: whole tiles of any size that the columns may get.
+inline int64_t packed_columns(int64_t columns) {
+  const int64_t widest = columns <= 32 ? 32 : columns <= 64 ? 64 : 128;
+  return tiles_of(columns, widest) * widest;
+}
+
+inline TileSize weight_tile(int64_t rows, int64_t columns) {
+  return rows <= 64 || columns <= 64 ? TileSize::t64x64 : TileSize::t128x128;
+}
+
+constexpr int64_t kSplitBlocks = 528;       // 4 for each multiprocessor of an H100 (132)
+constexpr int64_t kLeastSplitPixels = 256;  // fewer take longer to add than to multiply
+constexpr int64_t kSplitBytes = 64 << 20;   // of partial sums, unless one split has more
+constexpr int64_t kMostSplits = 1024;
+
+// Parts that the pixels of grad_weight are split into, where each of them is so many blocks. Does
+// not depend on the device, so that results do not.
+inline int64_t weight_splits(int64_t pixels, int64_t blocks, int64_t bytes) {
+  const int64_t wanted = tiles_of(kSplitBlocks, blocks);
+  return std::clamp<int64_t>(std::min({wanted, pixels / kLeastSplitPixels, kSplitBytes / bytes}), 1,
+                             kMostSplits);
+}
+
+}  // namespace convkern::cuda

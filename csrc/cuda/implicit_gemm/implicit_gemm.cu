@@ -1,0 +1,293 @@
+// implicit_gemm: float32 convolutions of many channels as matrix products on the CUDA cores, each
+// product rounded to float32 (no TF32). See correlate.cuh and grad_weight.cuh.
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "core/axis.h"
+#include "cuda/implicit_gemm/correlate.cuh"
+#include "cuda/implicit_gemm/grad_weight.cuh"
+#include "cuda/implicit_gemm/heuristics.h"
+#include "cuda/implicit_gemm/pack.cuh"
+#include "cuda/kernel_list.h"
+#include "cuda/launch.cuh"
+
+namespace convkern::cuda {
+namespace {
+
+// Whether the channels of each pixel and group begin at multiples of 16 bytes. (Tensors do.)
+bool aligned_channels(const Problem& p, bool x, bool y) {
+  return (!x || (p.C % 4 == 0 && p.Cg % 4 == 0)) && (!y || (p.O % 4 == 0 && p.Og() % 4 == 0));
+}
+
+template <class Launch>
+void with_index(const Problem& p, const Launch& launch) {
+  fits_int32(p) ? launch(int32_t{}) : launch(int64_t{});
+}
+
+// Calls launch(constant layout, constant channels of a copy).
+template <class Launch>
+void with_copies(const Problem& p, bool aligned, const Launch& launch) {
+  using Nchw = std::integral_constant<Layout, Layout::nchw>;
+  using Nhwc = std::integral_constant<Layout, Layout::nhwc>;
+  using One = std::integral_constant<int, 1>;
+  using Four = std::integral_constant<int, 4>;
+  if (p.layout == Layout::nchw) return launch(Nchw{}, One{});
+  aligned ? launch(Nhwc{}, Four{}) : launch(Nhwc{}, One{});
+}
+
+int grid_of(int64_t size, int threads) {
+  return static_cast<int>(std::min<int64_t>(1 << 16, tiles_of(size, threads)));
+}
+
+// A correlation of one pass, or of one residue of it.
+struct Part {
+  Axis rows, columns;
+  TapsOf taps;
+  int64_t terms, result_columns;  // of a group
+  int64_t out_step_h, out_step_w, out_first_h, out_first_w;
+};
+
+int64_t packed_floats(const Problem& p, int64_t terms, int64_t columns, int64_t taps) {
+  return p.groups * taps * tiles_of(terms, kDepth) * kDepth * packed_columns(columns);
+}
+
+template <class Index, class T, Layout kLayout, int kVector>
+void launch_correlation(const Correlation<Index>& c, const Problem& p, const Executor& executor) {
+  using A = typename PixelCopies<T, Index, kLayout, kVector>::Shared;
+  using B = typename TapCopies<T>::Shared;
+  Correlation<Index> tiled = c;
+  tiled.column_tiles = static_cast<int>(tiles_of(c.columns, T::kColumns));
+  tiled.pixel_tiles = static_cast<int>(tiles_of(c.pixels, T::kRows));
+  const auto blocks = static_cast<unsigned>(tiled.pixel_tiles * tiled.column_tiles * p.groups);
+  launch(correlate<T, Index, kLayout, kVector>, {dim3(blocks), T::kThreads, pipeline_bytes<A, B>()},
+         executor, tiled);
+}
+
+void run_part(const Problem& p, const Part& part, const Operands& ops, const float* in,
+              const Strides<int64_t>& in_strides, const Strides<int64_t>& out_strides, bool aligned,
+              float* packed, const Executor& executor) {
+  const int64_t taps = part.rows.taps * part.columns.taps;
+  const int64_t chunks = tiles_of(part.terms, kDepth);
+  const int64_t columns = packed_columns(part.result_columns);
+  const int64_t size = packed_floats(p, part.terms, part.result_columns, taps);
+  if (size > 0) {
+    launch(pack_taps, {dim3(grid_of(size, kPackThreads)), kPackThreads}, executor, part.taps,
+           static_cast<int>(part.terms), static_cast<int>(part.result_columns),
+           static_cast<int>(chunks * kDepth), static_cast<int>(columns), size, packed);
+  }
+  const int64_t pixels = p.N * part.rows.out * part.columns.out;
+  with_index(p, [&](auto index) {
+    using Index = decltype(index);
+    auto narrow = [](const Strides<int64_t>& s) {
+      Strides<Index> result;
+      result.image = static_cast<Index>(s.image);
+      result.channel = static_cast<Index>(s.channel);
+      result.row = static_cast<Index>(s.row);
+      result.column = static_cast<Index>(s.column);
+      return result;
+    };
+    auto small = [](int64_t size) { return static_cast<int>(size); };
+    Correlation<Index> c{};
+    c.in = in;
+    c.packed = packed;
+    c.bias = static_cast<const float*>(ops.b);
+    c.out = static_cast<float*>(ops.out);
+    c.in_strides = narrow(in_strides);
+    c.out_strides = narrow(out_strides);
+    c.pixels = static_cast<Index>(pixels);
+    c.height = small(part.rows.out), c.width = small(part.columns.out);
+    c.in_height = small(part.rows.in), c.in_width = small(part.columns.in);
+    c.taps_h = small(part.rows.taps), c.taps_w = small(part.columns.taps);
+    c.step_h = small(part.rows.out_step), c.step_w = small(part.columns.out_step);
+    c.tap_step_h = small(part.rows.tap_step), c.tap_step_w = small(part.columns.tap_step);
+    c.offset_h = small(part.rows.offset), c.offset_w = small(part.columns.offset);
+    c.out_step_h = small(part.out_step_h), c.out_step_w = small(part.out_step_w);
+    c.out_first_h = small(part.out_first_h), c.out_first_w = small(part.out_first_w);
+    c.terms = small(part.terms), c.columns = small(part.result_columns);
+    c.term_chunks = small(chunks), c.packed_columns = small(columns);
+    c.relu = p.activation == Activation::relu && p.pass == Pass::forward;
+    const TileSize tile =
+        correlation_tile(pixels, part.result_columns, p.groups, device_properties());
+    with_copies(p, aligned, [&](auto layout, auto vector) {
+      switch (tile) {
+        case TileSize::t128x128:
+          return launch_correlation<Index, Tile<128, 128, 8>, layout(), vector()>(c, p, executor);
+        case TileSize::t128x64:
+          return launch_correlation<Index, Tile<128, 64, 8>, layout(), vector()>(c, p, executor);
+        default:
+          return launch_correlation<Index, Tile<128, 32, 4>, layout(), vector()>(c, p, executor);
+      }
+    });
+  });
+}
+
+void forward(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
+  const int64_t taps = p.R * p.S;
+  Part part{};
+  part.rows = {p.OH(), p.R, p.H, p.stride_h, p.dilation_h, -p.pad_h};
+  part.columns = {p.OW(), p.S, p.W, p.stride_w, p.dilation_w, -p.pad_w};
+  part.taps = {static_cast<const float*>(ops.w),
+               p.Og() * p.Cg * taps,
+               p.Cg * taps,
+               taps,
+               static_cast<int>(p.R),
+               static_cast<int>(p.S),
+               static_cast<int>(p.S),
+               0,
+               0,
+               1,
+               1};
+  part.terms = p.Cg;
+  part.result_columns = p.Og();
+  part.out_step_h = part.out_step_w = 1;
+  run_part(p, part, ops, static_cast<const float*>(ops.x), {p.layout, p.C, p.H, p.W},
+           {p.layout, p.O, p.OH(), p.OW()}, aligned_channels(p, true, false),
+           static_cast<float*>(workspace), executor);
+}
+
+void grad_input(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
+  const int64_t taps = p.R * p.S;
+  Operands without_bias = ops;
+  without_bias.b = nullptr;
+  auto* packed = static_cast<float*>(workspace);
+  for (int64_t h = 0; h < std::min(p.stride_h, p.H); ++h) {
+    const ResidueAxis rows =
+        grad_input_axis(p.H, p.OH(), p.R, p.stride_h, p.pad_h, p.dilation_h, h);
+    for (int64_t w = 0; w < std::min(p.stride_w, p.W); ++w) {
+      const ResidueAxis columns =
+          grad_input_axis(p.W, p.OW(), p.S, p.stride_w, p.pad_w, p.dilation_w, w);
+      Part part{};
+      part.rows = rows.axis;
+      part.columns = columns.axis;
+      part.taps = {static_cast<const float*>(ops.w),
+                   p.Og() * p.Cg * taps,
+                   taps,
+                   p.Cg * taps,
+                   static_cast<int>(rows.axis.taps),
+                   static_cast<int>(columns.axis.taps),
+                   static_cast<int>(p.S),
+                   static_cast<int>(rows.last_tap),
+                   static_cast<int>(columns.last_tap),
+                   -static_cast<int>(rows.tap_stride),
+                   -static_cast<int>(columns.tap_stride)};
+      part.terms = p.Og();
+      part.result_columns = p.Cg;
+      part.out_step_h = p.stride_h, part.out_step_w = p.stride_w;
+      part.out_first_h = h, part.out_first_w = w;
+      run_part(p, part, without_bias, static_cast<const float*>(ops.gy),
+               {p.layout, p.O, p.OH(), p.OW()}, {p.layout, p.C, p.H, p.W},
+               aligned_channels(p, false, true), packed, executor);
+      packed +=
+          packed_floats(p, part.terms, part.result_columns, part.rows.taps * part.columns.taps);
+    }
+  }
+}
+
+struct WeightTiles {
+  TileSize tile;
+  int64_t row_tiles, column_tiles, pixels, splits, size;
+
+  explicit WeightTiles(const Problem& p)
+      : tile(weight_tile(p.Og(), p.Cg)),
+        row_tiles(tiles_of(p.Og(), tile_rows(tile))),
+        column_tiles(tiles_of(p.Cg, tile_columns(tile))),
+        pixels(p.N * p.OH() * p.OW()),
+        size(p.O * p.Cg * p.R * p.S) {
+    splits = weight_splits(pixels, blocks(p), size * static_cast<int64_t>(sizeof(float)));
+  }
+  int64_t blocks(const Problem& p) const {  // of a split
+    return p.groups * p.R * p.S * row_tiles * column_tiles;
+  }
+};
+
+template <class Index, class T, Layout kLayout, int kVector>
+void launch_weight_sums(const WeightSums<Index>& c, int64_t blocks, const Executor& executor) {
+  using A = typename ChannelCopies<T, Index, kLayout, kVector, T::kRows>::Shared;
+  using B = typename ChannelCopies<T, Index, kLayout, kVector, T::kColumns>::Shared;
+  launch(sum_weights<T, Index, kLayout, kVector>,
+         {dim3(static_cast<unsigned>(blocks)), T::kThreads, pipeline_bytes<A, B>()}, executor, c);
+}
+
+void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
+  const WeightTiles tiles(p);
+  auto small = [](int64_t size) { return static_cast<int>(size); };
+  with_index(p, [&](auto index) {
+    using Index = decltype(index);
+    WeightSums<Index> c{};
+    c.gy = {static_cast<const float*>(ops.gy),
+            {p.layout, p.O, p.OH(), p.OW()},
+            small(p.OH()),
+            small(p.OW()),
+            1,
+            1,
+            0,
+            0};
+    c.x = {static_cast<const float*>(ops.x),
+           {p.layout, p.C, p.H, p.W},
+           small(p.H),
+           small(p.W),
+           small(p.stride_h),
+           small(p.stride_w),
+           small(-p.pad_h),
+           small(-p.pad_w)};
+    c.partial = static_cast<float*>(workspace);
+    c.pixels = static_cast<Index>(tiles.pixels);
+    c.split_pixels =
+        static_cast<Index>(tiles_of(tiles_of(tiles.pixels, tiles.splits), kDepth) * kDepth);
+    c.height = small(p.OH()), c.width = small(p.OW());
+    c.taps = small(p.R * p.S), c.taps_w = small(p.S);
+    c.tap_step_h = small(p.dilation_h), c.tap_step_w = small(p.dilation_w);
+    c.rows = small(p.Og()), c.columns = small(p.Cg);
+    c.row_tiles = small(tiles.row_tiles), c.column_tiles = small(tiles.column_tiles);
+    c.groups = small(p.groups);
+    const int64_t blocks = tiles.blocks(p) * tiles.splits;
+    with_copies(p, aligned_channels(p, true, true), [&](auto layout, auto vector) {
+      if (tiles.tile == TileSize::t128x128) {
+        launch_weight_sums<Index, Tile<128, 128, 8>, layout(), vector()>(c, blocks, executor);
+      } else {
+        launch_weight_sums<Index, Tile<64, 64, 8>, layout(), vector()>(c, blocks, executor);
+      }
+    });
+  });
+  launch(add_splits, {dim3(grid_of(tiles.size, kReduceThreads)), kReduceThreads}, executor,
+         static_cast<const float*>(workspace), small(tiles.splits), tiles.size, small(p.R * p.S),
+         small(p.Og()), small(p.Cg), static_cast<float*>(ops.out));
+}
+
+int64_t correlation_workspace(const Problem& p, int) {
+  const bool forward = p.pass == Pass::forward;
+  return packed_floats(p, forward ? p.Cg : p.Og(), forward ? p.Og() : p.Cg, p.R * p.S) *
+         static_cast<int64_t>(sizeof(float));
+}
+
+int64_t weight_workspace(const Problem& p, int) {
+  const WeightTiles tiles(p);
+  return tiles.splits * tiles.size * static_cast<int64_t>(sizeof(float));
+}
+
+// Sizes and numbers of blocks are ints.
+Reason supports(const Problem& p) {
+  if (p.dtype != DType::f32) return Reason::dtype;
+  if (p.empty()) return Reason::empty;
+  const int64_t pixels = p.N * std::max(p.OH() * p.OW(), p.H * p.W);
+  const int64_t blocks = p.pass == Pass::grad_weight
+                             ? WeightTiles(p).blocks(p) * WeightTiles(p).splits
+                             : tiles_of(pixels, 128) * tiles_of(std::max(p.O, p.C), 32) * p.groups;
+  const int64_t largest =
+      std::max({blocks, p.H + 2 * p.pad_h, p.W + 2 * p.pad_w, p.C, p.O, p.R * p.S});
+  return largest < INT32_MAX ? Reason::none : Reason::size;
+}
+
+}  // namespace
+
+const Kernel implicit_gemm_kernels[3] = {
+    {"fwd.implicit_gemm.any.f32.cuda", Pass::forward, Isa::baseline, true, supports,
+     correlation_workspace, forward},
+    {"gx.implicit_gemm.any.f32.cuda", Pass::grad_input, Isa::baseline, true, supports,
+     correlation_workspace, grad_input},
+    {"gw.implicit_gemm.any.f32.cuda", Pass::grad_weight, Isa::baseline, true, supports,
+     weight_workspace, grad_weight},
+};
+
+}  // namespace convkern::cuda

@@ -1,0 +1,167 @@
+"""Builds the CUDA kernels for the simulator (tests/simulator) and runs them on torch tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from convkern.problem import DTYPES
+from convkern.testing import Operands
+
+ROOT = Path(__file__).parent.parent
+SIMULATOR = ROOT / "tests" / "simulator"
+SCHEDULES = (0, 1, 7)  # ascending, descending, shuffled
+_FLAGS = [
+    "-std=c++20", "-O1", "-g", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas",
+    "-DCONVKERN_SIMULATOR",
+]  # fmt: skip
+
+
+_SANITIZERS = {
+    "": (),
+    "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
+    "thread": ("-fsanitize=thread",),
+}
+
+
+class BuildError(RuntimeError):
+    """The compiler's messages."""
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BuildError(done.stderr)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The kernels of a source tree and the simulator, compiled with a sanitizer ("address", which
+    also finds undefined behaviour, or "thread") or without ("")."""
+
+    folder: Path
+    csrc: Path = ROOT / "csrc"
+    sanitizer: str = ""
+
+    def compile(self, *, only: str = "") -> Objects:
+        """Compiles all sources, or those of the name `only`.
+
+        Raises:
+            BuildError: the compiler refused.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        core = [self.csrc / "core" / "plan.cpp", self.csrc / "core" / "problem.cpp"]
+        kernels = [p for p in (self.csrc / "cuda").rglob("*") if p.suffix in (".cpp", ".cu")]
+        sources = sorted([*core, *kernels, *SIMULATOR.glob("*.cpp")])
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            list(pool.map(self._compile, [s for s in sources if only in ("", s.name)]))
+        return self
+
+    def _compile(self, source: Path) -> None:
+        _run(
+            "g++", *_FLAGS, *_SANITIZERS[self.sanitizer], f"-I{self.csrc}", f"-I{SIMULATOR}",
+            "-x", "c++", "-c", str(source), "-o", str(self.folder / f"{source.name}.o"),
+        )  # fmt: skip
+
+    def with_kernels(self, folder: Path, csrc: Path, changed: str) -> Objects:
+        """These objects, but for the source `changed`, which is compiled from another tree."""
+        shutil.copytree(self.folder, folder)
+        return Objects(folder, csrc, self.sanitizer).compile(only=changed)
+
+    def _link(self, name: str, *flags: str) -> Path:
+        objects = sorted(str(p) for p in self.folder.glob("*.o"))
+        _run("g++", *flags, *_SANITIZERS[self.sanitizer], *objects, "-o", str(self.folder / name))
+        return self.folder / name
+
+    def library(self) -> Path:
+        return self._link("libconvkern_simulator.so", "-shared")
+
+    def run_program(self, problems: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Runs every kernel on the problems and compares it with the plain sum; see program.cpp."""
+        return subprocess.run(
+            [str(self._link("program")), *problems],
+            env={**os.environ, "TSAN_OPTIONS": "halt_on_error=1"},
+            capture_output=True,
+            text=True,
+        )
+
+
+class SimulatorError(RuntimeError):
+    """A kernel did what it must not do."""
+
+
+class Simulator:
+    """The kernels of a library that `Objects` made."""
+
+    def __init__(self, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library))
+        for name in ("convkern_kernel_name", "convkern_rejection", "convkern_run"):
+            getattr(self._library, name).restype = ctypes.c_char_p
+        for name in ("convkern_workspace", "convkern_weight_splits"):
+            getattr(self._library, name).restype = ctypes.c_int64
+        self._library.convkern_fits_int32.restype = ctypes.c_bool
+
+    def kernels(self) -> list[str]:
+        names: list[str] = []
+        while (name := self._library.convkern_kernel_name(len(names))) is not None:
+            names.append(name.decode())
+        return names
+
+    def rejection(self, kernel: str, problem: str) -> str:
+        """Why the kernel does not run the problem; empty if it does."""
+        reason: bytes = self._library.convkern_rejection(kernel.encode(), problem.encode())
+        return reason.decode()
+
+    def tile_columns(
+        self, *, pixels: int, columns: int, groups: int = 1, multiprocessors: int = 132
+    ) -> int:
+        """The width of the tile that implicit_gemm chooses for forward and grad_input."""
+        sizes = (ctypes.c_int64(n) for n in (pixels, columns, groups))
+        chosen: int = self._library.convkern_tile_columns(*sizes, multiprocessors)
+        return chosen
+
+    def weight_splits(self, *, pixels: int, blocks: int, bytes_: int = 1) -> int:
+        """Into how many parts implicit_gemm splits the pixels of grad_weight."""
+        sizes = (ctypes.c_int64(n) for n in (pixels, blocks, bytes_))
+        splits: int = self._library.convkern_weight_splits(*sizes)
+        return splits
+
+    def fits_int32(self, problem: str) -> bool:
+        fits: bool = self._library.convkern_fits_int32(problem.encode())
+        return fits
+
+    def run(self, kernel: str, ops: Operands, schedule: int = 0) -> Tensor:
+        """The problem's pass by a kernel.
+
+        Raises:
+            SimulatorError: what the kernel did wrong.
+        """
+        problem = ops.problem
+        names = {"fwd": "output_size", "gx": "input_size", "gw": "weight_size"}
+        size = getattr(problem, names[problem.pass_])
+        layout = torch.channels_last if problem.layout == "nhwc" else torch.contiguous_format
+        out = torch.full(size, torch.nan, dtype=DTYPES[problem.dtype])
+        out = out if problem.pass_ == "gw" else out.contiguous(memory_format=layout)
+        text = str(problem).encode()
+        bytes_ = self._library.convkern_workspace(kernel.encode(), text)
+        workspace = torch.full((bytes_ // 4,), torch.nan)
+
+        def address(tensor: Tensor | None) -> ctypes.c_void_p:
+            return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+        error: bytes = self._library.convkern_run(
+            kernel.encode(), text, schedule, address(ops.x), address(ops.w.contiguous()),
+            address(ops.b), address(ops.gy), address(out), address(workspace),
+        )  # fmt: skip
+        if error:
+            raise SimulatorError(error.decode())
+        return out

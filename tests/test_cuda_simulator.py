@@ -1,0 +1,78 @@
+"""The CUDA kernels in the simulator: right in every schedule, and the simulator finds faults."""
+
+import pytest
+import torch
+
+from cases import CUDA_TILES, EMPTY_BATCH, FEW, KERNELS, label
+from convkern.testing import assert_accurate, operands, variant
+from cuda_simulator import SCHEDULES, Objects, Simulator
+
+
+@pytest.fixture(scope="session")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Simulator:
+    return Simulator(Objects(tmp_path_factory.mktemp("simulator")).compile().library())
+
+
+def kernels(algorithm: str) -> list[str]:
+    return [f"{pass_}.{algorithm}" for pass_ in ("fwd", "gx", "gw")]
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("case", CUDA_TILES + FEW + KERNELS[::3], ids=label)
+@pytest.mark.parametrize("name", kernels("implicit_gemm.any.f32.cuda"))
+def test_implicit_gemm(simulator: Simulator, name: str, case: str, layout: str) -> None:
+    ops = operands(variant(case, pass_=name.split(".")[0], layout=layout))
+    results = [simulator.run(name, ops, schedule) for schedule in SCHEDULES]
+    # torch's float32 on this device would be cuDNN's, which is not here to compare with.
+    assert_accurate(results[0], ops, peer=False)
+    assert all(torch.equal(result, results[0]) for result in results[1:])
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "f16"])
+@pytest.mark.parametrize("case", [*FEW[::2], EMPTY_BATCH], ids=label)
+@pytest.mark.parametrize("name", kernels("reference.any.any.cuda"))
+def test_reference(simulator: Simulator, name: str, case: str, dtype: str) -> None:
+    ops = operands(variant(case, pass_=name.split(".")[0], dtype=dtype))
+    assert_accurate(simulator.run(name, ops), ops)
+
+
+def test_every_kernel_is_tested(simulator: Simulator) -> None:
+    tested = kernels("implicit_gemm.any.f32.cuda") + kernels("reference.any.any.cuda")
+    assert sorted(simulator.kernels()) == sorted(tested)
+
+
+# A100, H100, B200.
+MULTIPROCESSORS = [108, 132, 148]
+
+
+@pytest.mark.parametrize("multiprocessors", MULTIPROCESSORS)
+def test_tiles_are_as_wide_as_the_columns(simulator: Simulator, multiprocessors: int) -> None:
+    chosen = [
+        simulator.tile_columns(pixels=1 << 20, columns=n, multiprocessors=multiprocessors)
+        for n in (1, 32, 33, 64, 65, 128, 129, 2048)
+    ]
+    assert chosen == [32, 32, 64, 64, 128, 128, 128, 128]
+
+
+@pytest.mark.parametrize("multiprocessors", MULTIPROCESSORS)
+def test_tiles_are_narrower_where_blocks_are_too_few(
+    simulator: Simulator, multiprocessors: int
+) -> None:
+    full = 128 * multiprocessors  # pixels: a block for each multiprocessor
+    for pixels, width in [(full - 128, 64), (full, 128), (full + 1, 128)]:
+        chosen = simulator.tile_columns(pixels=pixels, columns=128, multiprocessors=multiprocessors)
+        assert chosen == width
+
+
+def test_splits_of_pixels(simulator: Simulator) -> None:
+    assert simulator.weight_splits(pixels=10**6, blocks=528) == 1
+    assert simulator.weight_splits(pixels=10**6, blocks=9) == 59  # 531 blocks
+    assert simulator.weight_splits(pixels=1000, blocks=9) == 3  # of at least 256 pixels
+    assert simulator.weight_splits(pixels=1, blocks=1) == 1
+    assert simulator.weight_splits(pixels=10**9, blocks=1, bytes_=16 << 20) == 4  # of 64 MiB
+
+
+def test_32_bit_indices_are_for_tensors_that_fit_them(simulator: Simulator) -> None:
+    assert simulator.fits_int32("n1c1h32767w32768k1r1s1_f32_nchw_fwd")
+    assert not simulator.fits_int32("n1c1h32768w32768k1r1s1_f32_nchw_fwd")  # 2^30
+    assert not simulator.fits_int32("n1c1h16384w16384k4r1s1_f32_nchw_fwd")  # the output
