@@ -35,8 +35,14 @@ def test_empty_batch(pass_: str) -> None:
 @needs_build
 @pytest.mark.parametrize("pass_", ["fwd", "gx", "gw"])
 def test_explain_needs_no_gpu(pass_: str) -> None:
-    explanation = convkern.explain(variant(FEW[0], pass_=pass_), device="cuda")
+    explanation = convkern.explain(
+        variant("n2c16h9w9k32r3s3_f32_nchw_fwd", pass_=pass_), device="cuda"
+    )
     assert explanation.kernel == f"{pass_}.implicit_gemm.any.f32.cuda"
+    depthwise = convkern.explain(
+        variant("n2c8h9w9k8r3s3p1q1g8_f32_nchw_fwd", pass_=pass_), device="cuda"
+    )
+    assert depthwise.kernel == f"{pass_}.reference.any.any.cuda"
     double = convkern.explain(variant(FEW[0], pass_=pass_, dtype="f64"), device="cuda")
     assert double.kernel == f"{pass_}.reference.any.any.cuda"
 

@@ -54,7 +54,7 @@ inline const char* to_string(Reason reason) {
     case Reason::size:
       return "counts blocks and pixels in 32 bits";
     case Reason::empty_lanes:
-      return "would do too, but another kernel should make better use of the vector lanes";
+      return "would do too, but another kernel should make better use of the lanes";
     case Reason::not_deterministic:
       return "is not deterministic, and deterministic algorithms are required";
     case Reason::less_preferred:

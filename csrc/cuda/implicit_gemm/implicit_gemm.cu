@@ -279,15 +279,24 @@ Reason supports(const Problem& p) {
   return largest < INT32_MAX ? Reason::none : Reason::size;
 }
 
+Reason declines(const Problem& p) {
+  const bool weights = p.pass == Pass::grad_weight;
+  const bool forward = p.pass == Pass::forward;
+  const double useful = weights ? used_of_tile(p.Og(), 64) * used_of_tile(p.Cg, 64)
+                                : used_of_tile(forward ? p.Cg : p.Og(), kDepth) *
+                                      used_of_tile(forward ? p.Og() : p.Cg, 32);
+  return useful < kLeastUsed ? Reason::empty_lanes : Reason::none;
+}
+
 }  // namespace
 
 const Kernel implicit_gemm_kernels[3] = {
     {"fwd.implicit_gemm.any.f32.cuda", Pass::forward, Isa::baseline, true, supports,
-     correlation_workspace, forward},
+     correlation_workspace, forward, declines},
     {"gx.implicit_gemm.any.f32.cuda", Pass::grad_input, Isa::baseline, true, supports,
-     correlation_workspace, grad_input},
+     correlation_workspace, grad_input, declines},
     {"gw.implicit_gemm.any.f32.cuda", Pass::grad_weight, Isa::baseline, true, supports,
-     weight_workspace, grad_weight},
+     weight_workspace, grad_weight, declines},
 };
 
 }  // namespace convkern::cuda
