@@ -84,7 +84,13 @@ class BuildNative(build_ext):
         toolkit = cuda_toolkit()
         if toolkit is not None and torch_cuda is not None:
             os.environ["CUDA_HOME"] = str(toolkit)
-            os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHITECTURES)
+            chosen = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHITECTURES)
+            older = [v for v in re.findall(r"\d+\.\d+", chosen) if float(v) < 8]
+            if older:
+                sys.exit(
+                    "convkern: the CUDA kernels need compute capability 8.0 or later, got "
+                    f"TORCH_CUDA_ARCH_LIST={chosen}"
+                )
             return True
         missing = "nvcc (set CUDA_HOME or PATH)" if toolkit is None else "a torch built with CUDA"
         if choice == "1":

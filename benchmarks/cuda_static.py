@@ -1,5 +1,6 @@
-"""What can be known of the CUDA kernels without a GPU: a table of registers, spills, shared memory,
-occupancy and the instructions of the inner loop, and the time that a layer takes at least.
+"""What can be known of the CUDA kernels without a GPU: a table of registers, stack (what is spilt),
+shared memory, occupancy and the instructions of the inner loop, and the time that a layer takes at
+least.
 
     python -m benchmarks.cuda_static --arch 8.0,9.0
     python -m benchmarks.cuda_static --roofline resnet50
@@ -46,7 +47,7 @@ class Compiled:
     threads: int
     shared_bytes: int
     registers: int
-    spill_bytes: int
+    stack_bytes: int
     loop: Counter[str]  # instructions of the inner loop, without their modifiers but LDS's width
 
 
@@ -153,7 +154,7 @@ def occupancy(kernels: list[Compiled]) -> list[tuple[int, int]]:
 
 def print_kernels(archs: list[str]) -> None:
     columns = [
-        "kernel", "arch", "threads", "registers", "spilt bytes", "shared KiB",
+        "kernel", "arch", "threads", "registers", "stack bytes", "shared KiB",
         "blocks a multiprocessor", "occupancy", "FFMA in the inner loop", "loads of 128 bits in it",
     ]  # fmt: skip
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
@@ -163,7 +164,7 @@ def print_kernels(archs: list[str]) -> None:
         loads = kernel.loop["LDS"] + kernel.loop["LDS.128"]
         print(
             f"| {kernel.name} | {kernel.arch} | {kernel.threads} | {kernel.registers} "
-            f"| {kernel.spill_bytes} | {kernel.shared_bytes / 1024:.0f} | {blocks} | {percent}% "
+            f"| {kernel.stack_bytes} | {kernel.shared_bytes / 1024:.0f} | {blocks} | {percent}% "
             f"| {kernel.loop['FFMA']} of {total}, {kernel.loop['FFMA'] / max(total, 1):.0%} "
             f"| {kernel.loop['LDS.128']} of {loads} |"
         )

@@ -223,18 +223,23 @@ HALF_CHUNKS = [
     _case("half_chunks_of_4_and_3", (7, 4, 160, 161), (4, 3, 3), "p1q1", "+relu"),
 ]
 # Tiles of the CUDA implicit GEMMs: pixels, channels and terms one below, at and above their sizes,
-# all tile sizes, several splits, and channels that are copied one and four at a time.
+# all tile sizes (on the simulator's device), several splits, and channels that are copied one and
+# four at a time.
 CUDA_TILES = [
     *(
-        f"n1c{c}h9w15k{k}r1s1_f32_nchw_fwd+bias"
+        _case(f"cuda_{c}_to_{k}", (1, c, 9, 15), (k, 1, 1), "", "+bias")
         for c, k in [(15, 31), (16, 32), (17, 33), (48, 65)]
     ),
-    *(f"n2c{c}h6w7k{k}r3s3p1q1_f32_nchw_fwd+relu" for c, k in [(4, 64), (20, 63), (36, 129)]),
-    "n1c3h17w18k40r7s7p3q3u2v2_f32_nchw_fwd+bias+relu",
-    "n3c8h11w9k12r2s5p2q3u3v2d2e1_f32_nchw_fwd+bias",
-    "n2c24h8w9k36r3s3p1q1u2v1d1e2g3_f32_nchw_fwd",
-    "n5c70h9w12k68r3s2p1q0_f32_nchw_fwd",
-    "n1c130h5w5k132r1s1u2v2_f32_nchw_fwd",
+    *(
+        _case(f"cuda_3x3_{c}_to_{k}", (2, c, 6, 7), (k, 3, 3), "p1q1", "+relu")
+        for c, k in [(4, 64), (20, 63), (36, 129)]
+    ),
+    _case("cuda_7x7", (1, 3, 17, 18), (40, 7, 7), "p3q3u2v2", "+bias+relu"),
+    _case("cuda_stride3", (3, 8, 11, 9), (12, 2, 5), "p2q3u3v2d2e1", "+bias"),
+    _case("cuda_groups", (2, 24, 8, 9), (36, 3, 3), "p1q1u2v1d1e2g3"),
+    _case("cuda_both_wide", (5, 70, 9, 12), (68, 3, 2), "p1q0"),
+    _case("cuda_1x1_stride2", (1, 130, 5, 5), (132, 1, 1), "u2v2"),
+    _case("cuda_splits", (1, 66, 23, 23), (70, 1, 1), ""),
 ]
 EMPTY_BATCH = _case("empty_batch", (0, 2, 7, 9), (3, 3, 2), "p1q1", "+bias")
 FASHION_MNIST = [

@@ -73,7 +73,8 @@ class Objects:
         )  # fmt: skip
 
     def with_kernels(self, folder: Path, csrc: Path, changed: str) -> Objects:
-        """These objects, but for the source `changed`, which is compiled from another tree."""
+        """These objects, but for the source `changed`, which is compiled from another tree; for all
+        if it is empty."""
         shutil.copytree(self.folder, folder)
         return Objects(folder, csrc, self.sanitizer).compile(only=changed)
 
@@ -104,7 +105,12 @@ class Simulator:
 
     def __init__(self, library: Path) -> None:
         self._library = ctypes.CDLL(str(library))
-        for name in ("convkern_kernel_name", "convkern_rejection", "convkern_run"):
+        for name in (
+            "convkern_kernel_name",
+            "convkern_rejection",
+            "convkern_run",
+            "convkern_broken_primitive",
+        ):
             getattr(self._library, name).restype = ctypes.c_char_p
         for name in ("convkern_workspace", "convkern_weight_splits"):
             getattr(self._library, name).restype = ctypes.c_int64
@@ -134,6 +140,11 @@ class Simulator:
         sizes = (ctypes.c_int64(n) for n in (pixels, blocks, bytes_))
         splits: int = self._library.convkern_weight_splits(*sizes)
         return splits
+
+    def broken_primitive(self) -> str:
+        """Which of the simulator's own shuffles, ballots and barriers is wrong; empty if none."""
+        name: bytes = self._library.convkern_broken_primitive()
+        return name.decode()
 
     def fits_int32(self, problem: str) -> bool:
         fits: bool = self._library.convkern_fits_int32(problem.encode())

@@ -1,6 +1,7 @@
 """The build: what it needs, what it says when that is missing, and what it must not emit."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,18 @@ def test_cuda_choice(environment: dict[str, str], words: str) -> None:
     result = setup("-q", "build_ext", **environment)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == f"convkern: {words}"
+
+
+@pytest.mark.skipif(
+    shutil.which("nvcc") is None, reason="nvcc, which is not here, is looked for first"
+)
+def test_older_cuda_architectures_are_refused() -> None:
+    result = setup("-q", "build_ext", CONVKERN_CUDA="1", TORCH_CUDA_ARCH_LIST="7.5;9.0+PTX")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        "convkern: the CUDA kernels need compute capability 8.0 or later, got "
+        "TORCH_CUDA_ARCH_LIST=7.5;9.0+PTX"
+    )
 
 
 @pytest.mark.parametrize("source", ISA_SOURCES, ids=lambda source: source.stem)

@@ -1,6 +1,7 @@
 """The CUDA kernels on a GPU, and what can be asked about them without one."""
 
 import pytest
+import torch
 
 import convkern
 from cases import CUDA_TILES, EMPTY_BATCH, FEW, label
@@ -11,10 +12,20 @@ CUDA_KERNELS = [k["name"] for k in _C.kernels() if k["device"] == "cuda"]
 needs_build = pytest.mark.skipif(not CUDA_KERNELS, reason="a build without CUDA")
 
 
+# Enough blocks for the largest tile on every GPU.
+LARGE = "n1c20h140w140k65r1s1_f32_nchw_fwd#large"
+
+
+@pytest.fixture(autouse=True)
+def _exact_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's float32, which ours is compared with, would be TF32 by default."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "f16"])
-@pytest.mark.parametrize("case", [*FEW, *CUDA_TILES], ids=label)
+@pytest.mark.parametrize("case", [*FEW, *CUDA_TILES, LARGE], ids=label)
 @pytest.mark.parametrize("name", CUDA_KERNELS)
 def test_kernel(name: str, case: str, dtype: str, layout: str) -> None:
     text = variant(case, pass_=name.split(".")[0], dtype=dtype, layout=layout)

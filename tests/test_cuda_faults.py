@@ -9,7 +9,7 @@ import pytest
 
 from cases import CUDA_TILES
 from convkern.testing import variant
-from cuda_simulator import ROOT, Objects
+from cuda_simulator import ROOT, Objects, Simulator
 
 UNIT = "implicit_gemm.cu"
 # The sanitizer that finds it, the file, what is replaced by what, and what is then said.
@@ -89,15 +89,17 @@ def test_sanitizers_find_nothing(
     assert done.stderr == ""
 
 
-def edited(objects: Objects, folder: Path, file: str, old: str, new: str) -> Objects:
-    """The kernels with a piece of their source replaced."""
+def edited(
+    objects: Objects, folder: Path, file: str, old: str, new: str, changed: str = UNIT
+) -> Objects:
+    """The kernels with a piece of their source replaced, and the source `changed` compiled anew."""
     tree = folder / "csrc"
     shutil.copytree(ROOT / "csrc", tree)
     source = tree / "cuda" / "implicit_gemm" / file
     text = source.read_text()
     assert text.count(old) == 1
     source.write_text(text.replace(old, new))
-    return objects.with_kernels(folder / "objects", tree, UNIT)
+    return objects.with_kernels(folder / "objects", tree, changed)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -110,6 +112,8 @@ def test_planted_fault_is_found(objects: dict[str, Objects], fault: str, tmp_pat
 
 
 def test_64_bit_indices(objects: dict[str, Objects], tmp_path: Path) -> None:
-    large = edited(objects["address"], tmp_path, "heuristics.h", "int64_t{1} << 30", "int64_t{1}")
+    limit = "int64_t{1} << 30"
+    large = edited(objects[""], tmp_path, "heuristics.h", limit, "int64_t{1}", changed="")
+    assert not Simulator(large.library()).fits_int32(CUDA_TILES[0])
     done = large.run_program(problems(CUDA_TILES[::2]))
     assert done.returncode == 0, done.stdout + done.stderr

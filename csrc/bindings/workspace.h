@@ -11,9 +11,9 @@ namespace convkern::bindings {
 
 constexpr int64_t kKeptBytes = 16 << 20;  // at most, for each thread at work
 
-// On the CPU a calling thread keeps the largest it has had for its next calls, as oneDNN keeps its
-// scratchpad: memory that the allocator returns to the system costs its page faults again in every
-// call, which took longer than the convolution itself.
+// On the CPU a calling thread keeps the largest of up to so many bytes for its next calls, as
+// oneDNN keeps its scratchpad: memory that the allocator returns to the system costs its page
+// faults again in every call, which took longer than the convolution itself.
 class Workspace {
  public:
   Workspace(int64_t bytes, int threads, const at::TensorOptions& options) {

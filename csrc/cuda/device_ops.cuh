@@ -20,7 +20,6 @@ __device__ __forceinline__ T* dynamic_shared() {
 __device__ __forceinline__ float4 load4(const float* p) {
   return *reinterpret_cast<const float4*>(p);
 }
-__device__ __forceinline__ void store4(float* p, float4 v) { *reinterpret_cast<float4*>(p) = v; }
 
 // Begins to copy kBytes to shared memory, of which those beyond `size` are zeros and are not read;
 // both addresses are aligned to kBytes (compute capability 8.0).

@@ -34,6 +34,7 @@ void launch(void (*kernel)(Parameters...), const LaunchShape& shape, const Execu
 
 inline void check(cudaError_t error) {
   if (error == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());  // torch's next check is not of this error
   throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
 }
 

@@ -18,16 +18,12 @@ inline float4 load4(const float* p) {
   check_aligned(p, sizeof(float4));
   return {p[0], p[1], p[2], p[3]};
 }
-inline void store4(float* p, float4 v) {
-  check_aligned(p, sizeof(float4));
-  p[0] = v.x, p[1] = v.y, p[2] = v.z, p[3] = v.w;
-}
 
 template <int kBytes>
 void copy_async(void* to, const void* from, int size) {
   static_assert(kBytes == 4 || kBytes == 16);
   check_aligned(to, kBytes);
-  if (size > 0) check_aligned(from, kBytes);
+  check_aligned(from, kBytes);
   simulator::copy_async(to, from, kBytes, size);
 }
 inline void commit_copies() { simulator::commit_copies(); }

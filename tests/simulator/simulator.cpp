@@ -166,6 +166,7 @@ void launch(dim3 grid, dim3 size, size_t shared_bytes, convkern::FunctionRef<voi
   if (threads < 1 || threads > 1024) throw std::runtime_error("a block of more than 1024 threads");
   if (shared_bytes > kMostShared) throw std::runtime_error("too much shared memory");
   if (grid.y > 65535 || grid.z > 65535) throw std::runtime_error("a grid beyond 65535 in y or z");
+  if (grid.x * grid.y * grid.z == 0) throw std::runtime_error("a grid without blocks");
   Block state(body);
   block = &state;
   state.grid = grid;

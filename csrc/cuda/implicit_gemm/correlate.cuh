@@ -14,8 +14,9 @@
 
 namespace convkern::cuda {
 
-// Blocks that a multiprocessor shall hold at once, by which a thread's registers are limited: 128,
-// or 168 for 64-bit indices and where small blocks copy single channels of channels_last.
+// Blocks that a multiprocessor shall hold at once, by which a thread's registers are limited: 128;
+// 168, or 255 in a block of 256 threads, for 64-bit indices; and 168 where small blocks copy single
+// channels of channels_last.
 template <class Index, Layout kLayout, int kVector>
 constexpr int resident_blocks(int threads) {
   const bool single = kLayout == Layout::nhwc && kVector == 1 && threads < 256;
@@ -35,7 +36,7 @@ struct Strides {
         column(static_cast<Index>(layout == Layout::nchw ? 1 : channels)) {}
 };
 
-// Indices of all operands fit Index.
+// Indices of all tensors fit Index.
 template <class Index>
 struct Correlation {
   const float *in, *packed, *bias;  // bias null: none
@@ -129,11 +130,10 @@ struct PixelCopies {
     return static_cast<unsigned>(h) < static_cast<unsigned>(c.in_height) &&
            static_cast<unsigned>(w) < static_cast<unsigned>(c.in_width);
   }
-  // Four terms, of which `left` or more are in the tensor.
+  // Four terms, of which `left` are in the tensor, or more; by four all or none.
   __device__ void copy_terms(float* to, Index from, int left) const {
     if constexpr (kVector == 4) {
-      const int n = left < 0 ? 0 : left > 4 ? 4 : left;
-      copy_async<16>(to, n > 0 ? c.in + from : c.in, n * 4);
+      copy_async<16>(to, left > 0 ? c.in + from : c.in, left > 0 ? 16 : 0);
     } else {
       const float* first_term = c.in + from;
 #pragma unroll
@@ -179,8 +179,9 @@ __global__ void __launch_bounds__(T::kThreads,
   const int steps = c.taps_h * c.taps_w * c.term_chunks;
 
   const Pixels pixels(c, first_pixel, static_cast<Index>(group) * c.terms);
+  // With zeros between groups, packed weights may be larger than any tensor.
   Taps taps{
-      c.packed + (static_cast<Index>(group) * steps * kDepth * c.packed_columns) + first_column,
+      c.packed + static_cast<int64_t>(group) * steps * kDepth * c.packed_columns + first_column,
       c.packed_columns};
   int tap_row = 0, tap_column = 0, chunk = 0;
   const T tile;

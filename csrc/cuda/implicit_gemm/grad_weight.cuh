@@ -82,11 +82,10 @@ struct ChannelCopies {
     return index < end && static_cast<unsigned>(h) < static_cast<unsigned>(map.height) &&
            static_cast<unsigned>(w) < static_cast<unsigned>(map.width);
   }
-  // Four channels, of which `left` or more exist.
+  // Four channels, of which `left` exist, or more; by four all or none.
   __device__ void copy_channels(float* to, Index from, int left) const {
     if constexpr (kVector == 4) {
-      const int n = left < 0 ? 0 : left > 4 ? 4 : left;
-      copy_async<16>(to, n > 0 ? map.tensor + from : map.tensor, n * 4);
+      copy_async<16>(to, left > 0 ? map.tensor + from : map.tensor, left > 0 ? 16 : 0);
     } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {

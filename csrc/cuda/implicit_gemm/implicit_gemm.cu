@@ -15,9 +15,10 @@
 namespace convkern::cuda {
 namespace {
 
-// Whether the channels of each pixel and group begin at multiples of 16 bytes. (Tensors do.)
-bool aligned_channels(const Problem& p, bool x, bool y) {
-  return (!x || (p.C % 4 == 0 && p.Cg % 4 == 0)) && (!y || (p.O % 4 == 0 && p.Og() % 4 == 0));
+// Whether the channels of each pixel and group begin at multiples of 16 bytes. Views of tensors may
+// begin anywhere.
+bool is_aligned(const void* tensor, int64_t channels_of_group) {
+  return reinterpret_cast<uintptr_t>(tensor) % 16 == 0 && channels_of_group % 4 == 0;
 }
 
 template <class Launch>
@@ -142,8 +143,8 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
   part.result_columns = p.Og();
   part.out_step_h = part.out_step_w = 1;
   run_part(p, part, ops, static_cast<const float*>(ops.x), {p.layout, p.C, p.H, p.W},
-           {p.layout, p.O, p.OH(), p.OW()}, aligned_channels(p, true, false),
-           static_cast<float*>(workspace), executor);
+           {p.layout, p.O, p.OH(), p.OW()}, is_aligned(ops.x, p.Cg), static_cast<float*>(workspace),
+           executor);
 }
 
 void grad_input(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
@@ -177,7 +178,7 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
       part.out_first_h = h, part.out_first_w = w;
       run_part(p, part, without_bias, static_cast<const float*>(ops.gy),
                {p.layout, p.O, p.OH(), p.OW()}, {p.layout, p.C, p.H, p.W},
-               aligned_channels(p, false, true), packed, executor);
+               is_aligned(ops.gy, p.Og()), packed, executor);
       packed +=
           packed_floats(p, part.terms, part.result_columns, part.rows.taps * part.columns.taps);
     }
@@ -242,13 +243,14 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
     c.row_tiles = small(tiles.row_tiles), c.column_tiles = small(tiles.column_tiles);
     c.groups = small(p.groups);
     const int64_t blocks = tiles.blocks(p) * tiles.splits;
-    with_copies(p, aligned_channels(p, true, true), [&](auto layout, auto vector) {
-      if (tiles.tile == TileSize::t128x128) {
-        launch_weight_sums<Index, Tile<128, 128, 8>, layout(), vector()>(c, blocks, executor);
-      } else {
-        launch_weight_sums<Index, Tile<64, 64, 8>, layout(), vector()>(c, blocks, executor);
-      }
-    });
+    with_copies(
+        p, is_aligned(ops.gy, p.Og()) && is_aligned(ops.x, p.Cg), [&](auto layout, auto vector) {
+          if (tiles.tile == TileSize::t128x128) {
+            launch_weight_sums<Index, Tile<128, 128, 8>, layout(), vector()>(c, blocks, executor);
+          } else {
+            launch_weight_sums<Index, Tile<64, 64, 8>, layout(), vector()>(c, blocks, executor);
+          }
+        });
   });
   launch(add_splits, {dim3(grid_of(tiles.size, kReduceThreads)), kReduceThreads}, executor,
          static_cast<const float*>(workspace), small(tiles.splits), tiles.size, small(p.R * p.S),

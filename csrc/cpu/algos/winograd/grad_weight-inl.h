@@ -155,8 +155,8 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
                 executor, [&](int64_t index, Range units, Real* memory, Real* partial) {
                   const int64_t of_channels = index % tasks.channel_slices;
                   const int64_t of_panels = index / tasks.channel_slices % tasks.panel_slices;
-                  Real* x = memory + F::kIn * F::kIn * tasks.sum_plane();
-                  Real* gy = x + F::kIn * F::kIn * tasks.x_plane();
+                  Real* x = memory + tasks.kSpots * tasks.sum_plane();
+                  Real* gy = x + tasks.kSpots * tasks.x_plane();
                   const GradWeightSlice<F> slice{
                       p,
                       tasks,
@@ -166,7 +166,7 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
                       memory,
                       x,
                       gy,
-                      gy + F::kIn * F::kIn * tasks.gy_plane()};
+                      gy + tasks.kSpots * tasks.gy_plane()};
                   for (int64_t unit = units.begin; unit < units.end; ++unit) {
                     slice.add_band(ops, unit, unit == units.begin ? Init::zero : Init::accumulate);
                   }
