@@ -110,7 +110,11 @@ def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "problem", help="e.g. n512c1h28w28k1r14s14p2q2_f32_nchw_fwd+bias (see convkern.explain)"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(%(default)s)")
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help="cpu, cuda or, without a GPU, as in cuda:sm_90 (%(default)s)",
+    )
     parser.set_defaults(run=_explain)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,8 @@ from convkern import _C
 from convkern._C import Problem
 from convkern.functional import canonical, check_types, has_kernels
 from convkern.problem import forward_problem
+
+_LEAST_CAPABILITY = 80  # of the GPUs that the CUDA kernels are built for
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,12 @@ def explain(
     as ``"n512c1h28w28k1r14s14_f32_nchw_fwd+bias"``. Nothing is computed; meta tensors will do.
 
     Args:
-        device: ``"cpu"`` or ``"cuda"``; input's own device by default.
+        device: ``"cpu"``, ``"cuda"`` or, for a GPU that need not be here, its compute capability
+            as in ``"cuda:sm_90"``; input's own device by default.
 
     Raises:
-        ValueError: the problem string is malformed or describes an impossible convolution.
+        ValueError: the problem string is malformed or describes an impossible convolution; or the
+            device is none, or this build has no kernels for it.
         RuntimeError, TypeError: as conv2d.
     """
     if isinstance(input, str):
@@ -89,12 +94,22 @@ def explain(
     return _explain_problem(problem, device or own_device)
 
 
+def _with_kernels(device: str) -> str:
+    """The device without its compute capability, for which there must be kernels."""
+    capability = re.fullmatch(r"cuda:sm_(\d+)a?", device)
+    if capability is None:
+        return device
+    if int(capability[1]) < _LEAST_CAPABILITY:
+        raise ValueError(f"device must be sm_{_LEAST_CAPABILITY} or later for CUDA, got {device!r}")
+    return "cuda"
+
+
 def _explain_problem(problem: Problem, device: str, label: str = "") -> Explanation:
-    plan = _C.plan(problem, device)
+    plan = _C.plan(problem, _with_kernels(device))
     if plan["forced"]:
         reason = "forced"
     elif plan["reference"]:
-        reason = "no other kernel supports the problem"
+        reason = "every other kernel leaves the problem to it"
     else:
         reason = "the first in order of preference that supports the problem"
     return Explanation(

@@ -6,6 +6,7 @@ import torch
 import convkern
 from cases import CUDA_TILES, EMPTY_BATCH, FEW, label
 from convkern import _C
+from convkern.cli import main
 from convkern.testing import assert_accurate, operands, run, variant
 
 CUDA_KERNELS = [k["name"] for k in _C.kernels() if k["device"] == "cuda"]
@@ -56,6 +57,15 @@ def test_explain_needs_no_gpu(pass_: str) -> None:
     assert depthwise.kernel == f"{pass_}.reference.any.any.cuda"
     double = convkern.explain(variant(FEW[0], pass_=pass_, dtype="f64"), device="cuda")
     assert double.kernel == f"{pass_}.reference.any.any.cuda"
+
+
+@needs_build
+def test_explain_for_a_compute_capability(capsys: pytest.CaptureFixture[str]) -> None:
+    problem = "n8c64h56w56k64r3s3p1q1_f32_nhwc_fwd"
+    assert main(["explain", problem, "--device", "cuda:sm_90"]) == 0
+    assert "fwd.implicit_gemm.any.f32.cuda" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="device must be sm_80 or later for CUDA"):
+        convkern.explain(problem, device="cuda:sm_75")
 
 
 @pytest.mark.skipif(bool(CUDA_KERNELS), reason="a build with CUDA")
