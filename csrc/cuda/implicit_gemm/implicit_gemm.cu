@@ -1,5 +1,6 @@
-// implicit_gemm: float32 convolutions of many channels as matrix products on the CUDA cores, each
-// product rounded to float32 (no TF32). See correlate.cuh and grad_weight.cuh.
+// implicit_gemm: float32 convolutions of many channels as matrix products on
+// the CUDA cores, each product rounded to float32 (no TF32). See correlate.cuh
+// and grad_weight.cuh.
 #include <algorithm>
 #include <cstdint>
 #include <type_traits>
@@ -15,8 +16,8 @@
 namespace convkern::cuda {
 namespace {
 
-// Whether the channels of each pixel and group begin at multiples of 16 bytes. Views of tensors may
-// begin anywhere.
+// Whether the channels of each pixel and group begin at multiples of 16 bytes.
+// Views of tensors may begin anywhere.
 bool is_aligned(const void* tensor, int64_t channels_of_group) {
   return reinterpret_cast<uintptr_t>(tensor) % 16 == 0 && channels_of_group % 4 == 0;
 }
@@ -41,12 +42,19 @@ int grid_of(int64_t size, int threads) {
   return static_cast<int>(std::min<int64_t>(1 << 16, tiles_of(size, threads)));
 }
 
+struct ImageSizes {
+  int64_t channels, height, width;
+};
+
 // A correlation of one pass, or of one residue of it.
 struct Part {
+  const float *in, *bias;
+  ImageSizes in_sizes, out_sizes;
   Axis rows, columns;
   TapsOf taps;
   int64_t terms, result_columns;  // of a group
-  int64_t out_step_h, out_step_w, out_first_h, out_first_w;
+  int64_t out_step_h = 1, out_step_w = 1, out_first_h = 0,
+          out_first_w = 0;  // of the residue
 };
 
 int64_t packed_floats(const Problem& p, int64_t terms, int64_t columns, int64_t taps) {
@@ -65,9 +73,8 @@ void launch_correlation(const Correlation<Index>& c, const Problem& p, const Exe
          executor, tiled);
 }
 
-void run_part(const Problem& p, const Part& part, const Operands& ops, const float* in,
-              const Strides<int64_t>& in_strides, const Strides<int64_t>& out_strides, bool aligned,
-              float* packed, const Executor& executor) {
+void run_part(const Problem& p, const Part& part, float* packed, float* out,
+              const Executor& executor) {
   const int64_t taps = part.rows.taps * part.columns.taps;
   const int64_t chunks = tiles_of(part.terms, kDepth);
   const int64_t columns = packed_columns(part.result_columns);
@@ -80,22 +87,17 @@ void run_part(const Problem& p, const Part& part, const Operands& ops, const flo
   const int64_t pixels = p.N * part.rows.out * part.columns.out;
   with_index(p, [&](auto index) {
     using Index = decltype(index);
-    auto narrow = [](const Strides<int64_t>& s) {
-      Strides<Index> result;
-      result.image = static_cast<Index>(s.image);
-      result.channel = static_cast<Index>(s.channel);
-      result.row = static_cast<Index>(s.row);
-      result.column = static_cast<Index>(s.column);
-      return result;
+    auto strides = [&](const ImageSizes& s) {
+      return Strides<Index>(p.layout, s.channels, s.height, s.width);
     };
     auto small = [](int64_t size) { return static_cast<int>(size); };
     Correlation<Index> c{};
-    c.in = in;
+    c.in = part.in;
     c.packed = packed;
-    c.bias = static_cast<const float*>(ops.b);
-    c.out = static_cast<float*>(ops.out);
-    c.in_strides = narrow(in_strides);
-    c.out_strides = narrow(out_strides);
+    c.bias = part.bias;
+    c.out = out;
+    c.in_strides = strides(part.in_sizes);
+    c.out_strides = strides(part.out_sizes);
     c.pixels = static_cast<Index>(pixels);
     c.height = small(part.rows.out), c.width = small(part.columns.out);
     c.in_height = small(part.rows.in), c.in_width = small(part.columns.in);
@@ -110,7 +112,7 @@ void run_part(const Problem& p, const Part& part, const Operands& ops, const flo
     c.relu = p.activation == Activation::relu && p.pass == Pass::forward;
     const TileSize tile =
         correlation_tile(pixels, part.result_columns, p.groups, device_properties());
-    with_copies(p, aligned, [&](auto layout, auto vector) {
+    with_copies(p, is_aligned(part.in, part.terms), [&](auto layout, auto vector) {
       switch (tile) {
         case TileSize::t128x128:
           return launch_correlation<Index, Tile<128, 128, 8>, layout(), vector()>(c, p, executor);
@@ -123,34 +125,53 @@ void run_part(const Problem& p, const Part& part, const Operands& ops, const flo
   });
 }
 
+// The taps of all groups as a pass reads them, from the first to the last.
+TapsOf all_taps(const Problem& p, const Operands& ops, bool columns_are_outputs) {
+  const int64_t taps = p.R * p.S, of_output = p.Cg * taps;
+  TapsOf result{};
+  result.w = static_cast<const float*>(ops.w);
+  result.group = p.Og() * of_output;
+  result.column = columns_are_outputs ? of_output : taps;
+  result.term = columns_are_outputs ? taps : of_output;
+  result.taps_h = static_cast<int>(p.R);
+  result.taps_w = result.S = static_cast<int>(p.S);
+  result.step_h = result.step_w = 1;
+  return result;
+}
+
 void forward(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const int64_t taps = p.R * p.S;
   Part part{};
+  part.in = static_cast<const float*>(ops.x);
+  part.bias = static_cast<const float*>(ops.b);
+  part.in_sizes = {p.C, p.H, p.W};
+  part.out_sizes = {p.O, p.OH(), p.OW()};
   part.rows = {p.OH(), p.R, p.H, p.stride_h, p.dilation_h, -p.pad_h};
   part.columns = {p.OW(), p.S, p.W, p.stride_w, p.dilation_w, -p.pad_w};
-  part.taps = {static_cast<const float*>(ops.w),
-               p.Og() * p.Cg * taps,
-               p.Cg * taps,
-               taps,
-               static_cast<int>(p.R),
-               static_cast<int>(p.S),
-               static_cast<int>(p.S),
-               0,
-               0,
-               1,
-               1};
+  part.taps = all_taps(p, ops, /*columns_are_outputs=*/true);
   part.terms = p.Cg;
   part.result_columns = p.Og();
-  part.out_step_h = part.out_step_w = 1;
-  run_part(p, part, ops, static_cast<const float*>(ops.x), {p.layout, p.C, p.H, p.W},
-           {p.layout, p.O, p.OH(), p.OW()}, is_aligned(ops.x, p.Cg), static_cast<float*>(workspace),
-           executor);
+  run_part(p, part, static_cast<float*>(workspace), static_cast<float*>(ops.out), executor);
+}
+
+// Taps from the last to the first, as a residue has them.
+void choose_taps(const ResidueAxis& rows, const ResidueAxis& columns, TapsOf& taps) {
+  taps.taps_h = static_cast<int>(rows.axis.taps);
+  taps.taps_w = static_cast<int>(columns.axis.taps);
+  taps.first_h = static_cast<int>(rows.last_tap);
+  taps.first_w = static_cast<int>(columns.last_tap);
+  taps.step_h = -static_cast<int>(rows.tap_stride);
+  taps.step_w = -static_cast<int>(columns.tap_stride);
 }
 
 void grad_input(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const int64_t taps = p.R * p.S;
-  Operands without_bias = ops;
-  without_bias.b = nullptr;
+  Part part{};
+  part.in = static_cast<const float*>(ops.gy);
+  part.in_sizes = {p.O, p.OH(), p.OW()};
+  part.out_sizes = {p.C, p.H, p.W};
+  part.taps = all_taps(p, ops, /*columns_are_outputs=*/false);
+  part.terms = p.Og();
+  part.result_columns = p.Cg;
+  part.out_step_h = p.stride_h, part.out_step_w = p.stride_w;
   auto* packed = static_cast<float*>(workspace);
   for (int64_t h = 0; h < std::min(p.stride_h, p.H); ++h) {
     const ResidueAxis rows =
@@ -158,29 +179,13 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
     for (int64_t w = 0; w < std::min(p.stride_w, p.W); ++w) {
       const ResidueAxis columns =
           grad_input_axis(p.W, p.OW(), p.S, p.stride_w, p.pad_w, p.dilation_w, w);
-      Part part{};
       part.rows = rows.axis;
       part.columns = columns.axis;
-      part.taps = {static_cast<const float*>(ops.w),
-                   p.Og() * p.Cg * taps,
-                   taps,
-                   p.Cg * taps,
-                   static_cast<int>(rows.axis.taps),
-                   static_cast<int>(columns.axis.taps),
-                   static_cast<int>(p.S),
-                   static_cast<int>(rows.last_tap),
-                   static_cast<int>(columns.last_tap),
-                   -static_cast<int>(rows.tap_stride),
-                   -static_cast<int>(columns.tap_stride)};
-      part.terms = p.Og();
-      part.result_columns = p.Cg;
-      part.out_step_h = p.stride_h, part.out_step_w = p.stride_w;
+      choose_taps(rows, columns, part.taps);
       part.out_first_h = h, part.out_first_w = w;
-      run_part(p, part, without_bias, static_cast<const float*>(ops.gy),
-               {p.layout, p.O, p.OH(), p.OW()}, {p.layout, p.C, p.H, p.W},
-               is_aligned(ops.gy, p.Og()), packed, executor);
+      run_part(p, part, packed, static_cast<float*>(ops.out), executor);
       packed +=
-          packed_floats(p, part.terms, part.result_columns, part.rows.taps * part.columns.taps);
+          packed_floats(p, part.terms, part.result_columns, rows.axis.taps * columns.axis.taps);
     }
   }
 }
