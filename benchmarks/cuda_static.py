@@ -51,11 +51,15 @@ class Compiled:
     loop: Counter[str]  # instructions of the inner loop, without their modifiers but LDS's width
 
 
-def tool(name: str) -> str:
-    """Beside torch's CUDA wheels, or on PATH."""
+def in_cuda_wheels(path: str) -> list[str]:
+    """Where it is among torch's CUDA wheels, if it is."""
     site = Path(torch.__file__).parent.parent
-    found = sorted(site.glob(f"nvidia/cu[0-9]*/bin/{name}"))
-    return str(found[-1]) if found else name
+    return sorted(str(found) for found in site.glob(f"nvidia/cu[0-9]*/{path}"))
+
+
+def tool(name: str) -> str:
+    """From torch's CUDA wheels, or on PATH."""
+    return (in_cuda_wheels(f"bin/{name}") or [name])[-1]
 
 
 def output_of(*command: str, text: str | None = None) -> str:
@@ -138,11 +142,11 @@ def compiled(arch: str) -> Iterator[Compiled]:
 
 def occupancy(kernels: list[Compiled]) -> list[tuple[int, int]]:
     """Resident blocks, and percent of a multiprocessor's threads, of each kernel."""
-    header = sorted(Path(torch.__file__).parent.parent.glob("nvidia/cu[0-9]*/include"))[-1]
     with tempfile.TemporaryDirectory() as folder:
         program = f"{folder}/occupancy"
         source = str(Path(__file__).with_name("occupancy.cpp"))
-        output_of("g++", "-std=c++17", f"-I{header}", source, "-o", program)
+        includes = [f"-I{folder}" for folder in in_cuda_wheels("include")]
+        output_of("g++", "-std=c++17", *includes, source, "-o", program)
         lines = "".join(
             f"{k.arch.replace('.', '')} {k.registers} {k.threads} {k.shared_bytes}\n"
             for k in kernels

@@ -1,9 +1,14 @@
 """Options and shared fixtures."""
 
+from collections.abc import Callable, Iterator
+from functools import cache
+
 import pytest
 import torch
 
+import convkern
 from convkern import _C
+from cuda_simulator import Objects
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,6 +24,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip_slow)
         if "gpu" in item.keywords and not has_gpu:
             item.add_marker(skip_gpu)
+
+
+@pytest.fixture
+def high_precision() -> Iterator[None]:
+    before = convkern.get_float32_precision()
+    convkern.set_float32_precision("high")
+    yield
+    convkern.set_float32_precision(before)
+
+
+@pytest.fixture(scope="session")
+def cuda_objects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Objects]:
+    """The CUDA kernels compiled for the simulator with a sanitizer, each once."""
+
+    @cache
+    def compiled(sanitizer: str) -> Objects:
+        return Objects(tmp_path_factory.mktemp("objects") / "all", sanitizer=sanitizer).compile()
+
+    return compiled
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@ sanitizer must find: proof that the tests of the kernels can fail."""
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,16 +63,6 @@ def problems(cases: list[str]) -> list[str]:
     ]
 
 
-@pytest.fixture(scope="session")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Objects]:
-    return {
-        sanitizer: Objects(
-            tmp_path_factory.mktemp("objects") / "original", sanitizer=sanitizer
-        ).compile()
-        for sanitizer in ("", "address", "thread")
-    }
-
-
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])
 @pytest.mark.parametrize(
     "cases",
@@ -81,9 +72,9 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Objects]:
     ],
 )
 def test_sanitizers_find_nothing(
-    objects: dict[str, Objects], sanitizer: str, cases: list[str]
+    cuda_objects: Callable[[str], Objects], sanitizer: str, cases: list[str]
 ) -> None:
-    done = objects[sanitizer].run_program(problems(cases))
+    done = cuda_objects(sanitizer).run_program(problems(cases))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(f"{len(cases) * 3 * 2 * 3} runs, 0 faults\n")
     assert done.stderr == ""
@@ -103,17 +94,19 @@ def edited(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_planted_fault_is_found(objects: dict[str, Objects], fault: str, tmp_path: Path) -> None:
+def test_planted_fault_is_found(
+    cuda_objects: Callable[[str], Objects], fault: str, tmp_path: Path
+) -> None:
     sanitizer, file, old, new, message = FAULTS[fault]
-    faulty = edited(objects[sanitizer], tmp_path, file, old, new)
+    faulty = edited(cuda_objects(sanitizer), tmp_path, file, old, new)
     done = faulty.run_program(problems(CUDA_TILES[5:7]))
     assert done.returncode != 0
     assert re.search(message, done.stdout + done.stderr)
 
 
-def test_64_bit_indices(objects: dict[str, Objects], tmp_path: Path) -> None:
+def test_64_bit_indices(cuda_objects: Callable[[str], Objects], tmp_path: Path) -> None:
     limit = "int64_t{1} << 30"
-    large = edited(objects[""], tmp_path, "heuristics.h", limit, "int64_t{1}", changed="")
+    large = edited(cuda_objects(""), tmp_path, "heuristics.h", limit, "int64_t{1}", changed="")
     assert not Simulator(large.library()).fits_int32(CUDA_TILES[0])
     done = large.run_program(problems(CUDA_TILES[::2]))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,5 +1,6 @@
 """The CUDA kernels in the simulator: right in every schedule, and the simulator finds faults."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,8 +13,8 @@ from cuda_simulator import SCHEDULES, Objects, Simulator
 
 
 @pytest.fixture(scope="session")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Simulator:
-    return Simulator(Objects(tmp_path_factory.mktemp("simulator")).compile().library())
+def simulator(cuda_objects: Callable[[str], Objects]) -> Simulator:
+    return Simulator(cuda_objects("").library())
 
 
 def kernels(algorithm: str) -> list[str]:

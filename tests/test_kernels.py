@@ -1,6 +1,5 @@
 """Every kernel, forced by name, over the case table against float64."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -46,14 +45,6 @@ HALF = [
     for algorithm in ("direct_batchlane", "direct_columnlane", "implicit_gemm")
     for name in kernel_names(algorithm, half=True)
 ]
-
-
-@pytest.fixture
-def high_precision() -> Iterator[None]:
-    before = convkern.get_float32_precision()
-    convkern.set_float32_precision("high")
-    yield
-    convkern.set_float32_precision(before)
 
 
 def is_available(name: str) -> bool:

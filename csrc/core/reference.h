@@ -38,7 +38,8 @@ struct Reference {
         x_at{p.layout, p.C, p.H, p.W},
         y_at{p.layout, p.O, OH, OW} {}
 
-  // Elements of the result, and the one with the given index in (n, c, h, w) order.
+  // Elements of the result, and the one with the given index in (n, c, h, w) order: `element` of
+  // the problem's pass.
   int64_t size() const {
     switch (p.pass) {
       case Pass::forward:
@@ -50,6 +51,16 @@ struct Reference {
     }
   }
 
+  CONVKERN_HOST_DEVICE void element(int64_t index) const {
+    switch (p.pass) {
+      case Pass::forward:
+        return forward(index);
+      case Pass::grad_input:
+        return grad_input(index);
+      case Pass::grad_weight:
+        return grad_weight(index);
+    }
+  }
   CONVKERN_HOST_DEVICE void forward(int64_t index) const {
     const int64_t j = index % OW, i = index / OW % OH;
     const int64_t o = index / (OW * OH) % p.O, n = index / (OW * OH * p.O);

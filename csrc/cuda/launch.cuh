@@ -7,7 +7,6 @@
 
 #include "core/executor.h"
 #include "cuda/device_ops.cuh"
-#include "cuda/device_properties.h"
 
 namespace convkern::cuda {
 
@@ -21,7 +20,7 @@ constexpr int kSharedWithoutAsking = 48 << 10;  // bytes of dynamic shared memor
 
 #if defined(CONVKERN_SIMULATOR)
 
-inline DeviceProperties device_properties() { return {simulator::kMultiprocessors}; }
+inline int multiprocessors() { return simulator::kMultiprocessors; }
 
 template <class... Parameters>
 void launch(void (*kernel)(Parameters...), const LaunchShape& shape, const Executor&,
@@ -39,13 +38,11 @@ inline void check(cudaError_t error) {
 }
 
 // Of the current device.
-inline DeviceProperties device_properties() {
-  int device = 0;
-  DeviceProperties properties{};
+inline int multiprocessors() {
+  int device = 0, count = 0;
   check(cudaGetDevice(&device));
-  check(
-      cudaDeviceGetAttribute(&properties.multiprocessors, cudaDevAttrMultiProcessorCount, device));
-  return properties;
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  return count;
 }
 
 template <class... Parameters>

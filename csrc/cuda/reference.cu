@@ -4,43 +4,22 @@
 // Not yet run on a GPU.
 #include "core/reference.h"
 
-#include <algorithm>
-
+#include "cuda/elements.cuh"
 #include "cuda/kernel_list.h"
-#include "cuda/launch.cuh"
 
 namespace convkern::cuda {
 namespace {
 
-constexpr int kBlock = 256;            // threads
-constexpr int64_t kMaxGrid = 1 << 20;  // blocks; threads stride over what is left
-
 template <class T>
 __global__ void reference_kernel(const Reference<T> reference, int64_t size) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kBlock;
-  for (int64_t index = static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x; index < size;
-       index += step) {
-    switch (reference.p.pass) {
-      case Pass::forward:
-        reference.forward(index);
-        break;
-      case Pass::grad_input:
-        reference.grad_input(index);
-        break;
-      case Pass::grad_weight:
-        reference.grad_weight(index);
-        break;
-    }
-  }
+  for_each_element(size, [&](int64_t index) { reference.element(index); });
 }
 
 template <class T>
 void launch_reference(const Problem& p, const Operands& ops, const Executor& executor) {
   const Reference<T> reference(p, ops);
   const int64_t size = reference.size();
-  const int64_t grid = std::min(kMaxGrid, (size + kBlock - 1) / kBlock);
-  launch(reference_kernel<T>, {dim3(static_cast<unsigned>(grid)), kBlock}, executor, reference,
-         size);
+  launch(reference_kernel<T>, element_shape(size), executor, reference, size);
 }
 
 void run(const Problem& p, const Operands& ops, void*, const Executor& executor) {

@@ -9,13 +9,11 @@
 
 #define __global__
 #define __device__
-#define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 
 #define threadIdx (simulator::thread_index())
 #define blockIdx (simulator::block_index())
-#define blockDim (simulator::block_size())
 #define gridDim (simulator::grid_size())
 
 struct alignas(16) float4 {

@@ -51,7 +51,7 @@ int64_t convkern_workspace(const char* name, const char* problem) {
 
 // The columns of the tile that implicit_gemm chooses for forward and grad_input.
 int convkern_tile_columns(int64_t pixels, int64_t columns, int64_t groups, int multiprocessors) {
-  return cuda::tile_columns(cuda::correlation_tile(pixels, columns, groups, {multiprocessors}));
+  return cuda::tile_columns(cuda::correlation_tile(pixels, columns, groups, multiprocessors));
 }
 
 int64_t convkern_weight_splits(int64_t pixels, int64_t blocks, int64_t bytes) {

@@ -207,7 +207,6 @@ void launch(dim3 grid, dim3 size, size_t shared_bytes, convkern::FunctionRef<voi
 
 const uint3& thread_index() { return running->index; }
 const uint3& block_index() { return block->index; }
-const dim3& block_size() { return block->size; }
 const dim3& grid_size() { return block->grid; }
 int lane() { return running->lane(); }
 void* shared_memory() { return block->shared; }

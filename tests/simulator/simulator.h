@@ -1,9 +1,9 @@
 // Runs CUDA kernels as host C++: one operating system thread, a fiber for each CUDA thread.
 //
 // What it finds: wrong results, in several schedules; barriers that not all threads reach, or that
-// they reach at different places; shuffles of which lanes are missing; copies
-// that were never waited for; what was read from shared memory before it was written (NaN); and,
-// built with a sanitizer, accesses out of bounds (ASan) and without a barrier between (TSan).
+// they reach at different places; shuffles of which lanes are missing; copies that were never
+// waited for; what was read from shared memory before it was written (NaN); and, built with a
+// sanitizer, accesses out of bounds (ASan) and without a barrier between (TSan).
 // What it does not: races between blocks, which run one after the other; bank conflicts, the memory
 // model, clusters, wgmma and TMA.
 #pragma once
@@ -23,11 +23,10 @@ struct uint3 {
 
 namespace simulator {
 
-constexpr int kWarp = 32;         // threads
-constexpr int kLaneBytes = 64;    // that a lane gives to an exchange, at most
-constexpr int kMostCopies = 256;  // asynchronous, of a thread at a time
-constexpr size_t kMostShared = 227
-                               << 10;  // bytes of shared memory of a block (compute capability 9.0)
+constexpr int kWarp = 32;                  // threads
+constexpr int kLaneBytes = 64;             // that a lane gives to an exchange, at most
+constexpr int kMostCopies = 256;           // asynchronous, of a thread at a time
+constexpr size_t kMostShared = 227 << 10;  // bytes of a block (compute capability 9.0)
 
 // The order in which threads and blocks run: 0 ascending, 1 descending, others shuffled by it.
 void set_schedule(unsigned schedule);
@@ -42,7 +41,6 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, convkern::FunctionRef<vo
 // For the running thread.
 const uint3& thread_index();
 const uint3& block_index();
-const dim3& block_size();
 const dim3& grid_size();
 int lane();
 void* shared_memory();

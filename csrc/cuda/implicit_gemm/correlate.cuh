@@ -65,6 +65,25 @@ struct Pixel {
         column(static_cast<int>(index % width)) {}
 };
 
+__device__ __forceinline__ bool is_inside(int at, int size) {
+  return static_cast<unsigned>(at) < static_cast<unsigned>(size);
+}
+
+// Copies four adjacent floats, of which `left` are in the tensor, or more, and the others zeros:
+// each on its own, or with kVector 4 together, where all are or none.
+template <int kVector, class Index>
+__device__ __forceinline__ void copy_four(float* to, const float* tensor, Index from, int left) {
+  if constexpr (kVector == 4) {
+    copy_async<16>(to, left > 0 ? tensor + from : tensor, left > 0 ? 16 : 0);
+  } else {
+    const float* first = tensor + from;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      copy_async<4>(to + i, i < left ? first + i : tensor, i < left ? 4 : 0);
+    }
+  }
+}
+
 // Copies the pixels of a tap: kDepth channels of kRows pixels.
 // Of channels_last, kVector channels at once: 4, where their addresses are multiples of 16 bytes.
 template <class T, class Index, Layout kLayout, int kVector>
@@ -102,7 +121,8 @@ struct PixelCopies {
     const int h = tap_row * c.tap_step_h, w = tap_column * c.tap_step_w;
     const Index tap = h * c.in_strides.row + w * c.in_strides.column;
     if constexpr (kInner == Inner::rows) {
-      const bool inside = is_inside(row[0] + h, column[0] + w);
+      const bool inside =
+          is_inside(row[0] + h, c.in_height) && is_inside(column[0] + w, c.in_width);
       const int first_term = threadIdx.x / T::kRows;
       Index from = first[0] + tap + (term + first_term) * c.in_strides.channel;
 #pragma unroll
@@ -114,31 +134,14 @@ struct PixelCopies {
     } else {
 #pragma unroll
       for (int i = 0; i < kPixels; ++i) {
-        const bool inside = is_inside(row[i] + h, column[i] + w);
+        const bool inside =
+            is_inside(row[i] + h, c.in_height) && is_inside(column[i] + w, c.in_width);
 #pragma unroll
         for (int t = 0; t < kDepth; t += 4 * kLanes) {
           const int at = t + threadIdx.x % kLanes * 4;
-          copy_terms(to + Shared::at(tile_row(i), at), first[i] + tap + term + at,
-                     inside ? c.terms - term - at : 0);
+          copy_four<kVector>(to + Shared::at(tile_row(i), at), c.in, first[i] + tap + term + at,
+                             inside ? c.terms - term - at : 0);
         }
-      }
-    }
-  }
-
- private:
-  __device__ bool is_inside(int h, int w) const {
-    return static_cast<unsigned>(h) < static_cast<unsigned>(c.in_height) &&
-           static_cast<unsigned>(w) < static_cast<unsigned>(c.in_width);
-  }
-  // Four terms, of which `left` are in the tensor, or more; by four all or none.
-  __device__ void copy_terms(float* to, Index from, int left) const {
-    if constexpr (kVector == 4) {
-      copy_async<16>(to, left > 0 ? c.in + from : c.in, left > 0 ? 16 : 0);
-    } else {
-      const float* first_term = c.in + from;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        copy_async<4>(to + i, i < left ? first_term + i : c.in, i < left ? 4 : 0);
       }
     }
   }

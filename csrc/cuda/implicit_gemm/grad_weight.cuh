@@ -5,6 +5,7 @@
 // Blocks are (columns, rows, tap, group, split). Not yet run on a GPU.
 #pragma once
 
+#include "cuda/elements.cuh"
 #include "cuda/implicit_gemm/correlate.cuh"
 
 namespace convkern::cuda {
@@ -67,7 +68,8 @@ struct ChannelCopies {
         const int t = quad / kQuads, row = quad % kQuads * 4;
         Index at = 0;
         const bool inside = locate(first + t, end, height, width, at);
-        copy_channels(to + Shared::at(row, t), at + row, inside ? channels - row : 0);
+        copy_four<kVector>(to + Shared::at(row, t), map.tensor, at + row,
+                           inside ? channels - row : 0);
       }
     }
   }
@@ -79,19 +81,7 @@ struct ChannelCopies {
     const int w = pixel.column * map.step_w + map.offset_w;
     at = pixel.image * map.strides.image + channel * map.strides.channel + h * map.strides.row +
          w * map.strides.column;
-    return index < end && static_cast<unsigned>(h) < static_cast<unsigned>(map.height) &&
-           static_cast<unsigned>(w) < static_cast<unsigned>(map.width);
-  }
-  // Four channels, of which `left` exist, or more; by four all or none.
-  __device__ void copy_channels(float* to, Index from, int left) const {
-    if constexpr (kVector == 4) {
-      copy_async<16>(to, left > 0 ? map.tensor + from : map.tensor, left > 0 ? 16 : 0);
-    } else {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        copy_async<4>(to + i, i < left ? map.tensor + from + i : map.tensor, i < left ? 4 : 0);
-      }
-    }
+    return index < end && is_inside(h, map.height) && is_inside(w, map.width);
   }
 };
 
@@ -147,22 +137,18 @@ __global__ void __launch_bounds__(T::kThreads,
   }
 }
 
-constexpr int kReduceThreads = 256;
-
 // gw (O, C / groups, R, S) = the sum of the splits, in order and in double.
-__global__ void __launch_bounds__(kReduceThreads)
+__global__ void __launch_bounds__(kElementThreads)
     add_splits(const float* partial, int splits, int64_t size, int taps, int rows, int columns,
                float* gw) {
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * kReduceThreads;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kReduceThreads + threadIdx.x; i < size;
-       i += stride) {
+  for_each_element(size, [&](int64_t i) {
     const int64_t tap = i % taps, column = i / taps % columns;
     const int64_t row = i / taps / columns % rows, group = i / taps / columns / rows;
     const int64_t from = ((group * taps + tap) * rows + row) * columns + column;
     double sum = 0;
     for (int64_t split = 0; split < splits; ++split) sum += partial[split * size + from];
     gw[i] = static_cast<float>(sum);
-  }
+  });
 }
 
 }  // namespace convkern::cuda

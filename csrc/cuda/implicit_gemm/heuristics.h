@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "core/problem.h"
-#include "cuda/device_properties.h"
 
 namespace convkern::cuda {
 
@@ -31,11 +30,11 @@ inline int64_t tiles_of(int64_t size, int64_t tile) { return (size + tile - 1) /
 // Forward and grad_input: the narrowest tile that holds all columns, or the widest; but half of
 // that where the device would have fewer blocks than multiprocessors.
 inline TileSize correlation_tile(int64_t pixels, int64_t columns, int64_t groups,
-                                 const DeviceProperties& device) {
+                                 int multiprocessors) {
   if (columns <= 32) return TileSize::t128x32;
   if (columns <= 64) return TileSize::t128x64;
   const int64_t blocks = tiles_of(pixels, 128) * tiles_of(columns, 128) * groups;
-  return blocks < device.multiprocessors ? TileSize::t128x64 : TileSize::t128x128;
+  return blocks < multiprocessors ? TileSize::t128x64 : TileSize::t128x128;
 }
 
 // Columns that packed weights have: whole tiles of any size that the columns may get.

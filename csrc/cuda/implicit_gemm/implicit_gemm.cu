@@ -1,6 +1,5 @@
-// implicit_gemm: float32 convolutions of many channels as matrix products on
-// the CUDA cores, each product rounded to float32 (no TF32). See correlate.cuh
-// and grad_weight.cuh.
+// implicit_gemm: float32 convolutions of many channels as matrix products on the CUDA cores, each
+// product rounded to float32 (no TF32). See correlate.cuh and grad_weight.cuh.
 #include <algorithm>
 #include <cstdint>
 #include <type_traits>
@@ -16,8 +15,8 @@
 namespace convkern::cuda {
 namespace {
 
-// Whether the channels of each pixel and group begin at multiples of 16 bytes.
-// Views of tensors may begin anywhere.
+// Whether the channels of each pixel and group begin at multiples of 16 bytes. Views of tensors may
+// begin anywhere.
 bool is_aligned(const void* tensor, int64_t channels_of_group) {
   return reinterpret_cast<uintptr_t>(tensor) % 16 == 0 && channels_of_group % 4 == 0;
 }
@@ -38,9 +37,11 @@ void with_copies(const Problem& p, bool aligned, const Launch& launch) {
   aligned ? launch(Nhwc{}, Four{}) : launch(Nhwc{}, One{});
 }
 
-int grid_of(int64_t size, int threads) {
-  return static_cast<int>(std::min<int64_t>(1 << 16, tiles_of(size, threads)));
-}
+int small(int64_t size) { return static_cast<int>(size); }  // see supports()
+
+// Of a correlation, in a group: channels that are summed over, and of the result.
+int64_t terms_of(const Problem& p) { return p.pass == Pass::forward ? p.Cg : p.Og(); }
+int64_t columns_of(const Problem& p) { return p.pass == Pass::forward ? p.Og() : p.Cg; }
 
 struct ImageSizes {
   int64_t channels, height, width;
@@ -52,13 +53,14 @@ struct Part {
   ImageSizes in_sizes, out_sizes;
   Axis rows, columns;
   TapsOf taps;
-  int64_t terms, result_columns;  // of a group
-  int64_t out_step_h = 1, out_step_w = 1, out_first_h = 0,
-          out_first_w = 0;  // of the residue
+  // Of the residue.
+  int64_t out_step_h = 1, out_step_w = 1, out_first_h = 0, out_first_w = 0;
+
+  int64_t tap_count() const { return rows.taps * columns.taps; }
 };
 
-int64_t packed_floats(const Problem& p, int64_t terms, int64_t columns, int64_t taps) {
-  return p.groups * taps * tiles_of(terms, kDepth) * kDepth * packed_columns(columns);
+int64_t packed_floats(const Problem& p, int64_t taps) {
+  return p.groups * taps * tiles_of(terms_of(p), kDepth) * kDepth * packed_columns(columns_of(p));
 }
 
 template <class Index, class T, Layout kLayout, int kVector>
@@ -75,14 +77,12 @@ void launch_correlation(const Correlation<Index>& c, const Problem& p, const Exe
 
 void run_part(const Problem& p, const Part& part, float* packed, float* out,
               const Executor& executor) {
-  const int64_t taps = part.rows.taps * part.columns.taps;
-  const int64_t chunks = tiles_of(part.terms, kDepth);
-  const int64_t columns = packed_columns(part.result_columns);
-  const int64_t size = packed_floats(p, part.terms, part.result_columns, taps);
+  const int terms = small(terms_of(p)), columns = small(columns_of(p));
+  const int chunks = small(tiles_of(terms, kDepth)), packed_width = small(packed_columns(columns));
+  const int64_t size = packed_floats(p, part.tap_count());
   if (size > 0) {
-    launch(pack_taps, {dim3(grid_of(size, kPackThreads)), kPackThreads}, executor, part.taps,
-           static_cast<int>(part.terms), static_cast<int>(part.result_columns),
-           static_cast<int>(chunks * kDepth), static_cast<int>(columns), size, packed);
+    launch(pack_taps, element_shape(size), executor, part.taps, terms, columns, chunks * kDepth,
+           packed_width, size, packed);
   }
   const int64_t pixels = p.N * part.rows.out * part.columns.out;
   with_index(p, [&](auto index) {
@@ -90,7 +90,6 @@ void run_part(const Problem& p, const Part& part, float* packed, float* out,
     auto strides = [&](const ImageSizes& s) {
       return Strides<Index>(p.layout, s.channels, s.height, s.width);
     };
-    auto small = [](int64_t size) { return static_cast<int>(size); };
     Correlation<Index> c{};
     c.in = part.in;
     c.packed = packed;
@@ -107,12 +106,11 @@ void run_part(const Problem& p, const Part& part, float* packed, float* out,
     c.offset_h = small(part.rows.offset), c.offset_w = small(part.columns.offset);
     c.out_step_h = small(part.out_step_h), c.out_step_w = small(part.out_step_w);
     c.out_first_h = small(part.out_first_h), c.out_first_w = small(part.out_first_w);
-    c.terms = small(part.terms), c.columns = small(part.result_columns);
-    c.term_chunks = small(chunks), c.packed_columns = small(columns);
+    c.terms = terms, c.columns = columns;
+    c.term_chunks = chunks, c.packed_columns = packed_width;
     c.relu = p.activation == Activation::relu && p.pass == Pass::forward;
-    const TileSize tile =
-        correlation_tile(pixels, part.result_columns, p.groups, device_properties());
-    with_copies(p, is_aligned(part.in, part.terms), [&](auto layout, auto vector) {
+    const TileSize tile = correlation_tile(pixels, columns, p.groups, multiprocessors());
+    with_copies(p, is_aligned(part.in, terms), [&](auto layout, auto vector) {
       switch (tile) {
         case TileSize::t128x128:
           return launch_correlation<Index, Tile<128, 128, 8>, layout(), vector()>(c, p, executor);
@@ -125,16 +123,17 @@ void run_part(const Problem& p, const Part& part, float* packed, float* out,
   });
 }
 
-// The taps of all groups as a pass reads them, from the first to the last.
-TapsOf all_taps(const Problem& p, const Operands& ops, bool columns_are_outputs) {
+// The taps of all groups as the pass reads them, from the first to the last.
+TapsOf all_taps(const Problem& p, const Operands& ops) {
+  const bool columns_are_outputs = p.pass == Pass::forward;
   const int64_t taps = p.R * p.S, of_output = p.Cg * taps;
   TapsOf result{};
   result.w = static_cast<const float*>(ops.w);
   result.group = p.Og() * of_output;
   result.column = columns_are_outputs ? of_output : taps;
   result.term = columns_are_outputs ? taps : of_output;
-  result.taps_h = static_cast<int>(p.R);
-  result.taps_w = result.S = static_cast<int>(p.S);
+  result.taps_h = small(p.R);
+  result.taps_w = result.S = small(p.S);
   result.step_h = result.step_w = 1;
   return result;
 }
@@ -147,20 +146,18 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
   part.out_sizes = {p.O, p.OH(), p.OW()};
   part.rows = {p.OH(), p.R, p.H, p.stride_h, p.dilation_h, -p.pad_h};
   part.columns = {p.OW(), p.S, p.W, p.stride_w, p.dilation_w, -p.pad_w};
-  part.taps = all_taps(p, ops, /*columns_are_outputs=*/true);
-  part.terms = p.Cg;
-  part.result_columns = p.Og();
+  part.taps = all_taps(p, ops);
   run_part(p, part, static_cast<float*>(workspace), static_cast<float*>(ops.out), executor);
 }
 
 // Taps from the last to the first, as a residue has them.
 void choose_taps(const ResidueAxis& rows, const ResidueAxis& columns, TapsOf& taps) {
-  taps.taps_h = static_cast<int>(rows.axis.taps);
-  taps.taps_w = static_cast<int>(columns.axis.taps);
-  taps.first_h = static_cast<int>(rows.last_tap);
-  taps.first_w = static_cast<int>(columns.last_tap);
-  taps.step_h = -static_cast<int>(rows.tap_stride);
-  taps.step_w = -static_cast<int>(columns.tap_stride);
+  taps.taps_h = small(rows.axis.taps);
+  taps.taps_w = small(columns.axis.taps);
+  taps.first_h = small(rows.last_tap);
+  taps.first_w = small(columns.last_tap);
+  taps.step_h = -small(rows.tap_stride);
+  taps.step_w = -small(columns.tap_stride);
 }
 
 void grad_input(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
@@ -168,9 +165,7 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
   part.in = static_cast<const float*>(ops.gy);
   part.in_sizes = {p.O, p.OH(), p.OW()};
   part.out_sizes = {p.C, p.H, p.W};
-  part.taps = all_taps(p, ops, /*columns_are_outputs=*/false);
-  part.terms = p.Og();
-  part.result_columns = p.Cg;
+  part.taps = all_taps(p, ops);
   part.out_step_h = p.stride_h, part.out_step_w = p.stride_w;
   auto* packed = static_cast<float*>(workspace);
   for (int64_t h = 0; h < std::min(p.stride_h, p.H); ++h) {
@@ -184,8 +179,7 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
       choose_taps(rows, columns, part.taps);
       part.out_first_h = h, part.out_first_w = w;
       run_part(p, part, packed, static_cast<float*>(ops.out), executor);
-      packed +=
-          packed_floats(p, part.terms, part.result_columns, rows.axis.taps * columns.axis.taps);
+      packed += packed_floats(p, part.tap_count());
     }
   }
 }
@@ -217,7 +211,6 @@ void launch_weight_sums(const WeightSums<Index>& c, int64_t blocks, const Execut
 
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const WeightTiles tiles(p);
-  auto small = [](int64_t size) { return static_cast<int>(size); };
   with_index(p, [&](auto index) {
     using Index = decltype(index);
     WeightSums<Index> c{};
@@ -257,15 +250,13 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
           }
         });
   });
-  launch(add_splits, {dim3(grid_of(tiles.size, kReduceThreads)), kReduceThreads}, executor,
-         static_cast<const float*>(workspace), small(tiles.splits), tiles.size, small(p.R * p.S),
-         small(p.Og()), small(p.Cg), static_cast<float*>(ops.out));
+  launch(add_splits, element_shape(tiles.size), executor, static_cast<const float*>(workspace),
+         small(tiles.splits), tiles.size, small(p.R * p.S), small(p.Og()), small(p.Cg),
+         static_cast<float*>(ops.out));
 }
 
 int64_t correlation_workspace(const Problem& p, int) {
-  const bool forward = p.pass == Pass::forward;
-  return packed_floats(p, forward ? p.Cg : p.Og(), forward ? p.Og() : p.Cg, p.R * p.S) *
-         static_cast<int64_t>(sizeof(float));
+  return packed_floats(p, p.R * p.S) * static_cast<int64_t>(sizeof(float));
 }
 
 int64_t weight_workspace(const Problem& p, int) {
@@ -287,11 +278,9 @@ Reason supports(const Problem& p) {
 }
 
 Reason declines(const Problem& p) {
-  const bool weights = p.pass == Pass::grad_weight;
-  const bool forward = p.pass == Pass::forward;
-  const double useful = weights ? used_of_tile(p.Og(), 64) * used_of_tile(p.Cg, 64)
-                                : used_of_tile(forward ? p.Cg : p.Og(), kDepth) *
-                                      used_of_tile(forward ? p.Og() : p.Cg, 32);
+  const double useful = p.pass == Pass::grad_weight
+                            ? used_of_tile(p.Og(), 64) * used_of_tile(p.Cg, 64)
+                            : used_of_tile(terms_of(p), kDepth) * used_of_tile(columns_of(p), 32);
   return useful < kLeastUsed ? Reason::empty_lanes : Reason::none;
 }
 

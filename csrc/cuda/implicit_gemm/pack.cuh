@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "cuda/implicit_gemm/tiles.cuh"
+#include "cuda/elements.cuh"
 
 namespace convkern::cuda {
 
@@ -17,14 +17,10 @@ struct TapsOf {
   int step_h, step_w;    // and from one to the next
 };
 
-constexpr int kPackThreads = 256;
-
-__global__ void __launch_bounds__(kPackThreads)
+__global__ void __launch_bounds__(kElementThreads)
     pack_taps(const TapsOf taps, int terms, int columns, int packed_terms, int packed_columns,
               int64_t size, float* packed) {
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * kPackThreads;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kPackThreads + threadIdx.x; i < size;
-       i += stride) {
+  for_each_element(size, [&](int64_t i) {
     const int column = static_cast<int>(i % packed_columns);
     int64_t rest = i / packed_columns;
     const int term = static_cast<int>(rest % packed_terms);
@@ -38,7 +34,7 @@ __global__ void __launch_bounds__(kPackThreads)
     packed[i] = term < terms && column < columns
                     ? taps.w[group * taps.group + column * taps.column + term * taps.term + tap]
                     : 0.f;
-  }
+  });
 }
 
 }  // namespace convkern::cuda

@@ -7,24 +7,14 @@ namespace convkern::cpu {
 namespace {
 namespace implicit_gemm {
 
-// How gw is cut into tasks: slices of some channels of x and some panels of gy's, for some bands of
-// gy's rows.
-struct GradWeightTasks {
-  Panels panels;           // of a group
-  int64_t panel_slices;    // of a group
-  int64_t width;           // of a slice's panels, at most
-  int64_t channel_slices;  // of a group
-  int64_t channels;        // of a slice, at most
+// Slices of gw, for some bands of gy's rows.
+struct GradWeightTasks : WeightSlices {
   Bands bands;
   int64_t x_rows, x_columns;  // of an image that a band reads, at most
 
   explicit GradWeightTasks(const Problem& p)
-      : panels(p.Og()),
-        panel_slices(ceil_div(panels.count, panels_in_cache(p))),
-        width(std::min<int64_t>(ceil_div(panels.count, panel_slices) * kPanelVectors * kLanes,
-                                panels.width())),
-        channel_slices(ceil_div(p.Cg, channels_in_cache(p, width))),
-        channels(ceil_div(p.Cg, channel_slices)),
+      : WeightSlices(p, panels_in_cache(p),
+                     [&](int64_t width) { return channels_in_cache(p, width); }),
         bands(p.N, p.OH(),
               std::min(kBandPixels / p.OW(), kSlabFloats / (p.stride_h * p.W * channels)), 1, 1,
               p.OW(), std::min(p.OW(), kBandColumns)) {
@@ -41,7 +31,6 @@ struct GradWeightTasks {
     return std::clamp<int64_t>(kAccumulatorFloats / (p.R * p.S * width), 1, 256);
   }
 
-  int64_t slices(const Problem& p) const { return p.groups * panel_slices * channel_slices; }
   int64_t accumulator_floats(const Problem& p) const { return p.R * p.S * channels * width; }
   int64_t gy_floats(const Problem& p) const {
     return bands.images * bands.band_rows * bands.band_columns * kPanelVectors * kLanes;
@@ -52,7 +41,7 @@ struct GradWeightTasks {
   Reduction reduction(const Problem& p) const {
     const int64_t x_floats = packs_x(p) ? bands.images * x_buffer(p, nullptr).image : 0;
     return {p, bands.count(), 0, accumulator_floats(p) + gy_floats(p) + x_floats,
-            ceil_div(kTasks, slices(p))};
+            ceil_div(kTasks, count(p))};
   }
 
   // Channels of pixels far apart share few lines of the cache.
@@ -178,20 +167,17 @@ struct GradWeightSlice {
 
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const GradWeightTasks tasks(p);
-  reduce_chunks(p, tasks.reduction(p), tasks.slices(p), workspace, static_cast<Real*>(ops.out),
+  reduce_chunks(p, tasks.reduction(p), tasks.count(p), workspace, static_cast<Real*>(ops.out),
                 executor, [&](int64_t index, Range units, Real* memory, Real* partial) {
-                  const int64_t of_channels = index % tasks.channel_slices;
-                  const int64_t of_panels = index / tasks.channel_slices % tasks.panel_slices;
                   Real* gy = memory + tasks.accumulator_floats(p);
-                  const GradWeightSlice slice{
-                      p,
-                      tasks,
-                      index / tasks.channel_slices / tasks.panel_slices,
-                      near_equal_part(tasks.panels.count, tasks.panel_slices, of_panels),
-                      near_equal_part(p.Cg, tasks.channel_slices, of_channels),
-                      memory,
-                      gy,
-                      gy + tasks.gy_floats(p)};
+                  const GradWeightSlice slice{p,
+                                              tasks,
+                                              tasks.group_of(index),
+                                              tasks.panels_of(index),
+                                              tasks.channels_of(p, index),
+                                              memory,
+                                              gy,
+                                              gy + tasks.gy_floats(p)};
                   set_zero(memory, tasks.accumulator_floats(p));
                   for (int64_t unit = units.begin; unit < units.end; ++unit) {
                     slice.add_band(ops, unit);

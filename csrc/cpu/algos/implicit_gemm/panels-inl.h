@@ -33,6 +33,35 @@ struct Panels {
   int64_t width() const { return vectors * kLanes; }  // of all panels
 };
 
+// How gw is cut into tasks: slices of some panels of gy's channels and some channels of x, of each
+// group.
+struct WeightSlices {
+  Panels panels;           // of a group
+  int64_t panel_slices;    // of a group
+  int64_t width;           // of a slice's panels, at most
+  int64_t channel_slices;  // of a group
+  int64_t channels;        // of a slice, at most
+
+  // Of so many panels and, with panels of some width, most_channels(width) channels at most.
+  template <class MostChannels>
+  WeightSlices(const Problem& p, int64_t most_panels, const MostChannels& most_channels)
+      : panels(p.Og()),
+        panel_slices(ceil_div(panels.count, most_panels)),
+        width(std::min<int64_t>(ceil_div(panels.count, panel_slices) * kPanelVectors * kLanes,
+                                panels.width())),
+        channel_slices(ceil_div(p.Cg, most_channels(width))),
+        channels(ceil_div(p.Cg, channel_slices)) {}
+
+  int64_t count(const Problem& p) const { return p.groups * panel_slices * channel_slices; }
+  int64_t group_of(int64_t slice) const { return slice / channel_slices / panel_slices; }
+  Range panels_of(int64_t slice) const {
+    return near_equal_part(panels.count, panel_slices, slice / channel_slices % panel_slices);
+  }
+  Range channels_of(const Problem& p, int64_t slice) const {
+    return near_equal_part(p.Cg, channel_slices, slice % channel_slices);
+  }
+};
+
 // Where the weights of the taps of one group are packed: for each panel and each block of terms
 // (forward: input channels, grad_input: output channels) the rows (tap row, tap column, term).
 struct PackedTaps {

@@ -6,40 +6,25 @@ namespace convkern::cpu {
 namespace {
 namespace winograd {
 
-// How gw is cut into tasks: slices of some channels of x and some panels of gy's, for some bands of
-// rows of tiles.
-template <class F>
-struct GradWeightTasks {
-  static constexpr int64_t kSpots = F::kIn * F::kIn;
-  static constexpr int64_t kPanelWidth = kPanelVectors * kLanes;
-  static constexpr int64_t kSliceChannels = 64;  // of x and of gy: their products fit the cache
-  static constexpr int64_t kBandTiles = 64;      // aimed at
-  static constexpr int64_t kTasks = 4;           // if need be
+constexpr int64_t kSliceChannels = 64;    // of x and of gy: their products fit the cache
+constexpr int64_t kGradWeightTiles = 64;  // of a band, aimed at
+constexpr int64_t kGradWeightTasks = 4;   // if need be
 
-  int64_t rows, width;     // tiles of an image: rows, and tiles in a row
-  Panels panels;           // of a group
-  int64_t panel_slices;    // of a group
-  int64_t columns;         // of a slice's panels, at most
-  int64_t channel_slices;  // of a group
-  int64_t channels;        // of a slice, at most
+// Slices of gw, for some bands of rows of tiles.
+template <class F>
+struct GradWeightTasks : WeightSlices {
+  int64_t tiles_in_row;
   Bands bands;
   int64_t x_rows;  // of an image that a band reads, at most
 
   explicit GradWeightTasks(const Problem& p)
-      : rows(ceil_div(p.OH(), F::kOut)),
-        width(ceil_div(p.OW(), F::kOut)),
-        panels(p.Og()),
-        panel_slices(ceil_div(panels.count, std::max<int64_t>(1, kSliceChannels / kPanelWidth))),
-        columns(std::min(ceil_div(panels.count, panel_slices) * kPanelWidth, panels.width())),
-        channel_slices(ceil_div(p.Cg, kSliceChannels)),
-        channels(ceil_div(p.Cg, channel_slices)),
-        bands(p.N, rows, std::max<int64_t>(1, kBandTiles / width), 1, 1),
+      : WeightSlices(p, std::max<int64_t>(1, kSliceChannels / (kPanelVectors * kLanes)),
+                     [](int64_t) { return kSliceChannels; }),
+        tiles_in_row(ceil_div(p.OW(), F::kOut)),
+        bands(p.N, ceil_div(p.OH(), F::kOut), std::max<int64_t>(1, kGradWeightTiles / tiles_in_row),
+              1, 1),
         x_rows(std::min(p.H, bands.band_rows * F::kOut + 2)) {}
 
-  int64_t slices(const Problem& p) const { return p.groups * panel_slices * channel_slices; }
-  Range panels_of(int64_t slice) const {
-    return near_equal_part(panels.count, panel_slices, slice);
-  }
   Range columns_of(Range some) const {
     const Panel last = panels.at(some.end - 1);
     return {panels.at(some.begin).first, last.first + last.columns};
@@ -47,23 +32,23 @@ struct GradWeightTasks {
 
   // A thread's buffers: the sums of products, the tiles of x and of gy, all in planes of one spot;
   // and, where tensors are NCHW, a band's pixels of both.
-  int64_t tiles() const { return bands.images * bands.band_rows * width; }
-  int64_t sum_plane() const { return channels * columns + kLanes; }
+  int64_t tiles() const { return bands.images * bands.band_rows * tiles_in_row; }
+  int64_t sum_plane() const { return channels * width + kLanes; }
   int64_t x_plane() const { return tiles() * whole_vectors(channels) + kLanes; }
-  int64_t gy_plane() const { return tiles() * columns + kLanes; }
+  int64_t gy_plane() const { return tiles() * width + kLanes; }
   Pixels<Real> x_buffer(const Problem& p, Real* at) const {
     return vectors_buffer(at, channels, p.W, x_rows);
   }
   Pixels<Real> gy_buffer(const Problem& p, Real* at) const {
-    return vectors_buffer(at, columns, p.OW(), std::min(p.OH(), bands.band_rows * F::kOut));
+    return vectors_buffer(at, width, p.OW(), std::min(p.OH(), bands.band_rows * F::kOut));
   }
   int64_t pixel_floats(const Problem& p) const {
     if (p.layout == Layout::nhwc) return 0;
     return bands.images * std::max(x_buffer(p, nullptr).image, gy_buffer(p, nullptr).image);
   }
   Reduction reduction(const Problem& p) const {
-    const int64_t floats = kSpots * (sum_plane() + x_plane() + gy_plane()) + pixel_floats(p);
-    return {p, bands.count(), 0, floats, ceil_div(kTasks, slices(p))};
+    const int64_t floats = kSpots<F> * (sum_plane() + x_plane() + gy_plane()) + pixel_floats(p);
+    return {p, bands.count(), 0, floats, ceil_div(kGradWeightTasks, count(p))};
   }
 };
 
@@ -76,8 +61,6 @@ struct GradWeightSlice {
   Range panels, channels;  // of the group
   Real *sums, *x, *gy, *pixels;
 
-  static constexpr int64_t kSpots = F::kIn * F::kIn;
-
   void add_band(const Operands& ops, int64_t index, Init init) const {
     const Range images = tasks.bands.images_of(index), rows = tasks.bands.rows_of(index);
     const Range u{rows.begin * F::kOut, std::min(p.OH(), rows.end * F::kOut)};
@@ -85,12 +68,12 @@ struct GradWeightSlice {
     const Region inputs{
         images, inputs_read(row_axis, u), {0, p.W}, shifted(channels, group * p.Cg)};
     const Region outputs{images, u, {0, p.OW()}, shifted(tasks.columns_of(panels), group * p.Og())};
-    const TileRows some{images.size(), rows, tasks.width};
-    transform_tiles<F::inputs, F::kIn, F::kOut, F::kIn>(
+    const TileRows some{images.size(), rows, tasks.tiles_in_row};
+    transform_tiles<F, F::inputs, F::kIn>(
         some, {static_cast<const Real*>(ops.x), x_shape(p), inputs, tasks.x_buffer(p, pixels)},
         row_axis.offset, column_axis.offset, tasks.x_plane(),
         [&](int64_t tile, int64_t c) { return x + tile * x_row() + c; });
-    transform_tiles<F::grad_outputs, F::kOut, F::kOut, F::kIn>(
+    transform_tiles<F, F::grad_outputs, F::kOut>(
         some, {static_cast<const Real*>(ops.gy), y_shape(p), outputs, tasks.gy_buffer(p, pixels)},
         0, 0, tasks.gy_plane(), [&](int64_t tile, int64_t o) { return gy + tile * gy_row() + o; });
     multiply(some.count(), init);
@@ -110,7 +93,7 @@ struct GradWeightSlice {
     t.out_row = width;
     t.lanes = kLanes;
     t.init = init;
-    for (int64_t spot = 0; spot < kSpots; ++spot) {
+    for (int64_t spot = 0; spot < kSpots<F>; ++spot) {
       for (int64_t i = panels.begin; i < panels.end; ++i) {
         const Panel panel = tasks.panels.at(i);
         const int64_t column = panel.first - tasks.panels.at(panels.begin).first;
@@ -151,22 +134,19 @@ struct GradWeightSlice {
 template <class F>
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const GradWeightTasks<F> tasks(p);
-  reduce_chunks(p, tasks.reduction(p), tasks.slices(p), workspace, static_cast<Real*>(ops.out),
+  reduce_chunks(p, tasks.reduction(p), tasks.count(p), workspace, static_cast<Real*>(ops.out),
                 executor, [&](int64_t index, Range units, Real* memory, Real* partial) {
-                  const int64_t of_channels = index % tasks.channel_slices;
-                  const int64_t of_panels = index / tasks.channel_slices % tasks.panel_slices;
-                  Real* x = memory + tasks.kSpots * tasks.sum_plane();
-                  Real* gy = x + tasks.kSpots * tasks.x_plane();
-                  const GradWeightSlice<F> slice{
-                      p,
-                      tasks,
-                      index / tasks.channel_slices / tasks.panel_slices,
-                      tasks.panels_of(of_panels),
-                      near_equal_part(p.Cg, tasks.channel_slices, of_channels),
-                      memory,
-                      x,
-                      gy,
-                      gy + tasks.kSpots * tasks.gy_plane()};
+                  Real* x = memory + kSpots<F> * tasks.sum_plane();
+                  Real* gy = x + kSpots<F> * tasks.x_plane();
+                  const GradWeightSlice<F> slice{p,
+                                                 tasks,
+                                                 tasks.group_of(index),
+                                                 tasks.panels_of(index),
+                                                 tasks.channels_of(p, index),
+                                                 memory,
+                                                 x,
+                                                 gy,
+                                                 gy + kSpots<F> * tasks.gy_plane()};
                   for (int64_t unit = units.begin; unit < units.end; ++unit) {
                     slice.add_band(ops, unit, unit == units.begin ? Init::zero : Init::accumulate);
                   }

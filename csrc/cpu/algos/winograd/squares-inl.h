@@ -5,6 +5,10 @@ namespace convkern::cpu {
 namespace {
 namespace winograd {
 
+// Of a transformed tile: a matrix product for each.
+template <class F>
+constexpr int64_t kSpots = F::kIn * F::kIn;
+
 // Spots are `plane` floats apart.
 template <int kSide>
 CONVKERN_INLINE void load_spots(const Real* from, int64_t plane, Vec (&square)[kSide][kSide]) {
@@ -62,42 +66,34 @@ struct ImagePixels {
   CONVKERN_INLINE bool holds(int64_t row, int64_t column) const {
     return row >= rows.begin && row < rows.end && column >= 0 && column < width;
   }
-  // The square from row, column on, of some channels; `from` is the image's x, of the first.
-  template <int kSide>
+  // Where the pixel is of some channels; `from` is the image's x, of the first of them.
+  CONVKERN_INLINE const Real* at(const Real* from, int64_t row, int64_t column) const {
+    return from + (row - rows.begin) * x.row + column * x.pixel;
+  }
+  // The square from row, column on. kWhole: all its pixels and lanes are in memory.
+  template <bool kWhole, int kSide>
   CONVKERN_INLINE void load(const Real* from, int64_t row, int64_t column, int lanes,
                             Vec (&square)[kSide][kSide]) const {
-    from += (row - rows.begin) * x.row + column * x.pixel;
+    const Real* first = at(from, row, column);
 #pragma GCC unroll 8
     for (int i = 0; i < kSide; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < kSide; ++j) {
-        square[i][j] = holds(row + i, column + j)
-                           ? Vec::load_first(from + i * x.row + j * x.pixel, lanes)
-                           : Vec::zero();
+        const Real* pixel = first + i * x.row + j * x.pixel;
+        square[i][j] = kWhole                       ? Vec::load_unaligned(pixel)
+                       : holds(row + i, column + j) ? Vec::load_first(pixel, lanes)
+                                                    : Vec::zero();
       }
     }
   }
   // Fetches pixels of some columns for squares of so many rows.
   template <int kRows, int kColumns>
   CONVKERN_INLINE void prefetch(const Real* from, int64_t row, int64_t column) const {
-    from += (row - rows.begin) * x.row + column * x.pixel;
+    const Real* first = at(from, row, column);
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
-      for (int j = 0; j < kColumns; ++j) __builtin_prefetch(from + i * x.row + j * x.pixel);
-    }
-  }
-  // The same, of which all pixels and all lanes are in memory.
-  template <int kSide>
-  CONVKERN_INLINE void load_whole(const Real* from, int64_t row, int64_t column,
-                                  Vec (&square)[kSide][kSide]) const {
-    from += (row - rows.begin) * x.row + column * x.pixel;
-#pragma GCC unroll 8
-    for (int i = 0; i < kSide; ++i) {
-#pragma GCC unroll 8
-      for (int j = 0; j < kSide; ++j) {
-        square[i][j] = Vec::load_unaligned(from + i * x.row + j * x.pixel);
-      }
+      for (int j = 0; j < kColumns; ++j) __builtin_prefetch(first + i * x.row + j * x.pixel);
     }
   }
 };
@@ -121,28 +117,30 @@ struct TileRows {
   }
 };
 
-// Squares of kSide pixels, kStep pixels apart and the first at `row`, `column`, one for each tile.
-// place(index, channel) is where the first spot of a tile's vector of channels goes; spots are
-// `plane` floats apart.
-template <auto kTransform, int kSide, int kStep, int kSpots, class Place>
+// Squares of kSide pixels, F::kOut pixels apart and the first at `row`, `column`, one for each
+// tile. place(index, channel) is where the first spot of a tile's vector of channels goes; spots
+// are `plane` floats apart.
+template <class F, auto kTransform, int kSide, class Place>
 void transform_tiles(const TileRows& tiles, const ImagePixels& pixels, int64_t row, int64_t column,
                      int64_t plane, const Place& place) {
   tiles.for_each([&](int64_t image, int64_t tile_row, int64_t tile_column, int64_t index) {
     const Real* from = pixels.x.at + image * pixels.x.image;
-    const int64_t h = tile_row * kStep + row, v = tile_column * kStep + column;
-    const bool whole = pixels.holds(h, v) && pixels.holds(h + kSide - 1, v + kSide - 1);
+    const int64_t h = tile_row * F::kOut + row, v = tile_column * F::kOut + column;
+    const bool inside = pixels.holds(h, v) && pixels.holds(h + kSide - 1, v + kSide - 1);
     for (int64_t c = 0; c < pixels.channels; c += kLanes) {
       const auto lanes = static_cast<int>(std::min<int64_t>(kLanes, pixels.channels - c));
-      Vec square[kSide][kSide], spots[kSpots][kSpots];
-      if (whole && lanes == kLanes) {
-        pixels.prefetch<kSide, kStep>(from + c, h, v + kSide);  // of the next tile
-        pixels.load_whole(from + c, h, v, square);
+      // Twice, so that a whole square goes from memory to registers without a branch.
+      auto transform = [&](auto whole) __attribute__((always_inline)) {
+        Vec square[kSide][kSide], spots[F::kIn][F::kIn];
+        pixels.template load<whole()>(from + c, h, v, lanes, square);
         transform_square<kTransform>(square, spots);
         store_spots(spots, place(index, c), plane);
+      };
+      if (inside && lanes == kLanes) {
+        pixels.template prefetch<kSide, F::kOut>(from + c, h, v + kSide);  // of the next tile
+        transform(std::true_type());
       } else {
-        pixels.load(from + c, h, v, lanes, square);
-        transform_square<kTransform>(square, spots);
-        store_spots(spots, place(index, c), plane);
+        transform(std::false_type());
       }
     }
   });

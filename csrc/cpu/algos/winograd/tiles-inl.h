@@ -9,6 +9,7 @@ namespace winograd {
 using implicit_gemm::Bands;
 using implicit_gemm::Panel;
 using implicit_gemm::Panels;
+using implicit_gemm::WeightSlices;
 
 constexpr int64_t kTileBytes = 768 << 10;  // aimed at, of the transformed tiles of a band
 constexpr int64_t kTapFloats = 1 << 20;    // of all transformed taps, for them to stay in the cache
@@ -19,8 +20,6 @@ constexpr int64_t kTileTasks = 4;          // bands and slices, if need be
 
 template <class F>
 struct Tiles {
-  static constexpr int64_t kSpots = F::kIn * F::kIn;  // a matrix product for each
-
   ImageShape in, out;
   int64_t groups, terms, columns;  // of a group: channels of `in` and of `out`
   Axis row_axis, column_axis;
@@ -45,14 +44,14 @@ struct Tiles {
         rows(ceil_div(row_axis.out, F::kOut)),
         width(ceil_div(column_axis.out, F::kOut)),
         panels(columns),
-        taps_per_task(p.O * p.Cg * kSpots > kTapFloats),
+        taps_per_task(p.O * p.Cg * kSpots<F> > kTapFloats),
         bands(bands_of(p)) {
     slices = std::min(panels.count, ceil_div(kTileTasks, bands.count() * groups));
     in_rows = std::min(in.height, bands.band_rows * F::kOut + 2);
   }
 
   Bands bands_of(const Problem& p) const {
-    const int64_t floats = kSpots * (whole_vectors(terms) + panel_width());
+    const int64_t floats = kSpots<F> * (whole_vectors(terms) + panel_width());
     const int64_t tiles = kTileBytes / static_cast<int64_t>(sizeof(Real)) / floats;
     // Enough for the microkernel to reuse what it reads of the taps.
     const int64_t least = taps_per_task ? kBandTiles : 2 * tile_rows(kPanelVectors);
@@ -69,7 +68,7 @@ struct Tiles {
   int64_t block_terms() const { return whole_vectors(ceil_div(terms, term_blocks())); }
   // Floats of the taps of a block, and floats from one spot's to the next's. Rows are
   // terms and one more, so that spots do not compete for a few lines of the cache.
-  int64_t tap_floats(int64_t columns) const { return kSpots * (block_terms() + 1) * columns; }
+  int64_t tap_floats(int64_t columns) const { return kSpots<F> * (block_terms() + 1) * columns; }
   int64_t spot_taps(const Panel& panel) const { return (block_terms() + 1) * panel.width(); }
 
   // A thread's buffers: the transformed tiles and the products, in planes of one spot; and, where
@@ -90,7 +89,7 @@ struct Tiles {
   }
   int64_t task_taps() const { return taps_per_task ? tap_floats(panel_width()) : 0; }
   int64_t thread_floats() const {
-    return kSpots * (tile_plane() + product_plane()) + in_floats() + out_floats() + task_taps();
+    return kSpots<F> * (tile_plane() + product_plane()) + in_floats() + out_floats() + task_taps();
   }
   int64_t shared_floats() const { return taps_per_task ? 0 : groups * tap_floats(panels.width()); }
   int64_t workspace(int threads) const {
@@ -160,11 +159,11 @@ struct Band {
 
   void transform_inputs(const ImagePixels& x) const {
     const int64_t width = tiles.block_terms();
-    transform_tiles<F::inputs, F::kIn, F::kOut, F::kIn>(
-        some, x, tiles.row_axis.offset, tiles.column_axis.offset, tiles.tile_plane(),
-        [&](int64_t index, int64_t c) {
-          return transformed + c / width * tiles.tile_block() + index * width + c % width;
-        });
+    transform_tiles<F, F::inputs, F::kIn>(some, x, tiles.row_axis.offset, tiles.column_axis.offset,
+                                          tiles.tile_plane(), [&](int64_t index, int64_t c) {
+                                            return transformed + c / width * tiles.tile_block() +
+                                                   index * width + c % width;
+                                          });
   }
 
   // Adds the products of a block of terms, or starts with them.
@@ -181,7 +180,7 @@ struct Band {
     t.out_row = panel.width();
     t.lanes = kLanes;
     t.init = block == 0 ? Init::zero : Init::accumulate;
-    for (int64_t spot = 0; spot < Tiles<F>::kSpots; ++spot) {
+    for (int64_t spot = 0; spot < kSpots<F>; ++spot) {
       t.b = taps + spot * tiles.spot_taps(panel);
       for (int64_t part = 0; part < parts; ++part) {
         const Range rows = near_equal_part(some.count(), parts, part);
@@ -241,8 +240,8 @@ void correlate(const Problem& p, const Tiles<F>& tiles, const Real* in, const Ta
   const int64_t tasks = bands.count() * tiles.groups * tiles.slices;
   executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
     Real* transformed = memory + tiles.shared_floats() + thread * tiles.thread_floats();
-    Real* products = transformed + Tiles<F>::kSpots * tiles.tile_plane();
-    Real* in_pixels = products + Tiles<F>::kSpots * tiles.product_plane();
+    Real* products = transformed + kSpots<F> * tiles.tile_plane();
+    Real* in_pixels = products + kSpots<F> * tiles.product_plane();
     Real* out_pixels = in_pixels + tiles.in_floats();
     Real* task_taps = out_pixels + tiles.out_floats();
     for (int64_t task = begin; task < end; ++task) {

@@ -29,7 +29,7 @@ constexpr int64_t kFewChannels = 8, kFewTiles = 16;
 // Of a plane of so many outputs.
 template <class F>
 int64_t products(int64_t height, int64_t width) {
-  return ceil_div(height, F::kOut) * ceil_div(width, F::kOut) * Tiles<F>::kSpots;
+  return ceil_div(height, F::kOut) * ceil_div(width, F::kOut) * kSpots<F>;
 }
 
 template <class F>
@@ -50,7 +50,7 @@ struct Passes {
     const int64_t height = input ? p.H : p.OH(), width = input ? p.W : p.OW();
     const int64_t of_image = products<F>(height, width);
     const int64_t least = std::min(products<F2x2>(height, width), 9 * height * width);
-    const bool few_tiles = p.N * of_image < kFewTiles * Tiles<F>::kSpots;
+    const bool few_tiles = p.N * of_image < kFewTiles * kSpots<F>;
     return of_image > least || (p.pass == Pass::grad_weight && few_tiles) ? Reason::empty_lanes
                                                                           : Reason::none;
   }
