@@ -15,24 +15,24 @@ from cuda_simulator import ROOT, Objects, Simulator
 UNIT = "implicit_gemm.cu"
 # The sanitizer that finds it, the file, what is replaced by what, and what is then said.
 FAULTS = {
-    "no barrier": ("", "tiles.cuh", "    __syncthreads();\n", "", "is -?nan"),
-    "no barrier, as a race": ("thread", "tiles.cuh", "    __syncthreads();\n", "", "data race"),
+    "no barrier": ("", "pipeline.cuh", "    __syncthreads();\n", "", "is -?nan"),
+    "no barrier, as a race": ("thread", "pipeline.cuh", "    __syncthreads();\n", "", "data race"),
     "some threads' barrier": (
-        "", "tiles.cuh", "    __syncthreads();", "    if (threadIdx.x < 32) __syncthreads();",
+        "", "pipeline.cuh", "    __syncthreads();", "    if (threadIdx.x < 32) __syncthreads();",
         "threads wait for others",
     ),
     "a stage is filled while it is read": (
-        "", "tiles.cuh",
+        "", "pipeline.cuh",
         "    __syncthreads();\n    begin_copies(step + kStages - 1);",
         "    begin_copies(step + kStages - 1);\n    __syncthreads();",
         "is -?nan",
     ),
     "no wait for copies": (
-        "", "tiles.cuh", "    wait_for_copies<kStages - 2>();", "",
+        "", "pipeline.cuh", "    wait_for_copies<kStages - 2>();", "",
         "copies that were never waited for",
     ),
     "a wait for too few copies": (
-        "", "tiles.cuh", "wait_for_copies<kStages - 2>", "wait_for_copies<kStages - 1>",
+        "", "pipeline.cuh", "wait_for_copies<kStages - 2>", "wait_for_copies<kStages - 1>",
         "copies that were never waited for|is -?nan",
     ),
     "a tile of one pixel too many": (

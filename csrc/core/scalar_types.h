@@ -33,9 +33,9 @@ CONVKERN_HOST_DEVICE inline double to_double(Half value) {
   if (exponent == 0x1f) {
     magnitude = mantissa == 0 ? double{INFINITY} : double{NAN};
   } else if (exponent == 0) {
-    magnitude = std::ldexp(mantissa, -24);
+    magnitude = std::ldexp(static_cast<double>(mantissa), -24);
   } else {
-    magnitude = std::ldexp(0x400 + mantissa, exponent - 25);
+    magnitude = std::ldexp(static_cast<double>(0x400 + mantissa), exponent - 25);
   }
   return value.bits & 0x8000 ? -magnitude : magnitude;
 }

@@ -7,9 +7,7 @@
 // Blocks are (pixels, columns, group); kRows x kColumns results each. Not yet run on a GPU.
 #pragma once
 
-#include <cstdint>
-
-#include "core/problem.h"
+#include "cuda/implicit_gemm/geometry.cuh"
 #include "cuda/implicit_gemm/tiles.cuh"
 
 namespace convkern::cuda {
@@ -23,51 +21,12 @@ constexpr int resident_blocks(int threads) {
   return (sizeof(Index) == 8 || single ? 384 : 512) / threads;
 }
 
-// Of a dense tensor, in elements.
 template <class Index>
-struct Strides {
-  Index image, channel, row, column;
-
-  Strides() = default;
-  Strides(Layout layout, int64_t channels, int64_t height, int64_t width)
-      : image(static_cast<Index>(channels * height * width)),
-        channel(static_cast<Index>(layout == Layout::nchw ? height * width : 1)),
-        row(static_cast<Index>(layout == Layout::nchw ? width : width * channels)),
-        column(static_cast<Index>(layout == Layout::nchw ? 1 : channels)) {}
-};
-
-// Indices of all tensors fit Index.
-template <class Index>
-struct Correlation {
+struct Correlation : CorrelationSizes<Index> {
   const float *in, *packed, *bias;  // bias null: none
   float* out;
-  Strides<Index> in_strides, out_strides;
-  Index pixels;       // of all images, those of one residue
-  int height, width;  // pixels of an image, of one residue
-  int in_height, in_width;
-  int taps_h, taps_w;
-  int step_h, step_w, tap_step_h, tap_step_w, offset_h, offset_w;  // of Axis
-  int out_step_h, out_step_w, out_first_h, out_first_w;            // of the residue in the result
-  int terms, columns;                                              // of a group
-  int term_chunks, packed_columns, column_tiles;
-  int pixel_tiles;
-  bool relu;
+  int term_chunks, packed_columns;
 };
-
-template <class Index>
-struct Pixel {
-  Index image;
-  int row, column;
-
-  __device__ Pixel(Index index, int height, int width)
-      : image(index / width / height),
-        row(static_cast<int>(index / width % height)),
-        column(static_cast<int>(index % width)) {}
-};
-
-__device__ __forceinline__ bool is_inside(int at, int size) {
-  return static_cast<unsigned>(at) < static_cast<unsigned>(size);
-}
 
 // Copies four adjacent floats, of which `left` are in the tensor, or more, and the others zeros:
 // each on its own, or with kVector 4 together, where all are or none.
@@ -97,20 +56,11 @@ struct PixelCopies {
   static_assert(kLanes * T::kRows == kPixels * T::kThreads);
 
   const Correlation<Index>& c;
-  Index first[kPixels];               // of tap 0, term 0, possibly outside the image
-  int row[kPixels], column[kPixels];  // likewise
+  InputPixel<Index> pixels[kPixels];
 
   __device__ PixelCopies(const Correlation<Index>& c, Index first_pixel, Index channel) : c(c) {
 #pragma unroll
-    for (int i = 0; i < kPixels; ++i) {
-      const Index index = first_pixel + tile_row(i);
-      const Pixel<Index> pixel(index, c.height, c.width);
-      row[i] = pixel.row * c.step_h + c.offset_h;
-      column[i] = pixel.column * c.step_w + c.offset_w;
-      first[i] = pixel.image * c.in_strides.image + channel * c.in_strides.channel +
-                 row[i] * c.in_strides.row + column[i] * c.in_strides.column;
-      if (index >= c.pixels) row[i] = INT32_MIN / 2;  // outside for every tap
-    }
+    for (int i = 0; i < kPixels; ++i) pixels[i] = {c, first_pixel + tile_row(i), channel};
   }
   __device__ static int tile_row(int i) {
     return kInner == Inner::rows ? threadIdx.x % T::kRows
@@ -121,10 +71,9 @@ struct PixelCopies {
     const int h = tap_row * c.tap_step_h, w = tap_column * c.tap_step_w;
     const Index tap = h * c.in_strides.row + w * c.in_strides.column;
     if constexpr (kInner == Inner::rows) {
-      const bool inside =
-          is_inside(row[0] + h, c.in_height) && is_inside(column[0] + w, c.in_width);
+      const bool inside = pixels[0].has(c, h, w);
       const int first_term = threadIdx.x / T::kRows;
-      Index from = first[0] + tap + (term + first_term) * c.in_strides.channel;
+      Index from = pixels[0].first + tap + (term + first_term) * c.in_strides.channel;
 #pragma unroll
       for (int t = 0; t < kDepth; t += kLanes, from += kLanes * c.in_strides.channel) {
         const bool exists = inside && term + first_term + t < c.terms;
@@ -134,13 +83,12 @@ struct PixelCopies {
     } else {
 #pragma unroll
       for (int i = 0; i < kPixels; ++i) {
-        const bool inside =
-            is_inside(row[i] + h, c.in_height) && is_inside(column[i] + w, c.in_width);
+        const bool inside = pixels[i].has(c, h, w);
 #pragma unroll
         for (int t = 0; t < kDepth; t += 4 * kLanes) {
           const int at = t + threadIdx.x % kLanes * 4;
-          copy_four<kVector>(to + Shared::at(tile_row(i), at), c.in, first[i] + tap + term + at,
-                             inside ? c.terms - term - at : 0);
+          copy_four<kVector>(to + Shared::at(tile_row(i), at), c.in,
+                             pixels[i].first + tap + term + at, inside ? c.terms - term - at : 0);
         }
       }
     }
@@ -176,20 +124,18 @@ __global__ void __launch_bounds__(T::kThreads,
   using Taps = TapCopies<T>;
   using A = typename Pixels::Shared;
   using B = typename Taps::Shared;
-  const int pixel_tile = blockIdx.x % c.pixel_tiles, rest = blockIdx.x / c.pixel_tiles;
-  const int first_column = rest % c.column_tiles * T::kColumns, group = rest / c.column_tiles;
-  const Index first_pixel = static_cast<Index>(pixel_tile) * T::kRows;
+  const CorrelationBlock<T, Index> block(c);
   const int steps = c.taps_h * c.taps_w * c.term_chunks;
 
-  const Pixels pixels(c, first_pixel, static_cast<Index>(group) * c.terms);
+  const Pixels pixels(c, block.first_pixel, static_cast<Index>(block.group) * c.terms);
   // With zeros between groups, packed weights may be larger than any tensor.
-  Taps taps{
-      c.packed + static_cast<int64_t>(group) * steps * kDepth * c.packed_columns + first_column,
-      c.packed_columns};
+  Taps taps{c.packed + static_cast<int64_t>(block.group) * steps * kDepth * c.packed_columns +
+                block.first_column,
+            c.packed_columns};
   int tap_row = 0, tap_column = 0, chunk = 0;
   const T tile;
   typename T::Sums sums = {};
-  multiply_pipelined<T, A, B>(
+  multiply_pipelined<A, B>(
       tile, steps,
       [&](float* a, float* b) {
         pixels.begin(tap_row, tap_column, chunk * kDepth, a);
@@ -204,17 +150,14 @@ __global__ void __launch_bounds__(T::kThreads,
 
 #pragma unroll
   for (int i = 0; i < kThreadRows; ++i) {
-    const Index index = first_pixel + tile.template row<A>(i);
+    const Index index = block.first_pixel + tile.template row<A>(i);
     if (index >= c.pixels) continue;
-    const Pixel<Index> pixel(index, c.height, c.width);
-    float* out = c.out + pixel.image * c.out_strides.image +
-                 (pixel.row * c.out_step_h + c.out_first_h) * c.out_strides.row +
-                 (pixel.column * c.out_step_w + c.out_first_w) * c.out_strides.column;
+    float* out = c.out + c.result_of(index);
 #pragma unroll
     for (int j = 0; j < T::kThreadColumns; ++j) {
-      const int column = first_column + tile.template column<B>(j);
+      const int column = block.first_column + tile.template column<B>(j);
       if (column >= c.columns) continue;
-      const Index channel = static_cast<Index>(group) * c.columns + column;
+      const Index channel = static_cast<Index>(block.group) * c.columns + column;
       float sum = sums[i][j];
       if (c.bias != nullptr) sum += c.bias[channel];
       if (c.relu) sum = sum < 0 ? 0 : sum;

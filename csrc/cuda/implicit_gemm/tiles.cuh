@@ -5,11 +5,11 @@
 #pragma once
 
 #include "cuda/device_ops.cuh"
+#include "cuda/implicit_gemm/pipeline.cuh"
 
 namespace convkern::cuda {
 
 constexpr int kDepth = 16;  // terms in shared memory at a time
-constexpr int kStages = 3;  // of shared memory: one is multiplied while the others are filled
 constexpr int kThreadRows = 8;
 constexpr int kWarpThreads = 32, kLaneRows = 4, kLaneColumns = 8;
 
@@ -33,6 +33,9 @@ struct SharedOperand {
     return kInner == Inner::rows ? (i / 4 * lanes + lane) * 4 + i % 4 : i * lanes + lane;
   }
 };
+
+template <class A, class B>
+constexpr int kStageBytes = (A::kFloats + B::kFloats) * static_cast<int>(sizeof(float));
 
 template <int kRows_, int kColumns_, int kThreadColumns_>
 struct Tile {
@@ -149,32 +152,20 @@ struct Tile {
   }
 };
 
-// Multiplies `steps` parts of kDepth terms: fill(stage's a, b) begins to copy the next part.
-template <class T, class A, class B, class Fill>
+// Multiplies `steps` parts of kDepth terms: fill(a, b) begins to copy the next part to a stage.
+template <class A, class B, class T, class Fill>
 __device__ __forceinline__ void multiply_pipelined(const T& tile, int steps, const Fill& fill,
                                                    typename T::Sums& sums) {
-  constexpr int kStageFloats = A::kFloats + B::kFloats;
-  float* shared = dynamic_shared<float>();
-  auto begin_copies = [&](int step) {
-    float* a = shared + step % kStages * kStageFloats;
-    if (step < steps) fill(a, a + A::kFloats);
-    commit_copies();
-  };
-  for (int step = 0; step < kStages - 1; ++step) begin_copies(step);
-  for (int step = 0; step < steps; ++step) {
-    wait_for_copies<kStages - 2>();
-    // All have waited for their copies of this step, and have read the step before, whose memory
-    // is filled next.
-    __syncthreads();
-    begin_copies(step + kStages - 1);
-    const float* a = shared + step % kStages * kStageFloats;
-    tile.template add_products<A, B>(a, a + A::kFloats, sums);
-  }
-}
-
-template <class A, class B>
-constexpr int pipeline_bytes() {
-  return kStages * (A::kFloats + B::kFloats) * static_cast<int>(sizeof(float));
+  run_pipeline<kStageBytes<A, B>>(
+      steps,
+      [&](char* stage) {
+        auto* a = reinterpret_cast<float*>(stage);
+        fill(a, a + A::kFloats);
+      },
+      [&](const char* stage) {
+        const auto* a = reinterpret_cast<const float*>(stage);
+        tile.template add_products<A, B>(a, a + A::kFloats, sums);
+      });
 }
 
 }  // namespace convkern::cuda

@@ -1,0 +1,31 @@
+// The loop of the implicit GEMMs over parts of their terms: each part is copied to a stage of the
+// block's shared memory while those before it are multiplied.
+#pragma once
+
+#include "cuda/device_ops.cuh"
+
+namespace convkern::cuda {
+
+constexpr int kStages = 3;  // of shared memory: one is multiplied while the others are filled
+
+// kBytes: of a stage. fill(stage) begins to copy the next part, multiply(stage) uses it.
+template <int kBytes, class Fill, class Multiply>
+__device__ __forceinline__ void run_pipeline(int steps, const Fill& fill,
+                                             const Multiply& multiply) {
+  char* shared = dynamic_shared<char>();
+  auto begin_copies = [&](int step) {
+    if (step < steps) fill(shared + step % kStages * kBytes);
+    commit_copies();
+  };
+  for (int step = 0; step < kStages - 1; ++step) begin_copies(step);
+  for (int step = 0; step < steps; ++step) {
+    wait_for_copies<kStages - 2>();
+    // All have waited for their copies of this step, and have read the step before, whose memory
+    // is filled next.
+    __syncthreads();
+    begin_copies(step + kStages - 1);
+    multiply(shared + step % kStages * kBytes);
+  }
+}
+
+}  // namespace convkern::cuda

@@ -1,0 +1,92 @@
+// What the kernels of grad_weight share: channels of gy are the rows of a matrix product, channels
+// of x its columns, and pixels its terms, for each tap on its own. The pixels are split between
+// blocks, whose partial sums a second kernel adds in order, so that the result does not depend on
+// timing. Not yet run on a GPU.
+#pragma once
+
+#include <cstdint>
+
+#include "core/scalar_types.h"
+#include "cuda/elements.cuh"
+#include "cuda/implicit_gemm/geometry.cuh"
+
+namespace convkern::cuda {
+
+// Where a tensor's pixel is that belongs to pixel (row, column) of gy.
+template <class Element, class Index>
+struct PixelMap {
+  const Element* tensor;
+  Strides<Index> strides;
+  int height, width;
+  int step_h, step_w, offset_h, offset_w;
+
+  // Channel 0 of the pixel is then at `at`, if it is inside.
+  __device__ bool locate(const Pixel<Index>& pixel, Index& at) const {
+    const int h = pixel.row * step_h + offset_h, w = pixel.column * step_w + offset_w;
+    at = pixel.image * strides.image + h * strides.row + w * strides.column;
+    return is_inside(h, height) && is_inside(w, width);
+  }
+};
+
+template <class Element, class Index>
+struct WeightSums {
+  PixelMap<Element, Index> gy, x;  // x of tap 0
+  float* partial;                  // (split, group, tap, row, column)
+  Index pixels, split_pixels;
+  int height, width;  // of gy
+  int taps, taps_w, tap_step_h, tap_step_w;
+  int rows, columns;  // of a group
+  int row_tiles, column_tiles, groups;
+};
+
+// What a block of T::kRows x T::kColumns sums computes. Blocks are (columns, rows, tap, group,
+// split).
+template <class T, class Index>
+struct WeightBlock {
+  int first_row, first_column, tap, group;
+  Index split, begin, end;  // pixels
+
+  template <class Element>
+  __device__ explicit WeightBlock(const WeightSums<Element, Index>& c) {
+    unsigned rest = blockIdx.x;
+    first_column = static_cast<int>(rest % c.column_tiles) * T::kColumns;
+    rest /= c.column_tiles;
+    first_row = static_cast<int>(rest % c.row_tiles) * T::kRows;
+    rest /= c.row_tiles;
+    tap = static_cast<int>(rest % c.taps);
+    rest /= c.taps;
+    group = static_cast<int>(rest % c.groups);
+    split = rest / c.groups;
+    begin = split * c.split_pixels;
+    const Index all = begin + c.split_pixels;
+    end = all < c.pixels ? all : c.pixels;
+  }
+  template <class Element>
+  __device__ PixelMap<Element, Index> x_of_tap(const WeightSums<Element, Index>& c) const {
+    PixelMap<Element, Index> x = c.x;
+    x.offset_h += tap / c.taps_w * c.tap_step_h;
+    x.offset_w += tap % c.taps_w * c.tap_step_w;
+    return x;
+  }
+  template <class Element>
+  __device__ float* partial(const WeightSums<Element, Index>& c) const {
+    return c.partial + ((split * c.groups + group) * c.taps + tap) * c.rows * c.columns;
+  }
+};
+
+// gw (O, C / groups, R, S) = the sum of the splits, in order and in double.
+template <class Element>
+__global__ void __launch_bounds__(kElementThreads)
+    add_splits(const float* partial, int splits, int64_t size, int taps, int rows, int columns,
+               Element* gw) {
+  for_each_element(size, [&](int64_t i) {
+    const int64_t tap = i % taps, column = i / taps % columns;
+    const int64_t row = i / taps / columns % rows, group = i / taps / columns / rows;
+    const int64_t from = ((group * taps + tap) * rows + row) * columns + column;
+    double sum = 0;
+    for (int64_t split = 0; split < splits; ++split) sum += partial[split * size + from];
+    gw[i] = from_double<Element>(sum);
+  });
+}
+
+}  // namespace convkern::cuda
