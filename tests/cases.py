@@ -241,6 +241,32 @@ CUDA_TILES = [
     _case("cuda_1x1_stride2", (1, 130, 5, 5), (132, 1, 1), "u2v2"),
     _case("cuda_splits", (1, 66, 23, 23), (70, 1, 1), ""),
 ]
+# Windows, chunks of taps and blocks of the CUDA direct kernels: results, taps and channels one
+# below, at and above each; several blocks and workers; steps that leave residues and classes.
+CUDA_WINDOWS = [
+    *(
+        _case(f"windows_{h}x{w}", (1, 1, h, w), (1, 3, 3), "p1q1", "+bias")
+        for h, w in [(3, 7), (4, 8), (5, 9), (8, 65)]
+    ),
+    *(
+        _case(f"taps_{r}x{s}", (2, 2, 13, 21), (2, r, s), "p3q3g2", "+relu")
+        for r, s in [(4, 7), (1, 8), (5, 9), (3, 17)]
+    ),
+    *(
+        _case(f"depthwise_{c}", (3, c, 9, 10), (c, 3, 3), f"p1q1g{c}", "+bias+relu")
+        for c in (7, 8, 9, 17)
+    ),
+    _case("depthwise_7x7", (2, 9, 14, 15), (9, 7, 7), "p3q3g9"),
+    _case("depthwise_31x31", (1, 2, 20, 21), (2, 31, 31), "p15q15g2"),
+    _case("depthwise_stride2", (2, 5, 11, 12), (5, 5, 3), "p2q1u2v2g5", "+bias"),
+    _case("depthwise_dilated", (2, 3, 17, 16), (3, 3, 3), "p2q2d2e2g3"),
+    _case("stride_and_dilation", (2, 2, 23, 22), (4, 3, 4), "p3q2u2v3d3e2g2"),
+    _case("multiplier", (2, 3, 9, 11), (6, 3, 3), "p1q1g3", "+bias"),
+    _case("stem", (2, 3, 13, 14), (6, 7, 7), "p3q3u2v2", "+bias+relu"),
+    _case("single", (5, 1, 28, 28), (1, 14, 14), "p2q2", "+bias+relu"),
+    _case("large", (1, 1, 70, 150), (1, 5, 5), "p2q2"),
+    _case("stride_beyond_kernel", (1, 2, 13, 14), (2, 2, 1), "u3v4g2"),
+]
 EMPTY_BATCH = _case("empty_batch", (0, 2, 7, 9), (3, 3, 2), "p1q1", "+bias")
 FASHION_MNIST = [
     _case(f"fmnist/{label}", (32, 1, n, n), (1, k, k), tail, "+bias+relu")

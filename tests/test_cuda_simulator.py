@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cases import CUDA_TILES, EMPTY_BATCH, FEW, KERNELS, label
+from cases import CUDA_TILES, CUDA_WINDOWS, EMPTY_BATCH, FEW, KERNELS, label
 from convkern._C import Problem
 from convkern.testing import assert_accurate, operands, variant
 from cuda_simulator import SCHEDULES, Objects, Simulator
@@ -30,6 +30,27 @@ def test_implicit_gemm(simulator: Simulator, name: str, case: str, layout: str) 
     # torch's float32 on this device would be cuDNN's, which is not here to compare with.
     assert_accurate(results[0], ops, peer=False)
     assert all(torch.equal(result, results[0]) for result in results[1:])
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("case", CUDA_WINDOWS + FEW + KERNELS, ids=label)
+@pytest.mark.parametrize("name", kernels("direct.any.f32.cuda"))
+def test_direct(simulator: Simulator, name: str, case: str, layout: str) -> None:
+    ops = operands(variant(case, pass_=name.split(".")[0], layout=layout))
+    results = [simulator.run(name, ops, schedule) for schedule in SCHEDULES]
+    assert_accurate(results[0], ops, peer=False)
+    assert all(torch.equal(result, results[0]) for result in results[1:])
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("dtype", ["f64", "bf16", "f16"])
+@pytest.mark.parametrize("case", CUDA_WINDOWS[::2], ids=label)
+@pytest.mark.parametrize("pass_", ["fwd", "gx", "gw"])
+def test_direct_in_other_dtypes(
+    simulator: Simulator, pass_: str, case: str, dtype: str, layout: str
+) -> None:
+    ops = operands(variant(case, pass_=pass_, dtype=dtype, layout=layout))
+    assert_accurate(simulator.run(f"{pass_}.direct.any.{dtype}.cuda", ops), ops, peer=False)
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "f16"])
@@ -83,6 +104,8 @@ def test_the_simulators_own_primitives(simulator: Simulator) -> None:
 
 def test_every_kernel_is_tested(simulator: Simulator) -> None:
     tested = kernels("implicit_gemm.any.f32.cuda") + kernels("reference.any.any.cuda")
+    for dtype in ("f32", "f64", "bf16", "f16"):
+        tested += kernels(f"direct.any.{dtype}.cuda")
     assert sorted(simulator.kernels()) == sorted(tested)
 
 

@@ -19,6 +19,7 @@ enum class Reason : uint8_t {
   empty,
   workspace,
   size,
+  shared_memory,
   empty_lanes,
   not_deterministic,
   less_preferred,
@@ -53,6 +54,8 @@ inline const char* to_string(Reason reason) {
       return "would need more workspace than a thread may have";
     case Reason::size:
       return "counts blocks and pixels in 32 bits";
+    case Reason::shared_memory:
+      return "needs more shared memory than a block has";
     case Reason::empty_lanes:
       return "would do too, but another kernel should make better use of the lanes";
     case Reason::not_deterministic:

@@ -190,8 +190,9 @@ WeightSums<Element, Index> weight_sums(const Problem& p, const Operands& ops,
 template <class Element>
 void launch_add_splits(const Problem& p, const WeightTiles& tiles, const float* partial, void* gw,
                        const Executor& executor) {
-  launch(add_splits<Element>, element_shape(tiles.size), executor, partial, small(tiles.splits),
-         tiles.size, small(p.R * p.S), small(p.Og()), small(p.Cg), static_cast<Element*>(gw));
+  launch(add_splits<Element, float>, element_shape(tiles.size), executor, partial,
+         small(tiles.splits), tiles.size, small(p.R * p.S), small(p.Og()), small(p.Cg),
+         static_cast<Element*>(gw));
 }
 
 // Sizes and numbers of blocks are ints.
@@ -205,12 +206,15 @@ inline Reason counts_in_ints(const Problem& p) {
   return largest < INT32_MAX ? Reason::none : Reason::size;
 }
 
-// For tiles that hold whole chunks of so many terms.
+// The part of the products of tiles that is needed, where they hold whole chunks of so many terms.
+inline double used_of_products(const Problem& p, int64_t chunk) {
+  return p.pass == Pass::grad_weight
+             ? used_of_tile(p.Og(), 64) * used_of_tile(p.Cg, 64)
+             : used_of_tile(terms_of(p), chunk) * used_of_tile(columns_of(p), 32);
+}
+
 inline Reason wastes_lanes(const Problem& p, int64_t chunk) {
-  const double useful = p.pass == Pass::grad_weight
-                            ? used_of_tile(p.Og(), 64) * used_of_tile(p.Cg, 64)
-                            : used_of_tile(terms_of(p), chunk) * used_of_tile(columns_of(p), 32);
-  return useful < kLeastUsed ? Reason::empty_lanes : Reason::none;
+  return used_of_products(p, chunk) < kLeastUsed ? Reason::empty_lanes : Reason::none;
 }
 
 }  // namespace convkern::cuda

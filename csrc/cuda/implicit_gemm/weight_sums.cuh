@@ -75,9 +75,9 @@ struct WeightBlock {
 };
 
 // gw (O, C / groups, R, S) = the sum of the splits, in order and in double.
-template <class Element>
+template <class Element, class Sum>
 __global__ void __launch_bounds__(kElementThreads)
-    add_splits(const float* partial, int splits, int64_t size, int taps, int rows, int columns,
+    add_splits(const Sum* partial, int splits, int64_t size, int taps, int rows, int columns,
                Element* gw) {
   for_each_element(size, [&](int64_t i) {
     const int64_t tap = i % taps, column = i / taps % columns;

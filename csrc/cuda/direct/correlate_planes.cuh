@@ -1,0 +1,119 @@
+// The direct kernel behind forward and grad_input: a block correlates whole planes, or tiles of
+// them, with all their taps in shared memory, the terms (channels of the input) one after the
+// other. grad_input with a stride is a correlation for each residue of the index modulo the stride.
+//
+// Blocks are (columns, rows, images, channels). Not yet run on a GPU.
+#pragma once
+
+#include "cuda/direct/tiles.cuh"
+
+namespace convkern::cuda {
+
+template <class T>
+struct PlaneCorrelation {
+  const T *in, *w, *bias;  // at the first tap; bias null: none
+  T* out;                  // at the first result of the residue
+  Planes in_planes, tap_planes, out_planes;
+  WindowAxis rows, columns;
+  PlanePlan plan;
+  int blocks_h, blocks_w, image_blocks;
+  int images;
+  Channels channels;  // of the result
+  bool channels_inner, relu;
+  int terms;
+};
+
+template <class T>
+__device__ PlaneBlock plane_block(const PlaneCorrelation<T>& c, int index) {
+  return {c.plan.images,
+          c.plan.channels,
+          index % c.image_blocks * c.plan.images,
+          index / c.image_blocks * c.plan.channels,
+          c.images,
+          c.channels,
+          c.channels_inner,
+          c.plan.threads};
+}
+
+// Adds a term, which is in shared memory.
+template <class T>
+__device__ __forceinline__ void add_term(const PlaneCorrelation<T>& c, const WindowThread& thread,
+                                         const Sum<T>* in, const Sum<T>* taps,
+                                         WindowSums<Sum<T>>& sums) {
+  const PlaneTile &in_tile = c.plan.in, &tap_tile = c.plan.taps;
+  const int plane = thread.image * c.plan.channels + thread.channel;
+  for (int rho_h = 0; rho_h < c.rows.classes; ++rho_h) {
+    for (int rho_w = 0; rho_w < c.columns.classes; ++rho_w) {
+      const int row_phase = rho_h * c.rows.residues + thread.residue_h;
+      const int column_phase = rho_w * c.columns.residues + thread.residue_w;
+      const WindowTaps<Sum<T>> t{taps + thread.channel * tap_tile.plane_pitch +
+                                     tap_tile.row_of(rho_h, 0) + tap_tile.place(rho_w, 0),
+                                 tap_tile.row_pitch,
+                                 tap_tile.half,
+                                 0,
+                                 c.rows.class_taps(rho_h),
+                                 c.columns.class_taps(rho_w),
+                                 0,
+                                 1};
+      add_products(in + plane * in_tile.plane_pitch +
+                       in_tile.row_of(row_phase, thread.window_h * kWindowRows) +
+                       in_tile.place(column_phase, thread.window_w * kWindowColumns),
+                   in_tile.row_pitch, in_tile.half, t, sums);
+    }
+  }
+}
+
+// Leaves the thread's results in shared memory.
+template <class T>
+__device__ __forceinline__ void store_window(const PlaneCorrelation<T>& c,
+                                             const WindowThread& thread, int first_channel,
+                                             const WindowSums<Sum<T>>& sums, Sum<T>* shared) {
+  const PlaneTile& tile = c.plan.out;
+  const int channel = first_channel + thread.channel;
+  const bool biased = c.bias != nullptr && channel < c.channels.count;
+  const Sum<T> bias = biased ? widen(c.bias[channel]) : Sum<T>(0);
+  Sum<T>* to = shared + (thread.image * c.plan.channels + thread.channel) * tile.plane_pitch;
+#pragma unroll
+  for (int i = 0; i < kWindowRows; ++i) {
+    Sum<T>* row = to + tile.row_of(thread.residue_h, thread.window_h * kWindowRows + i);
+#pragma unroll
+    for (int j = 0; j < kWindowColumns; ++j) {
+      const Sum<T> sum = sums[i][j] + bias;
+      row[tile.place(thread.residue_w, thread.window_w * kWindowColumns + j)] =
+          c.relu && sum < 0 ? 0 : sum;
+    }
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kMostThreads, 8 / sizeof(Sum<T>))
+    correlate_planes(const PlaneCorrelation<T> c) {
+  Sum<T>* in = dynamic_shared<Sum<T>>();
+  Sum<T>* taps = in + c.plan.images * c.plan.channels * c.plan.in.plane_pitch;
+  const int window_w = blockIdx.x % c.blocks_w * c.plan.windows_w;
+  const int window_h = blockIdx.x / c.blocks_w % c.blocks_h * c.plan.windows_h;
+  const PlaneBlock block = plane_block(c, blockIdx.x / c.blocks_w / c.blocks_h);
+  const WindowThread thread(c.plan, c.rows, c.columns, c.channels_inner);
+  WindowSums<Sum<T>> sums = {};
+  for (int term = 0; term < c.terms; ++term) {
+    __syncthreads();  // all have read the term before
+    begin_copies(in, c.plan.in, c.in, c.in_planes, block, /*per_image=*/true,
+                 c.rows.first_input(window_h, kWindowRows, 0),
+                 c.columns.first_input(window_w, kWindowColumns, 0), term);
+    begin_copies(taps, c.plan.taps, c.w, c.tap_planes, block, /*per_image=*/false, 0, 0, term);
+    commit_copies();
+    wait_for_copies<0>();
+    __syncthreads();
+    if (thread.works) add_term(c, thread, in, taps, sums);
+  }
+  __syncthreads();
+  if (thread.works) store_window(c, thread, block.first_channel, sums, in);
+  __syncthreads();
+  for_each_of_tile(
+      c.plan.out, c.out_planes, block, /*per_image=*/true, window_h * kWindowRows * c.rows.residues,
+      window_w * kWindowColumns * c.columns.residues, 0, [&](int at, bool inside, int64_t to) {
+        if (inside) c.out[to] = narrow<T>(in[at]);
+      });
+}
+
+}  // namespace convkern::cuda

@@ -1,0 +1,229 @@
+// direct: convolutions of few channels a group, as depthwise ones, or of large kernels, plane by
+// plane on the CUDA cores: NCHW and channels_last, any stride and dilation. float64 is computed in
+// float64, all others in float32. See correlate_planes.cuh and sum_planes.cuh.
+#include <algorithm>
+#include <cstdint>
+
+#include "cuda/direct/correlate_planes.cuh"
+#include "cuda/direct/sum_planes.cuh"
+#include "cuda/implicit_gemm/passes.h"
+#include "cuda/kernel_list.h"
+
+namespace convkern::cuda {
+namespace {
+
+// Whether channels of the result are adjacent in memory, and there are several.
+bool channels_inner(const Problem& p, int64_t channels) {
+  return p.layout == Layout::nhwc && channels > 1;
+}
+
+template <class T>
+PlaneCounts plane_counts(const Problem& p, int64_t channels) {
+  return {p.N, channels, channels_inner(p, channels), static_cast<int>(sizeof(Sum<T>))};
+}
+
+// Of a dense tensor with so many channels a group; the channels of a group are rows, columns or
+// terms, whose distances the caller sets.
+Planes dense_planes(const Problem& p, const ImageSizes& sizes, int64_t of_group) {
+  const Strides<int64_t> strides(p.layout, sizes.channels, sizes.height, sizes.width);
+  Planes planes{};
+  planes.image = strides.image;
+  planes.group = of_group * strides.channel;
+  planes.row = strides.row, planes.column = strides.column;
+  planes.height = small(sizes.height), planes.width = small(sizes.width);
+  return planes;
+}
+int64_t channel_stride(const Problem& p, const ImageSizes& sizes) {
+  return p.layout == Layout::nchw ? sizes.height * sizes.width : 1;
+}
+
+Planes weight_planes(const TapsOf& taps) {
+  Planes planes{};
+  planes.group = taps.group;
+  planes.column_channel = taps.column;
+  planes.term = taps.term;
+  planes.row = static_cast<int64_t>(taps.step_h) * taps.S, planes.column = taps.step_w;
+  planes.height = taps.taps_h, planes.width = taps.taps_w;
+  return planes;
+}
+
+int64_t result_channels(const Problem& p) { return columns_of(p) * p.groups; }
+
+// Of a correlation, one for each part of the pass.
+template <class T>
+PlanePlan plan_part(const Problem& p, const Part& part) {
+  return correlation_plan(WindowAxis(part.rows), WindowAxis(part.columns),
+                          plane_counts<T>(p, result_channels(p)));
+}
+
+int shared_bytes(const PlanePlan& plan, int64_t element) { return small(plan.elements * element); }
+
+template <class T>
+void run_part(const Problem& p, const Operands& ops, const Part& part, const Executor& executor) {
+  PlaneCorrelation<T> c{};
+  c.rows = WindowAxis(part.rows), c.columns = WindowAxis(part.columns);
+  c.plan = plan_part<T>(p, part);
+  c.in = static_cast<const T*>(part.in);
+  c.w = static_cast<const T*>(ops.w) + static_cast<int64_t>(part.taps.first_h) * part.taps.S +
+        part.taps.first_w;
+  c.bias = p.pass == Pass::forward ? static_cast<const T*>(ops.b) : nullptr;
+  c.relu = p.activation == Activation::relu && p.pass == Pass::forward;
+  c.in_planes = dense_planes(p, part.in_sizes, terms_of(p));
+  c.in_planes.term = channel_stride(p, part.in_sizes);
+  c.tap_planes = weight_planes(part.taps);
+  // The results of the residue are every out_step-th.
+  c.out_planes = dense_planes(p, part.out_sizes, columns_of(p));
+  c.out_planes.column_channel = channel_stride(p, part.out_sizes);
+  c.out = static_cast<T*>(ops.out) + part.out_first_h * c.out_planes.row +
+          part.out_first_w * c.out_planes.column;
+  c.out_planes.row *= part.out_step_h, c.out_planes.column *= part.out_step_w;
+  c.out_planes.height = c.rows.out, c.out_planes.width = c.columns.out;
+  c.blocks_h = parts(c.rows.windows(kWindowRows), c.plan.windows_h);
+  c.blocks_w = parts(c.columns.windows(kWindowColumns), c.plan.windows_w);
+  c.images = small(p.N);
+  c.image_blocks = parts(c.images, c.plan.images);
+  c.channels = {small(result_channels(p)), 1, small(columns_of(p))};
+  c.channels_inner = channels_inner(p, result_channels(p));
+  c.terms = part.tap_count() > 0 ? small(terms_of(p)) : 0;
+  const int64_t blocks = static_cast<int64_t>(c.blocks_h) * c.blocks_w * c.image_blocks *
+                         parts(c.channels.count, c.plan.channels);
+  launch(
+      correlate_planes<T>,
+      {dim3(static_cast<unsigned>(blocks)), c.plan.threads, shared_bytes(c.plan, sizeof(Sum<T>))},
+      executor, c);
+}
+
+template <class T>
+struct WeightPlan {
+  WindowAxis rows, columns;
+  PlanePlan plan;
+  int bands_h = 0, bands_w = 0;
+  int64_t channels, items = 0, blocks = 0, splits = 0, per_split = 0;  // blocks of a split
+
+  explicit WeightPlan(const Problem& p)
+      : rows({p.R, p.OH(), p.H, p.dilation_h, p.stride_h, -p.pad_h}),
+        columns({p.S, p.OW(), p.W, p.dilation_w, p.stride_w, -p.pad_w}),
+        plan(weight_plan(rows, columns, plane_counts<T>(p, p.O * p.Cg))),
+        channels(p.O * p.Cg) {
+    if (plan.images == 0) return;
+    bands_h = parts(rows.class_taps(), plan.taps_h);
+    bands_w = parts(parts(columns.class_taps(), kChunk), plan.chunks);
+    items = tiles_of(p.N, plan.images) * bands_h * bands_w;
+    blocks = tiles_of(channels, plan.channels) * parts(rows.windows(kWindowRows), plan.windows_h) *
+             parts(columns.windows(kWindowColumns), plan.windows_w);
+    per_split = tiles_of(items, item_splits(items, blocks, bytes_of_split(p)));
+    splits = tiles_of(items, per_split);
+  }
+  int64_t bytes_of_split(const Problem& p) const {
+    return channels * p.R * p.S * static_cast<int64_t>(sizeof(Sum<T>));
+  }
+};
+
+template <class T>
+void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
+  const WeightPlan<T> plan(p);
+  const ImageSizes x_sizes{p.C, p.H, p.W}, gy_sizes{p.O, p.OH(), p.OW()};
+  PlaneSums<T> c{};
+  c.x = static_cast<const T*>(ops.x), c.gy = static_cast<const T*>(ops.gy);
+  c.partial = static_cast<Sum<T>*>(workspace);
+  c.x_planes = dense_planes(p, x_sizes, p.Cg);
+  c.x_planes.column_channel = channel_stride(p, x_sizes);
+  c.gy_planes = dense_planes(p, gy_sizes, p.Og());
+  c.gy_planes.row_channel = channel_stride(p, gy_sizes);
+  c.rows = plan.rows, c.columns = plan.columns;
+  c.plan = plan.plan;
+  c.blocks_h = parts(c.rows.windows(kWindowRows), c.plan.windows_h);
+  c.blocks_w = parts(c.columns.windows(kWindowColumns), c.plan.windows_w);
+  c.channels = {small(plan.channels), small(p.Og()), small(p.Cg)};
+  c.channel_blocks = parts(c.channels.count, c.plan.channels);
+  c.images = small(p.N);
+  c.channels_inner = channels_inner(p, plan.channels);
+  c.bands_h = plan.bands_h, c.bands_w = plan.bands_w;
+  c.items = plan.items, c.per_split = plan.per_split;
+  launch(sum_planes<T>,
+         {dim3(static_cast<unsigned>(plan.blocks * plan.splits)), c.plan.threads,
+          shared_bytes(c.plan, sizeof(Sum<T>))},
+         executor, c);
+  const int64_t size = plan.channels * p.R * p.S;
+  launch(add_splits<T, Sum<T>>, element_shape(size), executor,
+         static_cast<const Sum<T>*>(c.partial), small(plan.splits), size, small(p.R * p.S),
+         small(p.Og()), small(p.Cg), static_cast<T*>(ops.out));
+}
+
+template <class T>
+constexpr DType kDType = DType::f32;
+template <>
+constexpr DType kDType<double> = DType::f64;
+template <>
+constexpr DType kDType<BFloat16> = DType::bf16;
+template <>
+constexpr DType kDType<Half> = DType::f16;
+
+template <class T>
+struct Direct {
+  static void correlation(const Problem& p, const Operands& ops, void*, const Executor& executor) {
+    for_each_part(p, ops, [&](const Part& part) { run_part<T>(p, ops, part, executor); });
+  }
+
+  static int64_t no_workspace(const Problem&, int) { return 0; }
+  static int64_t weight_workspace(const Problem& p, int) {
+    const WeightPlan<T> plan(p);
+    return plan.splits * plan.bytes_of_split(p);
+  }
+
+  static Reason supports(const Problem& p) {
+    if (p.dtype != kDType<T>) return Reason::dtype;
+    if (p.empty()) return Reason::empty;
+    // Positions of images, and numbers of blocks, are ints.
+    const int64_t planes = p.N * std::max(p.O * p.Cg, p.C);
+    const int64_t sizes = (p.H + 2 * p.pad_h) * (p.W + 2 * p.pad_w);
+    if (sizes > INT32_MAX || planes > INT32_MAX / (sizes / kWindowResults + 1)) return Reason::size;
+    if (p.pass == Pass::grad_weight) {
+      return WeightPlan<T>(p).plan.images > 0 ? Reason::none : Reason::shared_memory;
+    }
+    Reason reason = Reason::none;
+    for_each_part(p, {}, [&](const Part& part) {
+      if (plan_part<T>(p, part).images == 0) reason = Reason::shared_memory;
+    });
+    return reason;
+  }
+
+  static Reason declines(const Problem& p) {
+    if (kDType<T> == DType::f64) return Reason::none;  // the implicit GEMMs do not compute it
+    return direct_efficiency(p.R * p.S) < kImplicitGemmGain * used_of_products(p, kGemmTerms)
+               ? Reason::empty_lanes
+               : Reason::none;
+  }
+};
+
+template <class T>
+constexpr Kernel correlation_kernel(const char* name, Pass pass) {
+  using D = Direct<T>;
+  return {name,           pass,       Isa::baseline, true, D::supports, D::no_workspace,
+          D::correlation, D::declines};
+}
+template <class T>
+constexpr Kernel weight_kernel(const char* name) {
+  using D = Direct<T>;
+  return {name,        Pass::grad_weight,   Isa::baseline,  true,
+          D::supports, D::weight_workspace, grad_weight<T>, D::declines};
+}
+
+}  // namespace
+
+const Kernel direct_kernels[12] = {
+    correlation_kernel<float>("fwd.direct.any.f32.cuda", Pass::forward),
+    correlation_kernel<float>("gx.direct.any.f32.cuda", Pass::grad_input),
+    weight_kernel<float>("gw.direct.any.f32.cuda"),
+    correlation_kernel<double>("fwd.direct.any.f64.cuda", Pass::forward),
+    correlation_kernel<double>("gx.direct.any.f64.cuda", Pass::grad_input),
+    weight_kernel<double>("gw.direct.any.f64.cuda"),
+    correlation_kernel<BFloat16>("fwd.direct.any.bf16.cuda", Pass::forward),
+    correlation_kernel<BFloat16>("gx.direct.any.bf16.cuda", Pass::grad_input),
+    weight_kernel<BFloat16>("gw.direct.any.bf16.cuda"),
+    correlation_kernel<Half>("fwd.direct.any.f16.cuda", Pass::forward),
+    correlation_kernel<Half>("gx.direct.any.f16.cuda", Pass::grad_input),
+    weight_kernel<Half>("gw.direct.any.f16.cuda"),
+};
+
+}  // namespace convkern::cuda

@@ -1,0 +1,208 @@
+// The blocks that the direct kernels choose: pure functions of the sizes, which do not depend on
+// the device. Estimates, not measurements: the constants follow from the instructions of the
+// kernels and NVIDIA's numbers for a multiprocessor.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "cuda/direct/windows.h"
+#include "cuda/implicit_gemm/heuristics.h"
+
+namespace convkern::cuda {
+
+constexpr int kMostThreads = 256;               // of a block
+constexpr int64_t kMostTileBytes = 96 << 10;    // a block of compute capability 8.6 may have 99 KiB
+constexpr int64_t kTileBytesOfAll = 160 << 10;  // of the blocks of a multiprocessor (8.0)
+constexpr int64_t kFewWarps = 16;               // fewer do not hide the latencies
+constexpr int64_t kFewBlocks = 264;             // 2 for each multiprocessor of an H100 (132)
+constexpr int64_t kCopyCost = 16;               // of an element, in multiply-adds: instructions
+constexpr int kChannelsAtOnce = 8;  // 32 bytes of channels_last, what memory gives at least
+
+constexpr int kWindowResults = kWindowRows * kWindowColumns;
+// Of grad_weight: windows of an axis, chunks of a row of gy, and rows for a thread.
+constexpr int kMostWindows = 8, kMostChunks = 16, kLeastWorkerRows = 5;
+
+inline int parts(int size, int of) { return (size - 1) / of + 1; }
+
+// What a block has of each operand. Planes are (image, channel): `channels` of the result for each
+// of `images`.
+struct PlanePlan {
+  int images = 0, channels = 0;      // no images: no block has the memory
+  int windows_h = 0, windows_w = 0;  // of a plane, for each residue
+  int taps_h = 0, chunks = 0;        // of a class: rows, and parts of kChunk columns
+  int workers_h = 1, workers_w = 1;  // that share the taps of a window
+  int worker_rows = 0;               // tap rows of a class that each has
+  int threads = 0;                   // a multiple of 32
+  PlaneTile in, taps, out;
+  int tap_planes = 0;    // in shared memory: of channels, or of images too
+  int64_t elements = 0;  // of shared memory
+
+  int used_threads(const WindowAxis& rows, const WindowAxis& columns) const {
+    return images * channels * windows_h * rows.residues * windows_w * columns.residues *
+           workers_h * workers_w;
+  }
+  // Sets what follows from the sizes above. The taps of grad_weight, gy, have planes for each
+  // image.
+  void lay_out(const WindowAxis& rows, const WindowAxis& columns, bool channels_inner,
+               bool for_weights) {
+    const int quads = 2 * (windows_w + std::max(chunks, 1));
+    const int of_class_w = std::min(chunks * kChunk, columns.class_taps());
+    // Threads are in order of windows, then images, or of channels, then windows.
+    in = PlaneTile(rows.inputs(windows_h, kWindowRows, taps_h),
+                   columns.inputs(windows_w, kWindowColumns, of_class_w), quads,
+                   channels_inner ? 1 : windows_w);
+    taps =
+        PlaneTile(rows.tap_tile(taps_h), columns.tap_tile(of_class_w), 2 * std::max(chunks, 1), 1);
+    out = PlaneTile(rows.results(windows_h, kWindowRows),
+                    columns.results(windows_w, kWindowColumns), 2 * windows_w, 1);
+    worker_rows = parts(std::max(taps_h, 1), workers_h) | 1;  // odd: workers read different banks
+    tap_planes = channels * (for_weights ? images : 1);
+    const int64_t operands = static_cast<int64_t>(in.plane_pitch) * images * channels +
+                             static_cast<int64_t>(taps.plane_pitch) * tap_planes;
+    threads = parts(used_threads(rows, columns), 32) * 32;
+    // The results pass through shared memory too; those of workers all.
+    const int64_t results = for_weights ? static_cast<int64_t>(threads) * kWindowResults
+                                        : static_cast<int64_t>(out.plane_pitch) * images * channels;
+    elements = std::max(operands, results);
+  }
+};
+
+// The tensors' planes: of so many images and channels of the result, which are adjacent in memory
+// if `channels_inner`; each element has so many bytes in shared memory.
+struct PlaneCounts {
+  int64_t images, channels;
+  bool channels_inner;
+  int element_bytes;
+
+  // Gives a block `planes` of them, or fewer: with channels inside, whole sectors of memory first,
+  // otherwise images, which share the weights.
+  void divide(int planes, PlanePlan& plan) const {
+    const int64_t most_channels =
+        std::min<int64_t>(channels, channels_inner ? kChannelsAtOnce : 64);
+    if (channels_inner) {
+      plan.channels = static_cast<int>(std::min<int64_t>(planes, most_channels));
+      plan.images = static_cast<int>(std::min<int64_t>(planes / plan.channels, images));
+    } else {
+      plan.images = static_cast<int>(std::min<int64_t>(planes, images));
+      plan.channels = static_cast<int>(std::min<int64_t>(planes / plan.images, most_channels));
+    }
+  }
+  int64_t blocks(const PlanePlan& plan) const {
+    return ((images - 1) / plan.images + 1) * ((channels - 1) / plan.channels + 1);
+  }
+  // Of `blocks` blocks that compute so many products with each thread and copy so many elements, in
+  // multiply-adds of a thread.
+  double cost(const PlanePlan& plan, double blocks, double products, int64_t copied) const {
+    const int64_t by_memory = kTileBytesOfAll / (plan.elements * element_bytes);
+    const int64_t resident =
+        std::max<int64_t>(1, std::min<int64_t>(by_memory, 2048 / plan.threads));
+    const auto warps = static_cast<double>(resident * plan.threads / 32);
+    return blocks * (products * plan.threads + kCopyCost * static_cast<double>(copied)) *
+           std::max(1.0, kFewWarps / warps) * std::max(1.0, kFewBlocks / blocks);
+  }
+};
+
+// Keeps the cheapest of the plans that a block has the threads and the memory for.
+class CheapestPlan {
+ public:
+  CheapestPlan(const WindowAxis& rows, const WindowAxis& columns, const PlaneCounts& planes)
+      : rows_(rows), columns_(columns), planes_(planes) {}
+
+  // `cost` is a function of the plan, laid out.
+  template <class Cost>
+  void consider(PlanePlan plan, bool for_weights, const Cost& cost) {
+    if (plan.used_threads(rows_, columns_) > kMostThreads) return;
+    plan.lay_out(rows_, columns_, planes_.channels_inner, for_weights);
+    if (plan.elements * planes_.element_bytes > kMostTileBytes) return;
+    const double its = cost(plan);
+    if (its < least_) least_ = its, best_ = plan;
+  }
+  const PlanePlan& best() const { return best_; }
+
+ private:
+  const WindowAxis &rows_, &columns_;
+  const PlaneCounts& planes_;
+  PlanePlan best_;
+  double least_ = std::numeric_limits<double>::infinity();
+};
+
+// Forward and grad_input: a block has all taps, and whole planes or halves, quarters, ... of their
+// windows.
+inline PlanePlan correlation_plan(const WindowAxis& rows, const WindowAxis& columns,
+                                  const PlaneCounts& planes) {
+  const int all_h = rows.windows(kWindowRows), all_w = columns.windows(kWindowColumns);
+  CheapestPlan cheapest(rows, columns, planes);
+  PlanePlan plan;
+  plan.taps_h = rows.class_taps();
+  plan.chunks = parts(std::max(columns.class_taps(), 1), kChunk);
+  for (int parts_w = 1; parts_w < 2 * all_w; parts_w *= 2) {
+    plan.windows_w = parts(all_w, parts_w);
+    for (int parts_h = 1; parts_h < 2 * all_h; parts_h *= 2) {
+      plan.windows_h = parts(all_h, parts_h);
+      for (int count = 1; count <= kMostThreads; count *= 2) {
+        planes.divide(count, plan);
+        cheapest.consider(plan, /*for_weights=*/false, [&](const PlanePlan& p) {
+          const double blocks = static_cast<double>(planes.blocks(p)) * parts(all_h, p.windows_h) *
+                                parts(all_w, p.windows_w);
+          const double products = static_cast<double>(kWindowResults) * rows.taps * columns.taps;
+          const int64_t copied = (p.in.elements() + p.out.elements()) * p.images * p.channels +
+                                 p.taps.elements() * p.tap_planes;
+          return planes.cost(p, blocks, products, copied);
+        });
+      }
+    }
+  }
+  return cheapest.best();
+}
+
+// grad_weight, whose taps are gy: threads share them, and a block has all of an image's rows or
+// halves, quarters, ... of them.
+inline PlanePlan weight_plan(const WindowAxis& rows, const WindowAxis& columns,
+                             const PlaneCounts& planes) {
+  const int all_h = rows.windows(kWindowRows), all_w = columns.windows(kWindowColumns);
+  const int all_taps = rows.class_taps(), all_chunks = parts(columns.class_taps(), kChunk);
+  CheapestPlan cheapest(rows, columns, planes);
+  PlanePlan plan;
+  plan.windows_h = parts(all_h, parts(all_h, kMostWindows));
+  plan.windows_w = parts(all_w, parts(all_w, kMostWindows));
+  plan.chunks = parts(all_chunks, parts(all_chunks, kMostChunks));
+  for (int parts_h = 1; parts_h < 2 * all_taps; parts_h *= 2) {
+    plan.taps_h = parts(all_taps, parts_h);
+    for (int count = 1; count <= kMostThreads; count *= 2) {
+      planes.divide(count, plan);
+      plan.workers_h = plan.workers_w = 1;
+      const int spare = std::max(1, kMostThreads / plan.used_threads(rows, columns));
+      plan.workers_w = std::min(plan.chunks, spare);
+      plan.workers_h = std::min(spare / plan.workers_w, parts(plan.taps_h, kLeastWorkerRows));
+      cheapest.consider(plan, /*for_weights=*/true, [&](const PlanePlan& p) {
+        const double items = static_cast<double>(planes.blocks(p)) * parts(all_h, p.windows_h) *
+                             parts(all_w, p.windows_w) * parts(all_taps, p.taps_h) *
+                             parts(all_chunks, p.chunks);
+        const double products = static_cast<double>(kWindowResults) * kChunk * p.worker_rows *
+                                rows.classes * columns.classes * parts(p.chunks, p.workers_w);
+        const int64_t copied =
+            p.in.elements() * p.images * p.channels + p.taps.elements() * p.tap_planes;
+        return planes.cost(p, items, products, copied);
+      });
+    }
+  }
+  return cheapest.best();
+}
+
+// Into how many splits the items of grad_weight go, where each of them is so many blocks.
+inline int64_t item_splits(int64_t items, int64_t blocks, int64_t bytes) {
+  return weight_splits(items * kLeastSplitPixels, blocks, bytes);
+}
+
+// The part of the multiply-adds that a multiprocessor could do: of each result's, and of what is
+// left of a window at the edges, beside what copying the element takes.
+inline double direct_efficiency(int64_t taps) {
+  const auto products = static_cast<double>(taps);
+  return 0.7 * products / (products + kCopyCost);
+}
+constexpr int64_t kGemmTerms = 16;         // of a chunk of the implicit GEMMs
+constexpr double kImplicitGemmGain = 0.9;  // of the peak, where its tiles are full
+
+}  // namespace convkern::cuda

@@ -1,0 +1,220 @@
+// Planes of tensors on their way to shared memory and back, and the products of a window there.
+#pragma once
+
+#include <cstdint>
+
+#include "core/scalar_types.h"
+#include "cuda/device_ops.cuh"
+#include "cuda/direct/plan.h"
+
+namespace convkern::cuda {
+
+// What sums of a tensor's elements, and elements in shared memory, are.
+template <class T>
+struct SumOf {
+  using type = float;
+};
+template <>
+struct SumOf<double> {
+  using type = double;
+};
+template <class T>
+using Sum = typename SumOf<T>::type;
+
+template <class T>
+__device__ __forceinline__ Sum<T> widen(T value) {
+  if constexpr (sizeof(T) == sizeof(Sum<T>))
+    return value;
+  else
+    return to_float(value);
+}
+template <class T>
+__device__ __forceinline__ T narrow(Sum<T> value) {
+  if constexpr (sizeof(T) == sizeof(Sum<T>))
+    return value;
+  else
+    return from_float<T>(value);
+}
+
+// Where the planes of a tensor begin and its elements are, in elements; sizes beyond which there
+// are zeros. A channel of the result has a group, in which it has a row and a column: for forward
+// and grad_input the channel alone, for grad_weight the channels of gy and of x.
+struct Planes {
+  int64_t image, group, row_channel, column_channel, term;
+  int64_t row, column;
+  int height, width;
+};
+
+struct Channels {
+  int count, rows, columns;  // of all groups, of a group
+
+  struct Place {
+    int group, row, column;
+  };
+  __device__ Place place(int channel) const {
+    return {channel / columns / rows, channel / columns % rows, channel % columns};
+  }
+};
+
+__device__ inline int64_t channel_offset(const Planes& planes, const Channels::Place& place,
+                                         int term) {
+  return place.group * planes.group + place.row * planes.row_channel +
+         place.column * planes.column_channel + term * planes.term;
+}
+
+// The planes of a block: those of `images` images from first_image on, of `channels` channels each.
+struct PlaneBlock {
+  int images, channels, first_image, first_channel;
+  int all_images;
+  Channels all_channels;
+  bool channels_inner;
+  int threads;
+};
+
+// Calls body(element of shared memory, whether it is in the tensor, offset there) for this thread's
+// elements of a tile that begins at (row0, column0): adjacent threads have adjacent elements of the
+// tensor. Without `per_image`, for one image's planes.
+template <class Body>
+__device__ __forceinline__ void for_each_of_tile(const PlaneTile& tile, const Planes& tensor,
+                                                 const PlaneBlock& block, bool per_image, int row0,
+                                                 int column0, int term, const Body& body) {
+  const int inner = block.channels_inner ? block.channels : 1, outer = block.channels / inner;
+  const int phases = tile.columns.phases(), width = phases * tile.columns.count * inner;
+  const int lanes = width < block.threads ? width : block.threads;
+  const int thread = static_cast<int>(threadIdx.x);
+  if (width == 0 || tile.rows.count == 0) return;
+  const int rows_at_once = block.threads / lanes;
+  if (thread >= lanes * rows_at_once) return;
+  const int planes = (per_image ? block.images : 1) * outer;
+  for (int i = thread % lanes; i < width; i += lanes) {
+    const int phase = i / inner % phases, position = i / inner / phases;
+    const int column = column0 + tile.columns.first(phase) + position * tile.columns.step;
+    const int place = tile.place(phase, position);
+    const bool in_columns = static_cast<unsigned>(column) < static_cast<unsigned>(tensor.width);
+    for (int f = 0; f < tile.rows.phases(); ++f) {
+      int plane = thread / lanes / tile.rows.count, r = thread / lanes % tile.rows.count;
+      while (plane < planes) {
+        const int image = plane / outer, channel = plane % outer + i % inner;
+        const bool exists = in_columns &&
+                            block.first_channel + channel < block.all_channels.count &&
+                            (!per_image || block.first_image + image < block.all_images);
+        const int64_t from =
+            (per_image ? (block.first_image + image) * tensor.image : 0) +
+            channel_offset(tensor, block.all_channels.place(block.first_channel + channel), term) +
+            column * tensor.column;
+        const int to = (image * block.channels + channel) * tile.plane_pitch + place;
+        for (; r < tile.rows.count; r += rows_at_once) {
+          const int row = row0 + tile.rows.first(f) + r * tile.rows.step;
+          const bool inside =
+              exists && static_cast<unsigned>(row) < static_cast<unsigned>(tensor.height);
+          body(to + tile.row_of(f, r), inside, from + row * tensor.row);
+        }
+        for (; r >= tile.rows.count; r -= tile.rows.count) ++plane;
+      }
+    }
+  }
+}
+
+// Begins to copy a tile to shared memory, zeros where it is outside the tensor. 16-bit types are
+// widened, which no asynchronous copy does.
+template <class T>
+__device__ __forceinline__ void begin_copies(Sum<T>* to, const PlaneTile& tile, const T* tensor,
+                                             const Planes& planes, const PlaneBlock& block,
+                                             bool per_image, int row0, int column0, int term) {
+  for_each_of_tile(
+      tile, planes, block, per_image, row0, column0, term, [&](int at, bool inside, int64_t from) {
+        if constexpr (sizeof(T) == sizeof(Sum<T>)) {
+          copy_async<sizeof(T)>(to + at, inside ? tensor + from : tensor, inside ? sizeof(T) : 0);
+        } else {
+          to[at] = inside ? widen(tensor[from]) : 0.f;
+        }
+      });
+}
+
+// What a thread computes: a window of kWindowRows x kWindowColumns results of a plane, and which of
+// the taps are its own. Threads are in order of channels (where those are inner), workers, windows
+// of a row, images, channels (where not), and windows of a column.
+struct WindowThread {
+  int image, channel;
+  int window_h, residue_h, window_w, residue_w;
+  int worker_h, worker_w;
+  bool works;
+
+  __device__ WindowThread(const PlanePlan& plan, const WindowAxis& rows, const WindowAxis& columns,
+                          bool channels_inner) {
+    int rest = static_cast<int>(threadIdx.x);
+    auto digit = [&](int count) {
+      const int value = rest % count;
+      rest /= count;
+      return value;
+    };
+    channel = channels_inner ? digit(plan.channels) : 0;
+    worker_w = digit(plan.workers_w);
+    worker_h = digit(plan.workers_h);
+    window_w = digit(plan.windows_w);
+    image = digit(plan.images);
+    channel = channels_inner ? channel : digit(plan.channels);
+    residue_w = digit(columns.residues);
+    window_h = digit(plan.windows_h);
+    residue_h = digit(rows.residues);
+    works = rest == 0;
+  }
+};
+
+template <class S>
+using WindowSums = S[kWindowRows][kWindowColumns];
+
+// The taps of a thread in shared memory: chunks of the rows [first_row, end_row).
+template <class S>
+struct WindowTaps {
+  const S* taps;
+  int row_pitch, half;
+  int first_row, end_row, columns;
+  int first_chunk, chunk_step;
+};
+
+// Adds the products of a chunk: of kChunk taps a row, or, where not kWhole, of the first `left`.
+template <bool kWhole, class S>
+__device__ __forceinline__ void add_chunk(const S (&window)[2 * kChunk], const WindowTaps<S>& t,
+                                          int row, int chunk, int left, WindowSums<S>& sums) {
+#pragma unroll
+  for (int i = 0; i < kWindowRows; ++i) {
+    const int tap_row = row - i;
+    if (tap_row < t.first_row || tap_row >= t.end_row) continue;
+    S taps[kChunk];
+    const S* from = t.taps + tap_row * t.row_pitch + chunk * kQuad;
+    load_quad(from, taps);
+    load_quad(from + t.half * kQuad, taps + kQuad);
+#pragma unroll
+    for (int k = 0; k < kChunk; ++k) {
+      if (!kWhole && k >= left) break;
+#pragma unroll
+      for (int j = 0; j < kWindowColumns; ++j) {
+        sums[i][j] = multiply_add(taps[k], window[k + j], sums[i][j]);
+      }
+    }
+  }
+}
+
+// Adds the products of a window, whose results at the first tap are at `in`, with all its taps.
+// Each row of the input is loaded once for all rows of results.
+template <class S>
+__device__ __forceinline__ void add_products(const S* in, int row_pitch, int half,
+                                             const WindowTaps<S>& t, WindowSums<S>& sums) {
+  for (int row = t.first_row; row < t.end_row + kWindowRows - 1; ++row) {
+    const S* from = in + row * row_pitch + t.first_chunk * kQuad;
+    for (int chunk = t.first_chunk; chunk * kChunk < t.columns; chunk += t.chunk_step) {
+      S window[2 * kChunk];
+      load_quad(from, window);
+      load_quad(from + half * kQuad, window + kQuad);
+      load_quad(from + kQuad, window + 2 * kQuad);
+      load_quad(from + (half + 1) * kQuad, window + 3 * kQuad);
+      from += t.chunk_step * kQuad;
+      const int left = t.columns - chunk * kChunk;
+      left >= kChunk ? add_chunk<true>(window, t, row, chunk, left, sums)
+                     : add_chunk<false>(window, t, row, chunk, left, sums);
+    }
+  }
+}
+
+}  // namespace convkern::cuda
