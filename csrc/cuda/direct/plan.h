@@ -15,10 +15,13 @@ namespace convkern::cuda {
 constexpr int kMostThreads = 256;               // of a block
 constexpr int64_t kMostTileBytes = 96 << 10;    // a block of compute capability 8.6 may have 99 KiB
 constexpr int64_t kTileBytesOfAll = 160 << 10;  // of the blocks of a multiprocessor (8.0)
-constexpr int64_t kFewWarps = 16;               // fewer do not hide the latencies
-constexpr int64_t kFewBlocks = 264;             // 2 for each multiprocessor of an H100 (132)
-constexpr int64_t kCopyCost = 16;               // of an element, in multiply-adds: instructions
-constexpr int kChannelsAtOnce = 8;  // 32 bytes of channels_last, what memory gives at least
+constexpr int64_t kMostResident = 16;           // blocks of a multiprocessor (8.6)
+constexpr double kFewWarps = 16;                // fewer do not hide the latencies
+constexpr double kFewBlocks = 264;              // 2 for each multiprocessor of an H100 (132)
+// Of copying, in multiply-adds: the instructions for an element, and 32 bytes from the L2 cache at
+// 40 bytes a cycle, in which a multiprocessor does 128 multiply-adds.
+constexpr double kCopyCost = 16, kSectorCost = 100;
+constexpr int kSectorElements = 8;
 
 constexpr int kWindowResults = kWindowRows * kWindowColumns;
 // Of grad_weight: windows of an axis, chunks of a row of gy, and rows for a thread.
@@ -80,7 +83,7 @@ struct PlaneCounts {
   // otherwise images, which share the weights.
   void divide(int planes, PlanePlan& plan) const {
     const int64_t most_channels =
-        std::min<int64_t>(channels, channels_inner ? kChannelsAtOnce : 64);
+        std::min<int64_t>(channels, channels_inner ? kSectorElements : 64);
     if (channels_inner) {
       plan.channels = static_cast<int>(std::min<int64_t>(planes, most_channels));
       plan.images = static_cast<int>(std::min<int64_t>(planes / plan.channels, images));
@@ -96,10 +99,12 @@ struct PlaneCounts {
   // multiply-adds of a thread.
   double cost(const PlanePlan& plan, double blocks, double products, int64_t copied) const {
     const int64_t by_memory = kTileBytesOfAll / (plan.elements * element_bytes);
-    const int64_t resident =
-        std::max<int64_t>(1, std::min<int64_t>(by_memory, 2048 / plan.threads));
+    const int64_t by_threads = std::min<int64_t>(kMostResident, 2048 / plan.threads);
+    const int64_t resident = std::max<int64_t>(1, std::min(by_memory, by_threads));
     const auto warps = static_cast<double>(resident * plan.threads / 32);
-    return blocks * (products * plan.threads + kCopyCost * static_cast<double>(copied)) *
+    const double copy =
+        kCopyCost + kSectorCost / (channels_inner ? plan.channels : kSectorElements);
+    return blocks * (products * plan.threads + copy * static_cast<double>(copied)) *
            std::max(1.0, kFewWarps / warps) * std::max(1.0, kFewBlocks / blocks);
   }
 };

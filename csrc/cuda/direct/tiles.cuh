@@ -173,10 +173,10 @@ struct WindowTaps {
   int first_chunk, chunk_step;
 };
 
-// Adds the products of a chunk: of kChunk taps a row, or, where not kWhole, of the first `left`.
-template <bool kWhole, class S>
+// Adds the products of the first kTaps of a chunk of each row.
+template <int kTaps, class S>
 __device__ __forceinline__ void add_chunk(const S (&window)[2 * kChunk], const WindowTaps<S>& t,
-                                          int row, int chunk, int left, WindowSums<S>& sums) {
+                                          int row, int chunk, WindowSums<S>& sums) {
 #pragma unroll
   for (int i = 0; i < kWindowRows; ++i) {
     const int tap_row = row - i;
@@ -184,15 +184,27 @@ __device__ __forceinline__ void add_chunk(const S (&window)[2 * kChunk], const W
     S taps[kChunk];
     const S* from = t.taps + tap_row * t.row_pitch + chunk * kQuad;
     load_quad(from, taps);
-    load_quad(from + t.half * kQuad, taps + kQuad);
+    if constexpr (kTaps > kQuad) load_quad(from + t.half * kQuad, taps + kQuad);
 #pragma unroll
-    for (int k = 0; k < kChunk; ++k) {
-      if (!kWhole && k >= left) break;
+    for (int k = 0; k < kTaps; ++k) {
 #pragma unroll
       for (int j = 0; j < kWindowColumns; ++j) {
         sums[i][j] = multiply_add(taps[k], window[k + j], sums[i][j]);
       }
     }
+  }
+}
+
+// The last chunk has fewer taps. Zeros in the place of others would make NaN of infinities beside
+// the window.
+template <int kTaps, class S>
+__device__ __forceinline__ void add_chunk_of(int taps, const S (&window)[2 * kChunk],
+                                             const WindowTaps<S>& t, int row, int chunk,
+                                             WindowSums<S>& sums) {
+  if (kTaps == 1 || taps >= kTaps) {
+    add_chunk<kTaps>(window, t, row, chunk, sums);
+  } else if constexpr (kTaps > 1) {
+    add_chunk_of<kTaps - 1>(taps, window, t, row, chunk, sums);
   }
 }
 
@@ -210,9 +222,7 @@ __device__ __forceinline__ void add_products(const S* in, int row_pitch, int hal
       load_quad(from + kQuad, window + 2 * kQuad);
       load_quad(from + (half + 1) * kQuad, window + 3 * kQuad);
       from += t.chunk_step * kQuad;
-      const int left = t.columns - chunk * kChunk;
-      left >= kChunk ? add_chunk<true>(window, t, row, chunk, left, sums)
-                     : add_chunk<false>(window, t, row, chunk, left, sums);
+      add_chunk_of<kChunk>(t.columns - chunk * kChunk, window, t, row, chunk, sums);
     }
   }
 }
