@@ -16,7 +16,7 @@ from convkern.bench.timing import Call
 
 _WARM_UPS = 3  # the first of them lets cuDNN choose
 _MOST_LEAD = 0.02  # seconds
-_CYCLES_A_SECOND = 3e9  # no GPU's clock is faster, so a wait is never too short
+_CYCLES_A_SECOND = 3e9  # about the fastest clock of a GPU: with a slower one the wait is longer
 
 
 def require_gpu() -> None:
