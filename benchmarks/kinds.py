@@ -49,9 +49,10 @@ def kind(row: Row) -> str:
 
 
 def ratios_by_kind(rows: list[Row], threads: int) -> Ratios:
+    """Of the rows at so many threads, or on a GPU."""
     found: Ratios = defaultdict(lambda: {pass_: [] for pass_ in PASSES})
     for row in rows:
-        if row.threads == threads and row.ratio is not None:
+        if row.threads in (threads, None) and row.ratio is not None:
             found[kind(row)][row.pass_].append(row.ratio)
     return found
 
@@ -95,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("nchw", type=Path, help="JSON that the suite wrote, with --layout nchw")
     parser.add_argument("nhwc", type=Path, help="the same, with --layout nhwc")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU (%(default)s)")
     parser.add_argument("--chart", type=Path, help="where to draw, as SVG")
     args = parser.parse_args()
     layouts = {

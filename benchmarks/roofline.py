@@ -108,6 +108,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("result", type=Path, help="JSON that the suite wrote")
     rows = Suite.read(parser.parse_args().result).rows
+    if any(row.threads is None for row in rows):
+        parser.error("the result is of a GPU; the roof is that of this machine's CPU")
     console = wide_console()
     with tempfile.TemporaryDirectory() as folder:
         library = compile_library(Path(folder))

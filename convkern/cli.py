@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from rich.progress import Progress
 
 from convkern.bench import (
@@ -155,7 +156,23 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "its peer alone",
     )
     add("--dtype", choices=tuple(DTYPES), help="of all problems (as they say)")
-    add("--threads", type=_counts, metavar="N,...", help="numbers of threads (1 and torch's)")
+    add(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="cuda: the current GPU, against cuDNN through torch, by events (%(default)s)",
+    )
+    add(
+        "--tf32",
+        action="store_true",
+        help="on cuda, allow torch TF32 for float32; convkern's stays exact",
+    )
+    add(
+        "--threads",
+        type=_counts,
+        metavar="N,...",
+        help="numbers of threads of the CPU (1 and torch's)",
+    )
     add("--seconds", type=float, default=1.0, help="for each row (%(default)s)")
     add("--out", type=Path, metavar="FILE", help="where to write the result as JSON")
     add(
@@ -183,25 +200,36 @@ def _bench(args: argparse.Namespace) -> int:
         table, slower = compare(old, new)
         console.print(table)
         return int(slower > 0)
-    if args.models:
-        layouts = [args.layout] if args.layout else ["nchw", "nhwc"]
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("measuring", total=len(args.models))
-            times = time_models(
-                args.models, layouts, args.seconds, report=lambda name: bar.advance(task)
-            )
-        console.print(models_table(times.rows))
-        if args.out is not None:
-            times.write(args.out)
-        return 0
-    if args.train:
-        console.print(time_training(read_fashion_mnist(), report=console.print))
-        return 0
+    if args.models or args.train:
+        if args.device != "cpu" or args.tf32:
+            raise ValueError("models and training are measured on the CPU: not on device cuda")
+        if args.models:
+            _bench_models(args, console)
+        else:
+            console.print(time_training(read_fashion_mnist(), report=console.print))
+    else:
+        _bench_suite(args, console)
+    return 0
+
+
+def _bench_models(args: argparse.Namespace, console: Console) -> None:
+    layouts = [args.layout] if args.layout else ["nchw", "nhwc"]
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("measuring", total=len(args.models))
+        times = time_models(
+            args.models, layouts, args.seconds, report=lambda name: bar.advance(task)
+        )
+    console.print(models_table(times.rows))
+    if args.out is not None:
+        times.write(args.out)
+
+
+def _bench_suite(args: argparse.Namespace, console: Console) -> None:
     for given, known, what in ((args.passes, PASSES, "passes"), (args.peers, PEERS, "peers")):
         if not set(given) <= set(known):
             raise ValueError(f"{what} must be among {', '.join(known)}, got {','.join(given)}")
     missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
-    if "onnxruntime" in args.peers and missing:
+    if args.device == "cpu" and "onnxruntime" in args.peers and missing:
         raise ValueError(
             f"peer onnxruntime needs {' and '.join(missing)}: pip install 'convkern[bench]'"
         )
@@ -210,18 +238,18 @@ def _bench(args: argparse.Namespace) -> int:
         for name in args.shapes
         for problem in read_shapes(name)
     ]
-    threads = list(dict.fromkeys(args.threads or (1, torch.get_num_threads())))
+    default_threads = (1, torch.get_num_threads()) if args.device == "cpu" else ()
+    threads = list(dict.fromkeys(args.threads or default_threads))
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        rows = len(problems) * len(args.passes) * len(threads)
+        rows = len(problems) * len(args.passes) * max(1, len(threads))
         task = bar.add_task("measuring", total=rows)
         suite = run_suite(
             problems, args.passes, args.peers, threads, args.seconds,
-            report=lambda row: bar.advance(task),
+            report=lambda row: bar.advance(task), device=args.device, tf32=args.tf32,
         )  # fmt: skip
     console.print(bench_table(suite.rows))
     if args.out is not None:
         suite.write(args.out)
-    return 0
 
 
 def _add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -23,9 +23,11 @@ def compare(old: Suite, new: Suite, threshold: float = 0.1) -> tuple[Table, int]
     before = {row.key: row for row in old.rows}
     pairs = [(before[row.key], row) for row in new.rows if row.key in before]
     if not pairs:
-        raise ValueError("the two results have no problem, pass and number of threads in common")
+        raise ValueError(
+            "the two results have no problem, pass and number of threads or GPU in common"
+        )
     table = plain_table(
-        ("problem", "pass", "threads"),
+        ("problem", "pass", "on"),
         ("old, ms", "new, ms", "old ratio", "new ratio", "speed", ""),
     )
     slower, speeds = 0, []
@@ -38,7 +40,7 @@ def compare(old: Suite, new: Suite, threshold: float = 0.1) -> tuple[Table, int]
         verdict = "slower" if speed < 1 / (1 + limit) else "faster" if speed > 1 + limit else ""
         slower += verdict == "slower"
         table.add_row(
-            b.label, b.pass_, str(b.threads), f"{was.median * 1e3:.4g}", f"{now.median * 1e3:.4g}",
+            b.label, b.pass_, b.where, f"{was.median * 1e3:.4g}", f"{now.median * 1e3:.4g}",
             *("" if r is None else f"{r:.2f}x" for r in ratios), f"{speed:.2f}", verdict,
         )  # fmt: skip
     mean = geometric_mean(speeds)

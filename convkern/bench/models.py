@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from convkern.bench.results import Result
 from convkern.bench.tables import plain_table
-from convkern.bench.timing import Sample, time_in_turn
+from convkern.bench.timing import Call, Sample, time_in_turn
 from convkern.surgery import replace_conv2d
 
 VISION_MODELS: Final = (
@@ -33,7 +33,6 @@ _FORMATS: Final[Mapping[str, torch.memory_format]] = {
     "nchw": torch.contiguous_format,
     "nhwc": torch.channels_last,
 }
-Call = Callable[[], object]
 
 
 @dataclass(frozen=True)

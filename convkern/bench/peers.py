@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convkern.bench.timing import Call
 from convkern.functional import conv2d
 from convkern.testing import Operands
 
-Call = Callable[[], object]
 # By name, the passes of a problem string that each consists of.
 PASSES: Final[Mapping[str, tuple[str, ...]]] = {"fwd": ("fwd",), "fwd_bwd": ("fwd", "gx", "gw")}
 
@@ -112,6 +112,7 @@ def _onnx_model(ops: Operands) -> Any:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
 
+CPU_PEERS: Final = ("onnxruntime",)  # that compute nowhere else
 PEERS: Final[Mapping[str, Callable[[Operands, str], Call | None]]] = {
     "convkern": _convkern,
     "torch": _torch,

@@ -12,10 +12,12 @@ from statistics import geometric_mean
 import torch
 from rich.table import Table
 
-from convkern.bench.peers import PASSES, prepare
+from convkern._C import Problem
+from convkern.bench.gpu import EventClock, cudnn_chooses, l2_buffer, require_gpu
+from convkern.bench.peers import CPU_PEERS, PASSES, prepare
 from convkern.bench.results import Result
 from convkern.bench.tables import plain_table
-from convkern.bench.timing import Sample, time_in_turn
+from convkern.bench.timing import Call, Sample, time_in_turn, wall_clock
 from convkern.explain import explain
 from convkern.testing import operands, variant
 
@@ -25,27 +27,40 @@ _BEST_OF = ("torch", "torch_channels_last")  # a ratio is against the faster of 
 
 @dataclass(frozen=True)
 class Row:
-    """One problem and pass at one number of threads.
+    """One problem and pass, at one number of threads or on a GPU.
 
     Attributes:
+        threads: of the CPU; None on a GPU.
         samples: by peer, "convkern" among them.
         kernels: that convkern runs, in the order of the passes.
+        device: "cpu", or the name of the GPU.
+        tf32: of float32 on a GPU, whether torch was allowed TF32; convkern's float32 is exact.
     """
 
     problem: str
     pass_: str
-    threads: int
+    threads: int | None
     samples: dict[str, Sample]
     kernels: list[str] = field(default_factory=list)
+    device: str = "cpu"
+    tf32: bool | None = None
 
     @property
     def label(self) -> str:
         return self.problem.partition("#")[2] or self.problem
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def where(self) -> str:
+        """The number of threads; or the GPU, and the precision of float32."""
+        if self.threads is not None:
+            return f"{self.threads} thread{'s' * (self.threads > 1)}"
+        precision = {None: "", False: ", exact float32", True: ", TF32 in torch"}
+        return self.device + precision[self.tf32]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
         """What makes two rows of different runs the same measurement."""
-        return self.problem, self.pass_, self.threads
+        return self.problem, self.pass_, self.where
 
     @property
     def ratio(self) -> float | None:
@@ -87,26 +102,59 @@ def run_suite(
     threads: Sequence[int],
     seconds: float = 1.0,
     report: Callable[[Row], None] = lambda row: None,
+    *,
+    device: str = "cpu",
+    tf32: bool = False,
 ) -> Suite:
     """Measures every problem in every pass at every number of threads, `seconds` each; `report`
-    is called with each row when it is there."""
+    is called with each row when it is there.
+
+    On device "cuda", the current GPU, there are no `threads`. torch's convolutions are those that
+    cuDNN's benchmark chooses, and its float32 is exact unless `tf32` allows TF32.
+
+    Raises:
+        ValueError: the device is not here or not for these `peers`, `threads` or `tf32`.
+    """
+    _check_device(device, peers, threads, tf32)
+    on_gpu = device == "cuda"
+    stopwatch = EventClock(l2_buffer().zero_) if on_gpu else wall_clock
+    name = torch.cuda.get_device_name() if on_gpu else device
     suite = Suite.begin()
-    for count, problem, pass_ in product(threads, problems, passes):
-        with _threads(count):
-            suite.rows.append(_measure(problem, pass_, ["convkern", *peers], seconds))
+    if on_gpu:
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        suite.machine["cuDNN"] = str(cudnn)
+    for count, problem, pass_ in product([None] if on_gpu else threads, problems, passes):
+        with cudnn_chooses(tf32) if count is None else _threads(count):
+            calls = _calls(problem, pass_, ["convkern", *peers], device)
+            samples = time_in_turn(calls, seconds, stopwatch)
+            parts = [variant(problem, pass_=part) for part in PASSES[pass_]]
+            kernels = [explain(part, device=device).kernel for part in parts]
+        choice = tf32 if on_gpu and Problem(problem).dtype == "f32" else None
+        suite.rows.append(Row(problem, pass_, count, samples, kernels, name, choice))
         report(suite.rows[-1])
     return suite
 
 
-def _measure(problem: str, pass_: str, peers: Iterable[str], seconds: float) -> Row:
-    ops = operands(problem)
-    calls = {}
-    for peer in dict.fromkeys(peers):
-        call = prepare(peer, ops, pass_)
-        if call is not None:
-            calls[peer] = call
-    kernels = [explain(variant(problem, pass_=part)).kernel for part in PASSES[pass_]]
-    return Row(problem, pass_, torch.get_num_threads(), time_in_turn(calls, seconds), kernels)
+def _check_device(device: str, peers: Iterable[str], threads: Sequence[int], tf32: bool) -> None:
+    if device == "cpu":
+        if tf32:
+            raise ValueError("tf32 is for device cuda")
+        return
+    if device != "cuda":
+        raise ValueError(f"device must be cpu or cuda, got {device!r}")
+    if threads:
+        raise ValueError("threads are the CPU's: device cuda takes none")
+    for peer in peers:
+        if peer in CPU_PEERS:
+            raise ValueError(f"peer {peer} is for device cpu")
+    require_gpu()
+
+
+def _calls(problem: str, pass_: str, peers: Iterable[str], device: str) -> dict[str, Call]:
+    """By peer, of those that can."""
+    ops = operands(problem, device=device)
+    calls = {peer: prepare(peer, ops, pass_) for peer in dict.fromkeys(peers)}
+    return {peer: call for peer, call in calls.items() if call is not None}
 
 
 @contextmanager
@@ -121,21 +169,21 @@ def _threads(count: int) -> Iterator[None]:
 
 def table(rows: Sequence[Row]) -> Table:
     """Milliseconds with their spread for each peer, and the ratio to the better of torch's
-    layouts; then the ratios' geometric mean for each pass and number of threads."""
+    layouts; then the ratios' geometric mean for each pass and number of threads or GPU."""
     peers = list(dict.fromkeys(peer for row in rows for peer in row.samples))
     figures = (*(f"{peer}, ms" for peer in peers), "ratio")
-    result = plain_table(("problem", "pass", "threads"), figures)
+    result = plain_table(("problem", "pass", "on"), figures)
     for row in rows:
         times = (_cell(row.samples.get(peer)) for peer in peers)
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"
-        result.add_row(row.label, row.pass_, str(row.threads), *times, ratio)
-    ratios: dict[tuple[str, int], list[float]] = {}
+        result.add_row(row.label, row.pass_, row.where, *times, ratio)
+    ratios: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         if row.ratio is not None:
-            ratios.setdefault((row.pass_, row.threads), []).append(row.ratio)
-    for (pass_, threads), values in ratios.items():
+            ratios.setdefault((row.pass_, row.where), []).append(row.ratio)
+    for (pass_, where), values in ratios.items():
         mean = f"{geometric_mean(values):.2f}x"
-        result.add_row("geometric mean", pass_, str(threads), *("" for _ in peers), mean)
+        result.add_row("geometric mean", pass_, where, *("" for _ in peers), mean)
     return result
 
 

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from time import perf_counter
 
+Call = Callable[[], object]
+# Prepared for a call, it gives a measurement: the seconds that the call takes, anew each time.
+Stopwatch = Callable[[Call], Callable[[], float]]
+
 _LEAST_SECONDS = 1e-3  # of one measurement: shorter calls are repeated within it
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 1000
 
@@ -28,16 +32,22 @@ class Sample:
         return (self.high - self.low) / 2 / self.median
 
 
+def wall_clock(call: Call) -> Callable[[], float]:
+    """The stopwatch of the CPU. A measurement begins with a call that is not timed, so that none
+    pays for caches and threads that its predecessor left cold."""
+    repeats = max(1, round(_LEAST_SECONDS / max(_seconds(call, 1), 1e-9)))
+    return lambda: _seconds(call, repeats)
+
+
 def time_in_turn(
-    calls: Mapping[str, Callable[[], object]], seconds: float = 1.0
+    calls: Mapping[str, Call], seconds: float = 1.0, stopwatch: Stopwatch = wall_clock
 ) -> dict[str, Sample]:
     """Times each call once a round, in rotating order, for about `seconds` in all.
 
-    Interleaving lets slow changes of the machine's speed hit all calls alike. A turn begins with
-    a call that is not timed, so that none pays for caches and threads that its predecessor left
-    cold. Garbage is collected before, not while, they are timed.
+    Interleaving lets slow changes of the machine's speed hit all calls alike. Garbage is collected
+    before, not while, they are timed.
     """
-    repeats = {name: _repeats(call) for name, call in calls.items()}
+    measurements = {name: stopwatch(call) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
     with _garbage_kept():
@@ -46,16 +56,12 @@ def time_in_turn(
             if rounds >= _LEAST_ROUNDS and perf_counter() > end:
                 break
             for name in order:
-                times[name].append(_measure(calls[name], repeats[name]))
+                times[name].append(measurements[name]())
             order.append(order.pop(0))
     return {name: _summary(values) for name, values in times.items()}
 
 
-def _repeats(call: Callable[[], object]) -> int:
-    return max(1, round(_LEAST_SECONDS / max(_measure(call, 1), 1e-9)))
-
-
-def _measure(call: Callable[[], object], repeats: int) -> float:
+def _seconds(call: Call, repeats: int) -> float:
     call()
     start = perf_counter()
     for _ in range(repeats):
