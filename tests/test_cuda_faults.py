@@ -48,7 +48,7 @@ FAULTS = {
         "element .* is .*, not",
     ),
     "a split is left out": (
-        "", "grad_weight.cuh", "split < splits", "split + 1 < splits", "element .* is .*, not",
+        "", "weight_sums.cuh", "split < splits", "split + 1 < splits", "element .* is .*, not",
     ),
 }  # fmt: skip
 

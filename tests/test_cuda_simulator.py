@@ -32,6 +32,20 @@ def test_implicit_gemm(simulator: Simulator, name: str, case: str, layout: str) 
     assert all(torch.equal(result, results[0]) for result in results[1:])
 
 
+MMA = [k for dtype in ("bf16", "f16") for k in kernels(f"implicit_gemm_mma.any.{dtype}.cuda")]
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("case", CUDA_TILES + FEW + KERNELS[::3], ids=label)
+@pytest.mark.parametrize("name", MMA)
+def test_implicit_gemm_mma(simulator: Simulator, name: str, case: str, layout: str) -> None:
+    pass_, _, _, dtype, _ = name.split(".")
+    ops = operands(variant(case, pass_=pass_, dtype=dtype, layout=layout))
+    results = [simulator.run(name, ops, schedule) for schedule in SCHEDULES]
+    assert_accurate(results[0], ops)
+    assert all(torch.equal(result, results[0]) for result in results[1:])
+
+
 @pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "f16"])
 @pytest.mark.parametrize("case", FEW[::2], ids=label)
 @pytest.mark.parametrize("name", kernels("reference.any.any.cuda"))
