@@ -52,17 +52,53 @@ FAULTS = {
     ),
 }  # fmt: skip
 
+# The same for implicit_gemm_mma, with the folder of the file.
+MMA_FAULTS = {
+    "no barrier": ("", "implicit_gemm/pipeline.cuh", "    __syncthreads();\n", "", "is -?nan"),
+    "no barrier, as a race": (
+        "thread", "implicit_gemm/pipeline.cuh", "    __syncthreads();\n", "", "data race",
+    ),
+    "a wrong lane": (
+        "", "implicit_gemm_mma/tiles.cuh", "k / 2 * 8 + lane() / 4", "k / 2 * 8 + lane() % 8",
+        "element .* is .*, not",
+    ),
+    "a wrong row of ldmatrix": (
+        "", "implicit_gemm_mma/tiles.cuh", "at(first + lane() % 16, part * 2",
+        "at(first + lane() % 8, part * 2", "element .* is .*, not",
+    ),
+    "a wrong row of ldmatrix, transposed": (
+        "", "implicit_gemm_mma/tiles.cuh", "part * kPartTerms + lane() % 16",
+        "part * kPartTerms + lane() % 8", "element .* is .*, not",
+    ),
+    "a tap that stays": (
+        "", "implicit_gemm_mma/correlate.cuh", "    at.add(c.stride, c.taps_w, c.chunks);\n", "",
+        "element .* is .*, not",
+    ),
+    "a tile of one pixel too many": (
+        "address", "implicit_gemm_mma/correlate.cuh", "if (index >= c.pixels) continue;",
+        "if (index > c.pixels) continue;", "heap-buffer-overflow",
+    ),
+    "columns beyond the last": (
+        "address", "implicit_gemm_mma/correlate.cuh",
+        "(column < c.columns ? column : c.columns - 1)", "column", "heap-buffer-overflow",
+    ),
+    "one term too many": (
+        "", "implicit_gemm_mma/grad_weight.cuh", "of_pixel < end", "of_pixel <= end", "is -?nan",
+    ),
+}  # fmt: skip
 
-def problems(cases: list[str]) -> list[str]:
+
+def problems(cases: list[str], dtype: str = "f32") -> list[str]:
     """Each case in every pass, in alternating layouts."""
     layouts = ("nchw", "nhwc")
     return [
-        variant(case, pass_=pass_, layout=layouts[(i + j) % 2])
+        variant(case, pass_=pass_, dtype=dtype, layout=layouts[(i + j) % 2])
         for i, case in enumerate(cases)
         for j, pass_ in enumerate(("fwd", "gx", "gw"))
     ]
 
 
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])
 @pytest.mark.parametrize(
     "cases",
@@ -72,9 +108,9 @@ def problems(cases: list[str]) -> list[str]:
     ],
 )
 def test_sanitizers_find_nothing(
-    cuda_objects: Callable[[str], Objects], sanitizer: str, cases: list[str]
+    cuda_objects: Callable[[str], Objects], sanitizer: str, cases: list[str], dtype: str
 ) -> None:
-    done = cuda_objects(sanitizer).run_program(problems(cases))
+    done = cuda_objects(sanitizer).run_program(problems(cases, dtype))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(f"{len(cases) * 3 * 2 * 3} runs, 0 faults\n")
     assert done.stderr == ""
@@ -86,7 +122,7 @@ def edited(
     """The kernels with a piece of their source replaced, and the source `changed` compiled anew."""
     tree = folder / "csrc"
     shutil.copytree(ROOT / "csrc", tree)
-    source = tree / "cuda" / "implicit_gemm" / file
+    source = tree / "cuda" / file
     text = source.read_text()
     assert text.count(old) == 1
     source.write_text(text.replace(old, new))
@@ -98,15 +134,30 @@ def test_planted_fault_is_found(
     cuda_objects: Callable[[str], Objects], fault: str, tmp_path: Path
 ) -> None:
     sanitizer, file, old, new, message = FAULTS[fault]
-    faulty = edited(cuda_objects(sanitizer), tmp_path, file, old, new)
+    faulty = edited(cuda_objects(sanitizer), tmp_path, f"implicit_gemm/{file}", old, new)
     done = faulty.run_program(problems(CUDA_TILES[5:7]))
+    assert done.returncode != 0
+    assert re.search(message, done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize("fault", MMA_FAULTS)
+def test_planted_fault_of_mma_is_found(
+    cuda_objects: Callable[[str], Objects], fault: str, tmp_path: Path
+) -> None:
+    sanitizer, file, old, new, message = MMA_FAULTS[fault]
+    unit = "implicit_gemm_mma.cu"
+    faulty = edited(cuda_objects(sanitizer), tmp_path, file, old, new, changed=unit)
+    done = faulty.run_program(problems(CUDA_TILES[5:7], "bf16"))
     assert done.returncode != 0
     assert re.search(message, done.stdout + done.stderr)
 
 
 def test_64_bit_indices(cuda_objects: Callable[[str], Objects], tmp_path: Path) -> None:
     limit = "int64_t{1} << 30"
-    large = edited(cuda_objects(""), tmp_path, "heuristics.h", limit, "int64_t{1}", changed="")
+    large = edited(
+        cuda_objects(""), tmp_path, "implicit_gemm/heuristics.h", limit, "int64_t{1}", ""
+    )
     assert not Simulator(large.library()).fits_int32(CUDA_TILES[0])
-    done = large.run_program(problems(CUDA_TILES[::2]))
-    assert done.returncode == 0, done.stdout + done.stderr
+    for dtype in ("f32", "bf16"):
+        done = large.run_program(problems(CUDA_TILES[::2], dtype))
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -32,6 +32,7 @@ def test_implicit_gemm(simulator: Simulator, name: str, case: str, layout: str) 
     assert all(torch.equal(result, results[0]) for result in results[1:])
 
 
+FLOAT = kernels("implicit_gemm.any.f32.cuda")
 MMA = [k for dtype in ("bf16", "f16") for k in kernels(f"implicit_gemm_mma.any.{dtype}.cuda")]
 
 
@@ -59,10 +60,13 @@ def test_no_images_give_a_gradient_of_zeros(simulator: Simulator) -> None:
     assert_accurate(simulator.run("gw.reference.any.any.cuda", ops), ops)
 
 
-@pytest.mark.parametrize("name", kernels("implicit_gemm.any.f32.cuda"))
-def test_tensors_may_begin_anywhere(simulator: Simulator, name: str) -> None:
-    """channels_last of 4n channels is copied 16 bytes at a time only where it is aligned."""
-    ops = operands(f"n2c8h7w6k12r3s3p1q1_f32_nhwc_{name.split('.')[0]}")
+@pytest.mark.parametrize("channels", ["c8h7w6k16", "c6h7w6k5"])
+@pytest.mark.parametrize("name", FLOAT + MMA)
+def test_tensors_may_begin_anywhere(simulator: Simulator, name: str, channels: str) -> None:
+    """channels_last of whole chunks of channels is copied 16 bytes at a time only where it is
+    aligned."""
+    pass_, _, _, dtype, _ = name.split(".")
+    ops = operands(f"n2{channels}r3s3p1q1_{dtype}_nhwc_{pass_}")
 
     def moved(t: torch.Tensor) -> torch.Tensor:
         return torch.cat([t.new_zeros(1), t.permute(0, 2, 3, 1).flatten()])[1:].view(
@@ -70,7 +74,7 @@ def test_tensors_may_begin_anywhere(simulator: Simulator, name: str) -> None:
         ).permute(0, 3, 1, 2)  # fmt: skip
 
     shifted = replace(ops, x=moved(ops.x), gy=moved(ops.gy))
-    assert shifted.x.data_ptr() % 16 == 4
+    assert shifted.x.data_ptr() % 16 == ops.x.element_size()
     assert torch.equal(shifted.x, ops.x)
     assert torch.equal(simulator.run(name, shifted), simulator.run(name, ops))
 
@@ -96,7 +100,7 @@ def test_the_simulators_own_primitives(simulator: Simulator) -> None:
 
 
 def test_every_kernel_is_tested(simulator: Simulator) -> None:
-    tested = kernels("implicit_gemm.any.f32.cuda") + kernels("reference.any.any.cuda")
+    tested = FLOAT + MMA + kernels("reference.any.any.cuda")
     assert sorted(simulator.kernels()) == sorted(tested)
 
 
