@@ -86,10 +86,13 @@ class Objects:
     def library(self) -> Path:
         return self._link("libconvkern_simulator.so", "-shared")
 
-    def run_program(self, problems: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        """Runs every kernel on the problems and compares it with the plain sum; see program.cpp."""
+    def run_program(
+        self, algorithm: str, problems: Sequence[str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs the algorithm's kernels on the problems and compares them with the plain sum; see
+        program.cpp."""
         return subprocess.run(
-            [str(self._link("program")), *problems],
+            [str(self._link("program")), algorithm, *problems],
             env={**os.environ, "TSAN_OPTIONS": "halt_on_error=1"},
             capture_output=True,
             text=True,
@@ -98,6 +101,17 @@ class Objects:
 
 class SimulatorError(RuntimeError):
     """A kernel did what it must not do."""
+
+
+@dataclass(frozen=True)
+class DirectPlan:
+    """What a block of a direct kernel has: `images` of `channels` channels each."""
+
+    images: int
+    channels: int
+    threads: int
+    used_threads: int
+    shared_bytes: int
 
 
 class Simulator:
@@ -134,6 +148,12 @@ class Simulator:
         sizes = (ctypes.c_int64(n) for n in (pixels, blocks, bytes_))
         splits: int = self._library.convkern_weight_splits(*sizes)
         return splits
+
+    def direct_plan(self, problem: str) -> DirectPlan:
+        """The blocks that direct chooses for the problem, or for the first part of its pass."""
+        sizes = (ctypes.c_int * 5)()
+        self._library.convkern_direct_plan(problem.encode(), sizes)
+        return DirectPlan(*sizes)
 
     def broken_primitive(self) -> str:
         """Which of the simulator's own shuffles, ballots and barriers is wrong; empty if none."""

@@ -8,105 +8,198 @@ from pathlib import Path
 
 import pytest
 
-from cases import CUDA_TILES
+from cases import CUDA_TILES, CUDA_WINDOWS, label
+from convkern.problem import DTYPES
 from convkern.testing import variant
 from cuda_simulator import ROOT, Objects, Simulator
 
-UNIT = "implicit_gemm.cu"
 # The sanitizer that finds it, the file, what is replaced by what, and what is then said.
-FAULTS = {
-    "no barrier": ("", "pipeline.cuh", "    __syncthreads();\n", "", "is -?nan"),
-    "no barrier, as a race": ("thread", "pipeline.cuh", "    __syncthreads();\n", "", "data race"),
+IMPLICIT_GEMM = {
+    "no barrier": ("", "implicit_gemm/pipeline.cuh", "    __syncthreads();\n", "", "is -?nan"),
+    "no barrier, as a race": (
+        "thread", "implicit_gemm/pipeline.cuh", "    __syncthreads();\n", "", "data race",
+    ),
     "some threads' barrier": (
-        "", "pipeline.cuh", "    __syncthreads();", "    if (threadIdx.x < 32) __syncthreads();",
+        "", "implicit_gemm/pipeline.cuh",
+        "    __syncthreads();", "    if (threadIdx.x < 32) __syncthreads();",
         "threads wait for others",
     ),
     "a stage is filled while it is read": (
-        "", "pipeline.cuh",
+        "", "implicit_gemm/pipeline.cuh",
         "    __syncthreads();\n    begin_copies(step + kStages - 1);",
         "    begin_copies(step + kStages - 1);\n    __syncthreads();",
         "is -?nan",
     ),
     "no wait for copies": (
-        "", "pipeline.cuh", "    wait_for_copies<kStages - 2>();", "",
+        "", "implicit_gemm/pipeline.cuh", "    wait_for_copies<kStages - 2>();", "",
         "copies that were never waited for",
     ),
     "a wait for too few copies": (
-        "", "pipeline.cuh", "wait_for_copies<kStages - 2>", "wait_for_copies<kStages - 1>",
+        "", "implicit_gemm/pipeline.cuh",
+        "wait_for_copies<kStages - 2>", "wait_for_copies<kStages - 1>",
         "copies that were never waited for|is -?nan",
     ),
     "a tile of one pixel too many": (
-        "address", "correlate.cuh", "if (index >= c.pixels) continue;",
+        "address", "implicit_gemm/correlate.cuh", "if (index >= c.pixels) continue;",
         "if (index > c.pixels) continue;", "heap-buffer-overflow",
     ),
     "one term too many": (
-        "address", "correlate.cuh", "term + first_term + t < c.terms",
+        "address", "implicit_gemm/correlate.cuh", "term + first_term + t < c.terms",
         "term + first_term + t <= c.terms", "heap-buffer-overflow",
     ),
     "a wrong lane": (
-        "", "tiles.cuh", "lane_row = lane / kLaneColumns", "lane_row = lane % kLaneRows",
+        "", "implicit_gemm/tiles.cuh",
+        "lane_row = lane / kLaneColumns", "lane_row = lane % kLaneRows",
         "element .* is .*, not",
     ),
     "a split is left out": (
-        "", "grad_weight.cuh", "split < splits", "split + 1 < splits", "element .* is .*, not",
+        "", "implicit_gemm/passes.h", "small(tiles.splits)",
+        "small(tiles.splits) - 1", "element .* is .*, not",
+    ),
+}  # fmt: skip
+
+IMPLICIT_GEMM_MMA = {
+    "no barrier": ("", "implicit_gemm/pipeline.cuh", "    __syncthreads();\n", "", "is -?nan"),
+    "no barrier, as a race": (
+        "thread", "implicit_gemm/pipeline.cuh", "    __syncthreads();\n", "", "data race",
+    ),
+    "a wrong lane": (
+        "", "implicit_gemm_mma/tiles.cuh", "k / 2 * 8 + lane() / 4", "k / 2 * 8 + lane() % 8",
+        "element .* is .*, not",
+    ),
+    "a wrong row of ldmatrix": (
+        "", "implicit_gemm_mma/tiles.cuh", "at(first + lane() % 16, part * 2",
+        "at(first + lane() % 8, part * 2", "element .* is .*, not",
+    ),
+    "a wrong row of ldmatrix, transposed": (
+        "", "implicit_gemm_mma/tiles.cuh", "part * kPartTerms + lane() % 16",
+        "part * kPartTerms + lane() % 8", "element .* is .*, not",
+    ),
+    "a tap that stays": (
+        "", "implicit_gemm_mma/correlate.cuh", "    at.add(c.stride, c.taps_w, c.chunks);\n", "",
+        "element .* is .*, not",
+    ),
+    "a tile of one pixel too many": (
+        "address", "implicit_gemm_mma/correlate.cuh", "if (index >= c.pixels) continue;",
+        "if (index > c.pixels) continue;", "heap-buffer-overflow",
+    ),
+    "columns beyond the last": (
+        "address", "implicit_gemm_mma/correlate.cuh",
+        "(column < c.columns ? column : c.columns - 1)", "column", "heap-buffer-overflow",
+    ),
+    "one term too many": (
+        "", "implicit_gemm_mma/grad_weight.cuh", "of_pixel < end", "of_pixel <= end", "is -?nan",
     ),
 }  # fmt: skip
 
 
-def problems(cases: list[str]) -> list[str]:
+DIRECT = {
+    "no barrier": (
+        "", "direct/correlate_planes.cuh", "    wait_for_copies<0>();\n    __syncthreads();\n",
+        "    wait_for_copies<0>();\n", "is -?nan",
+    ),
+    "a term is overwritten while it is read": (
+        "thread", "direct/correlate_planes.cuh",
+        "    __syncthreads();  // all have read the term before\n", "", "data race",
+    ),
+    "no wait for copies": (
+        "", "direct/sum_planes.cuh", "    wait_for_copies<0>();\n", "", "never waited for",
+    ),
+    "sums are added before they are there": (
+        "thread", "direct/sum_planes.cuh", "  }\n  __syncthreads();\n  const int64_t size",
+        "  }\n  const int64_t size", "data race",
+    ),
+    "a column too many": (
+        "address", "direct/tiles.cuh", "static_cast<unsigned>(column) <",
+        "static_cast<unsigned>(column) <=", "heap-buffer-overflow",
+    ),
+    "a tap too many": (
+        "", "direct/tiles.cuh", "taps >= kTaps", "taps + 1 >= kTaps", "element .* is .*, not",
+    ),
+    "a worker's last row": (
+        "", "direct/sum_planes.cuh", "least(begin + worker_rows, exist)",
+        "least(begin + worker_rows - 1, exist)", "element .* is .*, not",
+    ),
+    "a worker's sums": (
+        "", "direct/sum_planes.cuh", "worker < workers", "worker + 1 < workers",
+        "element .* is .*, not",
+    ),
+}  # fmt: skip
+# Of a unit, named like its algorithm: the faults, and the problems and the dtype that show them.
+UNITS = {
+    "implicit_gemm": (IMPLICIT_GEMM, CUDA_TILES[5:7], "f32"),
+    "implicit_gemm_mma": (IMPLICIT_GEMM_MMA, CUDA_TILES[5:7], "bf16"),
+    "direct": (DIRECT, [c for c in CUDA_WINDOWS if label(c) in ("stem", "taps_5x9")], "f32"),
+}
+SANITIZED = [
+    ("implicit_gemm", "f32", CUDA_TILES),
+    ("implicit_gemm_mma", "bf16", CUDA_TILES),
+    ("implicit_gemm_mma", "f16", CUDA_TILES),
+    *(("direct", dtype, CUDA_WINDOWS) for dtype in DTYPES),
+    *(("reference", dtype, CUDA_WINDOWS) for dtype in DTYPES),
+]
+
+
+def problems(cases: list[str], dtype: str = "f32") -> list[str]:
     """Each case in every pass, in alternating layouts."""
     layouts = ("nchw", "nhwc")
     return [
-        variant(case, pass_=pass_, layout=layouts[(i + j) % 2])
+        variant(case, pass_=pass_, dtype=dtype, layout=layouts[(i + j) % 2])
         for i, case in enumerate(cases)
         for j, pass_ in enumerate(("fwd", "gx", "gw"))
     ]
 
 
+@pytest.mark.parametrize("step", [5, pytest.param(1, id="all", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])
-@pytest.mark.parametrize(
-    "cases",
-    [
-        pytest.param(CUDA_TILES[1::4], id="some"),
-        pytest.param(CUDA_TILES, id="all", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize(("algorithm", "dtype", "cases"), SANITIZED)
 def test_sanitizers_find_nothing(
-    cuda_objects: Callable[[str], Objects], sanitizer: str, cases: list[str]
+    cuda_objects: Callable[[str], Objects],
+    sanitizer: str,
+    algorithm: str,
+    dtype: str,
+    cases: list[str],
+    step: int,
 ) -> None:
-    done = cuda_objects(sanitizer).run_program(problems(cases))
+    texts = problems(cases[::step], dtype)
+    done = cuda_objects(sanitizer).run_program(algorithm, texts)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith(f"{len(cases) * 3 * 2 * 3} runs, 0 faults\n")
+    assert done.stdout.endswith(f"{len(texts) * 3} runs, 0 faults\n")  # schedules
     assert done.stderr == ""
 
 
-def edited(
-    objects: Objects, folder: Path, file: str, old: str, new: str, changed: str = UNIT
-) -> Objects:
-    """The kernels with a piece of their source replaced, and the source `changed` compiled anew."""
+def edited(objects: Objects, folder: Path, file: str, old: str, new: str, changed: str) -> Objects:
+    """The kernels with a piece of their source replaced, and the source `changed` compiled anew, or
+    all if it is empty."""
     tree = folder / "csrc"
     shutil.copytree(ROOT / "csrc", tree)
-    source = tree / "cuda" / "implicit_gemm" / file
+    source = tree / "cuda" / file
     text = source.read_text()
     assert text.count(old) == 1
     source.write_text(text.replace(old, new))
     return objects.with_kernels(folder / "objects", tree, changed)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    ("unit", "fault"), [(unit, fault) for unit, (faults, _, _) in UNITS.items() for fault in faults]
+)
 def test_planted_fault_is_found(
-    cuda_objects: Callable[[str], Objects], fault: str, tmp_path: Path
+    cuda_objects: Callable[[str], Objects], unit: str, fault: str, tmp_path: Path
 ) -> None:
-    sanitizer, file, old, new, message = FAULTS[fault]
-    faulty = edited(cuda_objects(sanitizer), tmp_path, file, old, new)
-    done = faulty.run_program(problems(CUDA_TILES[5:7]))
+    faults, cases, dtype = UNITS[unit]
+    sanitizer, file, old, new, message = faults[fault]
+    faulty = edited(cuda_objects(sanitizer), tmp_path, file, old, new, f"{unit}.cu")
+    done = faulty.run_program(unit, problems(cases, dtype))
     assert done.returncode != 0
     assert re.search(message, done.stdout + done.stderr)
 
 
 def test_64_bit_indices(cuda_objects: Callable[[str], Objects], tmp_path: Path) -> None:
     limit = "int64_t{1} << 30"
-    large = edited(cuda_objects(""), tmp_path, "heuristics.h", limit, "int64_t{1}", changed="")
+    large = edited(
+        cuda_objects(""), tmp_path, "implicit_gemm/heuristics.h", limit, "int64_t{1}", ""
+    )
     assert not Simulator(large.library()).fits_int32(CUDA_TILES[0])
-    done = large.run_program(problems(CUDA_TILES[::2]))
-    assert done.returncode == 0, done.stdout + done.stderr
+    for algorithm, dtype in (("implicit_gemm", "f32"), ("implicit_gemm_mma", "bf16")):
+        done = large.run_program(algorithm, problems(CUDA_TILES[::2], dtype))
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -8,6 +8,8 @@ import torch
 
 from cases import CUDA_TILES, CUDA_WINDOWS, EMPTY_BATCH, FEW, KERNELS, label
 from convkern._C import Problem
+from convkern.bench import read_shapes
+from convkern.problem import DTYPES
 from convkern.testing import assert_accurate, operands, variant
 from cuda_simulator import SCHEDULES, Objects, Simulator
 
@@ -21,9 +23,14 @@ def kernels(algorithm: str) -> list[str]:
     return [f"{pass_}.{algorithm}" for pass_ in ("fwd", "gx", "gw")]
 
 
+FLOAT = kernels("implicit_gemm.any.f32.cuda")
+MMA = [k for dtype in ("bf16", "f16") for k in kernels(f"implicit_gemm_mma.any.{dtype}.cuda")]
+DIRECT = [k for dtype in DTYPES for k in kernels(f"direct.any.{dtype}.cuda")]
+
+
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("case", CUDA_TILES + FEW + KERNELS[::3], ids=label)
-@pytest.mark.parametrize("name", kernels("implicit_gemm.any.f32.cuda"))
+@pytest.mark.parametrize("name", FLOAT)
 def test_implicit_gemm(simulator: Simulator, name: str, case: str, layout: str) -> None:
     ops = operands(variant(case, pass_=name.split(".")[0], layout=layout))
     results = [simulator.run(name, ops, schedule) for schedule in SCHEDULES]
@@ -34,7 +41,7 @@ def test_implicit_gemm(simulator: Simulator, name: str, case: str, layout: str) 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("case", CUDA_WINDOWS + FEW + KERNELS, ids=label)
-@pytest.mark.parametrize("name", kernels("direct.any.f32.cuda"))
+@pytest.mark.parametrize("name", DIRECT[:3])
 def test_direct(simulator: Simulator, name: str, case: str, layout: str) -> None:
     ops = operands(variant(case, pass_=name.split(".")[0], layout=layout))
     results = [simulator.run(name, ops, schedule) for schedule in SCHEDULES]
@@ -43,14 +50,23 @@ def test_direct(simulator: Simulator, name: str, case: str, layout: str) -> None
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize("dtype", ["f64", "bf16", "f16"])
 @pytest.mark.parametrize("case", CUDA_WINDOWS[::2], ids=label)
-@pytest.mark.parametrize("pass_", ["fwd", "gx", "gw"])
-def test_direct_in_other_dtypes(
-    simulator: Simulator, pass_: str, case: str, dtype: str, layout: str
-) -> None:
+@pytest.mark.parametrize("name", DIRECT[3:])
+def test_direct_in_other_dtypes(simulator: Simulator, name: str, case: str, layout: str) -> None:
+    pass_, _, _, dtype, _ = name.split(".")
     ops = operands(variant(case, pass_=pass_, dtype=dtype, layout=layout))
-    assert_accurate(simulator.run(f"{pass_}.direct.any.{dtype}.cuda", ops), ops, peer=False)
+    assert_accurate(simulator.run(name, ops), ops, peer=False)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("case", CUDA_TILES + FEW + KERNELS[::3], ids=label)
+@pytest.mark.parametrize("name", MMA)
+def test_implicit_gemm_mma(simulator: Simulator, name: str, case: str, layout: str) -> None:
+    pass_, _, _, dtype, _ = name.split(".")
+    ops = operands(variant(case, pass_=pass_, dtype=dtype, layout=layout))
+    results = [simulator.run(name, ops, schedule) for schedule in SCHEDULES]
+    assert_accurate(results[0], ops)
+    assert all(torch.equal(result, results[0]) for result in results[1:])
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "f16"])
@@ -66,10 +82,13 @@ def test_no_images_give_a_gradient_of_zeros(simulator: Simulator) -> None:
     assert_accurate(simulator.run("gw.reference.any.any.cuda", ops), ops)
 
 
-@pytest.mark.parametrize("name", kernels("implicit_gemm.any.f32.cuda"))
-def test_tensors_may_begin_anywhere(simulator: Simulator, name: str) -> None:
-    """channels_last of 4n channels is copied 16 bytes at a time only where it is aligned."""
-    ops = operands(f"n2c8h7w6k12r3s3p1q1_f32_nhwc_{name.split('.')[0]}")
+@pytest.mark.parametrize("channels", ["c8h7w6k16", "c6h7w6k5"])
+@pytest.mark.parametrize("name", FLOAT + MMA + DIRECT)
+def test_tensors_may_begin_anywhere(simulator: Simulator, name: str, channels: str) -> None:
+    """channels_last of whole chunks of channels is copied 16 bytes at a time only where it is
+    aligned."""
+    pass_, _, _, dtype, _ = name.split(".")
+    ops = operands(f"n2{channels}r3s3p1q1_{dtype}_nhwc_{pass_}")
 
     def moved(t: torch.Tensor) -> torch.Tensor:
         return torch.cat([t.new_zeros(1), t.permute(0, 2, 3, 1).flatten()])[1:].view(
@@ -77,7 +96,7 @@ def test_tensors_may_begin_anywhere(simulator: Simulator, name: str) -> None:
         ).permute(0, 3, 1, 2)  # fmt: skip
 
     shifted = replace(ops, x=moved(ops.x), gy=moved(ops.gy))
-    assert shifted.x.data_ptr() % 16 == 4
+    assert shifted.x.data_ptr() % 16 == ops.x.element_size()
     assert torch.equal(shifted.x, ops.x)
     assert torch.equal(simulator.run(name, shifted), simulator.run(name, ops))
 
@@ -103,9 +122,7 @@ def test_the_simulators_own_primitives(simulator: Simulator) -> None:
 
 
 def test_every_kernel_is_tested(simulator: Simulator) -> None:
-    tested = kernels("implicit_gemm.any.f32.cuda") + kernels("reference.any.any.cuda")
-    for dtype in ("f32", "f64", "bf16", "f16"):
-        tested += kernels(f"direct.any.{dtype}.cuda")
+    tested = FLOAT + MMA + DIRECT + kernels("reference.any.any.cuda")
     assert sorted(simulator.kernels()) == sorted(tested)
 
 
@@ -130,6 +147,23 @@ def test_tiles_are_narrower_where_blocks_are_too_few(
     for pixels, width in [(full - 128, 64), (full, 128), (full + 1, 128)]:
         chosen = simulator.tile_columns(pixels=pixels, columns=128, multiprocessors=multiprocessors)
         assert chosen == width
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("shapes", ["fmnist", "mobilenet_v2", "convnext", "replknet"])
+def test_blocks_of_the_direct_kernels(simulator: Simulator, shapes: str, layout: str) -> None:
+    """Two fit a multiprocessor of compute capability 8.0, which has 164 KiB of shared memory."""
+    memory = 164 << 10
+    for text in read_shapes(shapes):
+        if Problem(text).groups != Problem(text).input_size[1]:
+            continue
+        for pass_ in ("fwd", "gx", "gw"):
+            plan = simulator.direct_plan(variant(text, pass_=pass_, layout=layout))
+            assert plan.threads % 32 == 0
+            assert plan.threads - 32 < plan.used_threads <= plan.threads <= 256
+            assert 2 * (plan.shared_bytes + 1024) <= memory, text  # 1 KiB a block is the system's
+            if layout == "nhwc" and Problem(text).groups > 1:
+                assert plan.channels > 1  # else memory gives 32 bytes for each 4
 
 
 def test_splits_of_pixels(simulator: Simulator) -> None:

@@ -70,6 +70,11 @@ __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(kGroupsLeft) : "memory");
 }
 
+// 16 bytes, so aligned, in one access.
+__device__ __forceinline__ void store16(void* to, const uint32_t (&words)[4]) {
+  *static_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+}
+
 __device__ __forceinline__ float to_float(float value) { return value; }
 __device__ __forceinline__ float to_float(BFloat16 value) {
   return __uint_as_float(static_cast<uint32_t>(value.bits) << 16);
@@ -98,6 +103,47 @@ __device__ __forceinline__ Half from_float(float value) {
   Half result;
   asm("cvt.rn.f16.f32 %0, %1;\n" : "=h"(result.bits) : "f"(value));
   return result;
+}
+
+// Loads four matrices of 8 rows of 16 bytes from shared memory, of which lane 8 * i + r gives the
+// address of row r of matrix i. Lane l gets the bytes 4 * (l % 4) to 4 * (l % 4) + 3 of row l / 4
+// of each.
+__device__ __forceinline__ void load_matrices(uint32_t (&to)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(static_cast<unsigned>(__cvta_generic_to_shared(row)))
+               : "memory");
+}
+// The same of 16-bit elements, transposed: lane l gets element l / 4 of rows 2 * (l % 4) and
+// 2 * (l % 4) + 1.
+__device__ __forceinline__ void load_matrices_transposed(uint32_t (&to)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(static_cast<unsigned>(__cvta_generic_to_shared(row)))
+               : "memory");
+}
+
+// A warp's sums (16 x 8) += a (16 x terms) * b (terms x 8) in float32, of 16 terms. Of each lane,
+// sums[i] is in row l / 4 + i / 2 * 8 and column l % 4 * 2 + i % 2; a[i] holds two terms of row
+// l / 4 + i % 2 * 8, from l % 4 * 2 + i / 2 * 8 on; b[i] the same terms as a[2 * i] of column l
+// / 4.
+template <class Element>
+__device__ void mma(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+template <>
+__device__ __forceinline__ void mma<BFloat16>(float (&sums)[4], const uint32_t (&a)[4],
+                                              const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};\n"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+template <>
+__device__ __forceinline__ void mma<Half>(float (&sums)[4], const uint32_t (&a)[4],
+                                          const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};\n"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 }  // namespace convkern::cuda

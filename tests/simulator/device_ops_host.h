@@ -1,6 +1,8 @@
 // What csrc/cuda/device_ops.cuh says in PTX, for the simulator.
 #pragma once
 
+#include <vector>
+
 #include "core/scalar_types.h"
 #include "cuda_runtime.h"
 
@@ -29,15 +31,6 @@ void load_quad(const S* p, S* to) {
 inline float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
 inline double multiply_add(double a, double b, double c) { return std::fma(a, b, c); }
 
-template <class Element>
-float to_float(Element value) {
-  return static_cast<float>(to_double(value));
-}
-template <class Element>
-Element from_float(float value) {
-  return from_double<Element>(value);
-}
-
 template <int kBytes>
 void copy_async(void* to, const void* from, int size) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16);
@@ -49,6 +42,90 @@ inline void commit_copies() { simulator::commit_copies(); }
 template <int kGroupsLeft>
 void wait_for_copies() {
   simulator::wait_for_copies(kGroupsLeft);
+}
+
+inline void store16(void* to, const uint32_t (&words)[4]) {
+  check_aligned(to, sizeof(words));
+  std::memcpy(to, words, sizeof(words));
+}
+
+template <class Element>
+float to_float(Element value) {
+  return static_cast<float>(to_double(value));
+}
+template <class Element>
+Element from_float(float value) {
+  return from_double<Element>(value);
+}
+
+// What each lane has given, in the order of lanes.
+template <class Given>
+struct OfLanes {
+  Given lanes[simulator::kWarp];
+
+  explicit OfLanes(const Given& mine) {
+    const char* all = simulator::exchange(0xffffffff, &mine, sizeof(mine));
+    for (int lane = 0; lane < simulator::kWarp; ++lane) {
+      std::memcpy(&lanes[lane], all + lane * simulator::kLaneBytes, sizeof(mine));
+    }
+  }
+};
+
+// Accesses to shared memory are those of the lane that gets the bytes, so that sanitizers see them.
+inline void load_matrices(uint32_t (&to)[4], const void* row) {
+  check_aligned(row, 16);
+  const OfLanes<const void*> rows(row);
+  const int lane = simulator::lane();
+  for (int i = 0; i < 4; ++i) {
+    to[i] = static_cast<const uint32_t*>(rows.lanes[8 * i + lane / 4])[lane % 4];
+  }
+}
+inline void load_matrices_transposed(uint32_t (&to)[4], const void* row) {
+  check_aligned(row, 16);
+  const OfLanes<const void*> rows(row);
+  const int lane = simulator::lane();
+  for (int i = 0; i < 4; ++i) {
+    to[i] = 0;
+    for (int k = 0; k < 2; ++k) {
+      const void* from = rows.lanes[8 * i + lane % 4 * 2 + k];
+      to[i] |= static_cast<uint32_t>(static_cast<const uint16_t*>(from)[lane / 4]) << (16 * k);
+    }
+  }
+}
+
+// The terms of a register of mma.
+inline float term_of(uint32_t word, int i, BFloat16) {
+  return to_float(BFloat16{static_cast<uint16_t>(word >> (16 * i))});
+}
+inline float term_of(uint32_t word, int i, Half) {
+  static const std::vector<float> values = [] {  // to_double() would take most of the tests' time
+    std::vector<float> all(1 << 16);
+    for (size_t bits = 0; bits < all.size(); ++bits) {
+      all[bits] = to_float(Half{static_cast<uint16_t>(bits)});
+    }
+    return all;
+  }();
+  return values[word >> (16 * i) & 0xffff];
+}
+
+// Products are exact, sums are rounded to float.
+template <class Element>
+void mma(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  struct Given {
+    uint32_t a[4], b[2];
+  };
+  const OfLanes<Given> given({{a[0], a[1], a[2], a[3]}, {b[0], b[1]}});
+  constexpr int kWordTerms = 4 / sizeof(Element), kHalf = 4 * kWordTerms;
+  const int lane = simulator::lane();
+  for (int i = 0; i < 4; ++i) {
+    const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    for (int term = 0; term < 2 * kHalf; ++term) {
+      const int half = term / kHalf, word = term % kHalf / kWordTerms, slot = term % kWordTerms;
+      const uint32_t of_row = given.lanes[row % 8 * 4 + word].a[row / 8 + 2 * half];
+      const uint32_t of_column = given.lanes[column * 4 + word].b[half];
+      sums[i] += term_of(of_row, slot, Element{}) * term_of(of_column, slot, Element{});
+    }
+  }
 }
 
 }  // namespace convkern::cuda

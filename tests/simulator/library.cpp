@@ -1,13 +1,18 @@
 // The CUDA kernels in the simulator, for the tests to call.
+#include <cstring>
+#include <algorithm>
 #include <exception>
+#include <iterator>
+#include <functional>
 #include <stdexcept>
 #include <string>
 
 #include "core/plan.h"
 #include "core/problem.h"
-#include "cuda/implicit_gemm/heuristics.h"
+#include "cuda/device_ops.cuh"
+#include "cuda/direct/plan.h"
+#include "cuda/implicit_gemm/passes.h"
 #include "cuda/kernel_list.h"
-#include "cuda_runtime.h"
 
 namespace {
 
@@ -27,6 +32,89 @@ const Kernel& kernel_named(const char* name) {
     if (std::string(kernel.name) == name) return kernel;
   }
   throw std::invalid_argument(std::string("no kernel is called ") + name);
+}
+
+using Expect = std::function<void(bool holds, const char* what)>;
+
+bool launch_fails(convkern::FunctionRef<void()> body) {
+  try {
+    simulator::launch(dim3(1), dim3(32), 0, body);
+  } catch (const std::runtime_error&) {
+    return true;
+  }
+  return false;
+}
+
+// ldmatrix, as the PTX ISA has it: thread t gets elements 2 * (t % 4) and the next of row t / 4 of
+// each matrix, and of the transposed matrix with .trans.
+void check_load_matrices(const Expect& expect) {
+  alignas(16) static uint16_t matrices[4][8][8];
+  for (int i = 0; i < 256; ++i) matrices[i / 64][i / 8 % 8][i % 8] = static_cast<uint16_t>(i);
+  simulator::launch(dim3(1), dim3(32), 0, [&] {
+    const int t = simulator::lane();
+    uint32_t plain[4], transposed[4];
+    cuda::load_matrices(plain, matrices[t / 8][t % 8]);
+    cuda::load_matrices_transposed(transposed, matrices[t / 8][t % 8]);
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t first = 64 * i + t / 4 * 8 + t % 4 * 2;
+      expect(plain[i] == (first | (first + 1) << 16), "ldmatrix");
+      const uint32_t above = 64 * i + t % 4 * 2 * 8 + t / 4;
+      expect(transposed[i] == (above | (above + 8) << 16), "ldmatrix.trans");
+    }
+  });
+  expect(launch_fails([] {
+           uint32_t to[4];
+           cuda::load_matrices(to, &matrices[0][0][simulator::lane() == 3 ? 4 : 0]);
+         }),
+         "ldmatrix of a row that is not aligned was let through");
+}
+
+// The fragments of mma as the PTX ISA has them: where element i of thread t is. kWide: two elements
+// a register (m16n8k16), else one (m16n8k8).
+template <bool kWide>
+struct Fragments {
+  static int a_row(int t, int i) { return t / 4 + ((kWide ? i / 2 : i) % 2 == 1 ? 8 : 0); }
+  static int a_term(int t, int i) {
+    return kWide ? t % 4 * 2 + i % 2 + (i >= 4 ? 8 : 0) : t % 4 + (i >= 2 ? 4 : 0);
+  }
+  static int b_term(int t, int i) {
+    return kWide ? t % 4 * 2 + i % 2 + (i >= 2 ? 8 : 0) : t % 4 + (i >= 1 ? 4 : 0);
+  }
+  static int b_column(int t, int) { return t / 4; }
+  static int c_row(int t, int i) { return t / 4 + (i >= 2 ? 8 : 0); }
+  static int c_column(int t, int i) { return t % 4 * 2 + i % 2; }
+};
+
+// Against the plain product of matrices of small integers, which is exact.
+template <class Element>
+void check_mma(const Expect& expect, const char* what) {
+  constexpr bool kWide = sizeof(Element) == 2;
+  using F = Fragments<kWide>;
+  constexpr int kTerms = kWide ? 16 : 8;
+  auto a = [](int row, int term) { return row * 7 % 11 - 5 + term * term % 7; };
+  auto b = [](int term, int column) { return term * 5 % 13 - 6 + column * 3 % 5; };
+  simulator::launch(dim3(1), dim3(32), 0, [&] {
+    const int t = simulator::lane();
+    Element of_a[16 / sizeof(Element)], of_b[8 / sizeof(Element)];
+    for (int i = 0; i < static_cast<int>(std::size(of_a)); ++i) {
+      of_a[i] = from_double<Element>(a(F::a_row(t, i), F::a_term(t, i)));
+    }
+    for (int i = 0; i < static_cast<int>(std::size(of_b)); ++i) {
+      of_b[i] = from_double<Element>(b(F::b_term(t, i), F::b_column(t, i)));
+    }
+    uint32_t rows[4], columns[2];
+    std::memcpy(rows, of_a, sizeof(rows));
+    std::memcpy(columns, of_b, sizeof(columns));
+    float sums[4] = {1, 2, 3, 4};
+    cuda::mma<Element>(sums, rows, columns);
+    for (int i = 0; i < 4; ++i) {
+      int expected = 1 + i;
+      for (int term = 0; term < kTerms; ++term) {
+        expected += a(F::c_row(t, i), term) * b(term, F::c_column(t, i));
+      }
+      expect(sums[i] == static_cast<float>(expected), what);
+    }
+  });
 }
 
 }  // namespace
@@ -58,6 +146,29 @@ int64_t convkern_weight_splits(int64_t pixels, int64_t blocks, int64_t bytes) {
   return cuda::weight_splits(pixels, blocks, bytes);
 }
 
+// The blocks that direct chooses for float32, or the first part of a pass of several: planes'
+// images and channels, threads, those that compute, bytes of shared memory.
+void convkern_direct_plan(const char* text, int* sizes) {
+  const Problem p = parse_problem(text);
+  cuda::WindowAxis rows, columns;
+  cuda::PlanePlan plan;
+  if (p.pass == Pass::grad_weight) {
+    rows = cuda::weight_rows(p), columns = cuda::weight_columns(p);
+    plan = cuda::weight_plan(rows, columns, cuda::plane_counts(p, p.O * p.Cg, sizeof(float)));
+  } else {
+    const int64_t channels = cuda::columns_of(p) * p.groups;
+    cuda::for_each_part(p, {}, [&](const cuda::Part& part) {
+      if (plan.images > 0) return;
+      rows = cuda::WindowAxis(part.rows), columns = cuda::WindowAxis(part.columns);
+      plan = cuda::correlation_plan(rows, columns, cuda::plane_counts(p, channels, sizeof(float)));
+    });
+  }
+  const int used = plan.used_threads(rows, columns);
+  const int bytes = static_cast<int>(plan.elements * sizeof(float));
+  const int all[] = {plan.images, plan.channels, plan.threads, used, bytes};
+  std::copy(std::begin(all), std::end(all), sizes);
+}
+
 bool convkern_fits_int32(const char* problem) { return cuda::fits_int32(parse_problem(problem)); }
 
 // What the simulator itself does wrong that no kernel here shows: two warps exchange numbers in
@@ -80,20 +191,16 @@ const char* convkern_broken_primitive() {
       expect(__shfl_xor_sync(0xff, mine, 7) == first + (lane ^ 7), "shfl of some lanes");
     }
   });
-  auto fails = [](auto body) {
-    try {
-      simulator::launch(dim3(1), dim3(32), 0, body);
-    } catch (const std::runtime_error&) {
-      return true;
-    }
-    return false;
-  };
-  expect(fails([] { __shfl_sync(0xff, 1, 9); }), "a lane out of its mask was let through");
-  expect(fails([] { __shfl_sync(0xffff0000 >> simulator::lane(), 1, 9); }), "masks that differ");
-  expect(fails([] {
+  expect(launch_fails([] { __shfl_sync(0xff, 1, 9); }), "a lane out of its mask was let through");
+  expect(launch_fails([] { __shfl_sync(0xffff0000 >> simulator::lane(), 1, 9); }),
+         "masks that differ");
+  expect(launch_fails([] {
            if (simulator::lane() > 0) __syncwarp();
          }),
          "a lane that never arrives");
+  check_load_matrices(expect);
+  check_mma<BFloat16>(expect, "mma of bfloat16");
+  check_mma<Half>(expect, "mma of float16");
   return text.c_str();
 }
 

@@ -1,5 +1,6 @@
-// Compares every CUDA kernel with the plain sum, on the problems of the command line, in several
-// schedules: what tests build with sanitizers. Prints a line for each difference.
+// Compares the CUDA kernels of an algorithm, the first argument, with the plain sum on the problems
+// that follow, in several schedules: what tests build with sanitizers. Prints a line for each
+// difference.
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -21,81 +22,113 @@ const char* convkern_run(const char* name, const char* problem, unsigned schedul
 namespace {
 
 using namespace convkern;
-using Floats = std::vector<float>;
 
-Floats random(int64_t size) {
+template <class T>
+std::vector<T> random(int64_t size) {
   static std::mt19937 engine(0);
-  std::normal_distribution<float> normal;
-  Floats numbers(size);
-  for (float& number : numbers) number = normal(engine);
+  std::normal_distribution<double> normal;
+  std::vector<T> numbers(size);
+  for (T& number : numbers) number = from_double<T>(normal(engine));
   return numbers;
 }
 
+template <class T>
 struct Tensors {
-  Floats x, w, b, gy;
+  std::vector<T> x, w, b, gy;
 
   explicit Tensors(const Problem& p)
-      : x(random(p.N * p.C * p.H * p.W)),
-        w(random(p.O * p.Cg * p.R * p.S)),
-        b(random(p.bias ? p.O : 0)),
-        gy(random(p.N * p.O * p.OH() * p.OW())) {}
-  Operands operands(Floats& out) const {
+      : x(random<T>(p.N * p.C * p.H * p.W)),
+        w(random<T>(p.O * p.Cg * p.R * p.S)),
+        b(random<T>(p.bias ? p.O : 0)),
+        gy(random<T>(p.N * p.O * p.OH() * p.OW())) {}
+  Operands operands(std::vector<T>& out) const {
     return {x.data(), w.data(), b.empty() ? nullptr : b.data(), gy.data(), out.data()};
   }
 };
 
-Floats plain_sums(const Problem& p, const Tensors& tensors) {
-  Floats out(Reference<float>(p, {}).size());
-  const Reference<float> reference(p, tensors.operands(out));
+template <class T>
+std::vector<T> plain_sums(const Problem& p, const Tensors<T>& tensors) {
+  std::vector<T> out(Reference<T>(p, {}).size());
+  const Reference<T> reference(p, tensors.operands(out));
   for (int64_t i = 0; i < reference.size(); ++i) reference.element(i);
   return out;
 }
 
+// How far neighbouring numbers are apart, relative to them.
+template <class T>
+constexpr double kEpsilon = 0;  // float's is less than the errors of its sums
+template <>
+constexpr double kEpsilon<BFloat16> = 1.0 / (1 << 7);
+template <>
+constexpr double kEpsilon<Half> = 1.0 / (1 << 10);
+
 // What a kernel does wrong in a schedule; empty if nothing.
-std::string fault(const char* kernel, const std::string& text, const Tensors& tensors,
-                  const Floats& expected, unsigned schedule) {
+template <class T>
+std::string fault(const char* kernel, const std::string& text, const Tensors<T>& tensors,
+                  const std::vector<T>& expected, unsigned schedule) {
   // Memory of exactly the sizes that are written, for ASan.
-  Floats out(expected.size(), NAN);
-  const int64_t bytes = convkern_workspace(kernel, text.c_str());
-  Floats workspace(bytes / sizeof(float), NAN);
+  std::vector<T> out(expected.size(), from_double<T>(NAN));
+  std::vector<char> workspace(convkern_workspace(kernel, text.c_str()), '\xff');  // NaN
   const Operands ops = tensors.operands(out);
   const std::string error = convkern_run(kernel, text.c_str(), schedule, ops.x, ops.w, ops.b,
                                          ops.gy, ops.out, workspace.data());
   if (!error.empty()) return error;
-  float largest = 1;
-  for (const float number : expected) largest = std::max(largest, std::abs(number));
+  double largest = 1;
+  for (const T number : expected) largest = std::max(largest, std::abs(to_double(number)));
   for (size_t i = 0; i < out.size(); ++i) {
+    const double is = to_double(out[i]), wanted = to_double(expected[i]);
     // Written so that NaN fails.
-    if (!(std::abs(out[i] - expected[i]) <= 1e-5f * largest)) {
-      return "element " + std::to_string(i) + " is " + std::to_string(out[i]) + ", not " +
-             std::to_string(expected[i]);
+    if (!(std::abs(is - wanted) <= 1e-5 * largest + kEpsilon<T> * std::abs(wanted))) {
+      return "element " + std::to_string(i) + " is " + std::to_string(is) + ", not " +
+             std::to_string(wanted);
     }
   }
   return {};
 }
 
-}  // namespace
-
-int main(int count, char** texts) {
+struct Count {
   int runs = 0, faults = 0;
-  for (int i = 1; i < count; ++i) {
-    const std::string text = texts[i];
-    const Problem p = parse_problem(text);
-    const Tensors tensors(p);
-    const Floats expected = plain_sums(p, tensors);
-    for (int k = 0; const char* kernel = convkern_kernel_name(k); ++k) {
-      const std::string pass = std::string(to_string(p.pass)) + ".";
-      if (std::string(kernel).rfind(pass, 0) != 0) continue;
-      if (*convkern_rejection(kernel, text.c_str()) != '\0') continue;
-      for (const unsigned schedule : {0u, 1u, 7u}) {
-        ++runs;
-        const std::string what = fault(kernel, text, tensors, expected, schedule);
-        if (what.empty()) continue;
-        ++faults;
-        std::printf("%s, %s, schedule %u: %s\n", kernel, text.c_str(), schedule, what.c_str());
-      }
+};
+
+template <class T>
+void check(const Problem& p, const std::string& algorithm, const std::string& text, Count& count) {
+  const Tensors<T> tensors(p);
+  const std::vector<T> expected = plain_sums(p, tensors);
+  for (int k = 0; const char* kernel = convkern_kernel_name(k); ++k) {
+    const std::string name = to_string(p.pass) + ("." + algorithm) + ".";
+    if (std::string(kernel).rfind(name, 0) != 0) continue;
+    if (*convkern_rejection(kernel, text.c_str()) != '\0') continue;
+    for (const unsigned schedule : {0u, 1u, 7u}) {
+      ++count.runs;
+      const std::string what = fault(kernel, text, tensors, expected, schedule);
+      if (what.empty()) continue;
+      ++count.faults;
+      std::printf("%s, %s, schedule %u: %s\n", kernel, text.c_str(), schedule, what.c_str());
     }
   }
-  std::printf("%d runs, %d faults\n", runs, faults);
-  return faults == 0 && runs > 0 ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int arguments, char** texts) {
+  Count count;
+  for (int i = 2; i < arguments; ++i) {
+    const Problem p = parse_problem(texts[i]);
+    switch (p.dtype) {
+      case DType::f32:
+        check<float>(p, texts[1], texts[i], count);
+        break;
+      case DType::f64:
+        check<double>(p, texts[1], texts[i], count);
+        break;
+      case DType::bf16:
+        check<BFloat16>(p, texts[1], texts[i], count);
+        break;
+      case DType::f16:
+        check<Half>(p, texts[1], texts[i], count);
+        break;
+    }
+  }
+  std::printf("%d runs, %d faults\n", count.runs, count.faults);
+  return count.faults == 0 && count.runs > 0 ? 0 : 1;
 }

@@ -35,10 +35,20 @@ struct Thread {
   int warp() const { return number / kWarp; }
 };
 
+// What a barrier orders, for TSan. Threads go on from it one after the other, and the first may be
+// at the next before the last: it must not seem to have told that one what it did in between.
+struct Order {
+  char odd = 0, even = 0;  // their addresses stand for the barriers
+  bool is_odd = false;     // that is next
+
+  char* next() { return is_odd ? &odd : &even; }
+  void advance() { is_odd = !is_odd; }
+};
+
 struct Warp {
   unsigned expected = 0, arrived = 0;  // lanes of the exchange under way
   alignas(16) char given[kWarp][kLaneBytes], taken[kWarp][kLaneBytes];
-  char order = 0;  // its address stands for what a warp barrier orders
+  Order order;
 };
 
 struct Block {
@@ -50,7 +60,8 @@ struct Block {
   convkern::FunctionRef<void()> body;
   Fiber scheduler;
   std::string error;
-  char order = 0, end = 0;  // their addresses stand for what barriers, and a launch's end, order
+  Order order;
+  char end = 0;  // its address stands for what a launch's end orders
 
   explicit Block(convkern::FunctionRef<void()> body) : body(body) {}
 };
@@ -95,6 +106,7 @@ bool release_warp(int index) {
     if (warp.expected >> lane & 1) block->threads[index * kWarp + lane].state = State::runs;
   }
   warp.expected = warp.arrived = 0;
+  warp.order.advance();
   return true;
 }
 
@@ -127,6 +139,7 @@ bool release_block() {
     }
   }
   for (Thread& thread : block->threads) thread.state = State::runs;
+  block->order.advance();
   return true;
 }
 
@@ -221,9 +234,10 @@ CONVKERN_NOT_TSAN void fail(const char* what) {
 CONVKERN_NOT_TSAN void block_barrier(const char* file, int line) {
   running->file = file;
   running->line = line;
-  release_order(&block->order);
+  char* order = block->order.next();
+  release_order(order);
   wait(State::at_block_barrier);
-  acquire_order(&block->order);
+  acquire_order(order);
 }
 
 CONVKERN_NOT_TSAN const char* exchange(unsigned mask, const void* given, size_t bytes) {
@@ -240,9 +254,10 @@ CONVKERN_NOT_TSAN const char* exchange(unsigned mask, const void* given, size_t 
 
 CONVKERN_NOT_TSAN void warp_barrier(unsigned mask) {
   Warp& warp = block->warps[running->warp()];
-  release_order(&warp.order);
+  char* order = warp.order.next();
+  release_order(order);
   exchange(mask, nullptr, 0);
-  acquire_order(&warp.order);
+  acquire_order(order);
 }
 
 void copy_async(void* to, const void* from, int bytes, int size) {

@@ -12,16 +12,6 @@
 namespace convkern::cuda {
 namespace {
 
-// Whether channels of the result are adjacent in memory, and there are several.
-bool channels_inner(const Problem& p, int64_t channels) {
-  return p.layout == Layout::nhwc && channels > 1;
-}
-
-template <class T>
-PlaneCounts plane_counts(const Problem& p, int64_t channels) {
-  return {p.N, channels, channels_inner(p, channels), static_cast<int>(sizeof(Sum<T>))};
-}
-
 // Of a dense tensor with so many channels a group; the channels of a group are rows, columns or
 // terms, whose distances the caller sets.
 Planes dense_planes(const Problem& p, const ImageSizes& sizes, int64_t of_group) {
@@ -53,7 +43,7 @@ int64_t result_channels(const Problem& p) { return columns_of(p) * p.groups; }
 template <class T>
 PlanePlan plan_part(const Problem& p, const Part& part) {
   return correlation_plan(WindowAxis(part.rows), WindowAxis(part.columns),
-                          plane_counts<T>(p, result_channels(p)));
+                          plane_counts(p, result_channels(p), sizeof(Sum<T>)));
 }
 
 int shared_bytes(const PlanePlan& plan, int64_t element) { return small(plan.elements * element); }
@@ -83,7 +73,7 @@ void run_part(const Problem& p, const Operands& ops, const Part& part, const Exe
   c.images = small(p.N);
   c.image_blocks = parts(c.images, c.plan.images);
   c.channels = {small(result_channels(p)), 1, small(columns_of(p))};
-  c.channels_inner = channels_inner(p, result_channels(p));
+  c.channels_inner = plane_counts(p, c.channels.count, 0).channels_inner;
   c.terms = part.tap_count() > 0 ? small(terms_of(p)) : 0;
   const int64_t blocks = static_cast<int64_t>(c.blocks_h) * c.blocks_w * c.image_blocks *
                          parts(c.channels.count, c.plan.channels);
@@ -101,9 +91,9 @@ struct WeightPlan {
   int64_t channels, items = 0, blocks = 0, splits = 0, per_split = 0;  // blocks of a split
 
   explicit WeightPlan(const Problem& p)
-      : rows({p.R, p.OH(), p.H, p.dilation_h, p.stride_h, -p.pad_h}),
-        columns({p.S, p.OW(), p.W, p.dilation_w, p.stride_w, -p.pad_w}),
-        plan(weight_plan(rows, columns, plane_counts<T>(p, p.O * p.Cg))),
+      : rows(weight_rows(p)),
+        columns(weight_columns(p)),
+        plan(weight_plan(rows, columns, plane_counts(p, p.O * p.Cg, sizeof(Sum<T>)))),
         channels(p.O * p.Cg) {
     if (plan.images == 0) return;
     bands_h = parts(rows.class_taps(), plan.taps_h);
@@ -137,7 +127,7 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
   c.channels = {small(plan.channels), small(p.Og()), small(p.Cg)};
   c.channel_blocks = parts(c.channels.count, c.plan.channels);
   c.images = small(p.N);
-  c.channels_inner = channels_inner(p, plan.channels);
+  c.channels_inner = plane_counts(p, plan.channels, 0).channels_inner;
   c.bands_h = plan.bands_h, c.bands_w = plan.bands_w;
   c.items = plan.items, c.per_split = plan.per_split;
   launch(sum_planes<T>,
@@ -190,7 +180,8 @@ struct Direct {
 
   static Reason declines(const Problem& p) {
     if (kDType<T> == DType::f64) return Reason::none;  // the implicit GEMMs do not compute it
-    return direct_efficiency(p.R * p.S) < kImplicitGemmGain * used_of_products(p, kGemmTerms)
+    const ImplicitGemm gemm = sizeof(T) == sizeof(float) ? kFloatGemm : kTensorCoreGemm;
+    return direct_efficiency(p.R * p.S) < gemm.efficiency * used_of_products(p, gemm.terms)
                ? Reason::empty_lanes
                : Reason::none;
   }

@@ -109,6 +109,11 @@ struct PlaneCounts {
   }
 };
 
+// `channels` of the result: for grad_weight pairs of those of gy and of x.
+inline PlaneCounts plane_counts(const Problem& p, int64_t channels, int element_bytes) {
+  return {p.N, channels, p.layout == Layout::nhwc && channels > 1, element_bytes};
+}
+
 // Keeps the cheapest of the plans that a block has the threads and the memory for.
 class CheapestPlan {
  public:
@@ -196,18 +201,31 @@ inline PlanePlan weight_plan(const WindowAxis& rows, const WindowAxis& columns,
   return cheapest.best();
 }
 
+// The axes of grad_weight, with gy for taps.
+inline WindowAxis weight_rows(const Problem& p) {
+  return WindowAxis({p.R, p.OH(), p.H, p.dilation_h, p.stride_h, -p.pad_h});
+}
+inline WindowAxis weight_columns(const Problem& p) {
+  return WindowAxis({p.S, p.OW(), p.W, p.dilation_w, p.stride_w, -p.pad_w});
+}
+
 // Into how many splits the items of grad_weight go, where each of them is so many blocks.
 inline int64_t item_splits(int64_t items, int64_t blocks, int64_t bytes) {
   return weight_splits(items * kLeastSplitPixels, blocks, bytes);
 }
 
-// The part of the multiply-adds that a multiprocessor could do: of each result's, and of what is
-// left of a window at the edges, beside what copying the element takes.
+// Multiply-adds that are of use, as a part of those that the CUDA cores could do: of a window all
+// but those beyond the edges of the image, beside what copying an element takes.
 inline double direct_efficiency(int64_t taps) {
   const auto products = static_cast<double>(taps);
   return 0.7 * products / (products + kCopyCost);
 }
-constexpr int64_t kGemmTerms = 16;         // of a chunk of the implicit GEMMs
-constexpr double kImplicitGemmGain = 0.9;  // of the peak, where its tiles are full
+// The same of the implicit GEMMs where their tiles are full, and the terms of a chunk: tensor cores
+// have 15 times the peak in 16 bits (H100), and half of it is a usual part.
+struct ImplicitGemm {
+  double efficiency;
+  int64_t terms;
+};
+constexpr ImplicitGemm kFloatGemm{0.9, 16}, kTensorCoreGemm{8, 8};
 
 }  // namespace convkern::cuda

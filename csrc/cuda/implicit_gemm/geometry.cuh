@@ -29,6 +29,7 @@ struct Digits {
   Index high;
   int middle, low;
 
+  Digits() = default;
   CONVKERN_HOST_DEVICE Digits(Index number, int middles, int lows)
       : high(number / lows / middles),
         middle(static_cast<int>(number / lows % middles)),

@@ -46,7 +46,7 @@ void run_part(const Problem& p, const Operands& ops, const Part& part, float* pa
     launch(pack_taps, element_shape(size), executor, static_cast<const float*>(ops.w), part.taps,
            terms, columns, chunks * kDepth, packed_width, size, packed);
   }
-  with_index(p, [&](auto index) {
+  with_index(fits_int32(p), [&](auto index) {
     using Index = decltype(index);
     Correlation<Index> c{};
     fill_sizes(p, part, c);
@@ -93,7 +93,7 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
   auto* partial = static_cast<float*>(workspace);
   const bool aligned =
       is_aligned(ops.gy, p.Og() * sizeof(float)) && is_aligned(ops.x, p.Cg * sizeof(float));
-  with_index(p, [&](auto index) {
+  with_index(fits_int32(p), [&](auto index) {
     using Index = decltype(index);
     const auto c = weight_sums<float, Index>(p, ops, tiles, kDepth, partial);
     with_copies(p, aligned, [&](auto layout, auto vector) {

@@ -22,8 +22,8 @@ inline bool is_aligned(const void* tensor, int64_t bytes_of_group) {
 }
 
 template <class Launch>
-void with_index(const Problem& p, const Launch& launch) {
-  fits_int32(p) ? launch(int32_t{}) : launch(int64_t{});
+void with_index(bool fits_int32, const Launch& launch) {
+  fits_int32 ? launch(int32_t{}) : launch(int64_t{});
 }
 
 inline int small(int64_t size) { return static_cast<int>(size); }  // see counts_in_ints()

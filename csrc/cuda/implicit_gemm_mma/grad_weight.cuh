@@ -1,0 +1,105 @@
+// The kernel of grad_weight, see weight_sums.cuh, on tensor cores: partial sums in float32.
+//
+// Both tensors are channels_last with whole chunks of channels in each group (pack.cuh makes others
+// so): their chunks are copied straight to shared memory, as rows of channels, and are transposed
+// when they are loaded from there. Not yet run on a GPU.
+#pragma once
+
+#include "cuda/implicit_gemm/pipeline.cuh"
+#include "cuda/implicit_gemm/weight_sums.cuh"
+#include "cuda/implicit_gemm_mma/tiles.cuh"
+
+namespace convkern::cuda::implicit_gemm_mma {
+
+template <class Element, class Index>
+struct Sums : WeightSums<Element, Index> {
+  int row_chunks, column_chunks;  // of a group's channels
+  Digits<Index> stride;           // kDepth, as a pixel
+};
+
+// Copies kDepth pixels' channels of gy, the rows of the tile, and of x, its columns.
+template <class T, class Index, bool kAligned>
+struct ChannelCopies {
+  using Element = typename T::Element;
+  using A = TermsOfRows<Element, T::kRows>;
+  using B = TermsOfRows<Element, T::kColumns>;
+  static_assert(T::kRows == T::kColumns);  // a thread copies the same chunk of both
+  static constexpr int kStep = T::kThreads / A::kTermChunks;  // pixels that are copied together
+  static constexpr int kPixels = kDepth<Element> / kStep;
+  static_assert(kPixels * kStep == kDepth<Element>);
+
+  const Sums<Element, Index>& c;
+  PixelMap<Element, Index> x;
+  Index index, end;  // of the first pixel, and where pixels end
+  Digits<Index> pixels[kPixels];
+  Index row, column;  // of the chunk in a pixel of gy and of x
+  bool has_row, has_column;
+
+  __device__ ChannelCopies(const Sums<Element, Index>& c, const WeightBlock<T, Index>& block)
+      : c(c),
+        x(block.x_of_tap(c)),
+        index(block.begin + threadIdx.x / A::kTermChunks),
+        end(block.end) {
+#pragma unroll
+    for (int i = 0; i < kPixels; ++i) pixels[i] = {index + i * kStep, c.height, c.width};
+    const int row_chunk = block.first_row / kChunk<Element> + chunk();
+    const int column_chunk = block.first_column / kChunk<Element> + chunk();
+    has_row = row_chunk < c.row_chunks;
+    has_column = column_chunk < c.column_chunks;
+    row = (static_cast<Index>(block.group) * c.row_chunks + row_chunk) * kChunk<Element>;
+    column = (static_cast<Index>(block.group) * c.column_chunks + column_chunk) * kChunk<Element>;
+  }
+  __device__ static int chunk() { return threadIdx.x % A::kTermChunks; }
+
+  __device__ void begin(char* a, char* b) {
+#pragma unroll
+    for (int i = 0; i < kPixels; ++i) {
+      const int term = threadIdx.x / A::kTermChunks + i * kStep;
+      const Index of_pixel = index + i * kStep;
+      const bool exists = of_pixel < end;
+      copy_chunk<kAligned>(a + A::at(term, chunk()), c.gy.tensor,
+                           of_pixel * c.gy.strides.column + row, exists && has_row);
+      Index at;
+      const bool inside = x.locate(Pixel<Index>(pixels[i]), at);
+      copy_chunk<kAligned>(b + B::at(term, chunk()), x.tensor, at + column,
+                           exists && inside && has_column);
+      pixels[i].add(c.stride, c.height, c.width);
+    }
+    index += kDepth<Element>;
+  }
+};
+
+template <class T, class Index, bool kAligned>
+__global__ void __launch_bounds__(T::kThreads, resident_blocks<Index>(T::kThreads))
+    sum_weights(const Sums<typename T::Element, Index> c) {
+  using Copies = ChannelCopies<T, Index, kAligned>;
+  using A = typename Copies::A;
+  using B = typename Copies::B;
+  constexpr int kTerms = kDepth<typename T::Element>;
+  const WeightBlock<T, Index> block(c);
+  Copies copies(c, block);
+  const T tile;
+  typename T::Sums sums = {};
+  run_pipeline<A::kBytes + B::kBytes>(
+      static_cast<int>((block.end - block.begin + kTerms - 1) / kTerms),
+      [&](char* stage) { copies.begin(stage, stage + A::kBytes); },
+      [&](const char* stage) { tile.template add_products<A, B>(stage, stage + A::kBytes, sums); });
+
+  float* out = block.partial(c);
+#pragma unroll
+  for (int i = 0; i < T::kRowFragments; ++i) {
+#pragma unroll
+    for (int j = 0; j < T::kColumnFragments; ++j) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const int row = block.first_row + tile.row(i, k);
+        const int column = block.first_column + tile.column(j, k);
+        if (row < c.rows && column < c.columns) {
+          out[static_cast<Index>(row) * c.columns + column] = sums[i][j][k];
+        }
+      }
+    }
+  }
+}
+
+}  // namespace convkern::cuda::implicit_gemm_mma
