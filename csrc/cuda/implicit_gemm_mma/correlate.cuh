@@ -28,30 +28,27 @@ struct Correlation : CorrelationSizes<Index> {
 template <class T, class Index, bool kAligned>
 struct PixelCopies {
   using Element = typename T::Element;
-  using Shared = RowsOfTerms<Element, T::kRows>;
-  static constexpr int kPixels = T::kRows * kRowChunks / T::kThreads;
-  static_assert(kPixels * T::kThreads == T::kRows * kRowChunks);
+  using Chunks = RowChunks<T, T::kRows>;
 
   const Correlation<Element, Index>& c;
-  InputPixel<Index> pixels[kPixels];
+  InputPixel<Index> pixels[Chunks::kRows];
   Digits<int> at;  // (tap row, tap column, chunk) of the next
 
   __device__ PixelCopies(const Correlation<Element, Index>& c, Index first_pixel, Index channel)
-      : c(c), at(threadIdx.x % kRowChunks, c.taps_w, c.chunks) {
+      : c(c), at(Chunks::chunk(), c.taps_w, c.chunks) {
 #pragma unroll
-    for (int i = 0; i < kPixels; ++i) pixels[i] = {c, first_pixel + tile_row(i), channel};
-  }
-  __device__ static int tile_row(int i) {
-    return threadIdx.x / kRowChunks + i * (T::kThreads / kRowChunks);
+    for (int i = 0; i < Chunks::kRows; ++i) {
+      pixels[i] = {c, first_pixel + Chunks::row(i), channel};
+    }
   }
   __device__ void begin(char* to) {
     const bool exists = at.high < c.taps_h;
     const int h = exists ? at.high * c.tap_step_h : 0, w = at.middle * c.tap_step_w;
     const Index offset = h * c.in_strides.row + w * c.in_strides.column + at.low * kChunk<Element>;
 #pragma unroll
-    for (int i = 0; i < kPixels; ++i) {
-      copy_chunk<kAligned>(to + Shared::at(tile_row(i), threadIdx.x % kRowChunks), c.in,
-                           pixels[i].first + offset, exists && pixels[i].has(c, h, w));
+    for (int i = 0; i < Chunks::kRows; ++i) {
+      copy_chunk<kAligned>(to + Chunks::at(i), c.in, pixels[i].first + offset,
+                           exists && pixels[i].has(c, h, w));
     }
     at.add(c.stride, c.taps_w, c.chunks);
   }
@@ -59,34 +56,28 @@ struct PixelCopies {
 
 // Copies kDepth terms of kColumns columns of packed taps. Columns beyond the last are the last:
 // what they sum is not written.
-template <class T>
+template <class T, class Index>
 struct TapCopies {
   using Element = typename T::Element;
-  using Shared = RowsOfTerms<Element, T::kColumns>;
-  static constexpr int kColumns = T::kColumns * kRowChunks / T::kThreads;
-  static_assert(kColumns * T::kThreads == T::kColumns * kRowChunks);
+  using Chunks = RowChunks<T, T::kColumns>;
 
-  const Element* from[kColumns];
+  const Element* packed;
+  Index from[Chunks::kRows];
 
-  template <class Index>
-  __device__ TapCopies(const Correlation<Element, Index>& c, int group, int first_column) {
+  __device__ TapCopies(const Correlation<Element, Index>& c, int group, int first_column)
+      : packed(c.packed) {
 #pragma unroll
-    for (int i = 0; i < kColumns; ++i) {
-      const int column = first_column + tile_column(i);
-      const int64_t row =
-          static_cast<int64_t>(group) * c.columns + (column < c.columns ? column : c.columns - 1);
-      from[i] =
-          c.packed + row * c.steps * kDepth<Element> + threadIdx.x % kRowChunks * kChunk<Element>;
+    for (int i = 0; i < Chunks::kRows; ++i) {
+      const int column = first_column + Chunks::row(i);
+      const Index row =
+          static_cast<Index>(group) * c.columns + (column < c.columns ? column : c.columns - 1);
+      from[i] = row * c.steps * kDepth<Element> + Chunks::chunk() * kChunk<Element>;
     }
-  }
-  __device__ static int tile_column(int i) {
-    return threadIdx.x / kRowChunks + i * (T::kThreads / kRowChunks);
   }
   __device__ void begin(char* to) {
 #pragma unroll
-    for (int i = 0; i < kColumns; ++i) {
-      copy_async<kChunkBytes>(to + Shared::at(tile_column(i), threadIdx.x % kRowChunks), from[i],
-                              kChunkBytes);
+    for (int i = 0; i < Chunks::kRows; ++i) {
+      copy_async<kChunkBytes>(to + Chunks::at(i), packed + from[i], kChunkBytes);
       from[i] += kDepth<Element>;
     }
   }
@@ -139,13 +130,13 @@ __device__ __forceinline__ void write_results(const Correlation<typename T::Elem
 template <class T, class Index, bool kAligned>
 __global__ void __launch_bounds__(T::kThreads, resident_blocks<Index>(T::kThreads))
     correlate(const Correlation<typename T::Element, Index> c) {
-  using A = typename PixelCopies<T, Index, kAligned>::Shared;
-  using B = typename TapCopies<T>::Shared;
+  using A = RowsOfTerms<T::kRows>;
+  using B = RowsOfTerms<T::kColumns>;
   const CorrelationBlock<T, Index> block(c);
   PixelCopies<T, Index, kAligned> pixels(
       c, block.first_pixel,
       static_cast<Index>(block.group) * c.chunks * kChunk<typename T::Element>);
-  TapCopies<T> taps(c, block.group, block.first_column);
+  TapCopies<T, Index> taps(c, block.group, block.first_column);
   const T tile;
   typename T::Sums sums = {};
   run_pipeline<A::kBytes + B::kBytes>(

@@ -26,7 +26,7 @@ struct ChannelCopies {
   static_assert(T::kRows == T::kColumns);  // a thread copies the same chunk of both
   static constexpr int kStep = T::kThreads / A::kTermChunks;  // pixels that are copied together
   static constexpr int kPixels = kDepth<Element> / kStep;
-  static_assert(kPixels * kStep == kDepth<Element>);
+  static_assert(kPixels * kStep == kDepth<Element> && kStep % 8 == 0);
 
   const Sums<Element, Index>& c;
   PixelMap<Element, Index> x;
@@ -52,17 +52,18 @@ struct ChannelCopies {
   __device__ static int chunk() { return threadIdx.x % A::kTermChunks; }
 
   __device__ void begin(char* a, char* b) {
+    const int first = A::at(threadIdx.x / A::kTermChunks, chunk());
 #pragma unroll
     for (int i = 0; i < kPixels; ++i) {
-      const int term = threadIdx.x / A::kTermChunks + i * kStep;
+      // Terms that are 8 apart have their chunks in the same order.
+      const int to = first + i * kStep * A::kTermChunks * kChunkBytes;
       const Index of_pixel = index + i * kStep;
       const bool exists = of_pixel < end;
-      copy_chunk<kAligned>(a + A::at(term, chunk()), c.gy.tensor,
-                           of_pixel * c.gy.strides.column + row, exists && has_row);
+      copy_chunk<kAligned>(a + to, c.gy.tensor, of_pixel * c.gy.strides.column + row,
+                           exists && has_row);
       Index at;
       const bool inside = x.locate(Pixel<Index>(pixels[i]), at);
-      copy_chunk<kAligned>(b + B::at(term, chunk()), x.tensor, at + column,
-                           exists && inside && has_column);
+      copy_chunk<kAligned>(b + to, x.tensor, at + column, exists && inside && has_column);
       pixels[i].add(c.stride, c.height, c.width);
     }
     index += kDepth<Element>;

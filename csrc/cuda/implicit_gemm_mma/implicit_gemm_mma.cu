@@ -123,7 +123,8 @@ void run_part(const Problem& p, const Operands& ops, const Part& part, const Ele
     return launch_correlation<Tile<Element, 128, 64, 64>, false>(
         correlation_of<Element, int64_t>(p, ops, part, in, packed), p, executor);
   }
-  with_index(correlated_pixels<Element>(p).fits_int32(), [&](auto index) {
+  const bool small_taps = packed_taps<Element>(p, p.R * p.S) < kInt32Elements;
+  with_index(small_taps && correlated_pixels<Element>(p).fits_int32(), [&](auto index) {
     const auto c = correlation_of<Element, decltype(index)>(p, ops, part, in, packed);
     switch (correlation_tile(c.pixels, columns, p.groups, multiprocessors())) {
       case TileSize::t128x128:

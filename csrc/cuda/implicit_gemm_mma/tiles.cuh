@@ -25,7 +25,7 @@ constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(Element));  // elem
 __device__ __forceinline__ int lane() { return threadIdx.x % kWarpThreads; }
 
 // kCount rows (or columns), each with its terms side by side.
-template <class Element, int kCount>
+template <int kCount>
 struct RowsOfTerms {
   static constexpr int kBytes = kCount * kRowBytes;
 
@@ -39,6 +39,20 @@ struct RowsOfTerms {
   // Fragments of 8 columns each, two registers after the other.
   __device__ static void load_columns(const char* shared, int first, int part, uint32_t (&to)[4]) {
     load_matrices(to, shared + at(first + lane() % 8 + lane() / 16 * 8, part * 2 + lane() / 8 % 2));
+  }
+};
+
+// The chunks that a thread copies of kCount rows of terms: one of every kStep-th row.
+template <class T, int kCount>
+struct RowChunks {
+  static constexpr int kStep = T::kThreads / kRowChunks, kRows = kCount / kStep;
+  static_assert(kRows * kStep == kCount && kStep % 8 == 0);
+
+  __device__ static int row(int i) { return threadIdx.x / kRowChunks + i * kStep; }
+  __device__ static int chunk() { return threadIdx.x % kRowChunks; }
+  // Rows that are 8 apart have their chunks in the same order.
+  __device__ static int at(int i) {
+    return RowsOfTerms<kCount>::at(row(0), chunk()) + i * kStep * kRowBytes;
   }
 };
 
