@@ -130,12 +130,12 @@ __device__ __forceinline__ void write_results(const Correlation<typename T::Elem
 template <class T, class Index, bool kAligned>
 __global__ void __launch_bounds__(T::kThreads, resident_blocks<Index>(T::kThreads))
     correlate(const Correlation<typename T::Element, Index> c) {
-  using A = RowsOfTerms<T::kRows>;
-  using B = RowsOfTerms<T::kColumns>;
+  using Element = typename T::Element;
+  using A = RowsOfTerms<Element, T::kRows>;
+  using B = RowsOfTerms<Element, T::kColumns>;
   const CorrelationBlock<T, Index> block(c);
   PixelCopies<T, Index, kAligned> pixels(
-      c, block.first_pixel,
-      static_cast<Index>(block.group) * c.chunks * kChunk<typename T::Element>);
+      c, block.first_pixel, static_cast<Index>(block.group) * c.chunks * kChunk<Element>);
   TapCopies<T, Index> taps(c, block.group, block.first_column);
   const T tile;
   typename T::Sums sums = {};

@@ -224,21 +224,26 @@ Kernel row(const char* name, Pass pass) {
           supports<kDType>,
           weights ? weight_workspace<Element> : correlation_workspace<Element>,
           weights ? grad_weight<Element> : correlation<Element>,
-          declines<Element>};
+          declines<Element>,
+          kDType == DType::f32 ? Precision::tf32 : Precision::highest};
 }
 constexpr auto bf16 = row<DType::bf16, BFloat16>;
 constexpr auto f16 = row<DType::f16, Half>;
+constexpr auto f32 = row<DType::f32, float>;
 
 }  // namespace
 }  // namespace implicit_gemm_mma
 
-const Kernel implicit_gemm_mma_kernels[6] = {
+const Kernel implicit_gemm_mma_kernels[9] = {
     implicit_gemm_mma::bf16("fwd.implicit_gemm_mma.any.bf16.cuda", Pass::forward),
     implicit_gemm_mma::bf16("gx.implicit_gemm_mma.any.bf16.cuda", Pass::grad_input),
     implicit_gemm_mma::bf16("gw.implicit_gemm_mma.any.bf16.cuda", Pass::grad_weight),
     implicit_gemm_mma::f16("fwd.implicit_gemm_mma.any.f16.cuda", Pass::forward),
     implicit_gemm_mma::f16("gx.implicit_gemm_mma.any.f16.cuda", Pass::grad_input),
     implicit_gemm_mma::f16("gw.implicit_gemm_mma.any.f16.cuda", Pass::grad_weight),
+    implicit_gemm_mma::f32("fwd.implicit_gemm_mma.any.f32.cuda", Pass::forward),
+    implicit_gemm_mma::f32("gx.implicit_gemm_mma.any.f32.cuda", Pass::grad_input),
+    implicit_gemm_mma::f32("gw.implicit_gemm_mma.any.f32.cuda", Pass::grad_weight),
 };
 
 }  // namespace convkern::cuda

@@ -24,8 +24,17 @@ constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(Element));  // elem
 
 __device__ __forceinline__ int lane() { return threadIdx.x % kWarpThreads; }
 
-// kCount rows (or columns), each with its terms side by side.
-template <int kCount>
+// Floats become TF32, which mma would cut them off to.
+template <class Element>
+__device__ __forceinline__ void round_terms(uint32_t (&terms)[4]) {
+  if constexpr (sizeof(Element) == 4) {
+#pragma unroll
+    for (uint32_t& term : terms) term = round_to_tf32(term);
+  }
+}
+
+// kCount rows (or columns), each with its terms side by side. Columns have been rounded before.
+template <class Element, int kCount>
 struct RowsOfTerms {
   static constexpr int kBytes = kCount * kRowBytes;
 
@@ -35,6 +44,7 @@ struct RowsOfTerms {
   // A fragment of 16 rows from `first` on.
   __device__ static void load_rows(const char* shared, int first, int part, uint32_t (&to)[4]) {
     load_matrices(to, shared + at(first + lane() % 16, part * 2 + lane() / 16));
+    round_terms<Element>(to);
   }
   // Fragments of 8 columns each, two registers after the other.
   __device__ static void load_columns(const char* shared, int first, int part, uint32_t (&to)[4]) {
@@ -52,7 +62,7 @@ struct RowChunks {
   __device__ static int chunk() { return threadIdx.x % kRowChunks; }
   // Rows that are 8 apart have their chunks in the same order.
   __device__ static int at(int i) {
-    return RowsOfTerms<kCount>::at(row(0), chunk()) + i * kStep * kRowBytes;
+    return RowsOfTerms<typename T::Element, kCount>::at(row(0), chunk()) + i * kStep * kRowBytes;
   }
 };
 
@@ -64,16 +74,40 @@ struct TermsOfRows {
   static constexpr int kPartTerms = kDepth<Element> / kParts;
 
   __device__ static int at(int term, int chunk) {
-    return (term * kTermChunks + (chunk ^ term % 8)) * kChunkBytes;
+    // A matrix is one chunk of eight terms; floats are loaded from two chunks of four terms.
+    const int order = sizeof(Element) == 2 ? term % 8 : term % 4 * 2;
+    return (term * kTermChunks + (chunk ^ order)) * kChunkBytes;
   }
   // As those above.
   __device__ static void load_rows(const char* shared, int first, int part, uint32_t (&to)[4]) {
-    const int term = part * kPartTerms + lane() % 8 + lane() / 16 * 8;
-    load_matrices_transposed(to, shared + at(term, first / kChunk<Element> + lane() / 8 % 2));
+    if constexpr (sizeof(Element) == 2) {
+      const int term = part * kPartTerms + lane() % 8 + lane() / 16 * 8;
+      load_matrices_transposed(to, shared + at(term, first / kChunk<Element> + lane() / 8 % 2));
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) to[i] = word(shared, first + i % 2 * 8, part, i / 2 * 4);
+      round_terms<Element>(to);
+    }
   }
   __device__ static void load_columns(const char* shared, int first, int part, uint32_t (&to)[4]) {
-    const int term = part * kPartTerms + lane() % 16;
-    load_matrices_transposed(to, shared + at(term, first / kChunk<Element> + lane() / 16));
+    if constexpr (sizeof(Element) == 2) {
+      const int term = part * kPartTerms + lane() % 16;
+      load_matrices_transposed(to, shared + at(term, first / kChunk<Element> + lane() / 16));
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) to[i] = word(shared, first + i / 2 * 8, part, i % 2 * 4);
+      round_terms<Element>(to);
+    }
+  }
+
+ private:
+  // Of a lane in the matrix that begins at a row and a term of the part: ldmatrix transposes
+  // elements of 16 bits only.
+  __device__ static uint32_t word(const char* shared, int first_row, int part, int first_term) {
+    const int row = first_row + lane() / 4;
+    const int term = part * kPartTerms + first_term + lane() % 4;
+    return *reinterpret_cast<const uint32_t*>(shared + at(term, row / kChunk<Element>) +
+                                              row % kChunk<Element> * sizeof(Element));
   }
 };
 
