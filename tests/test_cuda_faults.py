@@ -63,8 +63,8 @@ MMA_FAULTS = {
         "element .* is .*, not",
     ),
     "a wrong row of ldmatrix": (
-        "", "implicit_gemm_mma/tiles.cuh", "at(first + lane() % 16, part * 2",
-        "at(first + lane() % 8, part * 2", "element .* is .*, not",
+        "", "implicit_gemm_mma/tiles.cuh", "at(first + row + lane() % 16, part * 2",
+        "at(first + row + lane() % 8, part * 2", "element .* is .*, not",
     ),
     "a wrong row of ldmatrix, transposed": (
         "", "implicit_gemm_mma/tiles.cuh", "part * kPartTerms + lane() % 16",

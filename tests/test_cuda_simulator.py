@@ -33,7 +33,9 @@ def test_implicit_gemm(simulator: Simulator, name: str, case: str, layout: str) 
 
 
 FLOAT = kernels("implicit_gemm.any.f32.cuda")
-MMA = [k for dtype in ("bf16", "f16", "f32") for k in kernels(f"implicit_gemm_mma.any.{dtype}.cuda")]
+MMA = [
+    k for dtype in ("bf16", "f16", "f32") for k in kernels(f"implicit_gemm_mma.any.{dtype}.cuda")
+]
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])

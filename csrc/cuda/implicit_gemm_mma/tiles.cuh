@@ -41,14 +41,17 @@ struct RowsOfTerms {
   __device__ static int at(int row, int chunk) {
     return row * kRowBytes + (chunk ^ row / 2 % kRowChunks) * kChunkBytes;
   }
-  // A fragment of 16 rows from `first` on.
-  __device__ static void load_rows(const char* shared, int first, int part, uint32_t (&to)[4]) {
-    load_matrices(to, shared + at(first + lane() % 16, part * 2 + lane() / 16));
+  // A fragment of 16 rows from `row` on, counted from the warp's `first`.
+  __device__ static void load_rows(const char* shared, int first, int row, int part,
+                                   uint32_t (&to)[4]) {
+    load_matrices(to, shared + at(first + row + lane() % 16, part * 2 + lane() / 16));
     round_terms<Element>(to);
   }
   // Fragments of 8 columns each, two registers after the other.
-  __device__ static void load_columns(const char* shared, int first, int part, uint32_t (&to)[4]) {
-    load_matrices(to, shared + at(first + lane() % 8 + lane() / 16 * 8, part * 2 + lane() / 8 % 2));
+  __device__ static void load_columns(const char* shared, int first, int column, int part,
+                                      uint32_t (&to)[4]) {
+    load_matrices(
+        to, shared + at(first + column + lane() % 8 + lane() / 16 * 8, part * 2 + lane() / 8 % 2));
   }
 };
 
@@ -79,35 +82,44 @@ struct TermsOfRows {
     return (term * kTermChunks + (chunk ^ order)) * kChunkBytes;
   }
   // As those above.
-  __device__ static void load_rows(const char* shared, int first, int part, uint32_t (&to)[4]) {
+  __device__ static void load_rows(const char* shared, int first, int row, int part,
+                                   uint32_t (&to)[4]) {
     if constexpr (sizeof(Element) == 2) {
       const int term = part * kPartTerms + lane() % 8 + lane() / 16 * 8;
-      load_matrices_transposed(to, shared + at(term, first / kChunk<Element> + lane() / 8 % 2));
+      load_matrices_transposed(to,
+                               shared + at(term, (first + row) / kChunk<Element> + lane() / 8 % 2));
     } else {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) to[i] = word(shared, first + i % 2 * 8, part, i / 2 * 4);
+      for (int i = 0; i < 4; ++i) to[i] = word(shared, first, row + i % 2 * 8, part, i / 2 * 4);
       round_terms<Element>(to);
     }
   }
-  __device__ static void load_columns(const char* shared, int first, int part, uint32_t (&to)[4]) {
+  __device__ static void load_columns(const char* shared, int first, int column, int part,
+                                      uint32_t (&to)[4]) {
     if constexpr (sizeof(Element) == 2) {
       const int term = part * kPartTerms + lane() % 16;
-      load_matrices_transposed(to, shared + at(term, first / kChunk<Element> + lane() / 16));
+      load_matrices_transposed(to,
+                               shared + at(term, (first + column) / kChunk<Element> + lane() / 16));
     } else {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) to[i] = word(shared, first + i / 2 * 8, part, i % 2 * 4);
+      for (int i = 0; i < 4; ++i) to[i] = word(shared, first, column + i / 2 * 8, part, i % 2 * 4);
       round_terms<Element>(to);
     }
   }
 
  private:
-  // Of a lane in the matrix that begins at a row and a term of the part: ldmatrix transposes
-  // elements of 16 bits only.
-  __device__ static uint32_t word(const char* shared, int first_row, int part, int first_term) {
-    const int row = first_row + lane() / 4;
-    const int term = part * kPartTerms + first_term + lane() % 4;
-    return *reinterpret_cast<const uint32_t*>(shared + at(term, row / kChunk<Element>) +
-                                              row % kChunk<Element> * sizeof(Element));
+  // Of a lane in the matrix that begins at a row, counted from the warp's first, and a term of the
+  // part: ldmatrix transposes elements of 16 bits only. What the lane does not change is added
+  // last, to be the load's own offset: 32 rows, and 4 terms, further the order of chunks is the
+  // same.
+  __device__ static uint32_t word(const char* shared, int first, int row, int part, int term) {
+    constexpr int kPitch = kTermChunks * kChunkBytes, kFour = kChunk<Element>;
+    const int of_lane = at(lane() % 4, row % 32 / kFour + lane() / 4 / kFour) +
+                        lane() / 4 % kFour * static_cast<int>(sizeof(Element));
+    const int constant =
+        row / 32 * 32 * static_cast<int>(sizeof(Element)) + (part * kPartTerms + term) * kPitch;
+    const char* warp = shared + first * sizeof(Element);
+    return *reinterpret_cast<const uint32_t*>(warp + of_lane + constant);
   }
 };
 
@@ -142,14 +154,14 @@ struct Tile {
 #pragma unroll
       for (int j = 0; j < kColumnFragments; j += 2) {
         uint32_t both[4];
-        B::load_columns(b, warp_column + j * 8, part, both);
+        B::load_columns(b, warp_column, j * 8, part, both);
         columns[j][0] = both[0], columns[j][1] = both[1];
         columns[j + 1][0] = both[2], columns[j + 1][1] = both[3];
       }
 #pragma unroll
       for (int i = 0; i < kRowFragments; ++i) {
         uint32_t rows[4];
-        A::load_rows(a, warp_row + i * 16, part, rows);
+        A::load_rows(a, warp_row, i * 16, part, rows);
 #pragma unroll
         for (int j = 0; j < kColumnFragments; ++j) mma<Element>(sums[i][j], rows, columns[j]);
       }
