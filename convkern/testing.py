@@ -74,8 +74,8 @@ def operands(text: str, seed: int = 0, device: str = "cpu") -> Operands:
 
 
 def as_tf32(ops: Operands) -> Operands:
-    """float32 operands of products, rounded to the nearest of TF32's 10 bits after the point, halves
-    away from zero; `b` is only added, and remains as it is."""
+    """float32 operands rounded as TF32 has them: to the nearest of 10 bits after the point, halves
+    away from zero. `b`, which is only added, remains as it is."""
 
     def rounded(t: Tensor) -> Tensor:
         return ((t.view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)

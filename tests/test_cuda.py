@@ -29,17 +29,17 @@ def _exact_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "f16"])
 @pytest.mark.parametrize("case", [*FEW, *CUDA_TILES, LARGE], ids=label)
 @pytest.mark.parametrize("name", CUDA_KERNELS)
-def test_kernel(name: str, case: str, dtype: str, layout: str) -> None:
+def test_kernel(
+    name: str, case: str, dtype: str, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = variant(case, pass_=name.split(".")[0], dtype=dtype, layout=layout)
     if name.split(".")[3] not in ("any", dtype):
         pytest.skip("computes another dtype")
     ops = operands(text, device="cuda")
+    tf32 = PRECISION[name] == "tf32"
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
     with convkern.use_kernel(name):
-        if PRECISION[name] == "tf32":
-            with torch.backends.cudnn.flags(allow_tf32=True):
-                result = run(ops)
-            return assert_accurate(result, as_tf32(ops), peer=False)
-        assert_accurate(run(ops), ops)
+        assert_accurate(run(ops), as_tf32(ops) if tf32 else ops, peer=not tf32)
 
 
 @pytest.mark.gpu

@@ -70,6 +70,10 @@ MMA_FAULTS = {
         "", "implicit_gemm_mma/tiles.cuh", "part * kPartTerms + lane() % 16",
         "part * kPartTerms + lane() % 8", "element .* is .*, not",
     ),
+    "lanes that exchange the wrong words": (
+        "", "implicit_gemm_mma/correlate.cuh", "given = upper ? words[i] : words[i | bit]",
+        "given = upper ? words[i | bit] : words[i]", "element .* is .*, not",
+    ),
     "a tap that stays": (
         "", "implicit_gemm_mma/correlate.cuh", "    at.add(c.stride, c.taps_w, c.chunks);\n", "",
         "element .* is .*, not",
@@ -147,7 +151,7 @@ def test_planted_fault_of_mma_is_found(
     sanitizer, file, old, new, message = MMA_FAULTS[fault]
     unit = "implicit_gemm_mma.cu"
     faulty = edited(cuda_objects(sanitizer), tmp_path, file, old, new, changed=unit)
-    done = faulty.run_program(problems(CUDA_TILES[5:7], "bf16"))
+    done = faulty.run_program(problems(CUDA_TILES[3:7], "bf16"))
     assert done.returncode != 0
     assert re.search(message, done.stdout + done.stderr)
 

@@ -9,6 +9,8 @@
 // float32.
 #pragma once
 
+#include <cstring>
+
 #include "cuda/implicit_gemm/geometry.cuh"
 #include "cuda/implicit_gemm/pipeline.cuh"
 #include "cuda/implicit_gemm_mma/tiles.cuh"
@@ -22,6 +24,7 @@ struct Correlation : CorrelationSizes<Index> {
   int chunks;          // of a group's channels
   Digits<int> stride;  // kRowChunks, as (tap row, tap column, chunk)
   int steps;           // parts of kDepth terms
+  bool writes_chunks;  // each 8 columns are whole aligned chunks of the result
 };
 
 // Copies kDepth terms of kRows pixels.
@@ -84,43 +87,105 @@ struct TapCopies {
 };
 
 template <class T, class Index>
-__device__ __forceinline__ void write_results(const Correlation<typename T::Element, Index>& c,
-                                              const CorrelationBlock<T, Index>& block,
-                                              const T& tile, typename T::Sums& sums) {
-  using Element = typename T::Element;
-  const Index first_channel = static_cast<Index>(block.group) * c.columns + block.first_column;
-  if (c.bias != nullptr) {
+__device__ __forceinline__ void finish(const Correlation<typename T::Element, Index>& c,
+                                       const CorrelationBlock<T, Index>& block, const T& tile,
+                                       typename T::Sums& sums) {
 #pragma unroll
-    for (int j = 0; j < T::kColumnFragments; ++j) {
+  for (int j = 0; j < T::kColumnFragments; ++j) {
 #pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        const int column = tile.column(j, k);
-        const bool exists = block.first_column + column < c.columns;
-        const float bias = exists ? to_float(c.bias[first_channel + column]) : 0.f;
+    for (int k = 0; k < 2; ++k) {
+      const int column = block.first_column + tile.column(j, k);
+      const bool biased = c.bias != nullptr && column < c.columns;
+      const float bias = biased ? to_float(c.bias[block.group * c.columns + column]) : 0.f;
 #pragma unroll
-        for (int i = 0; i < T::kRowFragments; ++i) {
-          sums[i][j][k] += bias;
-          sums[i][j][k + 2] += bias;
+      for (int i = 0; i < T::kRowFragments; ++i) {
+#pragma unroll
+        for (int half = 0; half < 4; half += 2) {
+          float& sum = sums[i][j][half + k];
+          sum += bias;
+          if (c.relu) sum = sum < 0 ? 0 : sum;  // NaN stays
         }
       }
     }
   }
+}
+
+// Word i of lane t of four lanes becomes word t of lane i.
+__device__ __forceinline__ void transpose(uint32_t (&words)[4]) {
+#pragma unroll
+  for (int bit = 1; bit <= 2; bit *= 2) {
+    const bool upper = (lane() & bit) != 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if ((i & bit) != 0) continue;
+      const uint32_t given = upper ? words[i] : words[i | bit];
+      const uint32_t got = __shfl_xor_sync(0xffffffff, given, bit);
+      words[i] = upper ? got : words[i];
+      words[i | bit] = upper ? words[i | bit] : got;
+    }
+  }
+}
+
+// Writes a row of a fragment of each of four lanes, of which each has two columns of each fragment,
+// so that each lane writes all columns of one: in whole chunks.
+template <class T>
+__device__ __forceinline__ void write_chunks(const typename T::Sums& sums, int i, int half,
+                                             bool exists, typename T::Element* out) {
+  using Element = typename T::Element;
+  constexpr int kWords = 2 * sizeof(Element) / 4;  // of two columns
+  static_assert(T::kColumnFragments == 4);
+  uint32_t words[kWords][4];
+#pragma unroll
+  for (int j = 0; j < T::kColumnFragments; ++j) {
+    const Element both[2] = {from_float<Element>(sums[i][j][half]),
+                             from_float<Element>(sums[i][j][half + 1])};
+    uint32_t packed[kWords];
+    std::memcpy(packed, both, sizeof(both));
+#pragma unroll
+    for (int k = 0; k < kWords; ++k) words[k][j] = packed[k];
+  }
+#pragma unroll
+  for (int k = 0; k < kWords; ++k) transpose(words[k]);
+  if (!exists) return;
+#pragma unroll
+  for (int chunk = 0; chunk < kWords; ++chunk) {
+    uint32_t of_chunk[4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const int word = chunk * 4 + k;
+      of_chunk[k] = words[word % kWords][word / kWords];
+    }
+    store16(out + chunk * kChunk<Element>, of_chunk);
+  }
+}
+
+template <class T, class Index>
+__device__ __forceinline__ void write_results(const Correlation<typename T::Element, Index>& c,
+                                              const CorrelationBlock<T, Index>& block,
+                                              const T& tile, const typename T::Sums& sums) {
+  using Element = typename T::Element;
+  const Index first_channel = static_cast<Index>(block.group) * c.columns + block.first_column;
 #pragma unroll
   for (int i = 0; i < T::kRowFragments; ++i) {
 #pragma unroll
     for (int half = 0; half < 4; half += 2) {
       const Index index = block.first_pixel + tile.row(i, half);
-      if (index >= c.pixels) continue;
       Element* out = c.out + c.result_of(index) + first_channel * c.out_strides.channel;
+      if (c.writes_chunks) {
+        const int column = tile.warp_column + lane() % 4 * 8;
+        write_chunks<T>(sums, i, half, index < c.pixels && block.first_column + column < c.columns,
+                        out + column);
+        continue;
+      }
+      if (index >= c.pixels) continue;
 #pragma unroll
       for (int j = 0; j < T::kColumnFragments; ++j) {
 #pragma unroll
         for (int k = 0; k < 2; ++k) {
           const int column = tile.column(j, k);
           if (block.first_column + column >= c.columns) continue;
-          float sum = sums[i][j][half + k];
-          if (c.relu) sum = sum < 0 ? 0 : sum;
-          out[static_cast<Index>(column) * c.out_strides.channel] = from_float<Element>(sum);
+          out[static_cast<Index>(column) * c.out_strides.channel] =
+              from_float<Element>(sums[i][j][half + k]);
         }
       }
     }
@@ -146,6 +211,7 @@ __global__ void __launch_bounds__(T::kThreads, resident_blocks<Index>(T::kThread
         taps.begin(stage + A::kBytes);
       },
       [&](const char* stage) { tile.template add_products<A, B>(stage, stage + A::kBytes, sums); });
+  finish(c, block, tile, sums);
   write_results(c, block, tile, sums);
 }
 

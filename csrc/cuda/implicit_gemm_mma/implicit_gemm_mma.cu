@@ -105,6 +105,7 @@ Correlation<Element, Index> correlation_of(const Problem& p, const Operands& ops
   if (part.tap_count() == 0) c.taps_h = 0, c.taps_w = 1;  // chunks are divided by the width
   c.stride = {kRowChunks, c.taps_w, chunks};
   c.steps = small(steps_of<Element>(p, part.tap_count()));
+  c.writes_chunks = p.layout == Layout::nhwc && begins_chunk(ops.out) && c.columns % 8 == 0;
   return c;
 }
 
