@@ -76,7 +76,7 @@ def test_half_precision_runs_on_tensor_cores(pass_: str, dtype: str) -> None:
 
 @needs_build
 @pytest.mark.parametrize("pass_", ["fwd", "gx", "gw"])
-def test_tf32_is_used_where_torch_allows_it(pass_: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_is_used_where_torch_allows_it(pass_: str) -> None:
     problem = variant("n2c16h9w9k32r3s3_f32_nchw_fwd", pass_=pass_)
     tf32 = f"{pass_}.implicit_gemm_mma.any.f32.cuda"
     forbidden = convkern.explain(problem, device="cuda")
@@ -84,10 +84,15 @@ def test_tf32_is_used_where_torch_allows_it(pass_: str, monkeypatch: pytest.Monk
     assert forbidden.kernel == f"{pass_}.implicit_gemm.any.f32.cuda"
     with torch.backends.cudnn.flags(allow_tf32=True):
         assert convkern.explain(problem, device="cuda").kernel == tf32
-    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
-    assert convkern.explain(problem, device="cuda").kernel == tf32
-    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
-    assert convkern.explain(problem, device="cuda").kernel != tf32
+    of_conv = torch.backends.cudnn.conv
+    before = of_conv.fp32_precision
+    try:
+        of_conv.fp32_precision = "tf32"
+        assert convkern.explain(problem, device="cuda").kernel == tf32
+        of_conv.fp32_precision = "ieee"
+        assert convkern.explain(problem, device="cuda").kernel == forbidden.kernel
+    finally:
+        of_conv.fp32_precision = before
 
 
 @needs_build
