@@ -28,11 +28,19 @@ from convkern.bench import read_shapes
 from convkern.testing import variant
 
 ROOT = Path(__file__).parent.parent
-SOURCES = [ROOT / "csrc" / "cuda" / "implicit_gemm" / "implicit_gemm.cu"]
-DEPTH, STAGES = 16, 3  # of csrc/cuda/implicit_gemm/tiles.cuh
+ALGORITHMS = ["implicit_gemm", "implicit_gemm_mma"]
+SOURCES = [ROOT / "csrc" / "cuda" / name / f"{name}.cu" for name in ALGORITHMS]
+DEPTH, STAGES = 16, 3  # of csrc/cuda/implicit_gemm/tiles.cuh and pipeline.cuh
+MMA_ROW_BYTES, MMA_WARP_COLUMNS = 64, 32  # of csrc/cuda/implicit_gemm_mma/tiles.cuh
+ELEMENTS = {"BFloat16": "bf16", "Half": "f16", "float": "tf32"}
+MULTIPLY_ADDS = ("FFMA", "HMMA")
 TILE = re.compile(
     r"(?P<name>\w+)<.*?Tile<(?P<rows>\d+), (?P<columns>\d+), (?P<thread>\d+)>, "
     r"(?P<index>int|long), \(.*?Layout\)(?P<layout>\d), (?P<vector>\d)>"
+)
+MMA_TILE = re.compile(
+    r"(?P<name>\w+)<.*?Tile<(?:\w+::)*(?P<element>\w+), (?P<rows>\d+), (?P<columns>\d+), "
+    r"(?P<warp_rows>\d+)>, (?P<index>int|long), \(?(?:bool\))?(?P<aligned>\w+)>"
 )
 # float32 without tensor cores, and memory: NVIDIA's data sheets (A100 SXM 80 GB, H100 SXM).
 GPUS = {"A100": (19.5e12, 2.039e12), "H100": (67e12, 3.35e12)}
@@ -48,7 +56,7 @@ class Compiled:
     shared_bytes: int
     registers: int
     stack_bytes: int
-    loop: Counter[str]  # instructions of the inner loop, without their modifiers but LDS's width
+    loop: Counter[str]  # instructions of the inner loop, without their modifiers but widths
 
 
 def in_cuda_wheels(path: str) -> list[str]:
@@ -82,12 +90,16 @@ def inner_loop(lines: list[str]) -> Counter[str]:
         (a, b) for a, b in loops if not any(a <= c and d < b and (c, d) != (a, b) for c, d in loops)
     ]
     counts = [Counter(filter(None, map(opcode, lines[a:b]))) for a, b in innermost]
-    return max(counts, key=lambda c: c["FFMA"], default=Counter())
+    return max(counts, key=multiply_adds, default=Counter())
+
+
+def multiply_adds(loop: Counter[str]) -> int:
+    return sum(loop[name] for name in MULTIPLY_ADDS)
 
 
 def opcode(line: str) -> str | None:
     found = re.search(r"/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9.]*)", line)
-    if found is None:
+    if found is None or "@!PT" in line:  # never executed
         return None
     name, *modifiers = found[1].split(".")
     return f"{name}.128" if name in ("LDS", "LDG", "STG") and "128" in modifiers else name
@@ -99,16 +111,38 @@ def functions(sass: str) -> Iterator[tuple[str, list[str]]]:
         yield name.rstrip(":"), lines
 
 
-def shared_bytes(tile: re.Match[str]) -> int:
-    """Of multiply_pipelined: stages of both operands, rows of terms where those are innermost."""
-    nchw = tile["layout"] == "0"
-    terms_innermost = (nchw, nchw) if tile["name"] == "sum_weights" else (not nchw, False)
-    sizes = (int(tile["rows"]), int(tile["columns"]))
-    floats = [
-        size * (DEPTH + 4 if terms else DEPTH)
-        for size, terms in zip(sizes, terms_innermost, strict=True)
-    ]
-    return STAGES * 4 * sum(floats)
+@dataclass(frozen=True)
+class Block:
+    """What a kernel's template parameters say of its blocks."""
+
+    name: str
+    threads: int
+    shared_bytes: int
+
+
+def block_of(plain: str) -> Block | None:
+    """Of a kernel's name without mangling; None if the kernel has no tile."""
+    if (tile := TILE.search(plain)) is not None:
+        rows, columns, thread = (int(tile[k]) for k in ("rows", "columns", "thread"))
+        nchw = tile["layout"] == "0"
+        layout = "nchw" if nchw else f"nhwc by {tile['vector']}"
+        # Stages of both operands, rows of terms where those are innermost.
+        terms_innermost = (nchw, nchw) if tile["name"] == "sum_weights" else (not nchw, False)
+        floats = [
+            size * (DEPTH + 4 if terms else DEPTH)
+            for size, terms in zip((rows, columns), terms_innermost, strict=True)
+        ]
+        threads, shared = rows * columns // (8 * thread), STAGES * 4 * sum(floats)
+    elif (tile := MMA_TILE.search(plain)) is not None:
+        rows, columns, warp_rows = (int(tile[k]) for k in ("rows", "columns", "warp_rows"))
+        layout = ELEMENTS[tile["element"]]
+        layout += "" if tile["aligned"] in ("true", "1") else ", not aligned"
+        threads = rows // warp_rows * (columns // MMA_WARP_COLUMNS) * 32
+        shared = STAGES * MMA_ROW_BYTES * (rows + columns)
+    else:
+        return None
+    bits = "32" if tile["index"] == "int" else "64"
+    return Block(f"{tile['name']} {rows}x{columns} {layout}, {bits}-bit", threads, shared)
 
 
 def compiled(arch: str) -> Iterator[Compiled]:
@@ -120,20 +154,16 @@ def compiled(arch: str) -> Iterator[Compiled]:
             output_of("nvcc", *flags, "-cubin", "-o", cubin, str(source))
             usage = output_of(tool("cuobjdump"), "--dump-resource-usage", cubin)
             for name, lines in functions(output_of(tool("nvdisasm"), "-c", cubin)):
-                plain = output_of("c++filt", name).strip()
-                tile = TILE.search(plain)
-                if tile is None:
+                block = block_of(output_of("c++filt", name).strip())
+                if block is None:
                     continue
                 used = re.search(re.escape(name) + r":\s+REG:(\d+) STACK:(\d+)", usage)
                 assert used is not None
-                rows, columns, thread = (int(tile[k]) for k in ("rows", "columns", "thread"))
-                layout = "nchw" if tile["layout"] == "0" else f"nhwc by {tile['vector']}"
-                bits = "32" if tile["index"] == "int" else "64"
                 yield Compiled(
                     arch,
-                    f"{tile['name']} {rows}x{columns} {layout}, {bits}-bit",
-                    rows * columns // (8 * thread),
-                    shared_bytes(tile),
+                    block.name,
+                    block.threads,
+                    block.shared_bytes,
                     int(used[1]),
                     int(used[2]),
                     inner_loop(lines),
@@ -159,18 +189,20 @@ def occupancy(kernels: list[Compiled]) -> list[tuple[int, int]]:
 def print_kernels(archs: list[str]) -> None:
     columns = [
         "kernel", "arch", "threads", "registers", "stack bytes", "shared KiB",
-        "blocks a multiprocessor", "occupancy", "FFMA in the inner loop", "loads of 128 bits in it",
+        "blocks a multiprocessor", "occupancy", "FFMA or HMMA in the inner loop",
+        "loads of 128 bits in it", "copies in it",
     ]  # fmt: skip
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     kernels = [kernel for arch in archs for kernel in compiled(arch)]
     for kernel, (blocks, percent) in zip(kernels, occupancy(kernels), strict=True):
         total = sum(kernel.loop.values())
-        loads = kernel.loop["LDS"] + kernel.loop["LDS.128"]
+        wide = kernel.loop["LDS.128"] + kernel.loop["LDSM"]
+        products, loads = multiply_adds(kernel.loop), wide + kernel.loop["LDS"]
         print(
             f"| {kernel.name} | {kernel.arch} | {kernel.threads} | {kernel.registers} "
             f"| {kernel.stack_bytes} | {kernel.shared_bytes / 1024:.0f} | {blocks} | {percent}% "
-            f"| {kernel.loop['FFMA']} of {total}, {kernel.loop['FFMA'] / max(total, 1):.0%} "
-            f"| {kernel.loop['LDS.128']} of {loads} |"
+            f"| {products} of {total}, {products / max(total, 1):.0%} "
+            f"| {wide} of {loads} | {kernel.loop['LDGSTS']} |"
         )
 
 

@@ -73,6 +73,16 @@ def operands(text: str, seed: int = 0, device: str = "cpu") -> Operands:
     ).to(DTYPES[problem.dtype], device)
 
 
+def as_tf32(ops: Operands) -> Operands:
+    """float32 operands rounded as TF32 has them: to the nearest of 10 bits after the point, halves
+    away from zero. `b`, which is only added, remains as it is."""
+
+    def rounded(t: Tensor) -> Tensor:
+        return ((t.view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
+
+    return Operands(ops.problem, rounded(ops.x), rounded(ops.w), ops.b, rounded(ops.gy))
+
+
 def run(ops: Operands) -> Tensor:
     """The problem's pass by convkern: y, gx or gw."""
     problem, op = ops.problem, torch.ops.convkern

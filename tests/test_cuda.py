@@ -7,9 +7,10 @@ import convkern
 from cases import CUDA_TILES, EMPTY_BATCH, FEW, label
 from convkern import _C
 from convkern.cli import main
-from convkern.testing import assert_accurate, operands, run, variant
+from convkern.testing import as_tf32, assert_accurate, operands, run, variant
 
-CUDA_KERNELS = [k["name"] for k in _C.kernels() if k["device"] == "cuda"]
+PRECISION = {k["name"]: k["precision"] for k in _C.kernels() if k["device"] == "cuda"}
+CUDA_KERNELS = list(PRECISION)
 needs_build = pytest.mark.skipif(not CUDA_KERNELS, reason="a build without CUDA")
 
 
@@ -28,13 +29,17 @@ def _exact_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "f16"])
 @pytest.mark.parametrize("case", [*FEW, *CUDA_TILES, LARGE], ids=label)
 @pytest.mark.parametrize("name", CUDA_KERNELS)
-def test_kernel(name: str, case: str, dtype: str, layout: str) -> None:
+def test_kernel(
+    name: str, case: str, dtype: str, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = variant(case, pass_=name.split(".")[0], dtype=dtype, layout=layout)
     if name.split(".")[3] not in ("any", dtype):
         pytest.skip("computes another dtype")
     ops = operands(text, device="cuda")
+    tf32 = PRECISION[name] == "tf32"
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
     with convkern.use_kernel(name):
-        assert_accurate(run(ops), ops)
+        assert_accurate(run(ops), as_tf32(ops) if tf32 else ops, peer=not tf32)
 
 
 @pytest.mark.gpu
@@ -57,6 +62,37 @@ def test_explain_needs_no_gpu(pass_: str) -> None:
     assert depthwise.kernel == f"{pass_}.reference.any.any.cuda"
     double = convkern.explain(variant(FEW[0], pass_=pass_, dtype="f64"), device="cuda")
     assert double.kernel == f"{pass_}.reference.any.any.cuda"
+
+
+@needs_build
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+@pytest.mark.parametrize("pass_", ["fwd", "gx", "gw"])
+def test_half_precision_runs_on_tensor_cores(pass_: str, dtype: str) -> None:
+    for layout in ("nchw", "nhwc"):
+        problem = variant("n2c16h9w9k32r3s3_f32_nchw_fwd", pass_=pass_, dtype=dtype, layout=layout)
+        explanation = convkern.explain(problem, device="cuda")
+        assert explanation.kernel == f"{pass_}.implicit_gemm_mma.any.{dtype}.cuda"
+
+
+@needs_build
+@pytest.mark.parametrize("pass_", ["fwd", "gx", "gw"])
+def test_tf32_is_used_where_torch_allows_it(pass_: str) -> None:
+    problem = variant("n2c16h9w9k32r3s3_f32_nchw_fwd", pass_=pass_)
+    tf32 = f"{pass_}.implicit_gemm_mma.any.f32.cuda"
+    forbidden = convkern.explain(problem, device="cuda")
+    assert "TF32" in dict(forbidden.rejected)[tf32]
+    assert forbidden.kernel == f"{pass_}.implicit_gemm.any.f32.cuda"
+    with torch.backends.cudnn.flags(allow_tf32=True):
+        assert convkern.explain(problem, device="cuda").kernel == tf32
+    of_conv = torch.backends.cudnn.conv
+    before = of_conv.fp32_precision
+    try:
+        of_conv.fp32_precision = "tf32"
+        assert convkern.explain(problem, device="cuda").kernel == tf32
+        of_conv.fp32_precision = "ieee"
+        assert convkern.explain(problem, device="cuda").kernel == forbidden.kernel
+    finally:
+        of_conv.fp32_precision = before
 
 
 @needs_build

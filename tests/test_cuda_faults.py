@@ -68,12 +68,16 @@ IMPLICIT_GEMM_MMA = {
         "element .* is .*, not",
     ),
     "a wrong row of ldmatrix": (
-        "", "implicit_gemm_mma/tiles.cuh", "at(first + lane() % 16, part * 2",
-        "at(first + lane() % 8, part * 2", "element .* is .*, not",
+        "", "implicit_gemm_mma/tiles.cuh", "at(first + row + lane() % 16, part * 2",
+        "at(first + row + lane() % 8, part * 2", "element .* is .*, not",
     ),
     "a wrong row of ldmatrix, transposed": (
         "", "implicit_gemm_mma/tiles.cuh", "part * kPartTerms + lane() % 16",
         "part * kPartTerms + lane() % 8", "element .* is .*, not",
+    ),
+    "lanes that exchange the wrong words": (
+        "", "implicit_gemm_mma/correlate.cuh", "given = upper ? words[i] : words[i | bit]",
+        "given = upper ? words[i | bit] : words[i]", "element .* is .*, not",
     ),
     "a tap that stays": (
         "", "implicit_gemm_mma/correlate.cuh", "    at.add(c.stride, c.taps_w, c.chunks);\n", "",
@@ -88,7 +92,8 @@ IMPLICIT_GEMM_MMA = {
         "(column < c.columns ? column : c.columns - 1)", "column", "heap-buffer-overflow",
     ),
     "one term too many": (
-        "", "implicit_gemm_mma/grad_weight.cuh", "of_pixel < end", "of_pixel <= end", "is -?nan",
+        "", "implicit_gemm_mma/grad_weight.cuh", "i * kStep < left", "i * kStep <= left",
+        "is -?nan",
     ),
 }  # fmt: skip
 
@@ -128,13 +133,14 @@ DIRECT = {
 # Of a unit, named like its algorithm: the faults, and the problems and the dtype that show them.
 UNITS = {
     "implicit_gemm": (IMPLICIT_GEMM, CUDA_TILES[5:7], "f32"),
-    "implicit_gemm_mma": (IMPLICIT_GEMM_MMA, CUDA_TILES[5:7], "bf16"),
+    "implicit_gemm_mma": (IMPLICIT_GEMM_MMA, CUDA_TILES[3:7], "bf16"),
     "direct": (DIRECT, [c for c in CUDA_WINDOWS if label(c) in ("stem", "taps_5x9")], "f32"),
 }
 SANITIZED = [
     ("implicit_gemm", "f32", CUDA_TILES),
     ("implicit_gemm_mma", "bf16", CUDA_TILES),
     ("implicit_gemm_mma", "f16", CUDA_TILES),
+    ("implicit_gemm_mma", "f32", CUDA_TILES),
     *(("direct", dtype, CUDA_WINDOWS) for dtype in DTYPES),
     *(("reference", dtype, CUDA_WINDOWS) for dtype in DTYPES),
 ]

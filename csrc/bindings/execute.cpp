@@ -162,6 +162,10 @@ Constraints constraints_for(Device device, Pass pass) {
   constraints.cap = config().isa_cap;
   constraints.deterministic = at::globalContext().deterministicAlgorithms();
   constraints.precision = config().precision;
+  // As torch decides it for cuDNN's convolutions, whose TF32 is allowed by default.
+  if (device == Device::cuda && at::globalContext().allowTF32CuDNN(at::Float32Op::CONV)) {
+    constraints.precision = Precision::tf32;
+  }
   constraints.forced = config().forced_for(device, pass);
   return constraints;
 }

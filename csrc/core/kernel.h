@@ -14,12 +14,14 @@ enum class Device : uint8_t { cpu, cuda };
 enum class Isa : uint8_t { baseline, avx2, avx512, avx512bf16 };
 
 // What float32 sums may cost in accuracy: under `highest` kernels compute the direct sum, in any
-// order; under `high` also algorithms whose intermediate results are larger than the terms.
-enum class Precision : uint8_t { highest, high };
+// order; under `high` also algorithms whose intermediate results are larger than the terms; under
+// `tf32` also products of operands that are rounded to TF32, of 10 bits after the point.
+enum class Precision : uint8_t { highest, high, tf32 };
 
 const char* to_string(Device device);
 const char* to_string(Precision precision);
-Precision parse_precision(std::string_view name);  // throws std::invalid_argument
+// Of highest and high, the others are torch's to allow. Throws std::invalid_argument.
+Precision parse_precision(std::string_view name);
 const char* to_string(Isa isa);
 Isa parse_isa(std::string_view name);  // throws std::invalid_argument
 

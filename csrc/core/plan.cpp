@@ -25,7 +25,15 @@ Isa parse_isa(std::string_view name) {
 }
 
 const char* to_string(Precision precision) {
-  return precision == Precision::highest ? "highest" : "high";
+  switch (precision) {
+    case Precision::highest:
+      return "highest";
+    case Precision::high:
+      return "high";
+    case Precision::tf32:
+      return "tf32";
+  }
+  return "?";
 }
 
 Precision parse_precision(std::string_view name) {
@@ -41,7 +49,9 @@ Reason why_not(const Kernel& kernel, const Problem& problem, const Constraints& 
   if (kernel.isa > constraints.cap) return Reason::isa_capped;
   if (constraints.deterministic && !kernel.deterministic) return Reason::not_deterministic;
   const Reason reason = kernel.supports(problem);
-  if (reason == Reason::none && kernel.precision > constraints.precision) return Reason::precision;
+  if (reason == Reason::none && kernel.precision > constraints.precision) {
+    return kernel.precision == Precision::tf32 ? Reason::tf32 : Reason::precision;
+  }
   return reason;
 }
 

@@ -14,6 +14,7 @@ enum class Reason : uint8_t {
   not_3x3,
   odd_terms,
   precision,
+  tf32,
   isa_not_available,
   isa_capped,
   empty,
@@ -44,6 +45,8 @@ inline const char* to_string(Reason reason) {
       return "needs an even number of channels to sum over";
     case Reason::precision:
       return "rounds more than float32 precision \"highest\" allows";
+    case Reason::tf32:
+      return "rounds float32 to TF32, which torch.backends.cudnn.allow_tf32 does not allow";
     case Reason::isa_not_available:
       return "needs an instruction set that this processor lacks";
     case Reason::isa_capped:

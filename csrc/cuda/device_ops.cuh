@@ -123,10 +123,18 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&to)[4], cons
                : "memory");
 }
 
-// A warp's sums (16 x 8) += a (16 x terms) * b (terms x 8) in float32, of 16 terms. Of each lane,
-// sums[i] is in row l / 4 + i / 2 * 8 and column l % 4 * 2 + i % 2; a[i] holds two terms of row
-// l / 4 + i % 2 * 8, from l % 4 * 2 + i / 2 * 8 on; b[i] the same terms as a[2 * i] of column l
-// / 4.
+// The bits of a float rounded to the nearest of TF32, which has 10 bits after the point; halves
+// away from zero.
+__device__ __forceinline__ uint32_t round_to_tf32(uint32_t bits) {
+  uint32_t result;
+  asm("cvt.rna.tf32.f32 %0, %1;\n" : "=r"(result) : "f"(__uint_as_float(bits)));
+  return result;
+}
+
+// A warp's sums (16 x 8) += a (16 x terms) * b (terms x 8) in float32, of 16 terms, or of 8 floats
+// as TF32, whose further bits are ignored. Of lane l, sums[i] is in row l / 4 + i / 2 * 8 and
+// column l % 4 * 2 + i % 2; a[i] holds the terms of row l / 4 + i % 2 * 8 that fill word l % 4 + i
+// / 2 * 4; b[i] those of column l / 4 that fill word l % 4 + i * 4.
 template <class Element>
 __device__ void mma(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 template <>
@@ -141,6 +149,14 @@ template <>
 __device__ __forceinline__ void mma<Half>(float (&sums)[4], const uint32_t (&a)[4],
                                           const uint32_t (&b)[2]) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};\n"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+template <>
+__device__ __forceinline__ void mma<float>(float (&sums)[4], const uint32_t (&a)[4],
+                                           const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};\n"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));

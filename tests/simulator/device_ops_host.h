@@ -93,7 +93,18 @@ inline void load_matrices_transposed(uint32_t (&to)[4], const void* row) {
   }
 }
 
+inline uint32_t round_to_tf32(uint32_t bits) {
+  const bool finite = (bits & 0x7f800000) != 0x7f800000;
+  return finite ? (bits + 0x1000) & 0xffffe000 : bits;
+}
+
 // The terms of a register of mma.
+inline float term_of(uint32_t word, int, float) {
+  const uint32_t bits = word & 0xffffe000;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
 inline float term_of(uint32_t word, int i, BFloat16) {
   return to_float(BFloat16{static_cast<uint16_t>(word >> (16 * i))});
 }

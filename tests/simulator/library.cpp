@@ -105,6 +105,10 @@ void check_mma(const Expect& expect, const char* what) {
     uint32_t rows[4], columns[2];
     std::memcpy(rows, of_a, sizeof(rows));
     std::memcpy(columns, of_b, sizeof(columns));
+    if constexpr (!kWide) {  // what TF32 does not hold is ignored
+      for (uint32_t& word : rows) word |= 0x1fff;
+      for (uint32_t& word : columns) word |= 0x1fff;
+    }
     float sums[4] = {1, 2, 3, 4};
     cuda::mma<Element>(sums, rows, columns);
     for (int i = 0; i < 4; ++i) {
@@ -201,6 +205,12 @@ const char* convkern_broken_primitive() {
   check_load_matrices(expect);
   check_mma<BFloat16>(expect, "mma of bfloat16");
   check_mma<Half>(expect, "mma of float16");
+  check_mma<float>(expect, "mma of float");
+  // 1 + 2^-11, halfway, and the float below it.
+  expect(cuda::round_to_tf32(0x3f801000) == 0x3f802000, "a tie to TF32");
+  expect(cuda::round_to_tf32(0xbf800fff) == 0xbf800000, "rounding to TF32");
+  expect(cuda::round_to_tf32(0x7f7fffff) == 0x7f800000, "overflow of TF32");
+  expect(cuda::round_to_tf32(0x7fffffff) == 0x7fffffff, "NaN as TF32");
   return text.c_str();
 }
 

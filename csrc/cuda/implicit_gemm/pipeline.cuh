@@ -13,9 +13,12 @@ template <int kBytes, class Fill, class Multiply>
 __device__ __forceinline__ void run_pipeline(int steps, const Fill& fill,
                                              const Multiply& multiply) {
   char* shared = dynamic_shared<char>();
+  int filled = 0, multiplied = 0;  // offsets of stages
+  auto advance = [](int& stage) { stage = stage == (kStages - 1) * kBytes ? 0 : stage + kBytes; };
   auto begin_copies = [&](int step) {
-    if (step < steps) fill(shared + step % kStages * kBytes);
+    if (step < steps) fill(shared + filled);
     commit_copies();
+    advance(filled);
   };
   for (int step = 0; step < kStages - 1; ++step) begin_copies(step);
   for (int step = 0; step < steps; ++step) {
@@ -24,7 +27,8 @@ __device__ __forceinline__ void run_pipeline(int steps, const Fill& fill,
     // is filled next.
     __syncthreads();
     begin_copies(step + kStages - 1);
-    multiply(shared + step % kStages * kBytes);
+    multiply(shared + multiplied);
+    advance(multiplied);
   }
 }
 

@@ -9,6 +9,8 @@
 // float32.
 #pragma once
 
+#include <cstring>
+
 #include "cuda/implicit_gemm/geometry.cuh"
 #include "cuda/implicit_gemm/pipeline.cuh"
 #include "cuda/implicit_gemm_mma/tiles.cuh"
@@ -22,36 +24,34 @@ struct Correlation : CorrelationSizes<Index> {
   int chunks;          // of a group's channels
   Digits<int> stride;  // kRowChunks, as (tap row, tap column, chunk)
   int steps;           // parts of kDepth terms
+  bool writes_chunks;  // each 8 columns are whole aligned chunks of the result
 };
 
 // Copies kDepth terms of kRows pixels.
 template <class T, class Index, bool kAligned>
 struct PixelCopies {
   using Element = typename T::Element;
-  using Shared = RowsOfTerms<Element, T::kRows>;
-  static constexpr int kPixels = T::kRows * kRowChunks / T::kThreads;
-  static_assert(kPixels * T::kThreads == T::kRows * kRowChunks);
+  using Chunks = RowChunks<T, T::kRows>;
 
   const Correlation<Element, Index>& c;
-  InputPixel<Index> pixels[kPixels];
+  InputPixel<Index> pixels[Chunks::kRows];
   Digits<int> at;  // (tap row, tap column, chunk) of the next
 
   __device__ PixelCopies(const Correlation<Element, Index>& c, Index first_pixel, Index channel)
-      : c(c), at(threadIdx.x % kRowChunks, c.taps_w, c.chunks) {
+      : c(c), at(Chunks::chunk(), c.taps_w, c.chunks) {
 #pragma unroll
-    for (int i = 0; i < kPixels; ++i) pixels[i] = {c, first_pixel + tile_row(i), channel};
-  }
-  __device__ static int tile_row(int i) {
-    return threadIdx.x / kRowChunks + i * (T::kThreads / kRowChunks);
+    for (int i = 0; i < Chunks::kRows; ++i) {
+      pixels[i] = {c, first_pixel + Chunks::row(i), channel};
+    }
   }
   __device__ void begin(char* to) {
     const bool exists = at.high < c.taps_h;
     const int h = exists ? at.high * c.tap_step_h : 0, w = at.middle * c.tap_step_w;
     const Index offset = h * c.in_strides.row + w * c.in_strides.column + at.low * kChunk<Element>;
 #pragma unroll
-    for (int i = 0; i < kPixels; ++i) {
-      copy_chunk<kAligned>(to + Shared::at(tile_row(i), threadIdx.x % kRowChunks), c.in,
-                           pixels[i].first + offset, exists && pixels[i].has(c, h, w));
+    for (int i = 0; i < Chunks::kRows; ++i) {
+      copy_chunk<kAligned>(to + Chunks::at(i), c.in, pixels[i].first + offset,
+                           exists && pixels[i].has(c, h, w));
     }
     at.add(c.stride, c.taps_w, c.chunks);
   }
@@ -59,77 +59,133 @@ struct PixelCopies {
 
 // Copies kDepth terms of kColumns columns of packed taps. Columns beyond the last are the last:
 // what they sum is not written.
-template <class T>
+template <class T, class Index>
 struct TapCopies {
   using Element = typename T::Element;
-  using Shared = RowsOfTerms<Element, T::kColumns>;
-  static constexpr int kColumns = T::kColumns * kRowChunks / T::kThreads;
-  static_assert(kColumns * T::kThreads == T::kColumns * kRowChunks);
+  using Chunks = RowChunks<T, T::kColumns>;
 
-  const Element* from[kColumns];
+  const Element* packed;
+  Index from[Chunks::kRows];
 
-  template <class Index>
-  __device__ TapCopies(const Correlation<Element, Index>& c, int group, int first_column) {
+  __device__ TapCopies(const Correlation<Element, Index>& c, int group, int first_column)
+      : packed(c.packed) {
 #pragma unroll
-    for (int i = 0; i < kColumns; ++i) {
-      const int column = first_column + tile_column(i);
-      const int64_t row =
-          static_cast<int64_t>(group) * c.columns + (column < c.columns ? column : c.columns - 1);
-      from[i] =
-          c.packed + row * c.steps * kDepth<Element> + threadIdx.x % kRowChunks * kChunk<Element>;
+    for (int i = 0; i < Chunks::kRows; ++i) {
+      const int column = first_column + Chunks::row(i);
+      const Index row =
+          static_cast<Index>(group) * c.columns + (column < c.columns ? column : c.columns - 1);
+      from[i] = row * c.steps * kDepth<Element> + Chunks::chunk() * kChunk<Element>;
     }
-  }
-  __device__ static int tile_column(int i) {
-    return threadIdx.x / kRowChunks + i * (T::kThreads / kRowChunks);
   }
   __device__ void begin(char* to) {
 #pragma unroll
-    for (int i = 0; i < kColumns; ++i) {
-      copy_async<kChunkBytes>(to + Shared::at(tile_column(i), threadIdx.x % kRowChunks), from[i],
-                              kChunkBytes);
+    for (int i = 0; i < Chunks::kRows; ++i) {
+      copy_async<kChunkBytes>(to + Chunks::at(i), packed + from[i], kChunkBytes);
       from[i] += kDepth<Element>;
     }
   }
 };
 
 template <class T, class Index>
-__device__ __forceinline__ void write_results(const Correlation<typename T::Element, Index>& c,
-                                              const CorrelationBlock<T, Index>& block,
-                                              const T& tile, typename T::Sums& sums) {
-  using Element = typename T::Element;
-  const Index first_channel = static_cast<Index>(block.group) * c.columns + block.first_column;
-  if (c.bias != nullptr) {
+__device__ __forceinline__ void finish(const Correlation<typename T::Element, Index>& c,
+                                       const CorrelationBlock<T, Index>& block, const T& tile,
+                                       typename T::Sums& sums) {
 #pragma unroll
-    for (int j = 0; j < T::kColumnFragments; ++j) {
+  for (int j = 0; j < T::kColumnFragments; ++j) {
 #pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        const int column = tile.column(j, k);
-        const bool exists = block.first_column + column < c.columns;
-        const float bias = exists ? to_float(c.bias[first_channel + column]) : 0.f;
+    for (int k = 0; k < 2; ++k) {
+      const int column = block.first_column + tile.column(j, k);
+      const bool biased = c.bias != nullptr && column < c.columns;
+      const float bias = biased ? to_float(c.bias[block.group * c.columns + column]) : 0.f;
 #pragma unroll
-        for (int i = 0; i < T::kRowFragments; ++i) {
-          sums[i][j][k] += bias;
-          sums[i][j][k + 2] += bias;
+      for (int i = 0; i < T::kRowFragments; ++i) {
+#pragma unroll
+        for (int half = 0; half < 4; half += 2) {
+          float& sum = sums[i][j][half + k];
+          sum += bias;
+          if (c.relu) sum = sum < 0 ? 0 : sum;  // NaN stays
         }
       }
     }
   }
+}
+
+// Word i of lane t of four lanes becomes word t of lane i.
+__device__ __forceinline__ void transpose(uint32_t (&words)[4]) {
+#pragma unroll
+  for (int bit = 1; bit <= 2; bit *= 2) {
+    const bool upper = (lane() & bit) != 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if ((i & bit) != 0) continue;
+      const uint32_t given = upper ? words[i] : words[i | bit];
+      const uint32_t got = __shfl_xor_sync(0xffffffff, given, bit);
+      words[i] = upper ? got : words[i];
+      words[i | bit] = upper ? words[i | bit] : got;
+    }
+  }
+}
+
+// Writes a row of a fragment of each of four lanes, of which each has two columns of each fragment,
+// so that each lane writes all columns of one: in whole chunks.
+template <class T>
+__device__ __forceinline__ void write_chunks(const typename T::Sums& sums, int i, int half,
+                                             bool exists, typename T::Element* out) {
+  using Element = typename T::Element;
+  constexpr int kWords = 2 * sizeof(Element) / 4;  // of two columns
+  static_assert(T::kColumnFragments == 4);
+  uint32_t words[kWords][4];
+#pragma unroll
+  for (int j = 0; j < T::kColumnFragments; ++j) {
+    const Element both[2] = {from_float<Element>(sums[i][j][half]),
+                             from_float<Element>(sums[i][j][half + 1])};
+    uint32_t packed[kWords];
+    std::memcpy(packed, both, sizeof(both));
+#pragma unroll
+    for (int k = 0; k < kWords; ++k) words[k][j] = packed[k];
+  }
+#pragma unroll
+  for (int k = 0; k < kWords; ++k) transpose(words[k]);
+  if (!exists) return;
+#pragma unroll
+  for (int chunk = 0; chunk < kWords; ++chunk) {
+    uint32_t of_chunk[4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const int word = chunk * 4 + k;
+      of_chunk[k] = words[word % kWords][word / kWords];
+    }
+    store16(out + chunk * kChunk<Element>, of_chunk);
+  }
+}
+
+template <class T, class Index>
+__device__ __forceinline__ void write_results(const Correlation<typename T::Element, Index>& c,
+                                              const CorrelationBlock<T, Index>& block,
+                                              const T& tile, const typename T::Sums& sums) {
+  using Element = typename T::Element;
+  const Index first_channel = static_cast<Index>(block.group) * c.columns + block.first_column;
 #pragma unroll
   for (int i = 0; i < T::kRowFragments; ++i) {
 #pragma unroll
     for (int half = 0; half < 4; half += 2) {
       const Index index = block.first_pixel + tile.row(i, half);
-      if (index >= c.pixels) continue;
       Element* out = c.out + c.result_of(index) + first_channel * c.out_strides.channel;
+      if (c.writes_chunks) {
+        const int column = tile.warp_column + lane() % 4 * 8;
+        write_chunks<T>(sums, i, half, index < c.pixels && block.first_column + column < c.columns,
+                        out + column);
+        continue;
+      }
+      if (index >= c.pixels) continue;
 #pragma unroll
       for (int j = 0; j < T::kColumnFragments; ++j) {
 #pragma unroll
         for (int k = 0; k < 2; ++k) {
           const int column = tile.column(j, k);
           if (block.first_column + column >= c.columns) continue;
-          float sum = sums[i][j][half + k];
-          if (c.relu) sum = sum < 0 ? 0 : sum;
-          out[static_cast<Index>(column) * c.out_strides.channel] = from_float<Element>(sum);
+          out[static_cast<Index>(column) * c.out_strides.channel] =
+              from_float<Element>(sums[i][j][half + k]);
         }
       }
     }
@@ -139,13 +195,13 @@ __device__ __forceinline__ void write_results(const Correlation<typename T::Elem
 template <class T, class Index, bool kAligned>
 __global__ void __launch_bounds__(T::kThreads, resident_blocks<Index>(T::kThreads))
     correlate(const Correlation<typename T::Element, Index> c) {
-  using A = typename PixelCopies<T, Index, kAligned>::Shared;
-  using B = typename TapCopies<T>::Shared;
+  using Element = typename T::Element;
+  using A = RowsOfTerms<Element, T::kRows>;
+  using B = RowsOfTerms<Element, T::kColumns>;
   const CorrelationBlock<T, Index> block(c);
   PixelCopies<T, Index, kAligned> pixels(
-      c, block.first_pixel,
-      static_cast<Index>(block.group) * c.chunks * kChunk<typename T::Element>);
-  TapCopies<T> taps(c, block.group, block.first_column);
+      c, block.first_pixel, static_cast<Index>(block.group) * c.chunks * kChunk<Element>);
+  TapCopies<T, Index> taps(c, block.group, block.first_column);
   const T tile;
   typename T::Sums sums = {};
   run_pipeline<A::kBytes + B::kBytes>(
@@ -155,6 +211,7 @@ __global__ void __launch_bounds__(T::kThreads, resident_blocks<Index>(T::kThread
         taps.begin(stage + A::kBytes);
       },
       [&](const char* stage) { tile.template add_products<A, B>(stage, stage + A::kBytes, sums); });
+  finish(c, block, tile, sums);
   write_results(c, block, tile, sums);
 }
 

@@ -26,46 +26,47 @@ struct ChannelCopies {
   static_assert(T::kRows == T::kColumns);  // a thread copies the same chunk of both
   static constexpr int kStep = T::kThreads / A::kTermChunks;  // pixels that are copied together
   static constexpr int kPixels = kDepth<Element> / kStep;
-  static_assert(kPixels * kStep == kDepth<Element>);
+  static_assert(kPixels * kStep == kDepth<Element> && kStep % 8 == 0);
 
   const Sums<Element, Index>& c;
   PixelMap<Element, Index> x;
-  Index index, end;  // of the first pixel, and where pixels end
+  Index left;  // pixels from the first of the thread's on
   Digits<Index> pixels[kPixels];
-  Index row, column;  // of the chunk in a pixel of gy and of x
+  Index from_gy, of_x;  // the chunk of the first pixel in gy, and of any pixel in x
   bool has_row, has_column;
 
   __device__ ChannelCopies(const Sums<Element, Index>& c, const WeightBlock<T, Index>& block)
-      : c(c),
-        x(block.x_of_tap(c)),
-        index(block.begin + threadIdx.x / A::kTermChunks),
-        end(block.end) {
+      : c(c), x(block.x_of_tap(c)), left(block.end - block.begin - term()) {
+    const Index index = block.begin + term();
 #pragma unroll
     for (int i = 0; i < kPixels; ++i) pixels[i] = {index + i * kStep, c.height, c.width};
-    const int row_chunk = block.first_row / kChunk<Element> + chunk();
-    const int column_chunk = block.first_column / kChunk<Element> + chunk();
-    has_row = row_chunk < c.row_chunks;
-    has_column = column_chunk < c.column_chunks;
-    row = (static_cast<Index>(block.group) * c.row_chunks + row_chunk) * kChunk<Element>;
-    column = (static_cast<Index>(block.group) * c.column_chunks + column_chunk) * kChunk<Element>;
+    const int row = block.first_row / kChunk<Element> + chunk();
+    const int column = block.first_column / kChunk<Element> + chunk();
+    has_row = row < c.row_chunks;
+    has_column = column < c.column_chunks;
+    from_gy = index * c.gy.strides.column +
+              (static_cast<Index>(block.group) * c.row_chunks + row) * kChunk<Element>;
+    of_x = (static_cast<Index>(block.group) * c.column_chunks + column) * kChunk<Element>;
   }
   __device__ static int chunk() { return threadIdx.x % A::kTermChunks; }
+  __device__ static int term() { return threadIdx.x / A::kTermChunks; }  // the first
 
   __device__ void begin(char* a, char* b) {
+    const int first = A::at(term(), chunk());
 #pragma unroll
     for (int i = 0; i < kPixels; ++i) {
-      const int term = threadIdx.x / A::kTermChunks + i * kStep;
-      const Index of_pixel = index + i * kStep;
-      const bool exists = of_pixel < end;
-      copy_chunk<kAligned>(a + A::at(term, chunk()), c.gy.tensor,
-                           of_pixel * c.gy.strides.column + row, exists && has_row);
+      // Terms that are 8 apart have their chunks in the same order.
+      const int to = first + i * kStep * A::kTermChunks * kChunkBytes;
+      const bool exists = i * kStep < left;
+      copy_chunk<kAligned>(a + to, c.gy.tensor, from_gy + i * kStep * c.gy.strides.column,
+                           exists && has_row);
       Index at;
       const bool inside = x.locate(Pixel<Index>(pixels[i]), at);
-      copy_chunk<kAligned>(b + B::at(term, chunk()), x.tensor, at + column,
-                           exists && inside && has_column);
+      copy_chunk<kAligned>(b + to, x.tensor, at + of_x, exists && inside && has_column);
       pixels[i].add(c.stride, c.height, c.width);
     }
-    index += kDepth<Element>;
+    from_gy += kDepth<Element> * c.gy.strides.column;
+    left -= kDepth<Element>;
   }
 };
 
@@ -85,17 +86,20 @@ __global__ void __launch_bounds__(T::kThreads, resident_blocks<Index>(T::kThread
       [&](char* stage) { copies.begin(stage, stage + A::kBytes); },
       [&](const char* stage) { tile.template add_products<A, B>(stage, stage + A::kBytes, sums); });
 
-  float* out = block.partial(c);
+  float* partial = block.partial(c);
 #pragma unroll
   for (int i = 0; i < T::kRowFragments; ++i) {
 #pragma unroll
-    for (int j = 0; j < T::kColumnFragments; ++j) {
+    for (int half = 0; half < 4; half += 2) {
+      const int row = block.first_row + tile.row(i, half);
+      if (row >= c.rows) continue;
+      float* out = partial + static_cast<Index>(row) * c.columns;
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        const int row = block.first_row + tile.row(i, k);
-        const int column = block.first_column + tile.column(j, k);
-        if (row < c.rows && column < c.columns) {
-          out[static_cast<Index>(row) * c.columns + column] = sums[i][j][k];
+      for (int j = 0; j < T::kColumnFragments; ++j) {
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+          const int column = block.first_column + tile.column(j, k);
+          if (column < c.columns) out[column] = sums[i][j][half + k];
         }
       }
     }

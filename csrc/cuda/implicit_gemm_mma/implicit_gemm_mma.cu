@@ -105,6 +105,7 @@ Correlation<Element, Index> correlation_of(const Problem& p, const Operands& ops
   if (part.tap_count() == 0) c.taps_h = 0, c.taps_w = 1;  // chunks are divided by the width
   c.stride = {kRowChunks, c.taps_w, chunks};
   c.steps = small(steps_of<Element>(p, part.tap_count()));
+  c.writes_chunks = p.layout == Layout::nhwc && begins_chunk(ops.out) && c.columns % 8 == 0;
   return c;
 }
 
@@ -123,7 +124,8 @@ void run_part(const Problem& p, const Operands& ops, const Part& part, const Ele
     return launch_correlation<Tile<Element, 128, 64, 64>, false>(
         correlation_of<Element, int64_t>(p, ops, part, in, packed), p, executor);
   }
-  with_index(correlated_pixels<Element>(p).fits_int32(), [&](auto index) {
+  const bool small_taps = packed_taps<Element>(p, p.R * p.S) < kInt32Elements;
+  with_index(small_taps && correlated_pixels<Element>(p).fits_int32(), [&](auto index) {
     const auto c = correlation_of<Element, decltype(index)>(p, ops, part, in, packed);
     switch (correlation_tile(c.pixels, columns, p.groups, multiprocessors())) {
       case TileSize::t128x128:
@@ -223,21 +225,26 @@ Kernel row(const char* name, Pass pass) {
           supports<kDType>,
           weights ? weight_workspace<Element> : correlation_workspace<Element>,
           weights ? grad_weight<Element> : correlation<Element>,
-          declines<Element>};
+          declines<Element>,
+          kDType == DType::f32 ? Precision::tf32 : Precision::highest};
 }
 constexpr auto bf16 = row<DType::bf16, BFloat16>;
 constexpr auto f16 = row<DType::f16, Half>;
+constexpr auto f32 = row<DType::f32, float>;
 
 }  // namespace
 }  // namespace implicit_gemm_mma
 
-const Kernel implicit_gemm_mma_kernels[6] = {
+const Kernel implicit_gemm_mma_kernels[9] = {
     implicit_gemm_mma::bf16("fwd.implicit_gemm_mma.any.bf16.cuda", Pass::forward),
     implicit_gemm_mma::bf16("gx.implicit_gemm_mma.any.bf16.cuda", Pass::grad_input),
     implicit_gemm_mma::bf16("gw.implicit_gemm_mma.any.bf16.cuda", Pass::grad_weight),
     implicit_gemm_mma::f16("fwd.implicit_gemm_mma.any.f16.cuda", Pass::forward),
     implicit_gemm_mma::f16("gx.implicit_gemm_mma.any.f16.cuda", Pass::grad_input),
     implicit_gemm_mma::f16("gw.implicit_gemm_mma.any.f16.cuda", Pass::grad_weight),
+    implicit_gemm_mma::f32("fwd.implicit_gemm_mma.any.f32.cuda", Pass::forward),
+    implicit_gemm_mma::f32("gx.implicit_gemm_mma.any.f32.cuda", Pass::grad_input),
+    implicit_gemm_mma::f32("gw.implicit_gemm_mma.any.f32.cuda", Pass::grad_weight),
 };
 
 }  // namespace convkern::cuda

@@ -1,6 +1,7 @@
 // Tensors as the tensor-core kernels read them, with zeros where a group's channels, or a column's
 // terms, do not fill the last chunk:
-//   weights  (group, column, tap row, tap column, channel), each column's terms in whole kDepth
+//   weights  (group, column, tap row, tap column, channel), each column's terms in whole kDepth;
+//           of float rounded to TF32
 //   pixels   (n, h, w, group, channel)
 // A thread writes an element of weights, or a chunk of a pixel, of which neighbouring threads have
 // neighbours in the tensor. Not yet run on a GPU.
@@ -16,6 +17,17 @@
 namespace convkern::cuda::implicit_gemm_mma {
 
 template <class Element>
+__device__ __forceinline__ Element as_term(Element value) {
+  if constexpr (sizeof(Element) == 4) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    bits = round_to_tf32(bits);
+    std::memcpy(&value, &bits, sizeof(bits));
+  }
+  return value;
+}
+
+template <class Element>
 __global__ void __launch_bounds__(kElementThreads)
     pack_taps(const Element* w, const TapsOf taps, int terms, int padded_terms, int columns,
               int64_t column_terms, int64_t size, Element* packed) {
@@ -25,8 +37,8 @@ __global__ void __launch_bounds__(kElementThreads)
     const int64_t tap = at / padded_terms;
     const int m = static_cast<int>(tap / taps.taps_w), k = static_cast<int>(tap % taps.taps_w);
     const int column = static_cast<int>(row % columns);
-    packed[i] =
-        term < terms && m < taps.taps_h ? w[taps.at(row / columns, column, term, m, k)] : Element{};
+    const bool exists = term < terms && m < taps.taps_h;
+    packed[i] = exists ? as_term(w[taps.at(row / columns, column, term, m, k)]) : Element{};
   });
 }
 

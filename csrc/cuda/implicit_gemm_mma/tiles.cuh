@@ -24,7 +24,16 @@ constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(Element));  // elem
 
 __device__ __forceinline__ int lane() { return threadIdx.x % kWarpThreads; }
 
-// kCount rows (or columns), each with its terms side by side.
+// Floats become TF32, which mma would cut them off to.
+template <class Element>
+__device__ __forceinline__ void round_terms(uint32_t (&terms)[4]) {
+  if constexpr (sizeof(Element) == 4) {
+#pragma unroll
+    for (uint32_t& term : terms) term = round_to_tf32(term);
+  }
+}
+
+// kCount rows (or columns), each with its terms side by side. Columns have been rounded before.
 template <class Element, int kCount>
 struct RowsOfTerms {
   static constexpr int kBytes = kCount * kRowBytes;
@@ -32,13 +41,31 @@ struct RowsOfTerms {
   __device__ static int at(int row, int chunk) {
     return row * kRowBytes + (chunk ^ row / 2 % kRowChunks) * kChunkBytes;
   }
-  // A fragment of 16 rows from `first` on.
-  __device__ static void load_rows(const char* shared, int first, int part, uint32_t (&to)[4]) {
-    load_matrices(to, shared + at(first + lane() % 16, part * 2 + lane() / 16));
+  // A fragment of 16 rows from `row` on, counted from the warp's `first`.
+  __device__ static void load_rows(const char* shared, int first, int row, int part,
+                                   uint32_t (&to)[4]) {
+    load_matrices(to, shared + at(first + row + lane() % 16, part * 2 + lane() / 16));
+    round_terms<Element>(to);
   }
   // Fragments of 8 columns each, two registers after the other.
-  __device__ static void load_columns(const char* shared, int first, int part, uint32_t (&to)[4]) {
-    load_matrices(to, shared + at(first + lane() % 8 + lane() / 16 * 8, part * 2 + lane() / 8 % 2));
+  __device__ static void load_columns(const char* shared, int first, int column, int part,
+                                      uint32_t (&to)[4]) {
+    load_matrices(
+        to, shared + at(first + column + lane() % 8 + lane() / 16 * 8, part * 2 + lane() / 8 % 2));
+  }
+};
+
+// The chunks that a thread copies of kCount rows of terms: one of every kStep-th row.
+template <class T, int kCount>
+struct RowChunks {
+  static constexpr int kStep = T::kThreads / kRowChunks, kRows = kCount / kStep;
+  static_assert(kRows * kStep == kCount && kStep % 8 == 0);
+
+  __device__ static int row(int i) { return threadIdx.x / kRowChunks + i * kStep; }
+  __device__ static int chunk() { return threadIdx.x % kRowChunks; }
+  // Rows that are 8 apart have their chunks in the same order.
+  __device__ static int at(int i) {
+    return RowsOfTerms<typename T::Element, kCount>::at(row(0), chunk()) + i * kStep * kRowBytes;
   }
 };
 
@@ -50,16 +77,49 @@ struct TermsOfRows {
   static constexpr int kPartTerms = kDepth<Element> / kParts;
 
   __device__ static int at(int term, int chunk) {
-    return (term * kTermChunks + (chunk ^ term % 8)) * kChunkBytes;
+    // A matrix is one chunk of eight terms; floats are loaded from two chunks of four terms.
+    const int order = sizeof(Element) == 2 ? term % 8 : term % 4 * 2;
+    return (term * kTermChunks + (chunk ^ order)) * kChunkBytes;
   }
   // As those above.
-  __device__ static void load_rows(const char* shared, int first, int part, uint32_t (&to)[4]) {
-    const int term = part * kPartTerms + lane() % 8 + lane() / 16 * 8;
-    load_matrices_transposed(to, shared + at(term, first / kChunk<Element> + lane() / 8 % 2));
+  __device__ static void load_rows(const char* shared, int first, int row, int part,
+                                   uint32_t (&to)[4]) {
+    if constexpr (sizeof(Element) == 2) {
+      const int term = part * kPartTerms + lane() % 8 + lane() / 16 * 8;
+      load_matrices_transposed(to,
+                               shared + at(term, (first + row) / kChunk<Element> + lane() / 8 % 2));
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) to[i] = word(shared, first, row + i % 2 * 8, part, i / 2 * 4);
+      round_terms<Element>(to);
+    }
   }
-  __device__ static void load_columns(const char* shared, int first, int part, uint32_t (&to)[4]) {
-    const int term = part * kPartTerms + lane() % 16;
-    load_matrices_transposed(to, shared + at(term, first / kChunk<Element> + lane() / 16));
+  __device__ static void load_columns(const char* shared, int first, int column, int part,
+                                      uint32_t (&to)[4]) {
+    if constexpr (sizeof(Element) == 2) {
+      const int term = part * kPartTerms + lane() % 16;
+      load_matrices_transposed(to,
+                               shared + at(term, (first + column) / kChunk<Element> + lane() / 16));
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) to[i] = word(shared, first, column + i / 2 * 8, part, i % 2 * 4);
+      round_terms<Element>(to);
+    }
+  }
+
+ private:
+  // Of a lane in the matrix that begins at a row, counted from the warp's first, and a term of the
+  // part: ldmatrix transposes elements of 16 bits only. What the lane does not change is added
+  // last, to be the load's own offset: 32 rows, and 4 terms, further the order of chunks is the
+  // same.
+  __device__ static uint32_t word(const char* shared, int first, int row, int part, int term) {
+    constexpr int kPitch = kTermChunks * kChunkBytes, kFour = kChunk<Element>;
+    const int of_lane = at(lane() % 4, row % 32 / kFour + lane() / 4 / kFour) +
+                        lane() / 4 % kFour * static_cast<int>(sizeof(Element));
+    const int constant =
+        row / 32 * 32 * static_cast<int>(sizeof(Element)) + (part * kPartTerms + term) * kPitch;
+    const char* warp = shared + first * sizeof(Element);
+    return *reinterpret_cast<const uint32_t*>(warp + of_lane + constant);
   }
 };
 
@@ -94,14 +154,14 @@ struct Tile {
 #pragma unroll
       for (int j = 0; j < kColumnFragments; j += 2) {
         uint32_t both[4];
-        B::load_columns(b, warp_column + j * 8, part, both);
+        B::load_columns(b, warp_column, j * 8, part, both);
         columns[j][0] = both[0], columns[j][1] = both[1];
         columns[j + 1][0] = both[2], columns[j + 1][1] = both[3];
       }
 #pragma unroll
       for (int i = 0; i < kRowFragments; ++i) {
         uint32_t rows[4];
-        A::load_rows(a, warp_row + i * 16, part, rows);
+        A::load_rows(a, warp_row, i * 16, part, rows);
 #pragma unroll
         for (int j = 0; j < kColumnFragments; ++j) mma<Element>(sums[i][j], rows, columns[j]);
       }
