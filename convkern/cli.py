@@ -165,7 +165,7 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add(
         "--tf32",
         action="store_true",
-        help="on cuda, allow torch TF32 for float32; convkern's stays exact",
+        help="on cuda, allow TF32 for float32",
     )
     add(
         "--threads",

@@ -218,8 +218,9 @@ def test_rows_name_gpu_kernels_and_precision(
         ("fwd", None, "Pretended GPU"), ("fwd_bwd", None, "Pretended GPU")
     ]  # fmt: skip
     assert [row.tf32 for row in rows] == [tf32 if dtype == "f32" else None] * 2
-    kernel = "implicit_gemm.any.f32" if dtype == "f32" else "reference.any.any"
-    assert rows[1].kernels == [f"{pass_}.{kernel}.cuda" for pass_ in ("fwd", "gx", "gw")]
+    algorithm = "implicit_gemm" if dtype == "f32" and not tf32 else "implicit_gemm_mma"
+    kernels = [f"{pass_}.{algorithm}.any.{dtype}.cuda" for pass_ in ("fwd", "gx", "gw")]
+    assert rows[1].kernels == kernels
     assert rows[0].kernels == rows[1].kernels[:1]
     assert rows[0].samples.keys() == {"convkern", *PEERS_OF_TORCH}
     assert [row.samples["convkern"].median for row in rows] == pytest.approx([1 * US, 1 * US])
@@ -256,7 +257,7 @@ def row(device: str = "One GPU", tf32: bool | None = False, ratio: float = 2.0) 
     ("a_row", "where"),
     [
         (row(), "One GPU, exact float32"),
-        (row(tf32=True), "One GPU, TF32 in torch"),
+        (row(tf32=True), "One GPU, TF32"),
         (row(tf32=None), "One GPU"),
         (row("cpu", None), "2 threads"),
     ],

@@ -4,9 +4,12 @@ import pytest
 import torch
 
 import convkern
-from cases import CUDA_TILES, EMPTY_BATCH, FEW, label
+from cases import CUDA_TILES, CUDA_WINDOWS, EMPTY_BATCH, FEW, label
 from convkern import _C
+from convkern.bench import read_shapes
+from convkern.bench.suite import SHAPES
 from convkern.cli import main
+from convkern.problem import DTYPES
 from convkern.testing import as_tf32, assert_accurate, operands, run, variant
 
 PRECISION = {k["name"]: k["precision"] for k in _C.kernels() if k["device"] == "cuda"}
@@ -26,15 +29,15 @@ def _exact_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "f16"])
-@pytest.mark.parametrize("case", [*FEW, *CUDA_TILES, LARGE], ids=label)
-@pytest.mark.parametrize("name", CUDA_KERNELS)
+@pytest.mark.parametrize("case", [*FEW, *CUDA_TILES, *CUDA_WINDOWS, LARGE], ids=label)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(n, d) for n in CUDA_KERNELS for d in DTYPES if n.split(".")[3] in ("any", d)],
+)
 def test_kernel(
     name: str, case: str, dtype: str, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = variant(case, pass_=name.split(".")[0], dtype=dtype, layout=layout)
-    if name.split(".")[3] not in ("any", dtype):
-        pytest.skip("computes another dtype")
     ops = operands(text, device="cuda")
     tf32 = PRECISION[name] == "tf32"
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
@@ -59,9 +62,33 @@ def test_explain_needs_no_gpu(pass_: str) -> None:
     depthwise = convkern.explain(
         variant("n2c8h9w9k8r3s3p1q1g8_f32_nchw_fwd", pass_=pass_), device="cuda"
     )
-    assert depthwise.kernel == f"{pass_}.reference.any.any.cuda"
+    assert depthwise.kernel == f"{pass_}.direct.any.f32.cuda"
     double = convkern.explain(variant(FEW[0], pass_=pass_, dtype="f64"), device="cuda")
-    assert double.kernel == f"{pass_}.reference.any.any.cuda"
+    assert double.kernel == f"{pass_}.direct.any.f64.cuda"
+
+
+@needs_build
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "f16"])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_no_layer_of_the_suite_needs_the_reference(
+    layout: str, dtype: str, tf32: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
+    for shapes in SHAPES.glob("*.txt"):
+        for text in read_shapes(str(shapes)):
+            for pass_ in ("fwd", "gx", "gw"):
+                problem = variant(text, pass_=pass_, dtype=dtype, layout=layout)
+                assert ".reference." not in convkern.explain(problem, device="cuda").kernel, problem
+
+
+@needs_build
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+def test_depthwise_and_large_kernels_run_plane_by_plane(dtype: str) -> None:
+    for shapes in ("fmnist", "replknet"):
+        for text in read_shapes(shapes):
+            explanation = convkern.explain(variant(text, dtype=dtype), device="cuda")
+            assert explanation.kernel == f"fwd.direct.any.{dtype}.cuda"
 
 
 @needs_build

@@ -34,7 +34,7 @@ class Row:
         samples: by peer, "convkern" among them.
         kernels: that convkern runs, in the order of the passes.
         device: "cpu", or the name of the GPU.
-        tf32: of float32 on a GPU, whether torch was allowed TF32; convkern's float32 is exact.
+        tf32: of float32 on a GPU, whether TF32 was allowed.
     """
 
     problem: str
@@ -54,7 +54,7 @@ class Row:
         """The number of threads; or the GPU, and the precision of float32."""
         if self.threads is not None:
             return f"{self.threads} thread{'s' * (self.threads > 1)}"
-        precision = {None: "", False: ", exact float32", True: ", TF32 in torch"}
+        precision = {None: "", False: ", exact float32", True: ", TF32"}
         return self.device + precision[self.tf32]
 
     @property
@@ -110,7 +110,7 @@ def run_suite(
     is called with each row when it is there.
 
     On device "cuda", the current GPU, there are no `threads`. torch's convolutions are those that
-    cuDNN's benchmark chooses, and its float32 is exact unless `tf32` allows TF32.
+    cuDNN's benchmark chooses, and float32 is exact unless `tf32` allows TF32, to convkern too.
 
     Raises:
         ValueError: the device is not here or not for these `peers`, `threads` or `tf32`.

@@ -8,8 +8,8 @@ namespace convkern::cuda {
 KernelList kernel_list() {
   static const std::vector<Kernel> list = [] {
     std::vector<Kernel> rows;
-    for (const Kernel& kernel : direct_kernels) rows.push_back(kernel);
     for (const Kernel& kernel : implicit_gemm_mma_kernels) rows.push_back(kernel);
+    for (const Kernel& kernel : direct_kernels) rows.push_back(kernel);
     for (const Kernel& kernel : implicit_gemm_kernels) rows.push_back(kernel);
     for (const Kernel& kernel : reference_kernels) rows.push_back(kernel);
     return rows;

@@ -6,6 +6,7 @@
 
 #include "cuda/direct/correlate_planes.cuh"
 #include "cuda/direct/sum_planes.cuh"
+#include "cuda/efficiency.h"
 #include "cuda/implicit_gemm/passes.h"
 #include "cuda/kernel_list.h"
 
@@ -177,27 +178,21 @@ struct Direct {
     });
     return reason;
   }
-
-  static Reason declines(const Problem& p) {
-    if (kDType<T> == DType::f64) return Reason::none;  // the implicit GEMMs do not compute it
-    const ImplicitGemm gemm = sizeof(T) == sizeof(float) ? kFloatGemm : kTensorCoreGemm;
-    return direct_efficiency(p.R * p.S) < gemm.efficiency * used_of_products(p, gemm.terms)
-               ? Reason::empty_lanes
-               : Reason::none;
-  }
 };
 
 template <class T>
 constexpr Kernel correlation_kernel(const char* name, Pass pass) {
   using D = Direct<T>;
-  return {name,           pass,       Isa::baseline, true, D::supports, D::no_workspace,
-          D::correlation, D::declines};
+  return {name,           pass,
+          Isa::baseline,  true,
+          D::supports,    D::no_workspace,
+          D::correlation, leaves_to_implicit_gemm};
 }
 template <class T>
 constexpr Kernel weight_kernel(const char* name) {
   using D = Direct<T>;
   return {name,        Pass::grad_weight,   Isa::baseline,  true,
-          D::supports, D::weight_workspace, grad_weight<T>, D::declines};
+          D::supports, D::weight_workspace, grad_weight<T>, leaves_to_implicit_gemm};
 }
 
 }  // namespace

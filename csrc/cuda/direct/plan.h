@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "cuda/direct/windows.h"
+#include "cuda/efficiency.h"
 #include "cuda/implicit_gemm/heuristics.h"
 
 namespace convkern::cuda {
@@ -18,10 +19,6 @@ constexpr int64_t kTileBytesOfAll = 160 << 10;  // of the blocks of a multiproce
 constexpr int64_t kMostResident = 16;           // blocks of a multiprocessor (8.6)
 constexpr double kFewWarps = 16;                // fewer do not hide the latencies
 constexpr double kFewBlocks = 264;              // 2 for each multiprocessor of an H100 (132)
-// Of copying, in multiply-adds: the instructions for an element, and 32 bytes from the L2 cache at
-// 40 bytes a cycle, in which a multiprocessor does 128 multiply-adds.
-constexpr double kCopyCost = 16, kSectorCost = 100;
-constexpr int kSectorElements = 8;
 
 constexpr int kWindowResults = kWindowRows * kWindowColumns;
 // Of grad_weight: windows of an axis, chunks of a row of gy, and rows for a thread.
@@ -213,19 +210,5 @@ inline WindowAxis weight_columns(const Problem& p) {
 inline int64_t item_splits(int64_t items, int64_t blocks, int64_t bytes) {
   return weight_splits(items * kLeastSplitPixels, blocks, bytes);
 }
-
-// Multiply-adds that are of use, as a part of those that the CUDA cores could do: of a window all
-// but those beyond the edges of the image, beside what copying an element takes.
-inline double direct_efficiency(int64_t taps) {
-  const auto products = static_cast<double>(taps);
-  return 0.7 * products / (products + kCopyCost);
-}
-// The same of the implicit GEMMs where their tiles are full, and the terms of a chunk: tensor cores
-// have 15 times the peak in 16 bits (H100), and half of it is a usual part.
-struct ImplicitGemm {
-  double efficiency;
-  int64_t terms;
-};
-constexpr ImplicitGemm kFloatGemm{0.9, 16}, kTensorCoreGemm{8, 8};
 
 }  // namespace convkern::cuda

@@ -16,11 +16,10 @@
 
 #include "core/axis.h"
 #include "core/host_device.h"
+#include "cuda/efficiency.h"
 
 namespace convkern::cuda {
 
-// Results of a thread: the registers of the sums, a window and the taps for it are about 70.
-constexpr int kWindowRows = 4, kWindowColumns = 8;
 constexpr int kQuad = 4;   // elements of a load
 constexpr int kChunk = 8;  // taps of a row for which a window of 16 elements serves
 

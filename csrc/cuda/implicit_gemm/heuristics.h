@@ -47,15 +47,6 @@ inline TileSize weight_tile(int64_t rows, int64_t columns) {
   return rows <= 64 || columns <= 64 ? TileSize::t64x64 : TileSize::t128x128;
 }
 
-// The part of the smallest tile's products that so many channels need.
-inline double used_of_tile(int64_t channels, int64_t tile) {
-  return std::min(1.0, static_cast<double>(channels) / static_cast<double>(tile));
-}
-
-// Less, and the reference kernel, which computes nothing in vain, should be faster: an estimate of
-// its efficiency, not a measurement.
-constexpr double kLeastUsed = 1.0 / 64;
-
 constexpr int64_t kSplitBlocks = 528;       // 4 for each multiprocessor of an H100 (132)
 constexpr int64_t kLeastSplitPixels = 256;  // fewer take longer to add than to multiply
 constexpr int64_t kSplitBytes = 64 << 20;   // of partial sums, unless one split has more

@@ -118,17 +118,15 @@ Reason supports(const Problem& p) {
   return p.empty() ? Reason::empty : counts_in_ints(p);
 }
 
-Reason declines(const Problem& p) { return wastes_lanes(p, kDepth); }
-
 }  // namespace
 
 const Kernel implicit_gemm_kernels[3] = {
     {"fwd.implicit_gemm.any.f32.cuda", Pass::forward, Isa::baseline, true, supports,
-     correlation_workspace, correlation, declines},
+     correlation_workspace, correlation},
     {"gx.implicit_gemm.any.f32.cuda", Pass::grad_input, Isa::baseline, true, supports,
-     correlation_workspace, correlation, declines},
+     correlation_workspace, correlation},
     {"gw.implicit_gemm.any.f32.cuda", Pass::grad_weight, Isa::baseline, true, supports,
-     weight_workspace, grad_weight, declines},
+     weight_workspace, grad_weight},
 };
 
 }  // namespace convkern::cuda

@@ -206,15 +206,4 @@ inline Reason counts_in_ints(const Problem& p) {
   return largest < INT32_MAX ? Reason::none : Reason::size;
 }
 
-// The part of the products of tiles that is needed, where they hold whole chunks of so many terms.
-inline double used_of_products(const Problem& p, int64_t chunk) {
-  return p.pass == Pass::grad_weight
-             ? used_of_tile(p.Og(), 64) * used_of_tile(p.Cg, 64)
-             : used_of_tile(terms_of(p), chunk) * used_of_tile(columns_of(p), 32);
-}
-
-inline Reason wastes_lanes(const Problem& p, int64_t chunk) {
-  return used_of_products(p, chunk) < kLeastUsed ? Reason::empty_lanes : Reason::none;
-}
-
 }  // namespace convkern::cuda

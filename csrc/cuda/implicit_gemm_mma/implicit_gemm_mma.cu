@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "cuda/efficiency.h"
 #include "cuda/implicit_gemm/passes.h"
 #include "cuda/implicit_gemm_mma/correlate.cuh"
 #include "cuda/implicit_gemm_mma/grad_weight.cuh"
@@ -212,7 +213,7 @@ Reason supports(const Problem& p) {
 
 template <class Element>
 Reason declines(const Problem& p) {
-  return wastes_lanes(p, kChunk<Element>);
+  return leaves_to_direct(p, sizeof(Element) == sizeof(float) ? kTf32Gemm : kHalfGemm);
 }
 
 template <DType kDType, class Element>
