@@ -28,12 +28,12 @@ from convkern.bench import read_shapes
 from convkern.testing import variant
 
 ROOT = Path(__file__).parent.parent
-ALGORITHMS = ["implicit_gemm", "implicit_gemm_mma"]
+ALGORITHMS = ["implicit_gemm", "implicit_gemm_mma", "direct"]
 SOURCES = [ROOT / "csrc" / "cuda" / name / f"{name}.cu" for name in ALGORITHMS]
 DEPTH, STAGES = 16, 3  # of csrc/cuda/implicit_gemm/tiles.cuh and pipeline.cuh
 MMA_ROW_BYTES, MMA_WARP_COLUMNS = 64, 32  # of csrc/cuda/implicit_gemm_mma/tiles.cuh
-ELEMENTS = {"BFloat16": "bf16", "Half": "f16", "float": "tf32"}
-MULTIPLY_ADDS = ("FFMA", "HMMA")
+ELEMENTS = {"BFloat16": "bf16", "Half": "f16", "float": "f32", "double": "f64"}
+MULTIPLY_ADDS = ("FFMA", "DFMA", "HMMA")
 TILE = re.compile(
     r"(?P<name>\w+)<.*?Tile<(?P<rows>\d+), (?P<columns>\d+), (?P<thread>\d+)>, "
     r"(?P<index>int|long), \(.*?Layout\)(?P<layout>\d), (?P<vector>\d)>"
@@ -42,6 +42,8 @@ MMA_TILE = re.compile(
     r"(?P<name>\w+)<.*?Tile<(?:\w+::)*(?P<element>\w+), (?P<rows>\d+), (?P<columns>\d+), "
     r"(?P<warp_rows>\d+)>, (?P<index>int|long), \(?(?:bool\))?(?P<aligned>\w+)>"
 )
+PLANES = re.compile(r"(?P<name>\w+_planes)<(?:\w+::)*(?P<element>\w+)>")
+DIRECT_THREADS = 256  # kMostThreads of csrc/cuda/direct/plan.h
 # float32 without tensor cores, and memory: NVIDIA's data sheets (A100 SXM 80 GB, H100 SXM).
 GPUS = {"A100": (19.5e12, 2.039e12), "H100": (67e12, 3.35e12)}
 
@@ -135,10 +137,13 @@ def block_of(plain: str) -> Block | None:
         threads, shared = rows * columns // (8 * thread), STAGES * 4 * sum(floats)
     elif (tile := MMA_TILE.search(plain)) is not None:
         rows, columns, warp_rows = (int(tile[k]) for k in ("rows", "columns", "warp_rows"))
-        layout = ELEMENTS[tile["element"]]
+        layout = ELEMENTS[tile["element"]].replace("f32", "tf32")
         layout += "" if tile["aligned"] in ("true", "1") else ", not aligned"
         threads = rows // warp_rows * (columns // MMA_WARP_COLUMNS) * 32
         shared = STAGES * MMA_ROW_BYTES * (rows + columns)
+    elif (planes := PLANES.search(plain)) is not None:
+        # Without their shared memory, of which a layer takes as much as its planes need.
+        return Block(f"{planes['name']} {ELEMENTS[planes['element']]}", DIRECT_THREADS, 0)
     else:
         return None
     bits = "32" if tile["index"] == "int" else "64"
@@ -189,18 +194,19 @@ def occupancy(kernels: list[Compiled]) -> list[tuple[int, int]]:
 def print_kernels(archs: list[str]) -> None:
     columns = [
         "kernel", "arch", "threads", "registers", "stack bytes", "shared KiB",
-        "blocks a multiprocessor", "occupancy", "FFMA or HMMA in the inner loop",
+        "blocks a multiprocessor", "occupancy", "FFMA, DFMA or HMMA in the inner loop",
         "loads of 128 bits in it", "copies in it",
     ]  # fmt: skip
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     kernels = [kernel for arch in archs for kernel in compiled(arch)]
     for kernel, (blocks, percent) in zip(kernels, occupancy(kernels), strict=True):
         total = sum(kernel.loop.values())
+        shared = f"{kernel.shared_bytes / 1024:.0f}" if kernel.shared_bytes else "by layer"
         wide = kernel.loop["LDS.128"] + kernel.loop["LDSM"]
         products, loads = multiply_adds(kernel.loop), wide + kernel.loop["LDS"]
         print(
             f"| {kernel.name} | {kernel.arch} | {kernel.threads} | {kernel.registers} "
-            f"| {kernel.stack_bytes} | {kernel.shared_bytes / 1024:.0f} | {blocks} | {percent}% "
+            f"| {kernel.stack_bytes} | {shared} | {blocks} | {percent}% "
             f"| {products} of {total}, {products / max(total, 1):.0%} "
             f"| {wide} of {loads} | {kernel.loop['LDGSTS']} |"
         )
