@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(T::kThreads, resident_blocks<Index>(T::kThread
   Copies copies(c, block);
   const T tile;
   typename T::Sums sums = {};
-  run_pipeline<A::kBytes + B::kBytes>(
+  run_pipeline<T::kStageBytes>(
       static_cast<int>((block.end - block.begin + kTerms - 1) / kTerms),
       [&](char* stage) { copies.begin(stage, stage + A::kBytes); },
       [&](const char* stage) { tile.template add_products<A, B>(stage, stage + A::kBytes, sums); });

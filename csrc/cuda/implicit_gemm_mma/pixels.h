@@ -34,10 +34,13 @@ struct Pixels {
     const auto* given = static_cast<const Element*>(tensor);
     if (!is_packed()) return given;
     auto* packed = static_cast<Element*>(workspace);
-    auto pack = p.layout == Layout::nchw ? pack_pixels<Element, Layout::nchw>
-                                         : pack_pixels<Element, Layout::nhwc>;
-    launch(pack, element_shape(size()), executor, given, height * width, small(p.groups),
-           small(channels), small(chunks()), size(), packed);
+    with_index(fits_int32(), [&](auto index) {
+      using Index = decltype(index);
+      auto pack = p.layout == Layout::nchw ? pack_pixels<Element, Index, Layout::nchw>
+                                           : pack_pixels<Element, Index, Layout::nhwc>;
+      launch(pack, element_shape(size()), executor, given, static_cast<Index>(height * width),
+             small(p.groups), small(channels), small(chunks()), size(), packed);
+    });
     return packed;
   }
   template <class Index>

@@ -28,8 +28,8 @@ void launch_correlation(const Correlation<typename T::Element, Index>& c, const 
                         const Executor& executor) {
   Correlation<typename T::Element, Index> tiled = c;
   const unsigned blocks = count_tiles<T>(p, tiled);
-  constexpr int kShared = kStages * (T::kRows + T::kColumns) * kRowBytes;
-  launch(correlate<T, Index, kAligned>, {dim3(blocks), T::kThreads, kShared}, executor, tiled);
+  launch(correlate<T, Index, kAligned>, {dim3(blocks), T::kThreads, kStages * T::kStageBytes},
+         executor, tiled);
 }
 
 template <class Element, class Index>
@@ -55,12 +55,11 @@ template <class Element>
 void run_part(const Problem& p, const Operands& ops, const Part& part, const Element* in,
               Element* packed, const Executor& executor) {
   const int terms = small(terms_of(p)), columns = small(columns_of(p));
-  const int64_t column_terms = steps_of<Element>(p, part.tap_count()) * kDepth<Element>;
-  const int64_t size = packed_taps<Element>(p, part.tap_count());
+  const int64_t size = packed_taps<Element>(p, part.tap_count()) / kChunk<Element>;
   if (size > 0) {
     launch(pack_taps<Element>, element_shape(size), executor, static_cast<const Element*>(ops.w),
-           part.taps, terms, small(chunks_of<Element>(terms)) * kChunk<Element>, columns,
-           column_terms, size, packed);
+           part.taps, terms, small(chunks_of<Element>(terms)), columns,
+           steps_of<Element>(p, part.tap_count()) * kRowChunks, size, packed);
   }
   if (!begins_chunk(in)) {  // a rare view: one tile and index for all of them
     return launch_correlation<Tile<Element, 128, 64, 64>, false>(

@@ -21,9 +21,9 @@ void launch_weight_sums(const Problem& p, const Operands& ops, const WeightTiles
                          {kDepth<Element>, small(p.OH()), small(p.OW())}};
   c.gy.strides = gy.template strides<Index>();
   c.x.strides = x.template strides<Index>();
-  constexpr int kShared = kStages * (T::kRows + T::kColumns) * kRowBytes;
   launch(sum_weights<T, Index, kAligned>,
-         {dim3(static_cast<unsigned>(tiles.blocks(p))), T::kThreads, kShared}, executor, c);
+         {dim3(static_cast<unsigned>(tiles.blocks(p))), T::kThreads, kStages * T::kStageBytes},
+         executor, c);
 }
 
 template <class Element>
