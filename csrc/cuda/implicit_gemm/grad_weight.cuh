@@ -6,56 +6,71 @@
 
 namespace convkern::cuda {
 
+// The pixels of gy that a thread copies of each kDepth: one, or with channels innermost kCount,
+// every kBetween-th.
+template <class Index, int kCount, int kBetween>
+struct TermPixels {
+  Index left;  // pixels that exist, from the first on
+  Digits<Index> pixels[kCount];
+
+  template <class Sums>
+  __device__ TermPixels(const Sums& c, Index first, Index end) : left(end - first) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) pixels[i] = {first + i * kBetween, c.height, c.width};
+  }
+  __device__ bool exists(int i) const { return i * kBetween < left; }
+  template <class Sums>
+  __device__ void advance(const Sums& c) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) pixels[i].add(c.stride, c.height, c.width);
+    left -= kDepth;
+  }
+};
+
 // Copies kRows channels of kDepth pixels.
 // Of channels_last, kVector channels at once: 4, where their addresses are multiples of 16 bytes.
 template <class T, class Index, Layout kLayout, int kVector, int kRows>
 struct ChannelCopies {
   static constexpr Inner kInner = kLayout == Layout::nchw ? Inner::terms : Inner::rows;
   using Shared = SharedOperand<kRows, kInner>;
+  // Threads have one pixel and every kBetween-th channel, or four channels and kPixels pixels.
   static constexpr int kQuads = kRows / 4;
-  static constexpr int kSteps =
-      kInner == Inner::terms ? kRows * kDepth / T::kThreads : kQuads * kDepth / T::kThreads;
-  static_assert(kSteps > 0 && T::kThreads % kDepth == 0);
+  static constexpr int kThreadsOfPixel = kInner == Inner::terms ? T::kThreads / kDepth : kQuads;
+  static constexpr int kBetween = T::kThreads / kThreadsOfPixel;  // pixels
+  static constexpr int kPixels = kDepth / kBetween;
+  static_assert(kPixels * kBetween == kDepth && kBetween * kThreadsOfPixel == T::kThreads);
+  using Pixels = TermPixels<Index, kPixels, kBetween>;
 
   PixelMap<float, Index> map;
   Index channel;  // the first
   int channels;   // that exist
 
-  // Pixels from `first` on, of which those before `end` exist.
-  __device__ void begin(Index first, Index end, int height, int width, float* to) const {
-    if constexpr (kInner == Inner::terms) {
-      const int t = threadIdx.x % kDepth;
-      Index at = 0;
-      const bool inside = locate(first + t, end, height, width, at);
-      constexpr int kBetween = T::kThreads / kDepth;
-      int row = threadIdx.x / kDepth;
-      const float* from = map.tensor + at + row * map.strides.channel;
+  __device__ static int term() {
+    return kInner == Inner::terms ? threadIdx.x % kDepth : threadIdx.x / kQuads;
+  }
+  __device__ void begin(const Pixels& pixels, float* to) const {
 #pragma unroll
-      for (int i = 0; i < kSteps; ++i) {
-        const bool exists = inside && row < channels;
-        copy_async<4>(to + Shared::at(row, t), exists ? from : map.tensor, exists ? 4 : 0);
-        row += kBetween;
-        from += kBetween * map.strides.channel;
-      }
-    } else {
+    for (int i = 0; i < kPixels; ++i) {
+      Index at;
+      const bool inside = map.locate(Pixel<Index>(pixels.pixels[i]), at) && pixels.exists(i);
+      at += channel * map.strides.channel;
+      const int t = term() + i * kBetween;
+      if constexpr (kInner == Inner::terms) {
+        int row = threadIdx.x / kDepth;
+        const float* from = map.tensor + at + row * map.strides.channel;
 #pragma unroll
-      for (int i = 0; i < kSteps; ++i) {
-        const int quad = threadIdx.x + i * T::kThreads;
-        const int t = quad / kQuads, row = quad % kQuads * 4;
-        Index at = 0;
-        const bool inside = locate(first + t, end, height, width, at);
+        for (int k = 0; k < kRows / kThreadsOfPixel; ++k) {
+          const bool exists = inside && row < channels;
+          copy_async<4>(to + Shared::at(row, t), exists ? from : map.tensor, exists ? 4 : 0);
+          row += kThreadsOfPixel;
+          from += kThreadsOfPixel * map.strides.channel;
+        }
+      } else {
+        const int row = threadIdx.x % kQuads * 4;
         copy_four<kVector>(to + Shared::at(row, t), map.tensor, at + row,
                            inside ? channels - row : 0);
       }
     }
-  }
-
- private:
-  // Of the first channel.
-  __device__ bool locate(Index index, Index end, int height, int width, Index& at) const {
-    const bool inside = map.locate(Pixel<Index>(index, height, width), at);
-    at += channel * map.strides.channel;
-    return index < end && inside;
   }
 };
 
@@ -73,15 +88,16 @@ __global__ void __launch_bounds__(T::kThreads,
   const Columns columns{block.x_of_tap(c),
                         static_cast<Index>(block.group) * c.columns + block.first_column,
                         c.columns - block.first_column};
-  Index pixel = block.begin;
+  static_assert(T::kRows == T::kColumns);  // a thread copies the same pixels of both
+  typename Rows::Pixels pixels(c, block.begin + Rows::term(), block.end);
   const T tile;
   typename T::Sums sums = {};
   multiply_pipelined<A, B>(
       tile, static_cast<int>((block.end - block.begin + kDepth - 1) / kDepth),
       [&](float* a, float* b) {
-        rows.begin(pixel, block.end, c.height, c.width, a);
-        columns.begin(pixel, block.end, c.height, c.width, b);
-        pixel += kDepth;
+        rows.begin(pixels, a);
+        columns.begin(pixels, b);
+        pixels.advance(c);
       },
       sums);
 

@@ -179,6 +179,7 @@ WeightSums<Element, Index> weight_sums(const Problem& p, const Operands& ops,
   c.split_pixels =
       static_cast<Index>(tiles_of(tiles_of(tiles.pixels, tiles.splits), depth) * depth);
   c.height = small(p.OH()), c.width = small(p.OW());
+  c.stride = {depth, c.height, c.width};
   c.taps = small(p.R * p.S), c.taps_w = small(p.S);
   c.tap_step_h = small(p.dilation_h), c.tap_step_w = small(p.dilation_w);
   c.rows = small(p.Og()), c.columns = small(p.Cg);

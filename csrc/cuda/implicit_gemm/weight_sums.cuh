@@ -33,7 +33,8 @@ struct WeightSums {
   PixelMap<Element, Index> gy, x;  // x of tap 0
   float* partial;                  // (split, group, tap, row, column)
   Index pixels, split_pixels;
-  int height, width;  // of gy
+  int height, width;     // of gy
+  Digits<Index> stride;  // the terms that are summed at a time, as a pixel of gy
   int taps, taps_w, tap_step_h, tap_step_w;
   int rows, columns;  // of a group
   int row_tiles, column_tiles, groups;

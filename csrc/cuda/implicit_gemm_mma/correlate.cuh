@@ -204,7 +204,7 @@ __global__ void __launch_bounds__(T::kThreads, resident_blocks<Index>(T::kThread
   TapCopies<T, Index> taps(c, block.group, block.first_column);
   const T tile;
   typename T::Sums sums = {};
-  run_pipeline<A::kBytes + B::kBytes>(
+  run_pipeline<T::kStageBytes>(
       c.steps,
       [&](char* stage) {
         pixels.begin(stage);

@@ -14,7 +14,6 @@ namespace convkern::cuda::implicit_gemm_mma {
 template <class Element, class Index>
 struct Sums : WeightSums<Element, Index> {
   int row_chunks, column_chunks;  // of a group's channels
-  Digits<Index> stride;           // kDepth, as a pixel
 };
 
 // Copies kDepth pixels' channels of gy, the rows of the tile, and of x, its columns.
@@ -81,7 +80,7 @@ __global__ void __launch_bounds__(T::kThreads, resident_blocks<Index>(T::kThread
   Copies copies(c, block);
   const T tile;
   typename T::Sums sums = {};
-  run_pipeline<A::kBytes + B::kBytes>(
+  run_pipeline<T::kStageBytes>(
       static_cast<int>((block.end - block.begin + kTerms - 1) / kTerms),
       [&](char* stage) { copies.begin(stage, stage + A::kBytes); },
       [&](const char* stage) { tile.template add_products<A, B>(stage, stage + A::kBytes, sums); });

@@ -129,6 +129,7 @@ struct Tile {
   static constexpr int kRows = kRows_, kColumns = kColumns_;
   static constexpr int kWarpRows = kWarpRows_, kWarpColumns = 32;
   static constexpr int kThreads = (kRows / kWarpRows) * (kColumns / kWarpColumns) * kWarpThreads;
+  static constexpr int kStageBytes = (kRows + kColumns) * kRowBytes;
   static constexpr int kRowFragments = kWarpRows / 16, kColumnFragments = kWarpColumns / 8;
   static_assert(kRows % kWarpRows == 0 && kColumns % kWarpColumns == 0);
 
