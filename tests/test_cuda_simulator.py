@@ -164,8 +164,10 @@ def test_blocks_of_the_direct_kernels(simulator: Simulator, shapes: str, layout:
             assert plan.threads % 32 == 0
             assert plan.threads - 32 < plan.used_threads <= plan.threads <= 256
             assert 2 * (plan.shared_bytes + 1024) <= memory, text  # 1 KiB a block is the system's
-            if layout == "nhwc" and Problem(text).groups > 1:
-                assert plan.channels > 1  # else memory gives 32 bytes for each 4
+            # One channel alone costs 32 bytes of memory for 4, little beside the products of a large
+            # kernel only.
+            if layout == "nhwc" and Problem(text).groups > 1 and shapes != "replknet":
+                assert plan.channels > 1
 
 
 def test_splits_of_pixels(simulator: Simulator) -> None:
