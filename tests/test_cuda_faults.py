@@ -75,6 +75,12 @@ IMPLICIT_GEMM_MMA = {
         "", "implicit_gemm_mma/tiles.cuh", "part * kPartTerms + lane() % 16",
         "part * kPartTerms + lane() % 8", "element .* is .*, not",
     ),
+    "rows of terms in the same banks": (
+        "", "implicit_gemm_mma/tiles.cuh", "(chunk ^ row / 2 % kRowChunks)", "chunk", "same banks",
+    ),
+    "terms of rows in the same banks": (
+        "", "implicit_gemm_mma/tiles.cuh", "? term % 8 : term", "? 0 : term", "same banks",
+    ),
     "lanes that exchange the wrong words": (
         "", "implicit_gemm_mma/correlate.cuh", "given = upper ? words[i] : words[i | bit]",
         "given = upper ? words[i | bit] : words[i]", "element .* is .*, not",

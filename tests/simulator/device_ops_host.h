@@ -71,18 +71,30 @@ struct OfLanes {
   }
 };
 
-// Accesses to shared memory are those of the lane that gets the bytes, so that sanitizers see them.
-inline void load_matrices(uint32_t (&to)[4], const void* row) {
+// Of the four matrices that ldmatrix loads one after the other, each from all banks: 128 bytes.
+inline OfLanes<const void*> matrix_rows(const void* row) {
   check_aligned(row, 16);
   const OfLanes<const void*> rows(row);
+  for (int matrix = 0; matrix < simulator::kWarp; matrix += 8) {
+    unsigned banks = 0;
+    for (int i = 0; i < 8; ++i) {
+      banks |= 1u << (reinterpret_cast<uintptr_t>(rows.lanes[matrix + i]) / 16 % 8);
+    }
+    if (banks != 0xff) simulator::fail("rows of a matrix are in the same banks");
+  }
+  return rows;
+}
+
+// Accesses to shared memory are those of the lane that gets the bytes, so that sanitizers see them.
+inline void load_matrices(uint32_t (&to)[4], const void* row) {
+  const OfLanes<const void*> rows = matrix_rows(row);
   const int lane = simulator::lane();
   for (int i = 0; i < 4; ++i) {
     to[i] = static_cast<const uint32_t*>(rows.lanes[8 * i + lane / 4])[lane % 4];
   }
 }
 inline void load_matrices_transposed(uint32_t (&to)[4], const void* row) {
-  check_aligned(row, 16);
-  const OfLanes<const void*> rows(row);
+  const OfLanes<const void*> rows = matrix_rows(row);
   const int lane = simulator::lane();
   for (int i = 0; i < 4; ++i) {
     to[i] = 0;

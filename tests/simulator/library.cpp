@@ -48,7 +48,7 @@ bool launch_fails(convkern::FunctionRef<void()> body) {
 // ldmatrix, as the PTX ISA has it: thread t gets elements 2 * (t % 4) and the next of row t / 4 of
 // each matrix, and of the transposed matrix with .trans.
 void check_load_matrices(const Expect& expect) {
-  alignas(16) static uint16_t matrices[4][8][8];
+  alignas(128) static uint16_t matrices[4][8][8];
   for (int i = 0; i < 256; ++i) matrices[i / 64][i / 8 % 8][i % 8] = static_cast<uint16_t>(i);
   simulator::launch(dim3(1), dim3(32), 0, [&] {
     const int t = simulator::lane();
@@ -67,6 +67,11 @@ void check_load_matrices(const Expect& expect) {
            cuda::load_matrices(to, &matrices[0][0][simulator::lane() == 3 ? 4 : 0]);
          }),
          "ldmatrix of a row that is not aligned was let through");
+  expect(launch_fails([] {
+           uint32_t to[4];
+           cuda::load_matrices(to, matrices[simulator::lane() / 8][simulator::lane() % 8 / 2 * 2]);
+         }),
+         "bank conflicts of ldmatrix were let through");
 }
 
 // The fragments of mma as the PTX ISA has them: where element i of thread t is. kWide: two elements

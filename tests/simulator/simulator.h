@@ -4,8 +4,8 @@
 // they reach at different places; shuffles of which lanes are missing; copies that were never
 // waited for; what was read from shared memory before it was written (NaN); and, built with a
 // sanitizer, accesses out of bounds (ASan) and without a barrier between (TSan).
-// What it does not: races between blocks, which run one after the other; bank conflicts, the memory
-// model, clusters, wgmma and TMA.
+// What it does not: races between blocks, which run one after the other; bank conflicts, but for
+// those of ldmatrix; the memory model, clusters, wgmma and TMA.
 #pragma once
 
 #include <cstddef>
