@@ -43,4 +43,12 @@ __all__ = [
     "weight_cache_bytes",
 ]
 
+_BUILT = _C.build_info()["torch"]
+# torch's C++ interface changes with the minor version, perhaps without a missing symbol.
+if _BUILT.split(".")[:2] != _torch.__version__.split(".")[:2]:
+    raise ImportError(
+        f"convkern: this build is for torch {_BUILT}, and torch {_torch.__version__} is installed: "
+        "run `pip install --no-build-isolation .` in the source tree."
+    )
+
 _C.configure_from_environment()
