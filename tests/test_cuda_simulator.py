@@ -164,7 +164,7 @@ def test_blocks_of_the_direct_kernels(simulator: Simulator, shapes: str, layout:
             assert plan.threads % 32 == 0
             assert plan.threads - 32 < plan.used_threads <= plan.threads <= 256
             assert 2 * (plan.shared_bytes + 1024) <= memory, text  # 1 KiB a block is the system's
-            # A channel alone takes 32 bytes of memory for 4: little beside a large kernel's products.
+            # A channel alone takes 32 bytes for 4: little beside a large kernel's products only.
             if layout == "nhwc" and Problem(text).groups > 1 and shapes != "replknet":
                 assert plan.channels > 1
 
