@@ -8,7 +8,7 @@ import torch
 
 import convkern
 from convkern import _C
-from cuda_simulator import Objects
+from cuda_simulator import Objects, Simulator
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,6 +43,11 @@ def cuda_objects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Ob
         return Objects(tmp_path_factory.mktemp("objects") / "all", sanitizer=sanitizer).compile()
 
     return compiled
+
+
+@pytest.fixture(scope="session")
+def simulator(cuda_objects: Callable[[str], Objects]) -> Simulator:
+    return Simulator(cuda_objects("").library())
 
 
 @pytest.fixture(autouse=True)

@@ -121,6 +121,7 @@ class Simulator:
         self._library = ctypes.CDLL(str(library))
         for name in (
             "convkern_kernel_name",
+            "convkern_rejection",
             "convkern_run",
             "convkern_broken_primitive",
         ):
@@ -134,6 +135,11 @@ class Simulator:
         while (name := self._library.convkern_kernel_name(len(names))) is not None:
             names.append(name.decode())
         return names
+
+    def rejection(self, kernel: str, problem: str) -> str:
+        """Why the kernel does not run the problem; empty if it does."""
+        reason: bytes = self._library.convkern_rejection(kernel.encode(), problem.encode())
+        return reason.decode()
 
     def tile_columns(
         self, *, pixels: int, columns: int, groups: int = 1, multiprocessors: int = 132

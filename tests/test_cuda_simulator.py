@@ -1,6 +1,5 @@
 """The CUDA kernels in the simulator: right in every schedule, and the simulator finds faults."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,12 +10,7 @@ from convkern._C import Problem
 from convkern.bench import read_shapes
 from convkern.problem import DTYPES
 from convkern.testing import as_tf32, assert_accurate, operands, variant
-from cuda_simulator import SCHEDULES, Objects, Simulator
-
-
-@pytest.fixture(scope="session")
-def simulator(cuda_objects: Callable[[str], Objects]) -> Simulator:
-    return Simulator(cuda_objects("").library())
+from cuda_simulator import SCHEDULES, Simulator
 
 
 def kernels(algorithm: str) -> list[str]:
@@ -151,19 +145,23 @@ def test_tiles_are_narrower_where_blocks_are_too_few(
         assert chosen == width
 
 
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("shapes", ["fmnist", "mobilenet_v2", "convnext", "replknet"])
-def test_blocks_of_the_direct_kernels(simulator: Simulator, shapes: str, layout: str) -> None:
-    """Two fit a multiprocessor of compute capability 8.0, which has 164 KiB of shared memory."""
-    memory = 164 << 10
+def test_blocks_of_the_direct_kernels(
+    simulator: Simulator, shapes: str, layout: str, dtype: str
+) -> None:
+    """Two fit a multiprocessor of compute capability 8.0, which has 164 KiB of shared memory, but
+    for float64 in layers of large kernels: of those one fits 8.6's 99 KiB."""
+    memory, blocks = (99 << 10, 1) if (shapes, dtype) == ("replknet", "f64") else (164 << 10, 2)
     for text in read_shapes(shapes):
         if Problem(text).groups != Problem(text).input_size[1]:
             continue
         for pass_ in ("fwd", "gx", "gw"):
-            plan = simulator.direct_plan(variant(text, pass_=pass_, layout=layout))
+            plan = simulator.direct_plan(variant(text, pass_=pass_, layout=layout, dtype=dtype))
             assert plan.threads % 32 == 0
             assert plan.threads - 32 < plan.used_threads <= plan.threads <= 256
-            assert 2 * (plan.shared_bytes + 1024) <= memory, text  # 1 KiB a block is the system's
+            assert blocks * (plan.shared_bytes + 1024) <= memory, text  # 1 KiB is the system's
             # A channel alone takes 32 bytes for 4: little beside a large kernel's products only.
             if layout == "nhwc" and Problem(text).groups > 1 and shapes != "replknet":
                 assert plan.channels > 1

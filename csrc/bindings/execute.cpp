@@ -35,6 +35,7 @@ class StreamExecutor : public Executor {
   int threads() const override { return 1; }
   void run(int64_t count, int64_t, Body body) const override { body(0, count, 0); }
   void* stream() const override { return c10::cuda::getCurrentCUDAStream().stream(); }
+  void wait() const override { c10::cuda::getCurrentCUDAStream().synchronize(); }
 };
 #endif
 
@@ -125,9 +126,12 @@ void run(const Problem& problem, Device device, const Executor& executor, const 
     w = call.w.contiguous();
     operands.w = w.const_data_ptr();
   }
+  const bool profile = config().verbosity == Verbosity::profile;
+  if (profile) executor.wait();
   const auto start = std::chrono::steady_clock::now();
   kernel.run(problem, operands, workspace.data(), executor);
-  if (config().verbosity == Verbosity::profile) {
+  if (profile) {
+    executor.wait();
     const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
     std::fprintf(stderr, "convkern:   %.3f ms, %.1f GFLOP/s\n", time.count(),
                  problem.flops() / time.count() * 1e-6);

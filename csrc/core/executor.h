@@ -40,6 +40,8 @@ class Executor {
   virtual void run(int64_t count, int64_t grain, Body body) const = 0;
   // The stream that a device kernel launches on, as its runtime's handle.
   virtual void* stream() const { return nullptr; }
+  // Returns when all that was launched is done.
+  virtual void wait() const {}
 };
 
 }  // namespace convkern

@@ -72,10 +72,17 @@ const Kernel& choose(const KernelList& kernels, const Problem& problem,
     }
     return *constraints.forced;
   }
+  const Kernel* declined = nullptr;  // the first that supports it
   for (const Kernel& kernel : kernels) {
     if (kernel.pass != problem.pass) continue;
     const Reason reason = why_passed_over(kernel, problem, constraints);
-    if (reason == Reason::none) return kernel;
+    if (reason == Reason::none) {
+      const bool is_reference = &kernel == &reference_kernel(kernels, problem.pass);
+      return is_reference && declined != nullptr ? *declined : kernel;
+    }
+    if (declined == nullptr && why_not(kernel, problem, constraints) == Reason::none) {
+      declined = &kernel;
+    }
     if (rejected != nullptr && reason != Reason::dtype) rejected->push_back({&kernel, reason});
   }
   throw std::logic_error("no kernel supports " + to_string(problem));

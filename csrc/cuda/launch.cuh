@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
+#include <set>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "core/executor.h"
 #include "cuda/device_ops.cuh"
@@ -45,12 +48,25 @@ inline int multiprocessors() {
   return count;
 }
 
+// Allows the kernel as much shared memory as a block of the current device may have: once, since an
+// allowance for less would take it from launches that other threads are about to make.
+inline void allow_shared(const void* kernel) {
+  static std::mutex mutex;
+  static std::set<std::pair<const void*, int> > allowed;
+  int device = 0, bytes = 0;
+  check(cudaGetDevice(&device));
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (allowed.count({kernel, device}) > 0) return;
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  allowed.insert({kernel, device});
+}
+
 template <class... Parameters>
 void launch(void (*kernel)(Parameters...), const LaunchShape& shape, const Executor& executor,
             const Parameters&... arguments) {
   if (shape.shared_bytes > kSharedWithoutAsking) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               shape.shared_bytes));
+    allow_shared(reinterpret_cast<const void*>(kernel));
   }
   cudaLaunchConfig_t config{};
   config.gridDim = shape.grid;

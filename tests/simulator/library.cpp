@@ -155,26 +155,26 @@ int64_t convkern_weight_splits(int64_t pixels, int64_t blocks, int64_t bytes) {
   return cuda::weight_splits(pixels, blocks, bytes);
 }
 
-// The blocks that direct chooses for float32, or the first part of a pass of several: planes'
-// images and channels, threads, those that compute, bytes of shared memory.
+// The blocks that direct chooses, or for the first part of a pass of several: planes' images and
+// channels, threads, those that compute, bytes of shared memory.
 void convkern_direct_plan(const char* text, int* sizes) {
   const Problem p = parse_problem(text);
-  cuda::WindowAxis rows, columns;
+  const int bytes = p.dtype == DType::f64 ? sizeof(double) : sizeof(float);
   cuda::PlanePlan plan;
   if (p.pass == Pass::grad_weight) {
-    rows = cuda::weight_rows(p), columns = cuda::weight_columns(p);
-    plan = cuda::weight_plan(rows, columns, cuda::plane_counts(p, p.O * p.Cg, sizeof(float)));
+    plan = cuda::weight_plan(cuda::weight_rows(p), cuda::weight_columns(p),
+                             cuda::plane_counts(p, p.O * p.Cg, bytes));
   } else {
     const int64_t channels = cuda::columns_of(p) * p.groups;
     cuda::for_each_part(p, {}, [&](const cuda::Part& part) {
       if (plan.images > 0) return;
-      rows = cuda::WindowAxis(part.rows), columns = cuda::WindowAxis(part.columns);
-      plan = cuda::correlation_plan(rows, columns, cuda::plane_counts(p, channels, sizeof(float)));
+      plan = cuda::correlation_plan(cuda::WindowAxis(part.rows), cuda::WindowAxis(part.columns),
+                                    cuda::plane_counts(p, channels, bytes));
     });
   }
-  const int used = plan.used_threads(rows, columns);
-  const int bytes = static_cast<int>(plan.elements * sizeof(float));
-  const int all[] = {plan.images, plan.channels, plan.threads, used, bytes};
+  const int used = static_cast<int>(plan.used_threads());
+  const int shared = static_cast<int>(plan.elements) * bytes;
+  const int all[] = {plan.images, plan.channels, plan.threads, used, shared};
   std::copy(std::begin(all), std::end(all), sizes);
 }
 

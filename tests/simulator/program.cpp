@@ -57,9 +57,13 @@ std::vector<T> plain_sums(const Problem& p, const Tensors<T>& tensors) {
   return out;
 }
 
-// How far neighbouring numbers are apart, relative to them.
+// What sums may be off by, relative to the largest, and how far neighbouring results are apart.
 template <class T>
-constexpr double kEpsilon = 0;  // float's is less than the errors of its sums
+constexpr double kSumError = 1e-5;
+template <>
+constexpr double kSumError<double> = 1e-13;
+template <class T>
+constexpr double kEpsilon = 0;  // float's and double's are less than the errors of their sums
 template <>
 constexpr double kEpsilon<BFloat16> = 1.0 / (1 << 7);
 template <>
@@ -81,7 +85,7 @@ std::string fault(const char* kernel, const std::string& text, const Tensors<T>&
   for (size_t i = 0; i < out.size(); ++i) {
     const double is = to_double(out[i]), wanted = to_double(expected[i]);
     // Written so that NaN fails.
-    if (!(std::abs(is - wanted) <= 1e-5 * largest + kEpsilon<T> * std::abs(wanted))) {
+    if (!(std::abs(is - wanted) <= kSumError<T> * largest + kEpsilon<T> * std::abs(wanted))) {
       return "element " + std::to_string(i) + " is " + std::to_string(is) + ", not " +
              std::to_string(wanted);
     }

@@ -23,10 +23,10 @@ struct uint3 {
 
 namespace simulator {
 
-constexpr int kWarp = 32;                  // threads
-constexpr int kLaneBytes = 64;             // that a lane gives to an exchange, at most
-constexpr int kMostCopies = 256;           // asynchronous, of a thread at a time
-constexpr size_t kMostShared = 227 << 10;  // bytes of a block (compute capability 9.0)
+constexpr int kWarp = 32;                 // threads
+constexpr int kLaneBytes = 64;            // that a lane gives to an exchange, at most
+constexpr int kMostCopies = 65536;        // asynchronous, of a thread at a time
+constexpr size_t kMostShared = 99 << 10;  // bytes of a block (compute capability 8.6, the least)
 
 // The order in which threads and blocks run: 0 ascending, 1 descending, others shuffled by it.
 void set_schedule(unsigned schedule);

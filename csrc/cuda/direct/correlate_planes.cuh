@@ -2,7 +2,7 @@
 // them, with all their taps in shared memory, the terms (channels of the input) one after the
 // other. grad_input with a stride is a correlation for each residue of the index modulo the stride.
 //
-// Blocks are (columns, rows, images, channels). Not yet run on a GPU.
+// Blocks are (columns, rows, their residues, images, channels). Not yet run on a GPU.
 #pragma once
 
 #include "cuda/direct/tiles.cuh"
@@ -44,8 +44,8 @@ __device__ __forceinline__ void add_term(const PlaneCorrelation<T>& c, const Win
   const int plane = thread.image * c.plan.channels + thread.channel;
   for (int rho_h = 0; rho_h < c.rows.classes; ++rho_h) {
     for (int rho_w = 0; rho_w < c.columns.classes; ++rho_w) {
-      const int row_phase = rho_h * c.rows.residues + thread.residue_h;
-      const int column_phase = rho_w * c.columns.residues + thread.residue_w;
+      const int row_phase = rho_h * c.plan.residues_h + thread.residue_h;
+      const int column_phase = rho_w * c.plan.residues_w + thread.residue_w;
       const WindowTaps<Sum<T>> t{taps + thread.channel * tap_tile.plane_pitch +
                                      tap_tile.row_of(rho_h, 0) + tap_tile.place(rho_w, 0),
                                  tap_tile.row_pitch,
@@ -90,16 +90,17 @@ __global__ void __launch_bounds__(kMostThreads, 8 / sizeof(Sum<T>))
     correlate_planes(const PlaneCorrelation<T> c) {
   Sum<T>* in = dynamic_shared<Sum<T>>();
   Sum<T>* taps = in + c.plan.images * c.plan.channels * c.plan.in.plane_pitch;
-  const int window_w = blockIdx.x % c.blocks_w * c.plan.windows_w;
-  const int window_h = blockIdx.x / c.blocks_w % c.blocks_h * c.plan.windows_h;
-  const PlaneBlock block = plane_block(c, blockIdx.x / c.blocks_w / c.blocks_h);
-  const WindowThread thread(c.plan, c.rows, c.columns, c.channels_inner);
+  auto rest = static_cast<int>(blockIdx.x);
+  const WindowBlock windows(c.plan, c.rows, c.columns, c.blocks_h, c.blocks_w, rest);
+  const PlaneBlock block = plane_block(c, rest);
+  const WindowThread thread(c.plan, c.channels_inner);
   WindowSums<Sum<T>> sums = {};
   for (int term = 0; term < c.terms; ++term) {
     __syncthreads();  // all have read the term before
     begin_copies(in, c.plan.in, c.in, c.in_planes, block, /*per_image=*/true,
-                 c.rows.first_input(window_h, kWindowRows, 0),
-                 c.columns.first_input(window_w, kWindowColumns, 0), term);
+                 c.rows.first_input(windows.window_h, kWindowRows, windows.residue_h, 0, 0),
+                 c.columns.first_input(windows.window_w, kWindowColumns, windows.residue_w, 0, 0),
+                 term);
     begin_copies(taps, c.plan.taps, c.w, c.tap_planes, block, /*per_image=*/false, 0, 0, term);
     commit_copies();
     wait_for_copies<0>();
@@ -109,11 +110,12 @@ __global__ void __launch_bounds__(kMostThreads, 8 / sizeof(Sum<T>))
   __syncthreads();
   if (thread.works) store_window(c, thread, block.first_channel, sums, in);
   __syncthreads();
-  for_each_of_tile(
-      c.plan.out, c.out_planes, block, /*per_image=*/true, window_h * kWindowRows * c.rows.residues,
-      window_w * kWindowColumns * c.columns.residues, 0, [&](int at, bool inside, int64_t to) {
-        if (inside) c.out[to] = narrow<T>(in[at]);
-      });
+  const int row = c.rows.first_result(windows.window_h, kWindowRows, windows.residue_h);
+  const int column = c.columns.first_result(windows.window_w, kWindowColumns, windows.residue_w);
+  for_each_of_tile(c.plan.out, c.out_planes, block, /*per_image=*/true, row, column, 0,
+                   [&](int at, bool inside, int64_t to) {
+                     if (inside) c.out[to] = narrow<T>(in[at]);
+                   });
 }
 
 }  // namespace convkern::cuda

@@ -3,6 +3,7 @@
 // float64, all others in float32. See correlate_planes.cuh and sum_planes.cuh.
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "cuda/direct/correlate_planes.cuh"
 #include "cuda/direct/sum_planes.cuh"
@@ -38,22 +39,57 @@ Planes weight_planes(const TapsOf& taps) {
   return planes;
 }
 
+constexpr int64_t kMostCount = 1 << 30;
+
 int64_t result_channels(const Problem& p) { return columns_of(p) * p.groups; }
 
-// Of a correlation, one for each part of the pass.
-template <class T>
-PlanePlan plan_part(const Problem& p, const Part& part) {
-  return correlation_plan(WindowAxis(part.rows), WindowAxis(part.columns),
-                          plane_counts(p, result_channels(p), sizeof(Sum<T>)));
+int64_t blocks_of_plane(const PlanePlan& plan, const WindowAxis& rows, const WindowAxis& columns) {
+  return int64_t{1} * parts(rows.windows(kWindowRows), plan.windows_h) *
+         parts(columns.windows(kWindowColumns), plan.windows_w) *
+         (rows.residues / plan.residues_h) * (columns.residues / plan.residues_w);
 }
+
+// The plans of a pass's correlations: parts of the same sizes share one.
+template <class T>
+class PartPlans {
+ public:
+  explicit PartPlans(const Problem& p)
+      : planes_(plane_counts(p, result_channels(p), sizeof(Sum<T>))) {}
+
+  const PlanePlan& of(const Part& part) {
+    for (const Known& known : known_) {
+      if (known.rows.out == part.rows.out && known.rows.taps == part.rows.taps &&
+          known.columns.out == part.columns.out && known.columns.taps == part.columns.taps) {
+        return known.plan;
+      }
+    }
+    const WindowAxis rows(part.rows), columns(part.columns);
+    known_.push_back({part.rows, part.columns, correlation_plan(rows, columns, planes_)});
+    return known_.back().plan;
+  }
+  int64_t blocks(const Part& part) {
+    const PlanePlan& plan = of(part);
+    return planes_.plane_blocks(plan) *
+           blocks_of_plane(plan, WindowAxis(part.rows), WindowAxis(part.columns));
+  }
+
+ private:
+  struct Known {
+    Axis rows, columns;
+    PlanePlan plan;
+  };
+  PlaneCounts planes_;
+  std::vector<Known> known_;  // a few: residues of an axis differ by one result and one tap at most
+};
 
 int shared_bytes(const PlanePlan& plan, int64_t element) { return small(plan.elements * element); }
 
 template <class T>
-void run_part(const Problem& p, const Operands& ops, const Part& part, const Executor& executor) {
+void run_part(const Problem& p, const Operands& ops, const Part& part, PartPlans<T>& plans,
+              const Executor& executor) {
   PlaneCorrelation<T> c{};
   c.rows = WindowAxis(part.rows), c.columns = WindowAxis(part.columns);
-  c.plan = plan_part<T>(p, part);
+  c.plan = plans.of(part);
   c.in = static_cast<const T*>(part.in);
   c.w = static_cast<const T*>(ops.w) + static_cast<int64_t>(part.taps.first_h) * part.taps.S +
         part.taps.first_w;
@@ -76,12 +112,10 @@ void run_part(const Problem& p, const Operands& ops, const Part& part, const Exe
   c.channels = {small(result_channels(p)), 1, small(columns_of(p))};
   c.channels_inner = plane_counts(p, c.channels.count, 0).channels_inner;
   c.terms = part.tap_count() > 0 ? small(terms_of(p)) : 0;
-  const int64_t blocks = static_cast<int64_t>(c.blocks_h) * c.blocks_w * c.image_blocks *
-                         parts(c.channels.count, c.plan.channels);
-  launch(
-      correlate_planes<T>,
-      {dim3(static_cast<unsigned>(blocks)), c.plan.threads, shared_bytes(c.plan, sizeof(Sum<T>))},
-      executor, c);
+  launch(correlate_planes<T>,
+         {dim3(static_cast<unsigned>(plans.blocks(part))), c.plan.threads,
+          shared_bytes(c.plan, sizeof(Sum<T>))},
+         executor, c);
 }
 
 template <class T>
@@ -99,9 +133,9 @@ struct WeightPlan {
     if (plan.images == 0) return;
     bands_h = parts(rows.class_taps(), plan.taps_h);
     bands_w = parts(parts(columns.class_taps(), kChunk), plan.chunks);
-    items = tiles_of(p.N, plan.images) * bands_h * bands_w;
-    blocks = tiles_of(channels, plan.channels) * parts(rows.windows(kWindowRows), plan.windows_h) *
-             parts(columns.windows(kWindowColumns), plan.windows_w);
+    items = tiles_of(p.N, plan.images) * bands_h * bands_w * (rows.classes / plan.classes_h) *
+            (columns.classes / plan.classes_w);
+    blocks = tiles_of(channels, plan.channels) * blocks_of_plane(plan, rows, columns);
     per_split = tiles_of(items, item_splits(items, blocks, bytes_of_split(p)));
     splits = tiles_of(items, per_split);
   }
@@ -153,7 +187,8 @@ constexpr DType kDType<Half> = DType::f16;
 template <class T>
 struct Direct {
   static void correlation(const Problem& p, const Operands& ops, void*, const Executor& executor) {
-    for_each_part(p, ops, [&](const Part& part) { run_part<T>(p, ops, part, executor); });
+    PartPlans<T> plans(p);
+    for_each_part(p, ops, [&](const Part& part) { run_part<T>(p, ops, part, plans, executor); });
   }
 
   static int64_t no_workspace(const Problem&, int) { return 0; }
@@ -165,16 +200,24 @@ struct Direct {
   static Reason supports(const Problem& p) {
     if (p.dtype != kDType<T>) return Reason::dtype;
     if (p.empty()) return Reason::empty;
-    // Positions of images, and numbers of blocks, are ints.
-    const int64_t planes = p.N * std::max(p.O * p.Cg, p.C);
-    const int64_t sizes = (p.H + 2 * p.pad_h) * (p.W + 2 * p.pad_w);
-    if (sizes > INT32_MAX || planes > INT32_MAX / (sizes / kWindowResults + 1)) return Reason::size;
+    // Positions in images, and numbers of images, channels and blocks, are ints.
+    const double image =
+        static_cast<double>(p.H + 2 * p.pad_h) * static_cast<double>(p.W + 2 * p.pad_w);
+    if (image > kMostCount || std::max({p.N, p.C, p.O * p.Cg}) > kMostCount) return Reason::size;
     if (p.pass == Pass::grad_weight) {
-      return WeightPlan<T>(p).plan.images > 0 ? Reason::none : Reason::shared_memory;
+      const WeightPlan<T> plan(p);
+      if (plan.plan.images == 0) return Reason::shared_memory;
+      return plan.blocks * plan.splits > kMostCount ? Reason::size : Reason::none;
     }
     Reason reason = Reason::none;
+    PartPlans<T> plans(p);
     for_each_part(p, {}, [&](const Part& part) {
-      if (plan_part<T>(p, part).images == 0) reason = Reason::shared_memory;
+      if (reason != Reason::none) return;
+      if (plans.of(part).images == 0) {
+        reason = Reason::shared_memory;
+      } else if (plans.blocks(part) > kMostCount) {
+        reason = Reason::size;
+      }
     });
     return reason;
   }

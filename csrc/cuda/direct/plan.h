@@ -29,18 +29,20 @@ inline int parts(int size, int of) { return (size - 1) / of + 1; }
 // What a block has of each operand. Planes are (image, channel): `channels` of the result for each
 // of `images`.
 struct PlanePlan {
-  int images = 0, channels = 0;      // no images: no block has the memory
-  int windows_h = 0, windows_w = 0;  // of a plane, for each residue
-  int taps_h = 0, chunks = 0;        // of a class: rows, and parts of kChunk columns
-  int workers_h = 1, workers_w = 1;  // that share the taps of a window
-  int worker_rows = 0;               // tap rows of a class that each has
-  int threads = 0;                   // a multiple of 32
+  int images = 0, channels = 0;        // no images: no block has the memory
+  int windows_h = 0, windows_w = 0;    // of a plane, for each residue
+  int residues_h = 1, residues_w = 1;  // all of an axis, or one
+  int classes_h = 1, classes_w = 1;    // all, or for grad_weight perhaps one
+  int taps_h = 0, chunks = 0;          // of a class: rows, and parts of kChunk columns
+  int workers_h = 1, workers_w = 1;    // that share the taps of a window
+  int worker_rows = 0;                 // tap rows of a class that each has
+  int threads = 0;                     // a multiple of 32
   PlaneTile in, taps, out;
   int tap_planes = 0;    // in shared memory: of channels, or of images too
   int64_t elements = 0;  // of shared memory
 
-  int used_threads(const WindowAxis& rows, const WindowAxis& columns) const {
-    return images * channels * windows_h * rows.residues * windows_w * columns.residues *
+  int64_t used_threads() const {
+    return int64_t{1} * images * channels * windows_h * residues_h * windows_w * residues_w *
            workers_h * workers_w;
   }
   // Sets what follows from the sizes above. The taps of grad_weight, gy, have planes for each
@@ -50,18 +52,18 @@ struct PlanePlan {
     const int quads = 2 * (windows_w + std::max(chunks, 1));
     const int of_class_w = std::min(chunks * kChunk, columns.class_taps());
     // Threads are in order of windows, then images, or of channels, then windows.
-    in = PlaneTile(rows.inputs(windows_h, kWindowRows, taps_h),
-                   columns.inputs(windows_w, kWindowColumns, of_class_w), quads,
-                   channels_inner ? 1 : windows_w);
-    taps =
-        PlaneTile(rows.tap_tile(taps_h), columns.tap_tile(of_class_w), 2 * std::max(chunks, 1), 1);
-    out = PlaneTile(rows.results(windows_h, kWindowRows),
-                    columns.results(windows_w, kWindowColumns), 2 * windows_w, 1);
+    in = PlaneTile(rows.inputs(windows_h, kWindowRows, residues_h, classes_h, taps_h),
+                   columns.inputs(windows_w, kWindowColumns, residues_w, classes_w, of_class_w),
+                   quads, channels_inner ? 1 : windows_w);
+    taps = PlaneTile(rows.tap_tile(classes_h, taps_h), columns.tap_tile(classes_w, of_class_w),
+                     2 * std::max(chunks, 1), 1);
+    out = PlaneTile(rows.results(windows_h, kWindowRows, residues_h),
+                    columns.results(windows_w, kWindowColumns, residues_w), 2 * windows_w, 1);
     worker_rows = parts(std::max(taps_h, 1), workers_h) | 1;  // odd: workers read different banks
     tap_planes = channels * (for_weights ? images : 1);
     const int64_t operands = static_cast<int64_t>(in.plane_pitch) * images * channels +
                              static_cast<int64_t>(taps.plane_pitch) * tap_planes;
-    threads = parts(used_threads(rows, columns), 32) * 32;
+    threads = parts(static_cast<int>(used_threads()), 32) * 32;
     // The results pass through shared memory too; those of workers all.
     const int64_t results = for_weights ? static_cast<int64_t>(threads) * kWindowResults
                                         : static_cast<int64_t>(out.plane_pitch) * images * channels;
@@ -89,18 +91,25 @@ struct PlaneCounts {
       plan.channels = static_cast<int>(std::min<int64_t>(planes / plan.images, most_channels));
     }
   }
-  int64_t blocks(const PlanePlan& plan) const {
+  int64_t plane_blocks(const PlanePlan& plan) const {
     return ((images - 1) / plan.images + 1) * ((channels - 1) / plan.channels + 1);
   }
-  // Of `blocks` blocks that compute so many products with each thread and copy so many elements, in
-  // multiply-adds of a thread.
-  double cost(const PlanePlan& plan, double blocks, double products, int64_t copied) const {
+  // Of so many blocks, for each residue and plane that a block has, that compute so many products
+  // with each thread and copy so many elements: in multiply-adds of a thread.
+  double cost(const PlanePlan& plan, const WindowAxis& rows, const WindowAxis& columns,
+              int64_t of_plane, double products, int64_t copied) const {
+    const double blocks = static_cast<double>(of_plane) * static_cast<double>(plane_blocks(plan)) *
+                          (rows.residues / plan.residues_h) * (columns.residues / plan.residues_w);
     const int64_t by_memory = kTileBytesOfAll / (plan.elements * element_bytes);
     const int64_t by_threads = std::min<int64_t>(kMostResident, 2048 / plan.threads);
     const int64_t resident = std::max<int64_t>(1, std::min(by_memory, by_threads));
     const auto warps = static_cast<double>(resident * plan.threads / 32);
-    const double copy =
-        kCopyCost + kSectorCost / (channels_inner ? plan.channels : kSectorElements);
+    // Elements of a sector that are copied.
+    const double adjacent = channels_inner
+                                ? plan.channels
+                                : std::max(1.0, static_cast<double>(kSectorElements) *
+                                                    plan.in.columns.phases() / columns.step);
+    const double copy = kCopyCost + kSectorCost / std::min<double>(kSectorElements, adjacent);
     return blocks * (products * plan.threads + copy * static_cast<double>(copied)) *
            std::max(1.0, kFewWarps / warps) * std::max(1.0, kFewBlocks / blocks);
   }
@@ -117,14 +126,32 @@ class CheapestPlan {
   CheapestPlan(const WindowAxis& rows, const WindowAxis& columns, const PlaneCounts& planes)
       : rows_(rows), columns_(columns), planes_(planes) {}
 
-  // `cost` is a function of the plan, laid out.
-  template <class Cost>
-  void consider(PlanePlan plan, bool for_weights, const Cost& cost) {
-    if (plan.used_threads(rows_, columns_) > kMostThreads) return;
+  // Calls propose(plan) for each way to share out the residues, or with `classes` the classes: all
+  // of an axis to a block, or one.
+  template <class Propose>
+  void for_shares(PlanePlan plan, bool classes, const Propose& propose) const {
+    const int all_h = classes ? rows_.classes : rows_.residues;
+    const int all_w = classes ? columns_.classes : columns_.residues;
+    for (const int h : {all_h, 1}) {
+      for (const int w : {all_w, 1}) {
+        (classes ? plan.classes_h : plan.residues_h) = h;
+        (classes ? plan.classes_w : plan.residues_w) = w;
+        if (h <= kMostThreads && w <= kMostThreads) propose(plan);
+        if (all_w == 1) break;
+      }
+      if (all_h == 1) break;
+    }
+  }
+  // Of so many blocks for each residue and plane that it has; products and copied elements of a
+  // block are functions of the plan, laid out.
+  template <class Products, class Copied>
+  void consider(PlanePlan plan, bool for_weights, int64_t of_plane, const Products& products,
+                const Copied& copied) {
+    if (plan.used_threads() > kMostThreads) return;
     plan.lay_out(rows_, columns_, planes_.channels_inner, for_weights);
     if (plan.elements * planes_.element_bytes > kMostTileBytes) return;
-    const double its = cost(plan);
-    if (its < least_) least_ = its, best_ = plan;
+    const double cost = planes_.cost(plan, rows_, columns_, of_plane, products(plan), copied(plan));
+    if (cost < least_) least_ = cost, best_ = plan;
   }
   const PlanePlan& best() const { return best_; }
 
@@ -141,26 +168,33 @@ inline PlanePlan correlation_plan(const WindowAxis& rows, const WindowAxis& colu
                                   const PlaneCounts& planes) {
   const int all_h = rows.windows(kWindowRows), all_w = columns.windows(kWindowColumns);
   CheapestPlan cheapest(rows, columns, planes);
-  PlanePlan plan;
-  plan.taps_h = rows.class_taps();
-  plan.chunks = parts(std::max(columns.class_taps(), 1), kChunk);
-  for (int parts_w = 1; parts_w < 2 * all_w; parts_w *= 2) {
-    plan.windows_w = parts(all_w, parts_w);
-    for (int parts_h = 1; parts_h < 2 * all_h; parts_h *= 2) {
-      plan.windows_h = parts(all_h, parts_h);
-      for (int count = 1; count <= kMostThreads; count *= 2) {
-        planes.divide(count, plan);
-        cheapest.consider(plan, /*for_weights=*/false, [&](const PlanePlan& p) {
-          const double blocks = static_cast<double>(planes.blocks(p)) * parts(all_h, p.windows_h) *
-                                parts(all_w, p.windows_w);
-          const double products = static_cast<double>(kWindowResults) * rows.taps * columns.taps;
-          const int64_t copied = (p.in.elements() + p.out.elements()) * p.images * p.channels +
-                                 p.taps.elements() * p.tap_planes;
-          return planes.cost(p, blocks, products, copied);
-        });
+  PlanePlan first;
+  first.classes_h = rows.classes, first.classes_w = columns.classes;
+  first.taps_h = rows.class_taps();
+  first.chunks = parts(std::max(columns.class_taps(), 1), kChunk);
+  auto products = [&](const PlanePlan&) {
+    return static_cast<double>(kWindowResults) * rows.taps * columns.taps;
+  };
+  auto copied = [](const PlanePlan& p) {
+    return (p.in.elements() + p.out.elements()) * p.images * p.channels +
+           p.taps.elements() * p.tap_planes;
+  };
+  cheapest.for_shares(first, /*classes=*/false, [&](PlanePlan plan) {
+    for (int parts_w = 1; parts_w / 2 < all_w; parts_w *= 2) {
+      plan.windows_w = parts(all_w, parts_w);
+      if (plan.windows_w > kMostThreads) continue;
+      for (int parts_h = 1; parts_h / 2 < all_h; parts_h *= 2) {
+        plan.windows_h = parts(all_h, parts_h);
+        if (plan.windows_h > kMostThreads) continue;
+        const int64_t of_plane =
+            static_cast<int64_t>(parts(all_h, plan.windows_h)) * parts(all_w, plan.windows_w);
+        for (int count = 1; count <= kMostThreads; count *= 2) {
+          planes.divide(count, plan);
+          cheapest.consider(plan, /*for_weights=*/false, of_plane, products, copied);
+        }
       }
     }
-  }
+  });
   return cheapest.best();
 }
 
@@ -171,30 +205,38 @@ inline PlanePlan weight_plan(const WindowAxis& rows, const WindowAxis& columns,
   const int all_h = rows.windows(kWindowRows), all_w = columns.windows(kWindowColumns);
   const int all_taps = rows.class_taps(), all_chunks = parts(columns.class_taps(), kChunk);
   CheapestPlan cheapest(rows, columns, planes);
-  PlanePlan plan;
-  plan.windows_h = parts(all_h, parts(all_h, kMostWindows));
-  plan.windows_w = parts(all_w, parts(all_w, kMostWindows));
-  plan.chunks = parts(all_chunks, parts(all_chunks, kMostChunks));
-  for (int parts_h = 1; parts_h < 2 * all_taps; parts_h *= 2) {
-    plan.taps_h = parts(all_taps, parts_h);
-    for (int count = 1; count <= kMostThreads; count *= 2) {
-      planes.divide(count, plan);
-      plan.workers_h = plan.workers_w = 1;
-      const int spare = std::max(1, kMostThreads / plan.used_threads(rows, columns));
-      plan.workers_w = std::min(plan.chunks, spare);
-      plan.workers_h = std::min(spare / plan.workers_w, parts(plan.taps_h, kLeastWorkerRows));
-      cheapest.consider(plan, /*for_weights=*/true, [&](const PlanePlan& p) {
-        const double items = static_cast<double>(planes.blocks(p)) * parts(all_h, p.windows_h) *
-                             parts(all_w, p.windows_w) * parts(all_taps, p.taps_h) *
-                             parts(all_chunks, p.chunks);
-        const double products = static_cast<double>(kWindowResults) * kChunk * p.worker_rows *
-                                rows.classes * columns.classes * parts(p.chunks, p.workers_w);
-        const int64_t copied =
-            p.in.elements() * p.images * p.channels + p.taps.elements() * p.tap_planes;
-        return planes.cost(p, items, products, copied);
-      });
+  PlanePlan first;
+  first.windows_h = parts(all_h, parts(all_h, kMostWindows));
+  first.windows_w = parts(all_w, parts(all_w, kMostWindows));
+  first.chunks = parts(all_chunks, parts(all_chunks, kMostChunks));
+  auto products = [&](const PlanePlan& p) {
+    return static_cast<double>(kWindowResults) * kChunk * p.worker_rows * p.classes_h *
+           p.classes_w * parts(p.chunks, p.workers_w);
+  };
+  auto copied = [](const PlanePlan& p) {
+    return p.in.elements() * p.images * p.channels + p.taps.elements() * p.tap_planes;
+  };
+  auto propose = [&](PlanePlan plan) {
+    for (int parts_h = 1; parts_h / 2 < all_taps; parts_h *= 2) {
+      plan.taps_h = parts(all_taps, parts_h);
+      const int64_t of_plane = static_cast<int64_t>(parts(all_h, plan.windows_h)) *
+                               parts(all_w, plan.windows_w) * parts(all_taps, plan.taps_h) *
+                               parts(all_chunks, plan.chunks) * (rows.classes / plan.classes_h) *
+                               (columns.classes / plan.classes_w);
+      for (int count = 1; count <= kMostThreads; count *= 2) {
+        planes.divide(count, plan);
+        plan.workers_h = plan.workers_w = 1;
+        const auto spare =
+            static_cast<int>(std::max<int64_t>(1, kMostThreads / plan.used_threads()));
+        plan.workers_w = std::min(plan.chunks, spare);
+        plan.workers_h = std::min(spare / plan.workers_w, parts(plan.taps_h, kLeastWorkerRows));
+        cheapest.consider(plan, /*for_weights=*/true, of_plane, products, copied);
+      }
     }
-  }
+  };
+  cheapest.for_shares(first, /*classes=*/false, [&](const PlanePlan& plan) {
+    cheapest.for_shares(plan, /*classes=*/true, propose);
+  });
   return cheapest.best();
 }
 

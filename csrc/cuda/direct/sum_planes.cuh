@@ -2,7 +2,7 @@
 // images. A block computes it for some channels from the tiles of gy of its split; its threads
 // share the taps, and their sums are added in order. A second kernel adds the splits.
 //
-// Blocks are (columns, rows, channels, split). Not yet run on a GPU.
+// Blocks are (columns, rows, their residues, channels, split). Not yet run on a GPU.
 #pragma once
 
 #include "cuda/direct/tiles.cuh"
@@ -20,31 +20,51 @@ struct PlaneSums {
   int images;
   Channels channels;  // pairs of those of gy and of x
   bool channels_inner;
-  int bands_h, bands_w;      // tiles of gy
-  int64_t items, per_split;  // (image, tile of gy)
+  int bands_h, bands_w;      // of the taps of a class
+  int64_t items, per_split;  // tiles of gy: (images, class, band)
 };
 
-// Adds a tile of gy, which begins at the given tap of each class, from shared memory.
+// A tile of gy: of these classes the taps from the given ones on.
+struct GyTile {
+  int rho_h, rho_w, tap_h, tap_w;
+  int first_image;
+
+  template <class T>
+  __device__ GyTile(const PlaneSums<T>& c, int64_t item) {
+    auto digit = [&](int count) {
+      const auto value = static_cast<int>(item % count);
+      item /= count;
+      return value;
+    };
+    tap_w = digit(c.bands_w) * c.plan.chunks * kChunk;
+    tap_h = digit(c.bands_h) * c.plan.taps_h;
+    rho_w = digit(c.columns.classes / c.plan.classes_w);
+    rho_h = digit(c.rows.classes / c.plan.classes_h);
+    first_image = static_cast<int>(item) * c.plan.images;
+  }
+};
+
+// Adds a tile of gy from shared memory.
 template <class T>
 __device__ __forceinline__ void add_item(const PlaneSums<T>& c, const WindowThread& thread,
-                                         const Sum<T>* x, const Sum<T>* gy, int first_row,
-                                         int first_column, WindowSums<Sum<T>>& sums) {
+                                         const Sum<T>* x, const Sum<T>* gy, const GyTile& tile,
+                                         WindowSums<Sum<T>>& sums) {
   const PlaneTile &x_tile = c.plan.in, &gy_tile = c.plan.taps;
   const int plane = thread.image * c.plan.channels + thread.channel;
   auto least = [](int a, int b) { return a < b ? a : b; };
   const int worker_rows = c.plan.worker_rows, begin = thread.worker_h * worker_rows;
-  for (int rho_h = 0; rho_h < c.rows.classes; ++rho_h) {
-    const int exist = least(c.rows.class_taps(rho_h) - first_row, c.plan.taps_h);
-    for (int rho_w = 0; rho_w < c.columns.classes; ++rho_w) {
-      const int row_phase = rho_h * c.rows.residues + thread.residue_h;
-      const int column_phase = rho_w * c.columns.residues + thread.residue_w;
+  for (int rho_h = 0; rho_h < c.plan.classes_h; ++rho_h) {
+    const int exist = least(c.rows.class_taps(tile.rho_h + rho_h) - tile.tap_h, c.plan.taps_h);
+    for (int rho_w = 0; rho_w < c.plan.classes_w; ++rho_w) {
+      const int row_phase = rho_h * c.plan.residues_h + thread.residue_h;
+      const int column_phase = rho_w * c.plan.residues_w + thread.residue_w;
       const WindowTaps<Sum<T>> t{
           gy + plane * gy_tile.plane_pitch + gy_tile.row_of(rho_h, 0) + gy_tile.place(rho_w, 0),
           gy_tile.row_pitch,
           gy_tile.half,
           begin,
           least(begin + worker_rows, exist),
-          least(c.columns.class_taps(rho_w) - first_column, c.plan.chunks * kChunk),
+          least(c.columns.class_taps(tile.rho_w + rho_w) - tile.tap_w, c.plan.chunks * kChunk),
           thread.worker_w,
           c.plan.workers_w};
       if (t.first_row >= t.end_row) continue;
@@ -59,12 +79,14 @@ __device__ __forceinline__ void add_item(const PlaneSums<T>& c, const WindowThre
 // Where a thread's sum (i, j) is in a split of the partial sums, or -1.
 template <class T>
 __device__ __forceinline__ int64_t partial_offset(const PlaneSums<T>& c, const WindowThread& thread,
-                                                  int channel, int window_h, int window_w, int i,
+                                                  int channel, const WindowBlock& windows, int i,
                                                   int j) {
-  const int r =
-      ((window_h + thread.window_h) * kWindowRows + i) * c.rows.residues + thread.residue_h;
-  const int s =
-      ((window_w + thread.window_w) * kWindowColumns + j) * c.columns.residues + thread.residue_w;
+  const int r = c.rows.first_result(windows.window_h + thread.window_h, kWindowRows,
+                                    windows.residue_h + thread.residue_h) +
+                i * c.rows.residues;
+  const int s = c.columns.first_result(windows.window_w + thread.window_w, kWindowColumns,
+                                       windows.residue_w + thread.residue_w) +
+                j * c.columns.residues;
   if (r >= c.rows.out || s >= c.columns.out || channel >= c.channels.count) return -1;
   const Channels::Place place = c.channels.place(channel);
   const int64_t tap = (static_cast<int64_t>(place.group) * c.rows.out + r) * c.columns.out + s;
@@ -74,7 +96,7 @@ __device__ __forceinline__ int64_t partial_offset(const PlaneSums<T>& c, const W
 // Adds up what the workers of each window have in shared memory, (i, j) by thread, in order.
 template <class T>
 __device__ __forceinline__ void add_workers(const PlaneSums<T>& c, const WindowThread& thread,
-                                            const PlaneBlock& block, int window_h, int window_w,
+                                            const PlaneBlock& block, const WindowBlock& windows,
                                             const Sum<T>* shared, Sum<T>* partial) {
   const int inner = c.channels_inner ? c.plan.channels : 1;
   const int workers = c.plan.workers_w * c.plan.workers_h, threads = c.plan.threads;
@@ -86,8 +108,8 @@ __device__ __forceinline__ void add_workers(const PlaneSums<T>& c, const WindowT
                     inner * (thread.worker_h * c.plan.workers_w + thread.worker_w) -
                     images_apart * thread.image;
   for (int e = me; e < kWindowResults; e += workers * c.plan.images) {
-    const int64_t to = partial_offset(c, thread, block.first_channel + thread.channel, window_h,
-                                      window_w, e / kWindowColumns, e % kWindowColumns);
+    const int64_t to = partial_offset(c, thread, block.first_channel + thread.channel, windows,
+                                      e / kWindowColumns, e % kWindowColumns);
     if (to < 0) continue;
     double sum = 0;
     for (int image = 0; image < c.plan.images; ++image) {
@@ -104,9 +126,8 @@ __global__ void __launch_bounds__(kMostThreads, 8 / sizeof(Sum<T>))
     sum_planes(const PlaneSums<T> c) {
   Sum<T>* x = dynamic_shared<Sum<T>>();
   Sum<T>* gy = x + c.plan.images * c.plan.channels * c.plan.in.plane_pitch;
-  const int window_w = blockIdx.x % c.blocks_w * c.plan.windows_w;
-  const int window_h = blockIdx.x / c.blocks_w % c.blocks_h * c.plan.windows_h;
-  const int rest = blockIdx.x / c.blocks_w / c.blocks_h;
+  auto rest = static_cast<int>(blockIdx.x);
+  const WindowBlock windows(c.plan, c.rows, c.columns, c.blocks_h, c.blocks_w, rest);
   const int64_t split = rest / c.channel_blocks;
   PlaneBlock block{c.plan.images,
                    c.plan.channels,
@@ -116,25 +137,27 @@ __global__ void __launch_bounds__(kMostThreads, 8 / sizeof(Sum<T>))
                    c.channels,
                    c.channels_inner,
                    c.plan.threads};
-  const WindowThread thread(c.plan, c.rows, c.columns, c.channels_inner);
+  const WindowThread thread(c.plan, c.channels_inner);
   WindowSums<Sum<T>> sums = {};
   const int64_t begin = split * c.per_split, all = begin + c.per_split;
   const int64_t end = all < c.items ? all : c.items;
   for (int64_t item = begin; item < end; ++item) {
-    const int band = static_cast<int>(item % (c.bands_h * c.bands_w));
-    const int tap_h = band / c.bands_w * c.plan.taps_h;
-    const int tap_w = band % c.bands_w * c.plan.chunks * kChunk;
-    block.first_image = static_cast<int>(item / (c.bands_h * c.bands_w)) * c.plan.images;
+    const GyTile tile(c, item);
+    block.first_image = tile.first_image;
     __syncthreads();  // all have read the item before
     begin_copies(x, c.plan.in, c.x, c.x_planes, block, /*per_image=*/true,
-                 c.rows.first_input(window_h, kWindowRows, tap_h),
-                 c.columns.first_input(window_w, kWindowColumns, tap_w), 0);
+                 c.rows.first_input(windows.window_h, kWindowRows, windows.residue_h, tile.rho_h,
+                                    tile.tap_h),
+                 c.columns.first_input(windows.window_w, kWindowColumns, windows.residue_w,
+                                       tile.rho_w, tile.tap_w),
+                 0);
     begin_copies(gy, c.plan.taps, c.gy, c.gy_planes, block, /*per_image=*/true,
-                 tap_h * c.rows.classes, tap_w * c.columns.classes, 0);
+                 tile.tap_h * c.rows.classes + tile.rho_h,
+                 tile.tap_w * c.columns.classes + tile.rho_w, 0);
     commit_copies();
     wait_for_copies<0>();
     __syncthreads();
-    if (thread.works) add_item(c, thread, x, gy, tap_h, tap_w, sums);
+    if (thread.works) add_item(c, thread, x, gy, tile, sums);
   }
   __syncthreads();
 #pragma unroll
@@ -144,7 +167,7 @@ __global__ void __launch_bounds__(kMostThreads, 8 / sizeof(Sum<T>))
   __syncthreads();
   const int64_t size = static_cast<int64_t>(c.channels.count) * c.rows.out * c.columns.out;
   if (thread.works) {
-    add_workers(c, thread, block, window_h, window_w, x, c.partial + split * size);
+    add_workers(c, thread, block, windows, x, c.partial + split * size);
   }
 }
 

@@ -62,6 +62,25 @@ __device__ inline int64_t channel_offset(const Planes& planes, const Channels::P
          place.column * planes.column_channel + term * planes.term;
 }
 
+// What a block computes of each plane: windows from these on, for residues from these on. Takes
+// them from the block's index, and leaves the rest of it.
+struct WindowBlock {
+  int window_h, window_w, residue_h, residue_w;
+
+  __device__ WindowBlock(const PlanePlan& plan, const WindowAxis& rows, const WindowAxis& columns,
+                         int blocks_h, int blocks_w, int& rest) {
+    auto digit = [&](int count) {
+      const int value = rest % count;
+      rest /= count;
+      return value;
+    };
+    window_w = digit(blocks_w) * plan.windows_w;
+    window_h = digit(blocks_h) * plan.windows_h;
+    residue_w = digit(columns.residues / plan.residues_w);
+    residue_h = digit(rows.residues / plan.residues_h);
+  }
+};
+
 // The planes of a block: those of `images` images from first_image on, of `channels` channels each.
 struct PlaneBlock {
   int images, channels, first_image, first_channel;
@@ -79,7 +98,8 @@ __device__ __forceinline__ void for_each_of_tile(const PlaneTile& tile, const Pl
                                                  const PlaneBlock& block, bool per_image, int row0,
                                                  int column0, int term, const Body& body) {
   const int inner = block.channels_inner ? block.channels : 1, outer = block.channels / inner;
-  const int phases = tile.columns.phases(), width = phases * tile.columns.count * inner;
+  const auto phases = static_cast<int>(tile.columns.phases());
+  const int width = phases * tile.columns.count * inner;
   const int lanes = width < block.threads ? width : block.threads;
   const int thread = static_cast<int>(threadIdx.x);
   if (width == 0 || tile.rows.count == 0) return;
@@ -140,8 +160,7 @@ struct WindowThread {
   int worker_h, worker_w;
   bool works;
 
-  __device__ WindowThread(const PlanePlan& plan, const WindowAxis& rows, const WindowAxis& columns,
-                          bool channels_inner) {
+  __device__ WindowThread(const PlanePlan& plan, bool channels_inner) {
     int rest = static_cast<int>(threadIdx.x);
     auto digit = [&](int count) {
       const int value = rest % count;
@@ -154,9 +173,9 @@ struct WindowThread {
     window_w = digit(plan.windows_w);
     image = digit(plan.images);
     channel = channels_inner ? channel : digit(plan.channels);
-    residue_w = digit(columns.residues);
+    residue_w = digit(plan.residues_w);
     window_h = digit(plan.windows_h);
-    residue_h = digit(rows.residues);
+    residue_h = digit(plan.residues_h);
     works = rest == 0;
   }
 };

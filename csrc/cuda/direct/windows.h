@@ -30,7 +30,7 @@ struct TileAxis {
   int classes, between_classes;
   int step, count;
 
-  CONVKERN_HOST_DEVICE int phases() const { return residues * classes; }
+  CONVKERN_HOST_DEVICE int64_t phases() const { return static_cast<int64_t>(residues) * classes; }
   CONVKERN_HOST_DEVICE int first(int phase) const {
     return phase % residues * between_residues + phase / residues * between_classes;
   }
@@ -39,19 +39,25 @@ struct TileAxis {
 struct WindowAxis {
   int out, taps;
   int out_step, tap_step, offset;
-  int residues, classes, step;  // b/g, a/g, B
+  // b/g and a/g, or as many as there are results and taps: beyond those none is adjacent.
+  int residues, classes;
+  int step;  // B
 
   WindowAxis() = default;
+  // Of an axis whose indices fit int, also those around the image that taps reach.
   explicit WindowAxis(const Axis& axis) {
-    const int64_t gcd = std::gcd(axis.out_step, axis.tap_step);
     out = static_cast<int>(axis.out);
     taps = static_cast<int>(axis.taps);
-    out_step = static_cast<int>(axis.out_step);
-    tap_step = static_cast<int>(axis.tap_step);
+    // The step of a single one does not matter, and might not fit.
+    const int64_t a = axis.out > 1 ? axis.out_step : 1, b = axis.taps > 1 ? axis.tap_step : 1;
+    const int64_t gcd = std::gcd(a, b);
+    out_step = static_cast<int>(a);
+    tap_step = static_cast<int>(b);
     offset = static_cast<int>(axis.offset);
-    residues = static_cast<int>(axis.tap_step / gcd);
-    classes = static_cast<int>(axis.out_step / gcd);
-    step = static_cast<int>(axis.out_step / gcd * axis.tap_step);
+    residues = static_cast<int>(std::min(b / gcd, axis.out));
+    classes = static_cast<int>(std::min(a / gcd, std::max<int64_t>(axis.taps, 1)));
+    const bool adjacent = residues < axis.out || classes < axis.taps;
+    step = adjacent ? static_cast<int>(a / gcd * b) : 1;
   }
 
   // Taps of class 0, which has the most, and of any.
@@ -59,20 +65,30 @@ struct WindowAxis {
     return taps > rho ? (taps - rho - 1) / classes + 1 : 0;
   }
   // Threads' windows of `size` results along the axis, for each residue.
-  int windows(int size) const { return (out - 1) / (size * residues) + 1; }
+  int windows(int size) const {
+    return static_cast<int>((out - 1) / (static_cast<int64_t>(size) * residues) + 1);
+  }
 
-  // What a block of so many windows and taps of a class has in shared memory.
-  TileAxis results(int window_count, int size) const {
-    return {residues, 1, 1, 0, residues, window_count * size};
+  // What a block of so many windows, for so many residues, of so many classes and taps of each, has
+  // in shared memory.
+  TileAxis results(int window_count, int size, int of_residues) const {
+    return {of_residues, 1, 1, 0, residues, window_count * size};
   }
-  TileAxis tap_tile(int of_class) const { return {1, 0, classes, 1, classes, of_class}; }
-  TileAxis inputs(int window_count, int size, int of_class) const {
+  TileAxis tap_tile(int of_classes, int of_class) const {
+    return {1, 0, of_classes, 1, classes, of_class};
+  }
+  TileAxis inputs(int window_count, int size, int of_residues, int of_classes, int of_class) const {
     const int count = window_count * size + std::max(of_class, 1) - 1;
-    return {residues, out_step, classes, tap_step, step, count};
+    return {of_residues, out_step, of_classes, tap_step, step, count};
   }
-  // The input of phase 0, position 0.
-  CONVKERN_HOST_DEVICE int first_input(int window, int size, int first_tap) const {
-    return offset + (window * size + first_tap) * step;
+  // The input of phase 0, position 0, where the block has residues and classes from the given ones
+  // on, and of these taps from first_tap on.
+  CONVKERN_HOST_DEVICE int first_input(int window, int size, int residue, int rho,
+                                       int first_tap) const {
+    return offset + residue * out_step + rho * tap_step + (window * size + first_tap) * step;
+  }
+  CONVKERN_HOST_DEVICE int first_result(int window, int size, int residue) const {
+    return window * size * residues + residue;
   }
 };
 
@@ -86,12 +102,14 @@ struct PlaneTile {
 
   // So that whole chunks are read behind the last position, rows have `quads` for it. The numbers
   // of quads from row to row and, modulo 8, from plane to plane are such that threads in different
-  // ones use different banks.
+  // ones use different banks, which have 8 quads of float.
   PlaneTile() = default;
   PlaneTile(const TileAxis& rows, const TileAxis& columns, int quads, int plane_shift)
       : rows(rows), columns(columns), half((quads + 1) / 2) {
-    const int row_quads = columns.phases() * 2 * half + 1;
-    const int plane_quads = rows.phases() * rows.count * row_quads;
+    // Of sizes that a block has no memory for the products might not fit.
+    auto capped = [](double product) { return static_cast<int>(std::min(product, 0x1p26)); };
+    const int row_quads = capped(static_cast<double>(columns.phases()) * 2 * half + 1);
+    const int plane_quads = capped(static_cast<double>(rows.phases()) * rows.count * row_quads);
     row_pitch = row_quads * kQuad;
     plane_pitch = (plane_quads + ((plane_shift - plane_quads) % 8 + 8) % 8) * kQuad;
   }
@@ -103,9 +121,7 @@ struct PlaneTile {
     return (phase * rows.count + position) * row_pitch;
   }
   // Positions without the room behind them.
-  int64_t elements() const {
-    return static_cast<int64_t>(rows.phases()) * rows.count * columns.phases() * columns.count;
-  }
+  int64_t elements() const { return rows.phases() * rows.count * columns.phases() * columns.count; }
 };
 
 }  // namespace convkern::cuda

@@ -103,7 +103,7 @@ struct TapCopies {
   static_assert(kDepth * kQuads % T::kThreads == 0);
 
   const float* from;
-  int pitch;
+  int64_t pitch;
 
   __device__ void begin(float* to) {
 #pragma unroll

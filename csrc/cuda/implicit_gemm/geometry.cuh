@@ -118,12 +118,13 @@ struct InputPixel {
 
   InputPixel() = default;
   __device__ InputPixel(const CorrelationSizes<Index>& c, Index index, Index channel) {
-    const Pixel<Index> pixel(index, c.height, c.width);
+    // Pixels beyond the last are the last, so that their offsets fit too.
+    const Pixel<Index> pixel(index < c.pixels ? index : c.pixels - 1, c.height, c.width);
     row = pixel.row * c.step_h + c.offset_h;
     column = pixel.column * c.step_w + c.offset_w;
     first = pixel.image * c.in_strides.image + channel * c.in_strides.channel +
             row * c.in_strides.row + column * c.in_strides.column;
-    if (index >= c.pixels) row = INT32_MIN / 2;  // outside for every tap
+    if (index >= c.pixels) row = INT32_MIN;  // outside for every tap
   }
   // Whether the pixel h rows and w columns further is inside.
   __device__ bool has(const CorrelationSizes<Index>& c, int h, int w) const {

@@ -51,8 +51,8 @@ struct ChannelCopies {
   __device__ void begin(const Pixels& pixels, float* to) const {
 #pragma unroll
     for (int i = 0; i < kPixels; ++i) {
-      Index at;
-      const bool inside = map.locate(Pixel<Index>(pixels.pixels[i]), at) && pixels.exists(i);
+      Index at = 0;  // where pixels end: theirs might not fit
+      const bool inside = pixels.exists(i) && map.locate(Pixel<Index>(pixels.pixels[i]), at);
       at += channel * map.strides.channel;
       const int t = term() + i * kBetween;
       if constexpr (kInner == Inner::terms) {

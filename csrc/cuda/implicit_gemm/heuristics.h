@@ -8,13 +8,19 @@
 
 namespace convkern::cuda {
 
-// Offsets of fewer elements fit int32, also those of pixels that a tile has beyond the last and of
-// taps around the image.
-constexpr int64_t kInt32Elements = int64_t{1} << 30;
+// Offsets of fewer elements fit int32, with room for the pixels and the partial sums that a tile has
+// beyond the last.
+constexpr double kInt32Elements = int64_t{1} << 30;
 
+// Whether the offsets of all elements do, and of those around the images that taps reach.
 inline bool fits_int32(const Problem& p) {
-  return std::max({p.N * p.C * p.H * p.W, p.N * p.O * p.OH() * p.OW(), p.O * p.Cg * p.R * p.S}) <
-         kInt32Elements;
+  auto elements = [](int64_t planes, int64_t rows, int64_t columns) {
+    return static_cast<double>(planes) * static_cast<double>(rows) * static_cast<double>(columns);
+  };
+  return std::max({elements(p.N * p.C, p.H + 2 * p.pad_h, p.W + 2 * p.pad_w),
+                   elements(p.N * p.O, p.OH() + p.kernel_extent_h() - 1,
+                            p.OW() + p.kernel_extent_w() - 1),
+                   elements(p.O * p.Cg, p.R, p.S)}) < kInt32Elements;
 }
 
 // kRows x kColumns results of a block. Wider tiles read less for a product.

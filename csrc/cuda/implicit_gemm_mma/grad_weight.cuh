@@ -59,9 +59,9 @@ struct ChannelCopies {
       const bool exists = i * kStep < left;
       copy_chunk<kAligned>(a + to, c.gy.tensor, from_gy + i * kStep * c.gy.strides.column,
                            exists && has_row);
-      Index at;
-      const bool inside = x.locate(Pixel<Index>(pixels[i]), at);
-      copy_chunk<kAligned>(b + to, x.tensor, at + of_x, exists && inside && has_column);
+      Index at = 0;  // where pixels end: theirs might not fit
+      const bool inside = exists && x.locate(Pixel<Index>(pixels[i]), at);
+      copy_chunk<kAligned>(b + to, x.tensor, at + of_x, inside && has_column);
       pixels[i].add(c.stride, c.height, c.width);
     }
     from_gy += kDepth<Element> * c.gy.strides.column;
