@@ -1,4 +1,4 @@
-"""convkern.Conv2d, the module form."""
+"""convkern.Conv2d, the module form, and its lazy variant."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ class Conv2d(nn.Conv2d):
 
     def __init__(self, *args: Any, activation: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if activation not in (None, "relu"):
-            raise ValueError(f"activation must be None or 'relu', got activation={activation!r}")
-        self.activation = activation
+        self.activation = _checked(activation)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding: str | Sequence[int] = self.padding
@@ -42,3 +40,23 @@ class Conv2d(nn.Conv2d):
     def extra_repr(self) -> str:
         text = super().extra_repr()  # type: ignore[no-untyped-call]
         return f"{text}, activation={self.activation!r}" if self.activation else text
+
+
+class LazyConv2d(nn.LazyConv2d):
+    """A drop-in for :class:`torch.nn.LazyConv2d`: the first input gives the number of input
+    channels, and the layer becomes a :class:`convkern.Conv2d`.
+
+    Takes nn.LazyConv2d's arguments and ``activation``.
+    """
+
+    cls_to_become = Conv2d
+
+    def __init__(self, *args: Any, activation: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.activation = _checked(activation)
+
+
+def _checked(activation: str | None) -> str | None:
+    if activation not in (None, "relu"):
+        raise ValueError(f"activation must be None or 'relu', got activation={activation!r}")
+    return activation
