@@ -209,7 +209,8 @@ def _int(value: Any, name: str, given: Any) -> int:
     try:
         if isinstance(value, bool):
             raise TypeError
-        number = operator.index(value)
+        # index() would make torch.compile take a symbolic int for the constant it is now.
+        number = value if type(value) is int else operator.index(value)
     except TypeError:
         raise TypeError(
             f"conv2d: {name} must be an integer{' or two' * (name != 'groups')}, "
