@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -189,10 +190,19 @@ def _pad_for(
         raise RuntimeError(f"conv2d: padding='same' needs stride 1, got stride={tuple(stride)}")
     if weight.dim() != 4:
         return x, [0, 0]  # the op names the rule
-    (top, bottom), (left, right) = same_padding(tuple(weight.shape[2:]), dilation)
+    (top, bottom), (left, right) = same_padding(_kernel_size(weight), dilation)
     if (top, left) != (bottom, right):
         x = F.pad(x, (0, right - left, 0, bottom - top))
     return x, [top, left]
+
+
+def _kernel_size(weight: Tensor) -> tuple[int, int]:
+    rows, columns = weight.shape[2:]
+    if not torch.jit.is_tracing():
+        return rows, columns
+    with warnings.catch_warnings():  # of sizes, tensors to jit.trace, that the graph will fix
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return int(rows), int(columns)
 
 
 def _ints(value: Any, name: str) -> list[int]:
