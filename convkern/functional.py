@@ -198,10 +198,10 @@ def _pad_for(
 
 def _kernel_size(weight: Tensor) -> tuple[int, int]:
     rows, columns = weight.shape[2:]
-    if not torch.jit.is_tracing():
+    if isinstance(rows, (int, torch.SymInt)):
         return rows, columns
-    with warnings.catch_warnings():  # of sizes, tensors to jit.trace, that the graph will fix
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+    with warnings.catch_warnings():  # of jit.trace, whose sizes are tensors
+        warnings.simplefilter("ignore")
         return int(rows), int(columns)
 
 

@@ -84,7 +84,7 @@ def test_export_refuses_what_eager_mode_refuses() -> None:
         def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
             return convkern.conv2d(x, w, groups=2)
 
-    with pytest.raises(RuntimeError, match="conv2d: .*3 channels"):
+    with pytest.raises(RuntimeError, match=r"conv2d: .*3 channels"):
         torch.export.export(Wrong(), (images(4), torch.randn(4, 2, 3, 3)))
 
 
