@@ -79,11 +79,11 @@ def explain(
         return _explain_problem(Problem(input), device or "cpu", input.partition("#")[2])
     check_types(input, weight, bias)
     assert weight is not None  # check_types() raised otherwise
-    if not has_kernels(input):
+    if not has_kernels(input, weight, bias):
         return Explanation(
             problem=f"{input.dtype} on {input.device.type}",
             kernel="torch",
-            reason="convkern computes float32, float64, bfloat16 and float16 on CPU and CUDA",
+            reason="convkern computes dense float32, float64, bfloat16 and float16 on CPU and CUDA",
         )
     x, steps, pads, spacing = canonical(_meta(input), weight, stride, padding, dilation)
     w, b = _meta(weight), None if bias is None else _meta(bias)
