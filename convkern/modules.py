@@ -1,10 +1,10 @@
 """convkern.Conv2d, the module form, and its lazy variant."""
 
-from __future__ import annotations
-
+# Annotations are no strings here, as torch.jit.script reads them.
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,6 +28,8 @@ class Conv2d(nn.Conv2d):
         self.activation = _checked(activation)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self._scripted(input, weight, bias)
         padding: str | Sequence[int] = self.padding
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
@@ -36,6 +38,21 @@ class Conv2d(nn.Conv2d):
             input, weight, bias, self.stride, padding, self.dilation, self.groups,
             activation=self.activation,
         )  # fmt: skip
+
+    def _scripted(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The op in what Python TorchScript understands."""
+        x = input if input.dim() == 4 else input.unsqueeze(0)
+        padding = [0, 0]
+        if self.padding_mode != "zeros":
+            x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+        elif isinstance(self.padding, str):
+            x = F.pad(x, self._reversed_padding_repeated_twice)
+        else:
+            padding = [self.padding[0], self.padding[1]]
+        y: Tensor = torch.ops.convkern.conv2d(
+            x, weight, bias, self.stride, padding, self.dilation, self.groups, self.activation
+        )
+        return y if input.dim() == 4 else y.squeeze(0)
 
     def extra_repr(self) -> str:
         text = super().extra_repr()  # type: ignore[no-untyped-call]

@@ -122,6 +122,30 @@ def test_traced_modules_save_and_load() -> None:
     assert_same(torch.jit.load(buffer), net)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.torch.jit")
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"activation": "relu", "stride": (2, 1)},
+        {"bias": False, "groups": 3, "padding": 1},
+        {"padding": "same"},
+        {"padding": "valid"},
+        {"padding": 2, "padding_mode": "reflect"},
+    ],
+    ids=str,
+)
+def test_scripted_modules_save_and_load(keywords: dict) -> None:
+    layer, buffer = convkern.Conv2d(3, 6, (3, 2), **keywords), io.BytesIO()
+    scripted = torch.jit.script(layer)
+    assert "ops.convkern.conv2d" in scripted._scripted.code
+    torch.jit.save(scripted, buffer)
+    buffer.seek(0)
+    loaded = torch.jit.load(buffer)
+    x = images(2)
+    assert torch.equal(loaded(x), layer(x))
+    assert torch.equal(loaded(x[0]), layer(x[0]))
+
+
 def onnx_program(net: nn.Module) -> "torch.onnx.ONNXProgram":
     pytest.importorskip("onnxscript", reason="ONNX export needs onnx and onnxscript")
     program = torch.onnx.export(
