@@ -181,6 +181,18 @@ def test_onnx_gives_the_same_results() -> None:
         torch.testing.assert_close(torch.from_numpy(y), net(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*legacy TorchScript")
+def test_the_older_onnx_export_needs_torchs_layers(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="ONNX export needs onnx")
+    net, path = nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), str(tmp_path / "net.onnx")
+    convkern.replace_conv2d(net)
+    with pytest.raises(torch.onnx.errors.UnsupportedOperatorError, match="convkern::conv2d"):
+        torch.onnx.export(net, (images(1),), path, dynamo=False)
+    convkern.restore_conv2d(net)
+    torch.onnx.export(net, (images(1),), path, dynamo=False)
+    assert Path(path).stat().st_size > 0
+
+
 def test_onnx_translations_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match="pip install onnx onnxscript"):
