@@ -17,7 +17,7 @@ import convkern
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.first = convkern.Conv2d(3, 8, 3, padding=1, stride=2, activation="relu")
+        self.first = convkern.Conv2d(3, 8, 3, padding=(1, 2), stride=2, activation="relu")
         self.second = convkern.Conv2d(8, 8, (3, 2), groups=4, bias=False, padding="same")
         self.third = convkern.Conv2d(8, 4, 3, dilation=2, padding=(2, 1), padding_mode="circular")
 
@@ -166,7 +166,7 @@ def test_onnx_has_standard_operators_only() -> None:
         {a.name: list(a.ints) or a.i for a in n.attribute} for n in nodes if n.op_type == "Conv"
     )
     assert first["strides"] == [2, 2]
-    assert first["pads"] == [1, 1, 1, 1]
+    assert first["pads"] == [1, 2, 1, 2]
     assert second["group"] == 4
     assert third["dilations"] == [2, 2]
 
