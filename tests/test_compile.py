@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import convkern
 
@@ -122,6 +124,43 @@ def test_symbolic_window() -> None:
     assert len(graphs.all) == 1
 
 
+def test_symbolic_kernel_size() -> None:
+    """Where padding by name is to be computed from it."""
+
+    def conv(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return convkern.conv2d(x, w, padding="same", dilation=2)
+
+    x, w = torch.randn(6, 3, 19, 18), torch.randn(4, 3, 3, 7)
+    traced = make_fx(conv, tracing_mode="symbolic")(x, w)
+    graphs = Graphs()
+    compiled = torch.compile(conv, fullgraph=True, backend=graphs, dynamic=True)
+    for size in [(5, 7), (8, 2), (2, 9)]:
+        w = torch.randn(4, 3, *size)
+        assert torch.equal(traced(x, w), conv(x, w))
+        assert torch.equal(compiled(x, w), conv(x, w))
+    assert len(graphs.all) == 1
+
+
+@torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)
+def test_a_batch_that_depends_on_data() -> None:
+    """Training on the images that a mask picks, whose number no compiler can know."""
+    layer = convkern.Conv2d(3, 4, 3, padding=1, activation="relu")
+
+    def picked(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return layer(x[mask]).sin().sum()
+
+    graphs = Graphs()
+    compiled = torch.compile(picked, fullgraph=True, backend=graphs)
+    training = torch.compile(picked, fullgraph=True, backend="aot_eager")
+    x = torch.randn(5, 3, 9, 8)
+    for mask in (x[:, 0, 0, 0] > 0, torch.ones(5).bool(), torch.zeros(5).bool()):
+        expected = picked(x, mask)
+        assert torch.equal(compiled(x, mask), expected)
+        ours = torch.autograd.grad(training(x, mask), layer.weight)
+        torch.testing.assert_close(ours, torch.autograd.grad(expected, layer.weight))
+    assert len(graphs.all) == 1
+
+
 def test_channels_last_and_a_compiled_module_method() -> None:
     layer = convkern.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
     expected = layer(x := torch.randn(2, 3, 9, 8).to(memory_format=torch.channels_last))
@@ -132,9 +171,6 @@ def test_channels_last_and_a_compiled_module_method() -> None:
 
 
 def test_fake_tensors_and_make_fx() -> None:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     layer, x = convkern.Conv2d(3, 4, 3), torch.randn(2, 3, 9, 8)
 
     def gradient(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
