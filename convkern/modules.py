@@ -49,9 +49,13 @@ class Conv2d(nn.Conv2d):
             x = F.pad(x, self._reversed_padding_repeated_twice)
         else:
             padding = [self.padding[0], self.padding[1]]
-        y: Tensor = torch.ops.convkern.conv2d(
-            x, weight, bias, self.stride, padding, self.dilation, self.groups, self.activation
-        )
+        if x.is_floating_point():
+            y: Tensor = torch.ops.convkern.conv2d(
+                x, weight, bias, self.stride, padding, self.dilation, self.groups, self.activation
+            )
+        else:
+            y = F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+            y = F.relu(y) if self.activation is not None else y
         return y if input.dim() == 4 else y.squeeze(0)
 
     def extra_repr(self) -> str:

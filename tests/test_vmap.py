@@ -193,6 +193,14 @@ def test_per_sample_gradients() -> None:
         torch.testing.assert_close(result, torch.stack([g[i] for g in each]))
 
 
+def test_torchs_older_per_sample_gradients_refuse() -> None:
+    from torch.nn.utils._per_sample_grad import call_for_per_sample_grads
+
+    layer = convkern.Conv2d(2, 4, 3)
+    with pytest.raises(RuntimeError, match="Expanded Weights encountered but cannot handle"):
+        call_for_per_sample_grads(layer, batch_size=V)(X.float())
+
+
 def test_jacobians_by_rows_and_by_columns() -> None:
     def conv(x, w, b):
         return convkern.conv2d(x, w, b, 2, 1)
