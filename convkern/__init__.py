@@ -11,6 +11,8 @@ except ImportError as error:
         "run `pip install --no-build-isolation .` in the source tree."
     ) from error
 
+from convkern import batching as _batching  # noqa: F401  (registers rules)
+from convkern import flops as _flops  # noqa: F401  (registers formulas)
 from convkern.config import (
     get_float32_precision,
     set_float32_precision,
@@ -21,16 +23,19 @@ from convkern.config import (
 )
 from convkern.explain import explain
 from convkern.functional import conv2d, output_size, same_padding
-from convkern.modules import Conv2d
+from convkern.modules import Conv2d, LazyConv2d
+from convkern.onnx import onnx_translations
 from convkern.surgery import replace_conv2d, restore_conv2d
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Conv2d",
+    "LazyConv2d",
     "conv2d",
     "explain",
     "get_float32_precision",
+    "onnx_translations",
     "output_size",
     "reference",
     "replace_conv2d",

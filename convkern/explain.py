@@ -79,19 +79,32 @@ def explain(
         return _explain_problem(Problem(input), device or "cpu", input.partition("#")[2])
     check_types(input, weight, bias)
     assert weight is not None  # check_types() raised otherwise
-    if not has_kernels(input):
+    if not has_kernels(input, weight, bias):
         return Explanation(
             problem=f"{input.dtype} on {input.device.type}",
             kernel="torch",
-            reason="convkern computes float32, float64, bfloat16 and float16 on CPU and CUDA",
+            reason="convkern computes dense float32, float64, bfloat16 and float16 on CPU and CUDA",
         )
-    x, steps, pads, spacing = canonical(input.to("meta"), weight, stride, padding, dilation)
-    w, b = weight.to("meta"), None if bias is None else bias.to("meta")
+    x, steps, pads, spacing = canonical(_meta(input), weight, stride, padding, dilation)
+    w, b = _meta(weight), None if bias is None else _meta(bias)
     window = (steps, pads, spacing, groups)
     torch.ops.convkern.conv2d(x, w, b, *window, activation)  # checks; computes nothing
     problem = forward_problem(x, w, b is not None, *window, activation == "relu")
     own_device = "cpu" if input.is_meta else input.device.type
     return _explain_problem(problem, device or own_device)
+
+
+def _meta(t: Tensor) -> Tensor:
+    """On the meta device, in the dtype that autocast gives it in a call from here."""
+    device = t.device.type
+    if (
+        device in ("cpu", "cuda")
+        and torch.is_autocast_enabled(device)
+        and t.is_floating_point()
+        and t.dtype != torch.float64
+    ):
+        return t.to("meta", torch.get_autocast_dtype(device))
+    return t.to("meta")
 
 
 def _with_kernels(device: str) -> str:

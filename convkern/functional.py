@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,8 +49,9 @@ def conv2d(
         weight is. See :func:`output_size`.
 
     float32, float64, bfloat16 and float16 on CPU and CUDA run on convkern's own kernels and
-    accumulate in float32 or wider; :func:`convkern.explain` names the kernel. Other dtypes and
-    devices are handed to torch.
+    accumulate in float32 or wider; :func:`convkern.explain` names the kernel. Other dtypes,
+    layouts (sparse, quantised, oneDNN's) and devices are handed to torch. Under autocast the
+    tensors are cast as torch casts them for its own.
 
     Raises:
         RuntimeError: sizes, dtypes or devices do not fit each other, or a size is out of range.
@@ -85,7 +87,7 @@ def _general_conv2d(
         )  # fmt: skip
     check_types(input, weight, bias)
     groups = _int(groups, "groups", groups)
-    if not has_kernels(input):
+    if not has_kernels(input, weight, bias):
         return _fallback(input, weight, bias, stride, padding, dilation, groups, activation)
     x, *window = canonical(input, weight, stride, padding, dilation)
     y: Tensor = torch.ops.convkern.conv2d(x, weight, bias, *window, groups, activation)
@@ -99,9 +101,13 @@ def check_types(input: Any, weight: Any, bias: Any) -> None:
             raise TypeError(f"conv2d: {name} must be a Tensor, got {type(value).__name__}")
 
 
-def has_kernels(input: Tensor) -> bool:
-    """Whether convkern computes input's dtype on its device."""
-    return input.dtype in _KERNEL_DTYPES and input.device.type in _KERNEL_DEVICES
+def has_kernels(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether convkern computes input's dtype on its device, and all are dense: neither sparse,
+    quantised nor in oneDNN's own layout."""
+    if input.dtype not in _KERNEL_DTYPES or input.device.type not in _KERNEL_DEVICES:
+        return False
+    tensors = (input, weight) if bias is None else (input, weight, bias)
+    return all(t.layout is torch.strided and not t.is_quantized for t in tensors)
 
 
 def canonical(
@@ -189,10 +195,19 @@ def _pad_for(
         raise RuntimeError(f"conv2d: padding='same' needs stride 1, got stride={tuple(stride)}")
     if weight.dim() != 4:
         return x, [0, 0]  # the op names the rule
-    (top, bottom), (left, right) = same_padding(tuple(weight.shape[2:]), dilation)
+    (top, bottom), (left, right) = same_padding(_kernel_size(weight), dilation)
     if (top, left) != (bottom, right):
         x = F.pad(x, (0, right - left, 0, bottom - top))
     return x, [top, left]
+
+
+def _kernel_size(weight: Tensor) -> tuple[int, int]:
+    rows, columns = weight.shape[2:]
+    if isinstance(rows, (int, torch.SymInt)):
+        return rows, columns
+    with warnings.catch_warnings():  # of jit.trace, whose sizes are tensors
+        warnings.simplefilter("ignore")
+        return int(rows), int(columns)
 
 
 def _ints(value: Any, name: str) -> list[int]:
@@ -209,7 +224,8 @@ def _int(value: Any, name: str, given: Any) -> int:
     try:
         if isinstance(value, bool):
             raise TypeError
-        number = operator.index(value)
+        # index() would make torch.compile take a symbolic int for the constant it is now.
+        number = value if type(value) is int else operator.index(value)
     except TypeError:
         raise TypeError(
             f"conv2d: {name} must be an integer{' or two' * (name != 'groups')}, "
@@ -230,7 +246,7 @@ def _fallback(
     groups: int,
     activation: str | None,
 ) -> Tensor:
-    """Dtypes and devices that convkern has no kernels for."""
+    """Dtypes, layouts and devices that convkern has no kernels for."""
     if activation not in (None, "relu"):
         raise ValueError(f"conv2d: activation must be None or 'relu', got {activation!r}")
     y = F.conv2d(input, weight, bias, stride, padding, dilation, groups)

@@ -19,8 +19,9 @@ def pair(value: Any, name: str) -> tuple[int, int]:
     Raises:
         ValueError: `value` is neither.
     """
-    values = (value, value) if isinstance(value, int) else tuple(value)
-    if len(values) != 2 or not all(isinstance(v, int) for v in values):
+    integers = (int, torch.SymInt)  # symbolic where a compiler traces
+    values = (value, value) if isinstance(value, integers) else tuple(value)
+    if len(values) != 2 or not all(isinstance(v, integers) for v in values):
         raise ValueError(f"{name} must be an int or a (rows, columns) pair, got {name}={value!r}")
     return values
 

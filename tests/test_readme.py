@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import convkern
 
@@ -27,6 +28,15 @@ def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_model_is_replaced(capsys: pytest.CaptureFixture[str]) -> None:
     exec(blocks("python")[1], {})
     assert capsys.readouterr().out.strip() in blocks("python")[1]
+
+
+def test_the_onnx_export_writes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript", reason="ONNX export needs onnx and onnxscript")
+    (example,) = [block for block in blocks("python") if "onnx" in block]
+    monkeypatch.chdir(tmp_path)
+    model, images = convkern.Conv2d(3, 4, 3).eval(), torch.randn(1, 3, 8, 8)
+    exec(example, {"torch": torch, "convkern": convkern, "model": model, "images": images})
+    assert (tmp_path / "model.onnx").exists()
 
 
 @pytest.mark.slow

@@ -10,8 +10,6 @@ import convkern
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:convkern. the slow reference kernel"),
-    # vmap loops over the batch: there is no batching rule yet.
-    pytest.mark.filterwarnings("ignore:There is a performance drop"),
     pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated"),
 ]
 

@@ -42,6 +42,9 @@ const at::Tensor* read_tensor(PyObject* object) {
   return THPVariable_CheckExact(object) ? &THPVariable_Unpack(object) : nullptr;
 }
 
+// Neither sparse, quantised nor in oneDNN's own layout.
+bool is_dense(const at::Tensor& t) { return t.layout() == at::kStrided && !t.is_quantized(); }
+
 bool has_kernels(const at::Tensor& t) {
   switch (t.scalar_type()) {
     case at::kFloat:
@@ -69,7 +72,8 @@ PyObject* eager_conv2d(PyObject*, PyObject* const* args, Py_ssize_t count) {
                         read_pair(args[3], stride) && read_pair(args[4], padding) &&
                         read_pair(args[5], dilation) && read_int(args[6], groups) &&
                         (activation != nullptr || args[7] == Py_None);
-  if (!readable || x->dim() != 4 || !has_kernels(*x) || torch::jit::tracer::isTracing() ||
+  if (!readable || x->dim() != 4 || !has_kernels(*x) || !is_dense(*x) || !is_dense(*w) ||
+      (b != nullptr && !is_dense(*b)) || torch::jit::tracer::isTracing() ||
       at::impl::torch_function_mode_enabled()) {
     PyErr_Clear();
     Py_RETURN_NONE;

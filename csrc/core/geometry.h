@@ -56,7 +56,7 @@ std::string broken_rule(const Geometry<Int>& g) {
     message << "input must have weight.size(1) * groups = " << g.Cg * g.groups
             << " channels, got input with " << g.C << " channels (weight.size(1)=" << g.Cg
             << ", groups=" << g.groups << ")";
-  } else if (g.N != 0 && g.C != 0 && (g.H < 1 || g.W < 1)) {
+  } else if ((g.H < 1 || g.W < 1) && g.N != 0 && g.C != 0) {  // N last: it may be unknown yet
     message << "input may be empty in its batch or channels only, got spatial size "
             << pair(g.H, g.W);
   } else if (g.H + 2 * g.pad_h < g.kernel_extent_h() || g.W + 2 * g.pad_w < g.kernel_extent_w()) {
