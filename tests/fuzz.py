@@ -125,7 +125,9 @@ def tensor(size: Sequence[int], dtype: str, view: str, generator: torch.Generato
 
     n, *rest = size
     if view == "sliced":
-        return random(n + 2, *(k + 3 for k in rest))[(slice(1, n + 1), *(slice(2, k + 2) for k in rest))]
+        return random(n + 2, *(k + 3 for k in rest))[
+            (slice(1, n + 1), *(slice(2, k + 2) for k in rest))
+        ]
     if view == "stepped":
         return random(2 * n, *(2 * k for k in rest))[(slice(None, None, 2),) * len(size)]
     if view == "expanded":

@@ -46,7 +46,7 @@ def padded(x: Tensor, shape: Shape) -> Tensor:
     return F.pad(x, (0, right - left, 0, bottom - top))
 
 
-@fuzzing(short=150)
+@fuzzing(short=60)
 @given(
     shape=shapes(), dtype=dtypes, layout=st.tuples(views, views, views, views), seed=seeds,
     wanted=st.lists(st.sampled_from("xwb"), unique=True), bias=st.booleans(),
@@ -79,9 +79,7 @@ def check_conv2d(
     activation: str | None, gy_view: str, generator: torch.Generator, unbatched: bool,
 ) -> None:  # fmt: skip
     leaves = {"x": x, "w": w, "b": b}
-    inputs = [
-        t.requires_grad_() for name, t in leaves.items() if name in wanted and t is not None
-    ]
+    inputs = [t.requires_grad_() for name, t in leaves.items() if name in wanted and t is not None]
     y = convkern.conv2d(
         x.squeeze(0) if unbatched else x, w, b, shape.stride, shape.padding, shape.dilation,
         shape.groups, activation=activation,
@@ -117,7 +115,7 @@ def winograd_bound(name: str, accuracy: Accuracy, result: Tensor) -> bool:
 
 
 @pytest.mark.usefixtures("high_precision")
-@fuzzing(short=60)
+@fuzzing(short=30)
 @given(
     shape=shapes(least_batch=1), dtype=dtypes, layout=st.sampled_from(["nchw", "nhwc"]),
     tail=st.sampled_from(["fwd", "fwd+bias", "fwd+bias+relu", "gx", "gw"]), seed=seeds,

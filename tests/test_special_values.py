@@ -5,6 +5,8 @@ One liberty is taken, which torch's own kernels take as well: a weight (in grad_
 of grad_output) that is not finite, times a zero of the padding, may be left out or be NaN.
 """
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -61,6 +63,13 @@ def same_kind(actual: Tensor, expected: Tensor) -> Tensor:
     return torch.stack([kind(actual) == kind(expected) for kind in kinds]).all(0)
 
 
+def surrounded(size: tuple[int, ...], margin: Sequence[int]) -> Tensor:
+    """Zeros between margins of ones."""
+    rows, columns = margin
+    zeros = torch.zeros(size, dtype=torch.float64)
+    return F.pad(zeros, (columns, columns, rows, rows), value=1)
+
+
 def meets_padding(ops: Operands) -> Tensor:
     """Results with a term of the padding, or beyond the last output, whose other factor is a
     weight, or in grad_weight an element of grad_output, that is not finite."""
@@ -68,19 +77,15 @@ def meets_padding(ops: Operands) -> Tensor:
     taps = ops.gy if p.pass_ == "gw" else ops.w
     bad = (~taps.isfinite()).double()
     if p.pass_ == "gx":
-        margin = [
-            -(-d * (k - 1) // s)
-            for d, k, s in zip(p.dilation, p.weight_size[2:], p.stride, strict=True)
-        ]
-        outside = F.pad(torch.zeros(p.output_size, dtype=torch.float64), (margin[1],) * 2 + (margin[0],) * 2, value=1)  # fmt: skip
-        reached = F.conv_transpose2d(
-            outside, bad, None, p.stride, 0, 0, p.groups, p.dilation,
-        )  # fmt: skip
+        extents = zip(p.dilation, p.weight_size[2:], p.stride, strict=True)
+        margin = [-(-d * (k - 1) // s) for d, k, s in extents]
+        outside = surrounded(p.output_size, margin)
+        reached = F.conv_transpose2d(outside, bad, None, p.stride, 0, 0, p.groups, p.dilation)
         top, left = (q + m * s for q, m, s in zip(p.padding, margin, p.stride, strict=True))
         (h, w), (rows, columns) = p.input_size[2:], reached.shape[2:]
         reached = F.pad(reached, (0, max(0, left + w - columns), 0, max(0, top + h - rows)))
         return reached[:, :, top : top + h, left : left + w] > 0
-    outside = F.pad(torch.zeros(p.input_size, dtype=torch.float64), (p.padding[1],) * 2 + (p.padding[0],) * 2, value=1)  # fmt: skip
+    outside = surrounded(p.input_size, p.padding)
     w = bad if p.pass_ == "fwd" else torch.zeros(p.weight_size, dtype=torch.float64)
     y = F.conv2d(outside, w.requires_grad_(), None, p.stride, 0, p.dilation, p.groups)
     return (y if p.pass_ == "fwd" else torch.autograd.grad(y, w, bad)[0]).detach() > 0
