@@ -30,8 +30,8 @@ format: build  ## format in place
 	$(BIN)/ruff check --fix .
 	$(BIN)/clang-format -i $$(git ls-files $(CXX_FILES))
 
-sanitize: build  ## the CUDA kernels in the simulator, under ASan, UBSan and TSan
-	$(BIN)/python -m pytest --run-slow tests/test_cuda_faults.py
+sanitize: build  ## the CPU kernels, and the CUDA kernels in the simulator, under ASan, UBSan, TSan
+	$(BIN)/python -m pytest --run-slow tests/test_core_sanitizers.py tests/test_cuda_faults.py
 
 fuzz: build  ## random problems against float64; e.g. FUZZ_EXAMPLES=20000 FUZZ_SEED=7
 	CONVKERN_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/test_fuzz.py \
