@@ -4,12 +4,14 @@ PYTHON ?= python3
 VENV ?= .venv
 EPOCHS ?= 5
 MODEL ?= padding3
+FUZZ_EXAMPLES ?= 3000
+FUZZ_SEED ?= 0
 
 BIN := $(VENV)/bin
 CXX_FILES := '*.h' '*.cpp' '*.cu' '*.cuh'
 NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: train test check format sanitize bench build clean
+.PHONY: train test check format sanitize fuzz bench build clean
 
 train: build  ## train a model on Fashion-MNIST and test it
 	$(BIN)/python -m convkern train --model $(MODEL) --epochs $(EPOCHS)
@@ -28,8 +30,12 @@ format: build  ## format in place
 	$(BIN)/ruff check --fix .
 	$(BIN)/clang-format -i $$(git ls-files $(CXX_FILES))
 
-sanitize: build  ## the CUDA kernels in the simulator, under ASan, UBSan and TSan
-	$(BIN)/python -m pytest --run-slow tests/test_cuda_faults.py
+sanitize: build  ## the CPU kernels, and the CUDA kernels in the simulator, under ASan, UBSan, TSan
+	$(BIN)/python -m pytest --run-slow tests/test_core_sanitizers.py tests/test_cuda_faults.py
+
+fuzz: build  ## random problems against float64; e.g. FUZZ_EXAMPLES=20000 FUZZ_SEED=7
+	CONVKERN_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/test_fuzz.py \
+	  --hypothesis-seed=$(FUZZ_SEED)
 
 bench: build  ## time the Fashion-MNIST layers against torch
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only

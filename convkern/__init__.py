@@ -1,5 +1,10 @@
 """convkern: a fast drop-in for torch.nn.Conv2d with its own CPU and CUDA kernels."""
 
+# ruff: noqa: E402  (the interpreter is looked at before torch is imported)
+from convkern._interpreter import refuse_subinterpreters as _refuse_subinterpreters
+
+_refuse_subinterpreters()
+
 import torch as _torch
 
 try:

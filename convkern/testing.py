@@ -113,6 +113,44 @@ def oracle(ops: Operands) -> Tensor:
     return run_torch(ops.to(torch.float64, "cpu"))
 
 
+class Accuracy:
+    """What the result of a problem's pass may be, by the rule of :func:`assert_accurate`, for
+    results of several kernels."""
+
+    def __init__(self, ops: Operands, *, peer: bool = True) -> None:
+        problem = self.problem = ops.problem
+        self.expected = oracle(ops)
+        plain = Operands(Problem(re.sub(r"\+relu", "", str(problem))), ops.x, ops.w, ops.b, ops.gy)
+        # The largest sum of absolute products.
+        self.magnitude = oracle(plain.map(torch.abs)).amax().item() if self.expected.numel() else 0
+        self.torchs_error: float | None = None
+        if problem.dtype == "f32" and peer and self.expected.numel():
+            self.torchs_error = (run_torch(ops).cpu().double() - self.expected).abs().max().item()
+
+    def check(self, actual: Tensor, part: Callable[[Tensor], Tensor] = lambda whole: whole) -> None:
+        """Asserts that `actual` is accurate, as `part` of the pass's result."""
+        problem, dtype, expected = self.problem, actual.dtype, part(self.expected)
+        assert actual.shape == expected.shape
+        assert dtype == DTYPES[problem.dtype]
+        if actual.numel() == 0:
+            return
+        error = (actual.cpu().double() - expected).abs()
+        if dtype in (torch.bfloat16, torch.float16):
+            ulp = torch.finfo(dtype).eps * expected.abs().clamp(min=torch.finfo(dtype).tiny)
+            bound = 0.5 * ulp + 4 * torch.finfo(torch.float32).eps * self.magnitude
+            over = (error - bound).max()
+            assert not (~(error <= bound)).any(), f"{problem}: error {over:.2e} over"
+            return
+        if self.torchs_error is not None:
+            bound_of_all = max(2 * self.torchs_error, torch.finfo(dtype).eps * self.magnitude)
+        else:
+            terms = problem.flops / 2 / max(self.expected.numel(), 1)
+            bound_of_all = (2 + terms**0.5) * torch.finfo(dtype).eps * self.magnitude
+        largest = error.max().item()
+        # Written so that NaN fails.
+        assert largest <= bound_of_all, f"{problem}: error {largest:.2e}, bound {bound_of_all:.2e}"
+
+
 def assert_accurate(actual: Tensor, ops: Operands, *, peer: bool = True) -> None:
     """Asserts that `actual` is the result of the problem's pass to the precision of its dtype.
 
@@ -122,26 +160,4 @@ def assert_accurate(actual: Tensor, ops: Operands, *, peer: bool = True) -> None
     length may have.
     bfloat16, float16: correctly rounded but for the errors of a float32 sum.
     """
-    expected = oracle(ops)
-    problem, dtype = ops.problem, actual.dtype
-    assert actual.shape == expected.shape
-    assert dtype == DTYPES[problem.dtype]
-    if actual.numel() == 0:
-        return
-    plain = Operands(Problem(re.sub(r"\+relu", "", str(problem))), ops.x, ops.w, ops.b, ops.gy)
-    magnitude = oracle(plain.map(torch.abs)).max().item()  # the largest sum of absolute products
-    error = (actual.cpu().double() - expected).abs()
-    if dtype in (torch.bfloat16, torch.float16):
-        ulp = torch.finfo(dtype).eps * expected.abs().clamp(min=torch.finfo(dtype).tiny)
-        bound = 0.5 * ulp + 4 * torch.finfo(torch.float32).eps * magnitude
-        assert not (~(error <= bound)).any(), f"{problem}: error {(error - bound).max():.2e} over"
-        return
-    if dtype == torch.float32 and peer:
-        torchs = (run_torch(ops).cpu().double() - expected).abs().max().item()
-        bound_of_all = max(2 * torchs, torch.finfo(dtype).eps * magnitude)
-    else:
-        terms = problem.flops / 2 / max(expected.numel(), 1)
-        bound_of_all = (2 + terms**0.5) * torch.finfo(dtype).eps * magnitude
-    largest = error.max().item()
-    # Written so that NaN fails.
-    assert largest <= bound_of_all, f"{problem}: error {largest:.2e}, bound {bound_of_all:.2e}"
+    Accuracy(ops, peer=peer).check(actual)

@@ -8,6 +8,7 @@ import torch
 
 import convkern
 from convkern import _C
+from counts import COUNTS
 from cuda_simulator import Objects, Simulator
 
 
@@ -24,6 +25,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip_slow)
         if "gpu" in item.keywords and not has_gpu:
             item.add_marker(skip_gpu)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for what, number in sorted(COUNTS.items()):
+        terminalreporter.write_line(f"{what}: {number:,}")
 
 
 @pytest.fixture

@@ -121,10 +121,16 @@ std::string overflowing_size(const Geometry<int64_t>& g) {
   auto too_large = [](const char* what) {
     return std::string(what) + " is too large: its number of bytes must fit int64";
   };
+  // Of negative numbers no size comes: broken_rule() tells.
+  for (const int64_t least_1 : {g.stride_h, g.stride_w, g.dilation_h, g.dilation_w, g.groups}) {
+    if (least_1 < 1) return {};
+  }
+  for (const int64_t least_0 : {g.N, g.C, g.H, g.W, g.O, g.Cg, g.R, g.S, g.pad_h, g.pad_w}) {
+    if (least_0 < 0) return {};
+  }
   if (!product_fits(g.dilation_h, g.R, 1, 1) || !product_fits(g.dilation_w, g.S, 1, 1)) {
     return too_large("the dilated kernel");
   }
-  if (g.stride_h < 1 || g.stride_w < 1 || g.groups < 1) return {};  // broken_rule() tells
   if (!product_fits(g.Cg, g.groups, 1, 1)) return too_large("weight.size(1) * groups");
   if (!product_fits(g.N, g.C, g.H, g.W)) return too_large("input");
   if (!product_fits(g.O, g.Cg, g.R, g.S)) return too_large("weight");

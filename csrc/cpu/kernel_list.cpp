@@ -12,7 +12,7 @@ KernelList kernel_list() {
     auto append = [&all](const auto& kernels) {
       all.insert(all.end(), std::begin(kernels), std::end(kernels));
     };
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CONVKERN_PORTABLE)
     append(f32_avx512);
     append(f64_avx512);
     append(bf16_avx512bf16);

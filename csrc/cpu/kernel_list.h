@@ -11,7 +11,7 @@ extern const Kernel reference_kernels[3];
 extern const Kernel f32_baseline[18];
 extern const Kernel f64_baseline[12];
 extern const Kernel half_baseline[12];
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CONVKERN_PORTABLE)
 extern const Kernel f32_avx2[18];
 extern const Kernel f64_avx2[12];
 extern const Kernel half_avx2[12];

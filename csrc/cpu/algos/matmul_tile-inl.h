@@ -27,7 +27,8 @@ struct MatmulTile {
   int64_t out_row;
   int lanes;  // of the last vector of a row that are in memory
   Init init;
-  const Real* bias;  // for Init::bias, of a row
+  const Real* bias;    // for Init::bias, of a row
+  int bias_lanes = 0;  // of its last vector; fewer than `lanes` where rows are padded
   bool relu;
 
   // One run of products of the inner ones, where both factors follow each other.
@@ -75,9 +76,9 @@ struct MatmulKernel {
       for (int v = 0; v < kVectors; ++v) {
         Real* at = t.out + r * t.out_row + v * kLanes;
         Vec total = sum[r][v];
-        if (accumulate) total = add(load(t, v, at), total);
+        if (accumulate) total = add(load(t.lanes, v, at), total);
         if (apply_relu) total = relu(total);
-        is_whole(t, v) ? total.store_unaligned(at) : total.store_first(at, t.lanes);
+        is_whole(t.lanes, v) ? total.store_unaligned(at) : total.store_first(at, t.lanes);
       }
     }
   }
@@ -92,7 +93,8 @@ struct MatmulKernel {
     Sums sum;
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      const Vec start = t.init == Init::bias ? load(t, v, t.bias + v * kLanes) : Vec::zero();
+      const Vec start =
+          t.init == Init::bias ? load(t.bias_lanes, v, t.bias + v * kLanes) : Vec::zero();
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) sum[r][v] = start;
     }
@@ -118,12 +120,12 @@ struct MatmulKernel {
     store(sum, t, accumulate, t.relu);
   }
 
-  // Vector v of a row.
-  static CONVKERN_INLINE bool is_whole(const MatmulTile& t, int v) {
-    return v < kVectors - 1 || t.lanes == kLanes;
+  // Vector v of a row whose last vector has so many lanes in memory.
+  static CONVKERN_INLINE bool is_whole(int lanes, int v) {
+    return v < kVectors - 1 || lanes == kLanes;
   }
-  static CONVKERN_INLINE Vec load(const MatmulTile& t, int v, const Real* at) {
-    return is_whole(t, v) ? Vec::load_unaligned(at) : Vec::load_first(at, t.lanes);
+  static CONVKERN_INLINE Vec load(int lanes, int v, const Real* at) {
+    return is_whole(lanes, v) ? Vec::load_unaligned(at) : Vec::load_first(at, lanes);
   }
 };
 

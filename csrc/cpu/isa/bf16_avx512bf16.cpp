@@ -1,5 +1,5 @@
 // The bfloat16 kernels compiled for AVX-512 with AVX512-BF16.
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CONVKERN_PORTABLE)
 
 #include "cpu/isa/outside.h"
 

@@ -1,5 +1,5 @@
 // The float32 kernels, and bfloat16 and float16 through them, compiled for AVX2 and FMA.
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CONVKERN_PORTABLE)
 
 #include "cpu/isa/outside.h"
 

@@ -1,5 +1,5 @@
 // The float64 kernels compiled for AVX-512 (F, DQ, BW, VL).
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CONVKERN_PORTABLE)
 
 #include "cpu/isa/outside.h"
 

@@ -252,6 +252,7 @@ struct PanelTask {
     t.b_k = width;
     t.lanes = lanes;
     t.bias = bias;
+    t.bias_lanes = panel.last_lanes();
     t.block = all.block_of(part);
     for (const Run& run : runs) {
       const Range k = run.taps;

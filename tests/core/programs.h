@@ -1,0 +1,10 @@
+// The parts of the program; each returns its exit status.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/plan.h"
+
+int check_kernels(int threads, const std::vector<std::string>& problems);
+int fuzz_plans(unsigned seed, int count);

@@ -1,0 +1,9 @@
+"""Counts of what tests have compared, which conftest.py prints at the end of a run."""
+
+from collections import Counter
+
+COUNTS: Counter[str] = Counter()
+
+
+def count(what: str, number: int = 1) -> None:
+    COUNTS[what] += number

@@ -1,0 +1,89 @@
+"""The core and the CPU kernels without torch (tests/core): they build alone, and run under ASan,
+UBSan, TSan and valgrind. `make sanitize` runs all of it, in which every kernel meets its cases."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from cases import DEPTHWISE, EMPTY_BATCH, FEW, GROUPED, MATMUL, NON_EMPTY, WINOGRAD
+from convkern.testing import variant
+from core_program import CoreProgram
+from counts import count
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+DTYPES, LAYOUTS, PASSES = ("f32", "bf16", "f64", "f16"), ("nchw", "nhwc"), ("fwd", "gx", "gw")
+
+
+def problems(cases: list[str]) -> list[str]:
+    """Each case in every pass, dtypes and layouts in turn."""
+    return [
+        variant(case, pass_=pass_, dtype=DTYPES[(i + j) % 4], layout=LAYOUTS[(i // 2 + j) % 2])
+        for i, case in enumerate(cases)
+        for j, pass_ in enumerate(PASSES)
+    ]
+
+
+SMALL = FEW[::3] + MATMUL[::12] + GROUPED[::9] + DEPTHWISE[::9] + WINOGRAD[::9]
+ALL = NON_EMPTY + MATMUL + GROUPED + DEPTHWISE + WINOGRAD + [EMPTY_BATCH]
+
+
+def check_kernels(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = re.fullmatch(r"\w+: (\d+) runs, 0 faults\n", done.stdout)
+    assert runs is not None, done.stdout
+    count("core without torch: results of kernels against the plain sum", int(runs[1]))
+
+
+@pytest.fixture(scope="module")
+def portable(tmp_path_factory: pytest.TempPathFactory) -> CoreProgram:
+    folder = tmp_path_factory.mktemp("core")
+    return CoreProgram(folder, portable=True, level="-O0").build()
+
+
+def test_the_portable_kernels_need_no_torch(portable: CoreProgram) -> None:
+    check_kernels(portable.run("kernels", "3", *problems(SMALL)))
+
+
+def test_random_problem_strings_are_refused_or_planned(portable: CoreProgram) -> None:
+    done = portable.run("plans", "0", "300")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith(" planned, 0 faults\n")
+
+
+def test_it_says_how_it_is_used(portable: CoreProgram) -> None:
+    assert portable.run("kernels").returncode == 2
+    assert "usage" in portable.run().stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
+def test_valgrind_finds_nothing(portable: CoreProgram) -> None:
+    valgrind = ["valgrind", "--quiet", "--error-exitcode=9", "--leak-check=full"]
+    done = portable.run("kernels", "2", *problems(SMALL[::3]), before=valgrind)
+    check_kernels(done)
+    assert done.stderr == ""
+
+
+@pytest.fixture(scope="module", params=["address", "thread"])
+def sanitized(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> CoreProgram:
+    return CoreProgram(tmp_path_factory.mktemp(request.param), sanitizer=request.param).build()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_sanitizers_find_nothing(sanitized: CoreProgram, threads: str) -> None:
+    done = sanitized.run("kernels", threads, *problems(ALL))
+    check_kernels(done)
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_sanitizers_find_nothing_in_plans(sanitized: CoreProgram) -> None:
+    done = sanitized.run("plans", "1", "20000")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
