@@ -9,6 +9,7 @@ import torch
 import convkern
 from convkern import _C
 from cuda_simulator import Objects
+from processes import Processes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,6 +44,14 @@ def cuda_objects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Ob
         return Objects(tmp_path_factory.mktemp("objects") / "all", sanitizer=sanitizer).compile()
 
     return compiled
+
+
+@pytest.fixture(scope="session")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """Processes for tests of several."""
+    started = Processes(tmp_path_factory.mktemp("processes"))
+    yield started
+    started.kill()
 
 
 @pytest.fixture(autouse=True)
