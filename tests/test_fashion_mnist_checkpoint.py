@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,16 @@ def assert_same(actual: Path, expected: Path) -> None:
     assert model.keys() == expected_model.keys()
     for name, parameter in model.items():
         assert torch.equal(parameter, expected_model[name]), name
+
+
+def assert_close(actual: Path, expected: Path) -> None:
+    """Within the rounding of sums in another order."""
+    metrics, model = results(actual)
+    expected_metrics, expected_model = results(expected)
+    for name, value in metrics.items():
+        assert value == pytest.approx(expected_metrics[name], rel=1e-4), name
+    for name, parameter in model.items():
+        torch.testing.assert_close(parameter, expected_model[name], rtol=1e-3, atol=1e-4)
 
 
 @contextmanager
@@ -195,10 +206,17 @@ def hashes(data_dir: Path, tmp_path: Path) -> Path:
 
 
 def torchrun(
-    count: int, data_dir: Path, hashes: Path, out: Path, *options: str, killed: str = "-1 0"
+    count: int,
+    data_dir: Path,
+    hashes: Path,
+    out: Path,
+    *options: str,
+    killed: str = "-1 0",
+    restarts: int = 0,
 ) -> subprocess.CompletedProcess[str]:
     program = [str(Path(__file__).with_name("train_process.py")), str(hashes), *killed.split()]
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    start += ["--max-restarts", str(restarts)]
     fixed = ["train", "--data", str(data_dir), "--out", str(out), "--batch-size", "20"]
     command = [
         *start, "--nproc-per-node", str(count), *program, *fixed, "--model", "stride", *options
@@ -236,12 +254,7 @@ def test_processes_train_as_one_and_survive_a_kill(
     assert lines[4].startswith("test loss ")
 
     assert train(data_dir, tmp_path / "alone", *options) == 0
-    metrics, model = results(tmp_path / "whole")
-    expected, expected_model = results(tmp_path / "alone")
-    for name in ("step_losses", "epoch_losses", "test_loss", "accuracy"):
-        assert metrics[name] == pytest.approx(expected[name], rel=1e-4), name
-    for name, parameter in model.items():
-        torch.testing.assert_close(parameter, expected_model[name], rtol=1e-3, atol=1e-4)
+    assert_close(tmp_path / "whole", tmp_path / "alone")
 
     options = (*options, "--checkpoint", str(tmp_path / "checkpoint"), "--resume")
     killed = f"1 {STEPS + 2}"
@@ -251,8 +264,72 @@ def test_processes_train_as_one_and_survive_a_kill(
     assert failed.stdout.count("epoch ") == 1
     assert not (tmp_path / "parts" / "metrics.json").exists()
 
+    shutil.copytree(tmp_path / "checkpoint", tmp_path / "copy")
+    fewer = ("--epochs", "3", "--checkpoint", str(tmp_path / "copy"), "--resume")
+    assert train(data_dir, tmp_path / "fewer", *fewer) == 0  # in one process
+    assert_close(tmp_path / "fewer", tmp_path / "whole")
+
     resumed = torchrun(2, data_dir, hashes, tmp_path / "parts", *options)
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.splitlines()[1].startswith("resumed after epoch 1: ")
     assert resumed.stdout.count("epoch ") == 3  # that line's, and two epochs
     assert_same(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("count", "killed", "epochs_before", "options"),
+    [
+        (2, "0 2", 0, ()),  # nothing saved yet
+        (2, f"0 {2 * STEPS + 3}", 2, ("--workers", "1")),
+        (4, f"3 {STEPS + 1}", 1, ()),
+    ],
+)
+def test_kill_of_any_process_at_any_time(
+    count: int,
+    killed: str,
+    epochs_before: int,
+    options: tuple[str, ...],
+    data_dir: Path,
+    hashes: Path,
+    tmp_path: Path,
+) -> None:
+    options = ("--epochs", "3", *options)
+    whole = torchrun(count, data_dir, hashes, tmp_path / "whole", *options)
+    assert whole.returncode == 0, whole.stderr
+    options = (*options, "--checkpoint", str(tmp_path / "checkpoint"), "--resume")
+    failed = torchrun(count, data_dir, hashes, tmp_path / "parts", *options, killed=killed)
+    assert failed.returncode != 0
+    assert (tmp_path / "checkpoint" / "checkpoint.pt").exists() == (epochs_before > 0)
+    resumed = torchrun(count, data_dir, hashes, tmp_path / "parts", *options)
+    assert resumed.returncode == 0, resumed.stderr
+    assert (f"resumed after epoch {epochs_before}: " in resumed.stdout) == (epochs_before > 0)
+    assert_close(tmp_path / "parts", tmp_path / "whole")
+    if count == 2:  # a sum of more depends on its order, which DDP changes after its first step
+        assert_same(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_a_killed_process(data_dir: Path, hashes: Path, tmp_path: Path) -> None:
+    """--max-restarts starts the command anew, which goes on from the checkpoint."""
+    options = ("--epochs", "3", "--checkpoint", str(tmp_path / "checkpoint"), "--resume")
+    done = torchrun(
+        2, data_dir, hashes, tmp_path / "out", *options, killed=f"1 {2 * STEPS + 1}", restarts=1
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("resumed after epoch 2") == 1
+    assert train(data_dir, tmp_path / "alone", "--epochs", "3") == 0
+    assert_close(tmp_path / "out", tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_errors_under_torchrun_are_told_once(data_dir: Path, hashes: Path, tmp_path: Path) -> None:
+    for options, message in (
+        (("--data", str(tmp_path / "none")), "convkern: Fashion-MNIST is not in"),
+        (("--batch-size", "1"), "convkern: --batch-size must be at least 2, the number of"),
+    ):
+        done = torchrun(2, data_dir, hashes, tmp_path / "out", *options)
+        assert done.returncode != 0
+        assert done.stdout == ""
+        assert done.stderr.count(message) == 1
+        assert "Traceback" not in done.stderr.partition("torch/distributed")[0]

@@ -108,11 +108,12 @@ def test_model(
                 correct += int((logits.argmax(dim=1) == labels).sum())
     finally:
         model.train(was_training)
-    if processes.count > 1:  # one of them may have no batch
-        total = sum(loss * size for loss, size in zip(losses, sizes, strict=True))
-        total, count, correct_of_all = processes.sum([total, sum(sizes), correct])
-        return _sample_mean([total / max(count, 1)], [int(count)]), correct_of_all / count
-    return _sample_mean(losses, sizes), correct / sum(sizes)
+    # Only all of them together need have a batch.
+    total = sum(loss * size for loss, size in zip(losses, sizes, strict=True))
+    total, count, correct_of_all = processes.sum([total, sum(sizes), correct])
+    if not count:
+        raise ValueError("the loader has no batches")
+    return total / count, correct_of_all / count
 
 
 def _train_epoch(
