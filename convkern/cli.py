@@ -157,9 +157,11 @@ def _checkpointing(
     checkpoint = _checkpoint(args)
     if checkpoint is None:
         return None, lambda result: None
-    start = None
-    if checkpoint.path.exists():
-        start = training.processes.main_first(lambda: checkpoint.read(training))
+    start, processes = None, training.processes
+    if found := processes.sum([float(checkpoint.path.exists())])[0]:
+        if found < processes.count:
+            raise ValueError(f"{checkpoint.path} must be there for all processes, not for some")
+        start = processes.main_first(lambda: checkpoint.read(training))
         say(f"resumed after epoch {len(start.epoch_losses)}: {checkpoint.path}")
     return start, lambda result: checkpoint.write(training, result)
 

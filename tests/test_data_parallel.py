@@ -263,3 +263,90 @@ def fsdp_in_bfloat16() -> None:
 
 def test_fsdp_in_bfloat16(processes: Processes) -> None:
     processes.run(2, fsdp_in_bfloat16)
+
+
+def fsdp_with_kept_weights() -> None:
+    """fully_shard fills the memory of gathered weights without counting a new version: to keep
+    what was made of them would be to compute with those before the last step."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(3)
+    net = nn.Sequential(*(convkern.Conv2d(128, 128, 3, padding=1) for _ in range(3)))
+    alone = copy.deepcopy(net)
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for layer in (*net, net):
+        fully_shard(layer, mesh=mesh)
+    pairs = [(m, torch.optim.SGD(m.parameters(), lr=10.0)) for m in (net, alone)]
+    x = torch.randn(2, 128, 8, 8)
+    assert "implicit_gemm" in convkern.explain(x, alone[0].weight, padding=1).kernel
+    convkern.set_weight_cache(True)
+    try:
+        for _ in range(8):  # the memory is seldom got back in the first of them
+            for module, optimizer in pairs:
+                optimizer.zero_grad()
+                module(x).square().mean().backward()
+                optimizer.step()
+            with torch.no_grad():
+                torch.testing.assert_close(net(x), alone(x))
+        kept = convkern.weight_cache_bytes()
+        del alone, pairs, module, optimizer
+        assert kept > 0
+        assert convkern.weight_cache_bytes() == 0
+    finally:
+        convkern.set_weight_cache(False)
+
+
+def test_fsdp_weights_are_not_kept(processes: Processes) -> None:
+    processes.run(2, fsdp_with_kept_weights)
+
+
+def fsdp_of_split_channels() -> None:
+    """Four processes: batches are shared by two pairs, and channels within each pair."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import (
+        DTensor,
+        Replicate,
+        Shard,
+        distribute_module,
+        distribute_tensor,
+    )
+
+    torch.manual_seed(3)
+    conv = convkern.Conv2d
+    net = nn.Sequential(
+        conv(2, 8, 3, padding=1), nn.GELU(), conv(8, 8, 3, padding=1, groups=8), conv(8, 3, 9)
+    ).double()
+    alone = copy.deepcopy(net)
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("batch", "channels"))
+    channels = mesh["channels"]
+    split = {"0": (Shard(0), Shard(0)), "2": (Shard(0), Shard(0)), "3": (Shard(1), Replicate())}
+
+    def partition(name: str, layer: nn.Module, mesh: Any) -> None:
+        for key, placement in zip(("weight", "bias"), split.get(name, ()), strict=False):
+            part = distribute_tensor(getattr(layer, key).detach(), mesh, [placement])
+            layer.register_parameter(key, nn.Parameter(part))
+
+    distribute_module(net, channels, partition)
+    fully_shard(net, mesh=mesh["batch"])
+    optimizers = [torch.optim.Adam(n.parameters(), lr=0.01) for n in (net, alone)]
+    for x, labels in batches():
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        expected = nn.functional.cross_entropy(alone(x).flatten(1), labels)
+        expected.backward()
+        x, labels = (whole.chunk(2)[mesh["batch"].get_local_rank()] for whole in (x, labels))
+        scores = net(DTensor.from_local(x, channels, [Replicate()]))
+        assert scores.placements[0].is_partial()
+        scores = scores.redistribute(channels, [Replicate()]).to_local()
+        nn.functional.cross_entropy(scores.flatten(1), labels).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    for (name, actual), whole in zip(net.named_parameters(), alone.parameters(), strict=True):
+        assert actual.device_mesh.ndim == 2, name
+        torch.testing.assert_close(actual.full_tensor(), whole, **EXACT)
+
+
+def test_fsdp_of_layers_whose_channels_are_split(processes: Processes) -> None:
+    processes.run(4, fsdp_of_split_channels)

@@ -1,8 +1,10 @@
 """DTensor's sharding of the three ops, against torch's convolution of the whole tensors."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -275,6 +277,65 @@ def channels_last() -> None:
 
 def test_channels_last(processes: Processes) -> None:
     processes.run(2, channels_last)
+
+
+UNREGISTERED = """
+import sys, torch, torch.distributed as dist, convkern
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Replicate, distribute_tensor
+
+dist.init_process_group("gloo", f"file://{sys.argv[1]}", rank=0, world_size=1)
+mesh = init_device_mesh("cpu", (1,))
+x, w = (distribute_tensor(torch.ones(1, 1, n, n), mesh, [Replicate()]) for n in (4, 3))
+try:
+    torch.ops.convkern.conv2d(x, w)
+except NotImplementedError as error:
+    print(error)
+convkern.conv2d(x, w)
+print(torch.ops.convkern.conv2d(x, w).full_tensor().flatten().tolist())
+dist.destroy_process_group()
+"""
+
+
+def test_conv2d_registers_the_rules_of_the_ops(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNREGISTERED, str(tmp_path / "store")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "Operator convkern.conv2d.default does not have a sharding strategy registered.",
+        "[9.0, 9.0, 9.0, 9.0]",
+    ]
+
+
+def compiled() -> None:
+    from torch.distributed.tensor import distribute_tensor
+
+    import convkern.distributed
+
+    arguments, plain, gy = operands("dense")
+    mesh = mesh_of((2,))
+    exact = [tensor.requires_grad_() for tensor in plain]
+    expected = F.conv2d(*exact, **arguments)
+    gradients = torch.autograd.grad(expected, exact, gy)
+    spread = [
+        distribute_tensor(tensor.detach(), mesh, placements(letters)).requires_grad_()
+        for tensor, letters in zip(plain, ("R", "0", "0"), strict=True)
+    ]
+    y = torch.compile(convkern.conv2d, backend="aot_eager", fullgraph=True)(*spread, **arguments)
+    assert letters_of(y) == "1"
+    close(y, expected)
+    y.backward(distribute_tensor(gy, mesh, placements("1")))
+    for tensor, gradient in zip(spread, gradients, strict=True):
+        close(tensor.grad, gradient)
+
+
+def test_compiled_function(processes: Processes) -> None:
+    processes.run(2, compiled)
 
 
 def test_import_stays_quick() -> None:

@@ -74,7 +74,7 @@ ALONE = Processes()
 @contextmanager
 def torchrun_processes() -> Iterator[Processes]:
     """The processes that torchrun started, connected by gloo; without torchrun this one alone."""
-    if not dist.is_torchelastic_launched():
+    if not dist.is_available() or not dist.is_torchelastic_launched():
         yield ALONE
         return
     dist.init_process_group("gloo")
