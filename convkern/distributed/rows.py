@@ -54,10 +54,13 @@ def conv2d_sharded_rows(
 
     Raises:
         RuntimeError: as conv2d, for the whole images; the input has no batch; processes differ in
-            N, C, W or dtype; rows does not fit; a process would have no row of the output.
+            N, C, W or dtype; rows does not fit; a process would have no row of the output; this
+            one is not in the group.
         TypeError, ValueError: as conv2d.
     """
     rank = dist.get_rank(group)
+    if rank < 0:
+        raise RuntimeError("conv2d_sharded_rows: this process must be one of the group")
     if input.dim() != 4:
         raise RuntimeError(
             "conv2d_sharded_rows: input must have 4 dimensions (batched), "
@@ -80,10 +83,8 @@ def conv2d_sharded_rows(
     if right > left:
         input = F.pad(input, (0, right - left))
     x = _Halo.apply(input, plan, rank, group)
-    weight, bias = (
-        _Shared.apply(weight, group),
-        None if bias is None else _Shared.apply(bias, group),
-    )
+    weight = _Shared.apply(weight, group)
+    bias = None if bias is None else _Shared.apply(bias, group)
     return conv2d(x, weight, bias, stride, (0, left), dilation, groups, activation=activation)
 
 
