@@ -46,7 +46,8 @@ def set_weight_cache(keep: bool) -> None:
 
     A weight that is changed in place is rearranged anew, as its version counter tells: by an
     optimizer, ``load_state_dict``, ``copy_``. Changes that torch does not count go unnoticed:
-    in-place operations on ``weight.data``, and through NumPy's view of it.
+    in-place operations on ``weight.data``, and through NumPy's view of it. A weight that shares its
+    memory with another tensor, as those of fully_shard do, is not kept.
     """
     _C.set_weight_cache(keep)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -89,9 +90,19 @@ def _general_conv2d(
     groups = _int(groups, "groups", groups)
     if not has_kernels(input, weight, bias):
         return _fallback(input, weight, bias, stride, padding, dilation, groups, activation)
+    if not torch.compiler.is_compiling():
+        _meet_dtensor(input)
     x, *window = canonical(input, weight, stride, padding, dilation)
     y: Tensor = torch.ops.convkern.conv2d(x, weight, bias, *window, groups, activation)
     return y if input.dim() == 4 else y.squeeze(0)
+
+
+def _meet_dtensor(input: Tensor) -> None:
+    """Tells DTensor how to shard the ops when the first one comes by: to import its package, which
+    whoever has a DTensor has done, takes a second."""
+    dtensor = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
+    if dtensor is not None and isinstance(input, dtensor):
+        import convkern.distributed  # noqa: F401
 
 
 def check_types(input: Any, weight: Any, bias: Any) -> None:

@@ -10,6 +10,7 @@ import convkern
 from convkern import _C
 from counts import COUNTS
 from cuda_simulator import Objects, Simulator
+from processes import Processes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,6 +55,14 @@ def cuda_objects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Ob
 @pytest.fixture(scope="session")
 def simulator(cuda_objects: Callable[[str], Objects]) -> Simulator:
     return Simulator(cuda_objects("").library())
+
+
+@pytest.fixture(scope="session")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """Processes for tests of several."""
+    started = Processes(tmp_path_factory.mktemp("processes"))
+    yield started
+    started.kill()
 
 
 @pytest.fixture(autouse=True)

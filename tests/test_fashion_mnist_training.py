@@ -17,17 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from convkern import cli
 from convkern.fashion_mnist import build_convnet, data, training
-from fashion_mnist_files import stand_ins, write
-
-
-def bright_rows(count: int) -> tuple[Tensor, Tensor]:
-    """Pictures of noise, uint8, with two bright rows whose height is the label."""
-    generator = torch.Generator().manual_seed(count)
-    images = torch.randint(60, (count, 28, 28), generator=generator, dtype=torch.uint8)
-    labels = torch.arange(count, dtype=torch.uint8) % 10
-    for image, label in zip(images, labels.tolist(), strict=True):
-        image[2 * label + 4 : 2 * label + 6] = 255
-    return images, labels
+from fashion_mnist_files import bright_rows, data_dir_fixture  # noqa: F401
 
 
 def loader(count: int, batch_size: int) -> data.Loader:
@@ -216,16 +206,6 @@ def test_testing_restores_the_mode_also_after_a_failure(mode: bool) -> None:
 
 
 # --- the command ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory of tiny idx files, which pass for Fashion-MNIST."""
-    arrays = {}
-    for split, count in (("train", 60), ("t10k", 30)):
-        images, labels = bright_rows(count)
-        arrays |= {f"{split}-images-idx3-ubyte": images, f"{split}-labels-idx1-ubyte": labels}
-    return write(tmp_path / "data", stand_ins(arrays, monkeypatch))
 
 
 def train(data_dir: Path, *options: str) -> int:

@@ -1,6 +1,9 @@
 """What the README shows works as written."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,29 @@ def test_the_training_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     exec(blocks("python")[-1], names)
     assert 0.55 <= names["loss"] <= 0.62
     assert names["accuracy"] > 0.77
+
+
+@pytest.mark.slow
+def test_rows_are_spread_over_processes(tmp_path: Path) -> None:
+    script = next(block for block in blocks("python") if block.startswith("# rows.py"))
+    (tmp_path / "rows.py").write_text(script)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*command, "--nproc-per-node", "2", str(tmp_path / "rows.py")],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+    )
+    assert done.returncode == 0, done.stderr
+    torch.manual_seed(0)
+    images, weight = torch.randn(1, 3, 63, 64), torch.randn(8, 3, 5, 5, requires_grad=True)
+    convkern.conv2d(images, weight, padding="same").square().sum().backward()
+    assert weight.grad is not None
+    lines = sorted(re.findall(r"rank (\d): \(1, 8, (\d+), 64\), gradient ([\d.]+)", done.stdout))
+    assert [line[:2] for line in lines] == [("0", "32"), ("1", "31")]
+    for *_, norm in lines:
+        assert float(norm) == pytest.approx(weight.grad.norm().item(), rel=1e-4)
 
 
 def test_the_explanation_is_the_one_printed() -> None:

@@ -56,6 +56,21 @@ def test_a_changed_weight_is_packed_anew() -> None:
     assert convkern.weight_cache_bytes() <= kept  # of the clones nothing is left either
 
 
+def test_a_weight_that_shares_its_memory_is_not_kept() -> None:
+    """Whoever else has the memory may change it, and only its own version counter tells."""
+    x, w = pair()
+    flat = w.data.view(-1)
+    before = convkern.weight_cache_bytes()
+    convkern.conv2d(x, w, padding=1)
+    assert convkern.weight_cache_bytes() == before
+    flat.mul_(2)
+    assert w._version == 0
+    assert torch.equal(convkern.conv2d(x, w, padding=1), uncached(x, w))
+    del flat
+    convkern.conv2d(x, w, padding=1)
+    assert convkern.weight_cache_bytes() > before
+
+
 def test_a_weight_of_another_shape_or_layout_is_packed_anew() -> None:
     x, w = pair()
     convkern.conv2d(x, w, padding=1)

@@ -1,5 +1,6 @@
 """Convolutional networks on Fashion-MNIST: the data, four small models, and their training."""
 
+from convkern.fashion_mnist.checkpoint import Checkpoint, Training
 from convkern.fashion_mnist.data import (
     DatasetCorruptError,
     DatasetError,
@@ -17,11 +18,13 @@ from convkern.fashion_mnist.models import (
     ConvNetPlain,
     build_convnet,
 )
+from convkern.fashion_mnist.parallel import Processes, torchrun_processes
 from convkern.fashion_mnist.training import TrainResult, test_model, train_model
 
 __all__ = [
     "CONVS",
     "MODELS",
+    "Checkpoint",
     "ConvNetPadding",
     "ConvNetPaddingStride",
     "ConvNetPlain",
@@ -29,11 +32,14 @@ __all__ = [
     "DatasetError",
     "DatasetNotFoundError",
     "FashionMNISTData",
+    "Processes",
     "TrainResult",
+    "Training",
     "build_convnet",
     "load_fashion_mnist",
     "make_loaders",
     "read_fashion_mnist",
     "test_model",
+    "torchrun_processes",
     "train_model",
 ]

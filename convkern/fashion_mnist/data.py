@@ -7,7 +7,7 @@ import socket
 import struct
 import subprocess
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ from torch.utils.data import (
     SequentialSampler,
     TensorDataset,
 )
+
+from convkern.fashion_mnist.parallel import ALONE, Processes
 
 # SHA-256 of the decompressed content: the same data travels under several gzip headers.
 SHA256: Final = {
@@ -84,6 +86,7 @@ def make_loaders(
     num_workers: int = 0,
     *,
     seed: int | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[Loader, Loader]:
     """Return `(train_iter, test_iter)`; each batch is a pair (images, labels).
 
@@ -94,19 +97,58 @@ def make_loaders(
     A batch is taken from memory by its indices at once. `num_workers` processes do so, at most
     one a CPU; with 0 the calling process does, which was fastest on two cores: an epoch of
     loading takes some 0.1 s, less than workers take to start and to send the batches.
+
+    Several `processes`, with the same seed, get disjoint shares of the batches that one would get:
+    of the training split equal ones, for which a batch that they do not divide begins anew, of the
+    test split each sample once.
+
+    Raises:
+        ValueError: several processes, and no seed or a batch that not all get a share of.
     """
+    if processes.count > 1 and (seed is None or batch_size < processes.count):
+        raise ValueError(
+            f"{processes.count} processes need a seed and a batch size of at least as many, "
+            f"got seed={seed}, batch_size={batch_size}"
+        )
     workers = min(num_workers, _usable_cpus())
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     order = RandomSampler(data.train, generator=generator)
 
-    def loader(split: TensorDataset, order: Sampler[int]) -> Loader:
+    def loader(split: TensorDataset, order: Sampler[int], *, padded: bool) -> Loader:
         batches = BatchSampler(order, batch_size, drop_last=False)
+        shares = _Shares(batches, processes, padded=padded) if processes.count > 1 else batches
         # batch_size=None: what the sampler gives, a list of indices, is what the data set gets.
         return DataLoader(
-            split, batch_size=None, sampler=batches, num_workers=workers, generator=generator
+            split, batch_size=None, sampler=shares, num_workers=workers, generator=generator
         )
 
-    return loader(data.train, order), loader(data.test, SequentialSampler(data.test))
+    test_order = SequentialSampler(data.test)
+    return loader(data.train, order, padded=True), loader(data.test, test_order, padded=False)
+
+
+class _Shares(Sampler[list[int]]):
+    """One process's share of each batch: every `count`-th sample of it.
+
+    All get equally many where the batch is `padded`, with its first samples again; else a share
+    without samples is left out.
+    """
+
+    def __init__(self, batches: BatchSampler, processes: Processes, *, padded: bool) -> None:
+        self._batches, self._processes, self._padded = batches, processes, padded
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rank, count = self._processes.rank, self._processes.count
+        for batch in self._batches:
+            size = len(batch) + (-len(batch) % count if self._padded else 0)
+            if share := [batch[index % len(batch)] for index in range(rank, size, count)]:
+                yield share
+
+    def __len__(self) -> int:
+        samples = self._batches.sampler
+        assert isinstance(samples, Sized)
+        last = len(samples) % self._batches.batch_size
+        left_out = not self._padded and 0 < last <= self._processes.rank
+        return len(self._batches) - left_out
 
 
 def read_fashion_mnist(data_dir: str | Path | None = None) -> FashionMNISTData:

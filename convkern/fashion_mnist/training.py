@@ -11,6 +11,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from convkern.fashion_mnist.data import Loader
+from convkern.fashion_mnist.parallel import ALONE, Processes
 
 Cost = Callable[[Tensor, Tensor], Tensor]
 
@@ -44,38 +45,52 @@ def train_model(
     epochs: int = 5,
     *,
     progress: bool = True,
+    start: TrainResult | None = None,
+    after_epoch: Callable[[TrainResult], None] = lambda result: None,
+    processes: Processes = ALONE,
 ) -> TrainResult:
     """Train `model` in place, in training mode, and return its losses.
 
     `cost(model(images), labels)` must be the mean over the batch. With `progress`, each epoch
-    prints a line to stdout, and on a terminal a bar shows its steps.
+    prints a line to stdout, and on a terminal a bar shows its steps. Training goes on from
+    `start`, which it extends, up to `epochs` in all; `after_epoch` gets what it has seen. Of
+    several `processes`, each with its share of the batches, the losses are of the whole batches.
 
     Raises:
         FloatingPointError: a batch's cost is infinite or NaN; its step was not taken.
         ValueError: `train_loader` has no batches.
     """
-    result = TrainResult()
+    result = TrainResult() if start is None else start
     console = Console(quiet=not progress, highlight=False)
     model.train()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        for epoch in range(1, epochs + 1):
+        for epoch in range(len(result.epoch_losses) + 1, epochs + 1):
             name = f"epoch {epoch}/{epochs}"
             batches = bar.track(train_loader, description=name)
-            start = perf_counter()
-            losses, mean = _train_epoch(model, optimizer, cost, batches, name)
-            seconds = perf_counter() - start
+            began = perf_counter()
+            losses, sizes = _train_epoch(model, optimizer, cost, batches, name)
+            losses, mean = _whole_batches(losses, sizes, processes)
+            seconds = perf_counter() - began
             result.step_losses = result.step_losses or losses
             result.epoch_losses.append(mean)
             result.epoch_seconds.append(seconds)
             console.print(f"{name}: loss {mean:.4f}, {seconds:.1f} s")
+            after_epoch(result)
     return result
 
 
-def test_model(model: nn.Module, cost: Cost, test_loader: Loader) -> tuple[float, float]:
+def test_model(
+    model: nn.Module,
+    cost: Cost,
+    test_loader: Loader,
+    *,
+    processes: Processes = ALONE,  # noqa: PT028 (this is no test)
+) -> tuple[float, float]:
     """Return the mean cost over the samples and the accuracy, a fraction in [0, 1].
 
     `model(images)` gives logits of shape (N, classes) and `cost` the mean over a batch. The
-    model is tested in evaluation mode without gradients, and left in the mode it was in.
+    model is tested in evaluation mode without gradients, and left in the mode it was in. Several
+    `processes` test a share each, and all return the result of all.
 
     Raises:
         FloatingPointError: a batch's cost is infinite or NaN.
@@ -93,7 +108,12 @@ def test_model(model: nn.Module, cost: Cost, test_loader: Loader) -> tuple[float
                 correct += int((logits.argmax(dim=1) == labels).sum())
     finally:
         model.train(was_training)
-    return _sample_mean(losses, sizes), correct / sum(sizes)
+    # Only all of them together need have a batch.
+    total = sum(loss * size for loss, size in zip(losses, sizes, strict=True))
+    total, count, correct_of_all = processes.sum([total, sum(sizes), correct])
+    if not count:
+        raise ValueError("the loader has no batches")
+    return total / count, correct_of_all / count
 
 
 def _train_epoch(
@@ -102,8 +122,8 @@ def _train_epoch(
     cost: Cost,
     batches: Iterable[Sequence[Tensor]],
     name: str,
-) -> tuple[list[float], float]:
-    """Return the cost of each batch and their mean over the samples."""
+) -> tuple[list[float], list[int]]:
+    """Return the cost and the size of each batch."""
     losses, sizes = [], []
     for step, (images, labels) in enumerate(batches, 1):
         optimizer.zero_grad()
@@ -112,6 +132,17 @@ def _train_epoch(
         sizes.append(len(labels))
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+    return losses, sizes
+
+
+def _whole_batches(
+    losses: list[float], sizes: list[int], processes: Processes
+) -> tuple[list[float], float]:
+    """The costs of the batches that the processes share, and their mean over the samples."""
+    if processes.count > 1:
+        summed = processes.sum([loss * size for loss, size in zip(losses, sizes, strict=True)])
+        sizes = [int(size) for size in processes.sum(sizes)]
+        losses = [total / size for total, size in zip(summed, sizes, strict=True)]
     return losses, _sample_mean(losses, sizes)
 
 

@@ -50,6 +50,9 @@ Cache& cache() {
 at::Tensor cached_weights(const Kernel& kernel, const Problem& problem, const at::Tensor& w,
                           const Executor& executor) {
   if (!config().weight_cache || kernel.packing.pack == nullptr || w.is_inference()) return {};
+  // Another tensor that shares the memory may change it without this one's version counter: so does
+  // fully_shard, which frees and fills the memory of gathered weights and may get it back in place.
+  if (w.storage().use_count() > 1) return {};
   const std::lock_guard<std::mutex> lock(cache().mutex);
   std::vector<Entry>& entries = cache().entries;
   auto entry = std::find_if(entries.begin(), entries.end(),

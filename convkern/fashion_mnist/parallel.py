@@ -1,0 +1,82 @@
+"""Training in several processes: one each, or those that torchrun starts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together, of which this is number `rank` of `count`."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """`model`, whose gradients become the processes' mean in each backward pass."""
+        return model if self.count == 1 else DistributedDataParallel(model)
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """The sums over the processes, each in float64."""
+        if self.count == 1:
+            return list(values)
+        totals = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(totals)
+        sums: list[float] = totals.tolist()
+        return sums
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """The processes' tensors, of one shape and dtype, by rank."""
+        if self.count == 1:
+            return [tensor]
+        tensors = [torch.empty_like(tensor) for _ in range(self.count)]
+        dist.all_gather(tensors, tensor)
+        return tensors
+
+    def main_first(self, function: Callable[[], T]) -> T:
+        """Call `function` in the main process, and then in the others, which find what it made.
+
+        Where it raises in the main process, the others end without a word: one tells.
+        """
+        result, failure = [], None
+        if self.is_main:
+            try:
+                result.append(function())
+            except BaseException as error:
+                failure = error
+        failures = self.sum([float(failure is not None)])[0]
+        if failure is not None:
+            raise failure
+        if failures:
+            sys.exit(2)
+        return result[0] if self.is_main else function()
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def torchrun_processes() -> Iterator[Processes]:
+    """The processes that torchrun started, connected by gloo; without torchrun this one alone."""
+    if not dist.is_available() or not dist.is_torchelastic_launched():
+        yield ALONE
+        return
+    dist.init_process_group("gloo")
+    yield Processes(dist.get_rank(), dist.get_world_size())
+    dist.destroy_process_group()  # not after an exception, when others may be waiting or dead
