@@ -142,7 +142,6 @@ def block_of(plain: str) -> Block | None:
         threads = rows // warp_rows * (columns // MMA_WARP_COLUMNS) * 32
         shared = STAGES * MMA_ROW_BYTES * (rows + columns)
     elif (planes := PLANES.search(plain)) is not None:
-        # Without their shared memory, of which a layer takes as much as its planes need.
         return Block(f"{planes['name']} {ELEMENTS[planes['element']]}", DIRECT_THREADS, 0)
     else:
         return None
@@ -201,12 +200,15 @@ def print_kernels(archs: list[str]) -> None:
     kernels = [kernel for arch in archs for kernel in compiled(arch)]
     for kernel, (blocks, percent) in zip(kernels, occupancy(kernels), strict=True):
         total = sum(kernel.loop.values())
-        shared = f"{kernel.shared_bytes / 1024:.0f}" if kernel.shared_bytes else "by layer"
+        # The blocks of direct depend on the layer, and so does how many there are at once.
+        by_layer = kernel.shared_bytes == 0
+        shared = "by layer" if by_layer else f"{kernel.shared_bytes / 1024:.0f}"
+        resident = "by layer | by layer" if by_layer else f"{blocks} | {percent}%"
         wide = kernel.loop["LDS.128"] + kernel.loop["LDSM"]
         products, loads = multiply_adds(kernel.loop), wide + kernel.loop["LDS"]
         print(
             f"| {kernel.name} | {kernel.arch} | {kernel.threads} | {kernel.registers} "
-            f"| {kernel.stack_bytes} | {shared} | {blocks} | {percent}% "
+            f"| {kernel.stack_bytes} | {shared} | {resident} "
             f"| {products} of {total}, {products / max(total, 1):.0%} "
             f"| {wide} of {loads} | {kernel.loop['LDGSTS']} |"
         )
