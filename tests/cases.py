@@ -156,6 +156,11 @@ DEPTHWISE = [
         for c in (2, 7, 9, 17, 31, 58)
         for r, tail in [(3, "p1q1u1v1d1e1"), (3, "p1q1u2v2d1e1"), (5, "p2q2u1v1d1e1")]
     ),
+    # Rows, and columns, of gx and of y that no tap reaches, between others.
+    _case("depthwise_gap_in_gx", (2, 54, 5, 12), (54, 2, 3), "p0q2u1v1d3e1g54"),
+    _case("depthwise_gap_in_gx_row", (2, 16, 12, 5), (16, 3, 2), "p2q0u1v1d1e3g16"),
+    _case("depthwise_gap_in_y", (2, 16, 2, 9), (16, 2, 3), "p4q1u1v1d4e1g16", "+bias+relu"),
+    _case("depthwise_gap_in_y_row", (2, 16, 9, 1), (16, 3, 3), "p1q4u1v1d1e3g16"),
     _case("depthwise_bands", (2, 64, 150, 40), (64, 3, 3), "p1q1u1v1d1e1g64", "+bias"),
     _case("depthwise_bands_stride2", (2, 64, 151, 41), (64, 4, 3), "p1q1u2v2d1e1g64"),
     _case("depthwise_chunks", (70, 16, 5, 6), (16, 3, 3), "p1q1u1v1d1e1g16"),

@@ -1,7 +1,8 @@
 // The CPU kernels without torch: a program for sanitizers, emulators and other processors.
 //
-//   g++ -std=c++20 -O2 -Icsrc tests/core/*.cpp csrc/core/*.cpp csrc/cpu/*.cpp csrc/cpu/isa/*.cpp \
-//       -pthread -o check_core
+//   g++ -std=c++20 -O2 -Icsrc -o check_core tests/core/*.cpp csrc/core/*.cpp csrc/cpu/*.cpp
+//       csrc/cpu/isa/*.cpp -pthread
+//
 //   check_core kernels THREADS [PROBLEM...]   the problems, or those of the standard input, by
 //                                             every kernel against the plain sum
 //   check_core plans SEED COUNT               random problem strings

@@ -58,6 +58,8 @@ constexpr RunStrip kRunStrip[kStripTaps][kStripTaps] = {
 // Whether every output has a tap in range, and the taps fit.
 bool in_strips(const Axis& axis) {
   if (axis.taps < 1 || axis.taps > kStripTaps) return false;
+  // Where taps are further apart than the inputs reach, outputs between them have none.
+  if (axis.taps > 1 && axis.tap_step > axis.in) return false;
   return !taps_in_range(axis, {0, 1}).empty() &&
          !taps_in_range(axis, {axis.out - 1, axis.out}).empty();
 }

@@ -98,7 +98,7 @@ struct Correlations {
     const Axis &rows = parts[0].rows, &columns = parts[0].columns;
     const int64_t pixels = columns.out * static_cast<int64_t>(parts.size());  // of a row
     const int64_t in_row = in.width * whole_vectors(terms);
-    const int64_t most = std::min(kBandPixels / pixels, kBandFloats / (rows.out_step * in_row));
+    const int64_t most = std::min(kBandPixels / pixels, kBandFloats / in_row / rows.out_step);
     // What a row of outputs keeps in buffers, about.
     const int64_t floats =
         in_row * std::min(rows.taps + 1, in.height) + pixels * kPanelVectors * kLanes;
