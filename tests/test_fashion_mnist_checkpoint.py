@@ -212,11 +212,9 @@ def torchrun(
     out: Path,
     *options: str,
     killed: str = "-1 0",
-    restarts: int = 0,
 ) -> subprocess.CompletedProcess[str]:
     program = [str(Path(__file__).with_name("train_process.py")), str(hashes), *killed.split()]
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    start += ["--max-restarts", str(restarts)]
     fixed = ["train", "--data", str(data_dir), "--out", str(out), "--batch-size", "20"]
     command = [
         *start, "--nproc-per-node", str(count), *program, *fixed, "--model", "stride", *options
@@ -307,19 +305,6 @@ def test_kill_of_any_process_at_any_time(
     assert_close(tmp_path / "parts", tmp_path / "whole")
     if count == 2:  # a sum of more depends on its order, which DDP changes after its first step
         assert_same(tmp_path / "parts", tmp_path / "whole")
-
-
-@pytest.mark.slow
-def test_torchrun_restarts_a_killed_process(data_dir: Path, hashes: Path, tmp_path: Path) -> None:
-    """--max-restarts starts the command anew, which goes on from the checkpoint."""
-    options = ("--epochs", "3", "--checkpoint", str(tmp_path / "checkpoint"), "--resume")
-    done = torchrun(
-        2, data_dir, hashes, tmp_path / "out", *options, killed=f"1 {2 * STEPS + 1}", restarts=1
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("resumed after epoch 2") == 1
-    assert train(data_dir, tmp_path / "alone", "--epochs", "3") == 0
-    assert_close(tmp_path / "out", tmp_path / "alone")
 
 
 @pytest.mark.slow
