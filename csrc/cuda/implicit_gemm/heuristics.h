@@ -8,8 +8,8 @@
 
 namespace convkern::cuda {
 
-// Offsets of fewer elements fit int32, with room for the pixels and the partial sums that a tile has
-// beyond the last.
+// Offsets of fewer elements fit int32, with room for the pixels and the partial sums that a tile
+// has beyond the last.
 constexpr double kInt32Elements = int64_t{1} << 30;
 
 // Whether the offsets of all elements do, and of those around the images that taps reach.
