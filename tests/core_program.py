@@ -26,12 +26,14 @@ def _run(*command: str) -> None:
 @dataclass(frozen=True)
 class CoreProgram:
     """The program in a folder. `portable` leaves out the kernels for x86-64's instruction sets,
-    which take minutes to compile."""
+    which take minutes to compile; `static` needs no libraries of another processor to run."""
 
     folder: Path
     sanitizer: str = ""
     portable: bool = False
     level: str = "-O1"
+    compiler: str = "g++"
+    static: bool = False
 
     @property
     def path(self) -> Path:
@@ -43,13 +45,14 @@ class CoreProgram:
         sources = sorted(path for pattern in SOURCES for path in ROOT.glob(pattern))
         with ThreadPoolExecutor(max_workers=2) as pool:
             objects = list(pool.map(self._compile, sources))
-        _run("g++", *SANITIZERS[self.sanitizer], *objects, "-pthread", "-o", str(self.path))
+        flags = [*SANITIZERS[self.sanitizer], *["-static"] * self.static]
+        _run(self.compiler, *flags, *objects, "-pthread", "-o", str(self.path))
         return self
 
     def _compile(self, source: Path) -> str:
         out = str(self.folder / f"{source.name}.o")
         _run(
-            "g++", "-std=c++20", self.level, "-g1", "-Wall", "-Werror", "-Wno-psabi",
+            self.compiler, "-std=c++20", self.level, "-g1", "-Wall", "-Werror", "-Wno-psabi",
             *SANITIZERS[self.sanitizer], *["-DCONVKERN_PORTABLE"] * self.portable,
             f"-I{ROOT / 'csrc'}", "-c", str(source), "-o", out,
         )  # fmt: skip
