@@ -28,10 +28,10 @@ Reason why_not(const Kernel& kernel, const Problem& problem, const Constraints& 
 Reason why_passed_over(const Kernel& kernel, const Problem& problem,
                        const Constraints& constraints);
 
-// The kernel to run: the first that supports the problem and does not decline it, but rather than the
-// reference kernel the first that supports it. Appends every kernel of the dtype passed over before it to `rejected` if that
-// is given.
-// Throws std::invalid_argument with the reason if the forced kernel does not support the problem.
+// The kernel to run: the first that supports the problem and does not decline it, but rather than
+// the reference kernel the first that supports it. Appends every kernel of the dtype passed over
+// before it to `rejected` if that is given. Throws std::invalid_argument with the reason if the
+// forced kernel does not support the problem.
 const Kernel& choose(const KernelList& kernels, const Problem& problem,
                      const Constraints& constraints, std::vector<Rejection>* rejected = nullptr);
 
