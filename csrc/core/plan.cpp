@@ -55,11 +55,16 @@ Reason why_not(const Kernel& kernel, const Problem& problem, const Constraints& 
   return reason;
 }
 
+namespace {
+Reason why_declined(const Kernel& kernel, const Problem& problem) {
+  return kernel.declines == nullptr ? Reason::none : kernel.declines(problem);
+}
+}  // namespace
+
 Reason why_passed_over(const Kernel& kernel, const Problem& problem,
                        const Constraints& constraints) {
   const Reason reason = why_not(kernel, problem, constraints);
-  if (reason != Reason::none || kernel.declines == nullptr) return reason;
-  return kernel.declines(problem);
+  return reason != Reason::none ? reason : why_declined(kernel, problem);
 }
 
 const Kernel& choose(const KernelList& kernels, const Problem& problem,
@@ -75,13 +80,15 @@ const Kernel& choose(const KernelList& kernels, const Problem& problem,
   const Kernel* declined = nullptr;  // the first that supports it
   for (const Kernel& kernel : kernels) {
     if (kernel.pass != problem.pass) continue;
-    const Reason reason = why_passed_over(kernel, problem, constraints);
+    Reason reason = why_not(kernel, problem, constraints);
     if (reason == Reason::none) {
-      const bool is_reference = &kernel == &reference_kernel(kernels, problem.pass);
-      return is_reference && declined != nullptr ? *declined : kernel;
-    }
-    if (declined == nullptr && why_not(kernel, problem, constraints) == Reason::none) {
-      declined = &kernel;
+      reason = why_declined(kernel, problem);
+      if (reason == Reason::none) {
+        const bool is_reference =
+            declined != nullptr && &kernel == &reference_kernel(kernels, problem.pass);
+        return is_reference ? *declined : kernel;
+      }
+      if (declined == nullptr) declined = &kernel;
     }
     if (rejected != nullptr && reason != Reason::dtype) rejected->push_back({&kernel, reason});
   }
