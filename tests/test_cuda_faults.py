@@ -121,8 +121,8 @@ DIRECT = {
         "  }\n  const int64_t size", "data race",
     ),
     "a column too many": (
-        "address", "direct/tiles.cuh", "static_cast<unsigned>(column) <",
-        "static_cast<unsigned>(column) <=", "heap-buffer-overflow",
+        "address", "direct/tiles.cuh", "is_inside(column, tensor.width)",
+        "is_inside(column, tensor.width + 1)", "heap-buffer-overflow",
     ),
     "a tap too many": (
         "", "direct/tiles.cuh", "taps >= kTaps", "taps + 1 >= kTaps", "element .* is .*, not",

@@ -10,30 +10,13 @@
 namespace convkern::cuda {
 
 template <class T>
-struct PlaneCorrelation {
+struct PlaneCorrelation : PlaneWork {
   const T *in, *w, *bias;  // at the first tap; bias null: none
   T* out;                  // at the first result of the residue
   Planes in_planes, tap_planes, out_planes;
-  WindowAxis rows, columns;
-  PlanePlan plan;
-  int blocks_h, blocks_w, image_blocks;
-  int images;
-  Channels channels;  // of the result
-  bool channels_inner, relu;
-  int terms;
+  int image_blocks, terms;
+  bool relu;
 };
-
-template <class T>
-__device__ PlaneBlock plane_block(const PlaneCorrelation<T>& c, int index) {
-  return {c.plan.images,
-          c.plan.channels,
-          index % c.image_blocks * c.plan.images,
-          index / c.image_blocks * c.plan.channels,
-          c.images,
-          c.channels,
-          c.channels_inner,
-          c.plan.threads};
-}
 
 // Adds a term, which is in shared memory.
 template <class T>
@@ -91,8 +74,9 @@ __global__ void __launch_bounds__(kMostThreads, 8 / sizeof(Sum<T>))
   Sum<T>* in = dynamic_shared<Sum<T>>();
   Sum<T>* taps = in + c.plan.images * c.plan.channels * c.plan.in.plane_pitch;
   auto rest = static_cast<int>(blockIdx.x);
-  const WindowBlock windows(c.plan, c.rows, c.columns, c.blocks_h, c.blocks_w, rest);
-  const PlaneBlock block = plane_block(c, rest);
+  const WindowBlock windows(c, rest);
+  const int first_image = take_digit(rest, c.image_blocks) * c.plan.images;
+  const PlaneBlock block = c.block(first_image, rest * c.plan.channels);
   const WindowThread thread(c.plan, c.channels_inner);
   WindowSums<Sum<T>> sums = {};
   for (int term = 0; term < c.terms; ++term) {

@@ -14,19 +14,18 @@
 namespace convkern::cuda {
 namespace {
 
-// Of a dense tensor with so many channels a group; the channels of a group are rows, columns or
-// terms, whose distances the caller sets.
-Planes dense_planes(const Problem& p, const ImageSizes& sizes, int64_t of_group) {
+// Of a dense tensor with so many channels a group, which are rows, columns or terms, as the member
+// says.
+Planes dense_planes(const Problem& p, const ImageSizes& sizes, int64_t of_group,
+                    int64_t Planes::* channels) {
   const Strides<int64_t> strides(p.layout, sizes.channels, sizes.height, sizes.width);
   Planes planes{};
   planes.image = strides.image;
+  planes.*channels = strides.channel;
   planes.group = of_group * strides.channel;
   planes.row = strides.row, planes.column = strides.column;
   planes.height = small(sizes.height), planes.width = small(sizes.width);
   return planes;
-}
-int64_t channel_stride(const Problem& p, const ImageSizes& sizes) {
-  return p.layout == Layout::nchw ? sizes.height * sizes.width : 1;
 }
 
 Planes weight_planes(const TapsOf& taps) {
@@ -47,6 +46,18 @@ int64_t blocks_of_plane(const PlanePlan& plan, const WindowAxis& rows, const Win
   return int64_t{1} * parts(rows.windows(kWindowRows), plan.windows_h) *
          parts(columns.windows(kWindowColumns), plan.windows_w) *
          (rows.residues / plan.residues_h) * (columns.residues / plan.residues_w);
+}
+
+PlaneWork plane_work(const Problem& p, const WindowAxis& rows, const WindowAxis& columns,
+                     const PlanePlan& plan, const Channels& channels) {
+  return {rows,
+          columns,
+          plan,
+          parts(rows.windows(kWindowRows), plan.windows_h),
+          parts(columns.windows(kWindowColumns), plan.windows_w),
+          small(p.N),
+          channels,
+          are_inner(p, channels.count)};
 }
 
 // The plans of a pass's correlations: parts of the same sizes share one.
@@ -87,30 +98,23 @@ int shared_bytes(const PlanePlan& plan, int64_t element) { return small(plan.ele
 template <class T>
 void run_part(const Problem& p, const Operands& ops, const Part& part, PartPlans<T>& plans,
               const Executor& executor) {
-  PlaneCorrelation<T> c{};
-  c.rows = WindowAxis(part.rows), c.columns = WindowAxis(part.columns);
-  c.plan = plans.of(part);
+  PlaneCorrelation<T> c{plane_work(p, WindowAxis(part.rows), WindowAxis(part.columns),
+                                   plans.of(part),
+                                   {small(result_channels(p)), 1, small(columns_of(p))})};
   c.in = static_cast<const T*>(part.in);
   c.w = static_cast<const T*>(ops.w) + static_cast<int64_t>(part.taps.first_h) * part.taps.S +
         part.taps.first_w;
   c.bias = p.pass == Pass::forward ? static_cast<const T*>(ops.b) : nullptr;
   c.relu = p.activation == Activation::relu && p.pass == Pass::forward;
-  c.in_planes = dense_planes(p, part.in_sizes, terms_of(p));
-  c.in_planes.term = channel_stride(p, part.in_sizes);
+  c.in_planes = dense_planes(p, part.in_sizes, terms_of(p), &Planes::term);
   c.tap_planes = weight_planes(part.taps);
   // The results of the residue are every out_step-th.
-  c.out_planes = dense_planes(p, part.out_sizes, columns_of(p));
-  c.out_planes.column_channel = channel_stride(p, part.out_sizes);
+  c.out_planes = dense_planes(p, part.out_sizes, columns_of(p), &Planes::column_channel);
   c.out = static_cast<T*>(ops.out) + part.out_first_h * c.out_planes.row +
           part.out_first_w * c.out_planes.column;
   c.out_planes.row *= part.out_step_h, c.out_planes.column *= part.out_step_w;
   c.out_planes.height = c.rows.out, c.out_planes.width = c.columns.out;
-  c.blocks_h = parts(c.rows.windows(kWindowRows), c.plan.windows_h);
-  c.blocks_w = parts(c.columns.windows(kWindowColumns), c.plan.windows_w);
-  c.images = small(p.N);
   c.image_blocks = parts(c.images, c.plan.images);
-  c.channels = {small(result_channels(p)), 1, small(columns_of(p))};
-  c.channels_inner = plane_counts(p, c.channels.count, 0).channels_inner;
   c.terms = part.tap_count() > 0 ? small(terms_of(p)) : 0;
   launch(correlate_planes<T>,
          {dim3(static_cast<unsigned>(plans.blocks(part))), c.plan.threads,
@@ -136,7 +140,7 @@ struct WeightPlan {
     items = tiles_of(p.N, plan.images) * bands_h * bands_w * (rows.classes / plan.classes_h) *
             (columns.classes / plan.classes_w);
     blocks = tiles_of(channels, plan.channels) * blocks_of_plane(plan, rows, columns);
-    per_split = tiles_of(items, item_splits(items, blocks, bytes_of_split(p)));
+    per_split = tiles_of(items, splits_of(items, blocks, bytes_of_split(p)));
     splits = tiles_of(items, per_split);
   }
   int64_t bytes_of_split(const Problem& p) const {
@@ -148,21 +152,13 @@ template <class T>
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const WeightPlan<T> plan(p);
   const ImageSizes x_sizes{p.C, p.H, p.W}, gy_sizes{p.O, p.OH(), p.OW()};
-  PlaneSums<T> c{};
+  PlaneSums<T> c{plane_work(p, plan.rows, plan.columns, plan.plan,
+                            {small(plan.channels), small(p.Og()), small(p.Cg)})};
   c.x = static_cast<const T*>(ops.x), c.gy = static_cast<const T*>(ops.gy);
   c.partial = static_cast<Sum<T>*>(workspace);
-  c.x_planes = dense_planes(p, x_sizes, p.Cg);
-  c.x_planes.column_channel = channel_stride(p, x_sizes);
-  c.gy_planes = dense_planes(p, gy_sizes, p.Og());
-  c.gy_planes.row_channel = channel_stride(p, gy_sizes);
-  c.rows = plan.rows, c.columns = plan.columns;
-  c.plan = plan.plan;
-  c.blocks_h = parts(c.rows.windows(kWindowRows), c.plan.windows_h);
-  c.blocks_w = parts(c.columns.windows(kWindowColumns), c.plan.windows_w);
-  c.channels = {small(plan.channels), small(p.Og()), small(p.Cg)};
+  c.x_planes = dense_planes(p, x_sizes, p.Cg, &Planes::column_channel);
+  c.gy_planes = dense_planes(p, gy_sizes, p.Og(), &Planes::row_channel);
   c.channel_blocks = parts(c.channels.count, c.plan.channels);
-  c.images = small(p.N);
-  c.channels_inner = plane_counts(p, plan.channels, 0).channels_inner;
   c.bands_h = plan.bands_h, c.bands_w = plan.bands_w;
   c.items = plan.items, c.per_split = plan.per_split;
   launch(sum_planes<T>,

@@ -116,8 +116,11 @@ struct PlaneCounts {
 };
 
 // `channels` of the result: for grad_weight pairs of those of gy and of x.
+inline bool are_inner(const Problem& p, int64_t channels) {
+  return p.layout == Layout::nhwc && channels > 1;
+}
 inline PlaneCounts plane_counts(const Problem& p, int64_t channels, int element_bytes) {
-  return {p.N, channels, p.layout == Layout::nhwc && channels > 1, element_bytes};
+  return {p.N, channels, are_inner(p, channels), element_bytes};
 }
 
 // Keeps the cheapest of the plans that a block has the threads and the memory for.
@@ -246,11 +249,6 @@ inline WindowAxis weight_rows(const Problem& p) {
 }
 inline WindowAxis weight_columns(const Problem& p) {
   return WindowAxis({p.S, p.OW(), p.W, p.dilation_w, p.stride_w, -p.pad_w});
-}
-
-// Into how many splits the items of grad_weight go, where each of them is so many blocks.
-inline int64_t item_splits(int64_t items, int64_t blocks, int64_t bytes) {
-  return weight_splits(items * kLeastSplitPixels, blocks, bytes);
 }
 
 }  // namespace convkern::cuda

@@ -9,17 +9,13 @@
 
 namespace convkern::cuda {
 
+// `channels` are pairs of those of gy and of x; the axes have gy as taps.
 template <class T>
-struct PlaneSums {
+struct PlaneSums : PlaneWork {
   const T *x, *gy;
   Sum<T>* partial;  // (split, group, tap, row, column)
   Planes x_planes, gy_planes;
-  WindowAxis rows, columns;  // of which gy is the taps
-  PlanePlan plan;
-  int blocks_h, blocks_w, channel_blocks;
-  int images;
-  Channels channels;  // pairs of those of gy and of x
-  bool channels_inner;
+  int channel_blocks;
   int bands_h, bands_w;      // of the taps of a class
   int64_t items, per_split;  // tiles of gy: (images, class, band)
 };
@@ -31,11 +27,7 @@ struct GyTile {
 
   template <class T>
   __device__ GyTile(const PlaneSums<T>& c, int64_t item) {
-    auto digit = [&](int count) {
-      const auto value = static_cast<int>(item % count);
-      item /= count;
-      return value;
-    };
+    auto digit = [&](int count) { return take_digit(item, count); };
     tap_w = digit(c.bands_w) * c.plan.chunks * kChunk;
     tap_h = digit(c.bands_h) * c.plan.taps_h;
     rho_w = digit(c.columns.classes / c.plan.classes_w);
@@ -127,16 +119,10 @@ __global__ void __launch_bounds__(kMostThreads, 8 / sizeof(Sum<T>))
   Sum<T>* x = dynamic_shared<Sum<T>>();
   Sum<T>* gy = x + c.plan.images * c.plan.channels * c.plan.in.plane_pitch;
   auto rest = static_cast<int>(blockIdx.x);
-  const WindowBlock windows(c.plan, c.rows, c.columns, c.blocks_h, c.blocks_w, rest);
-  const int64_t split = rest / c.channel_blocks;
-  PlaneBlock block{c.plan.images,
-                   c.plan.channels,
-                   0,
-                   rest % c.channel_blocks * c.plan.channels,
-                   c.images,
-                   c.channels,
-                   c.channels_inner,
-                   c.plan.threads};
+  const WindowBlock windows(c, rest);
+  const int first_channel = take_digit(rest, c.channel_blocks) * c.plan.channels;
+  const int64_t split = rest;
+  PlaneBlock block = c.block(/*first_image=*/0, first_channel);
   const WindowThread thread(c.plan, c.channels_inner);
   WindowSums<Sum<T>> sums = {};
   const int64_t begin = split * c.per_split, all = begin + c.per_split;

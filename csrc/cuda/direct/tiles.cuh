@@ -6,6 +6,7 @@
 #include "core/scalar_types.h"
 #include "cuda/device_ops.cuh"
 #include "cuda/direct/plan.h"
+#include "cuda/implicit_gemm/geometry.cuh"
 
 namespace convkern::cuda {
 
@@ -62,25 +63,6 @@ __device__ inline int64_t channel_offset(const Planes& planes, const Channels::P
          place.column * planes.column_channel + term * planes.term;
 }
 
-// What a block computes of each plane: windows from these on, for residues from these on. Takes
-// them from the block's index, and leaves the rest of it.
-struct WindowBlock {
-  int window_h, window_w, residue_h, residue_w;
-
-  __device__ WindowBlock(const PlanePlan& plan, const WindowAxis& rows, const WindowAxis& columns,
-                         int blocks_h, int blocks_w, int& rest) {
-    auto digit = [&](int count) {
-      const int value = rest % count;
-      rest /= count;
-      return value;
-    };
-    window_w = digit(blocks_w) * plan.windows_w;
-    window_h = digit(blocks_h) * plan.windows_h;
-    residue_w = digit(columns.residues / plan.residues_w);
-    residue_h = digit(rows.residues / plan.residues_h);
-  }
-};
-
 // The planes of a block: those of `images` images from first_image on, of `channels` channels each.
 struct PlaneBlock {
   int images, channels, first_image, first_channel;
@@ -88,6 +70,35 @@ struct PlaneBlock {
   Channels all_channels;
   bool channels_inner;
   int threads;
+};
+
+// What the kernels of all passes know of their blocks.
+struct PlaneWork {
+  WindowAxis rows, columns;
+  PlanePlan plan;
+  int blocks_h, blocks_w;  // of a plane and residue
+  int images;
+  Channels channels;  // of the result
+  bool channels_inner;
+
+  __device__ PlaneBlock block(int first_image, int first_channel) const {
+    return {plan.images, plan.channels, first_image,    first_channel,
+            images,      channels,      channels_inner, plan.threads};
+  }
+};
+
+// What a block computes of each plane: windows from these on, for residues from these on. Takes
+// them from the block's index, and leaves the rest of it.
+struct WindowBlock {
+  int window_h, window_w, residue_h, residue_w;
+
+  __device__ WindowBlock(const PlaneWork& work, int& rest) {
+    auto digit = [&](int count) { return take_digit(rest, count); };
+    window_w = digit(work.blocks_w) * work.plan.windows_w;
+    window_h = digit(work.blocks_h) * work.plan.windows_h;
+    residue_w = digit(work.columns.residues / work.plan.residues_w);
+    residue_h = digit(work.rows.residues / work.plan.residues_h);
+  }
 };
 
 // Calls body(element of shared memory, whether it is in the tensor, offset there) for this thread's
@@ -110,7 +121,7 @@ __device__ __forceinline__ void for_each_of_tile(const PlaneTile& tile, const Pl
     const int phase = i / inner % phases, position = i / inner / phases;
     const int column = column0 + tile.columns.first(phase) + position * tile.columns.step;
     const int place = tile.place(phase, position);
-    const bool in_columns = static_cast<unsigned>(column) < static_cast<unsigned>(tensor.width);
+    const bool in_columns = is_inside(column, tensor.width);
     for (int f = 0; f < tile.rows.phases(); ++f) {
       int plane = thread / lanes / tile.rows.count, r = thread / lanes % tile.rows.count;
       while (plane < planes) {
@@ -125,8 +136,7 @@ __device__ __forceinline__ void for_each_of_tile(const PlaneTile& tile, const Pl
         const int to = (image * block.channels + channel) * tile.plane_pitch + place;
         for (; r < tile.rows.count; r += rows_at_once) {
           const int row = row0 + tile.rows.first(f) + r * tile.rows.step;
-          const bool inside =
-              exists && static_cast<unsigned>(row) < static_cast<unsigned>(tensor.height);
+          const bool inside = exists && is_inside(row, tensor.height);
           body(to + tile.row_of(f, r), inside, from + row * tensor.row);
         }
         for (; r >= tile.rows.count; r -= tile.rows.count) ++plane;
@@ -162,11 +172,7 @@ struct WindowThread {
 
   __device__ WindowThread(const PlanePlan& plan, bool channels_inner) {
     int rest = static_cast<int>(threadIdx.x);
-    auto digit = [&](int count) {
-      const int value = rest % count;
-      rest /= count;
-      return value;
-    };
+    auto digit = [&](int count) { return take_digit(rest, count); };
     channel = channels_inner ? digit(plan.channels) : 0;
     worker_w = digit(plan.workers_w);
     worker_h = digit(plan.workers_h);

@@ -46,6 +46,14 @@ struct Digits {
   }
 };
 
+// The lowest digit of a number with this radix; leaves the digits above it.
+template <class Number>
+__device__ __forceinline__ int take_digit(Number& number, int radix) {
+  const auto digit = static_cast<int>(number % radix);
+  number /= radix;
+  return digit;
+}
+
 template <class Index>
 struct Pixel {
   Index image;

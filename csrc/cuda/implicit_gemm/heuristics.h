@@ -58,12 +58,16 @@ constexpr int64_t kLeastSplitPixels = 256;  // fewer take longer to add than to 
 constexpr int64_t kSplitBytes = 64 << 20;   // of partial sums, unless one split has more
 constexpr int64_t kMostSplits = 1024;
 
-// Parts that the pixels of grad_weight are split into, where each of them is so many blocks. Does
-// not depend on the device, so that results do not.
-inline int64_t weight_splits(int64_t pixels, int64_t blocks, int64_t bytes) {
+// Splits of grad_weight, `most` or fewer, where each of them is so many blocks and bytes. Does not
+// depend on the device, so that results do not.
+inline int64_t splits_of(int64_t most, int64_t blocks, int64_t bytes) {
   const int64_t wanted = tiles_of(kSplitBlocks, blocks);
-  return std::clamp<int64_t>(std::min({wanted, pixels / kLeastSplitPixels, kSplitBytes / bytes}), 1,
-                             kMostSplits);
+  return std::clamp<int64_t>(std::min({wanted, most, kSplitBytes / bytes}), 1, kMostSplits);
+}
+
+// Parts that the pixels are split into.
+inline int64_t weight_splits(int64_t pixels, int64_t blocks, int64_t bytes) {
+  return splits_of(pixels / kLeastSplitPixels, blocks, bytes);
 }
 
 }  // namespace convkern::cuda

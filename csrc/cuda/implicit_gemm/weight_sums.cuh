@@ -50,14 +50,11 @@ struct WeightBlock {
   template <class Element>
   __device__ explicit WeightBlock(const WeightSums<Element, Index>& c) {
     unsigned rest = blockIdx.x;
-    first_column = static_cast<int>(rest % c.column_tiles) * T::kColumns;
-    rest /= c.column_tiles;
-    first_row = static_cast<int>(rest % c.row_tiles) * T::kRows;
-    rest /= c.row_tiles;
-    tap = static_cast<int>(rest % c.taps);
-    rest /= c.taps;
-    group = static_cast<int>(rest % c.groups);
-    split = rest / c.groups;
+    first_column = take_digit(rest, c.column_tiles) * T::kColumns;
+    first_row = take_digit(rest, c.row_tiles) * T::kRows;
+    tap = take_digit(rest, c.taps);
+    group = take_digit(rest, c.groups);
+    split = rest;
     begin = split * c.split_pixels;
     const Index all = begin + c.split_pixels;
     end = all < c.pixels ? all : c.pixels;
