@@ -8,6 +8,7 @@
 #include <random>
 #include <string>
 
+#include "../compare.h"
 #include "core/reference.h"
 #include "cpu/cpu_features.h"
 #include "cpu/kernel_list.h"
@@ -64,14 +65,6 @@ struct Tensors {
   }
 };
 
-// How far neighbouring numbers are apart, relative to them.
-template <class T>
-constexpr double kEpsilon = 0;  // less than the errors of sums
-template <>
-constexpr double kEpsilon<BFloat16> = 1.0 / (1 << 7);
-template <>
-constexpr double kEpsilon<Half> = 1.0 / (1 << 10);
-
 // Relative to the largest result.
 template <class T>
 double tolerance(const Kernel& kernel) {
@@ -91,24 +84,6 @@ struct Workspace {
   Workspace& operator=(const Workspace&) = delete;
   void* memory = nullptr;
 };
-
-template <class T>
-std::string difference(const Kernel& kernel, const Numbers<T>& out, const Numbers<T>& expected) {
-  double largest = 1;
-  for (int64_t i = 0; i < out.size(); ++i) {
-    largest = std::max(largest, std::abs(to_double(expected.data()[i])));
-  }
-  for (int64_t i = 0; i < out.size(); ++i) {
-    const double is = to_double(out.data()[i]), wanted = to_double(expected.data()[i]);
-    // Written so that NaN fails.
-    if (!(std::abs(is - wanted) <=
-          tolerance<T>(kernel) * largest + kEpsilon<T> * std::abs(wanted))) {
-      return "element " + std::to_string(i) + " is " + std::to_string(is) + ", not " +
-             std::to_string(wanted);
-    }
-  }
-  return {};
-}
 
 struct Count {
   int runs = 0, faults = 0;
@@ -130,7 +105,7 @@ void check(const Problem& p, const Executor& executor, Count& count) {
     out.fill(NAN);
     const Workspace workspace(kernel.workspace(p, executor.threads()));
     kernel.run(p, operands, workspace.memory, executor);
-    const std::string what = difference(kernel, out, expected);
+    const std::string what = difference(out.data(), expected.data(), size, tolerance<T>(kernel));
     ++count.runs;
     if (what.empty()) return;
     ++count.faults;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "../compare.h"
 #include "core/problem.h"
 #include "core/reference.h"
 
@@ -57,17 +58,11 @@ std::vector<T> plain_sums(const Problem& p, const Tensors<T>& tensors) {
   return out;
 }
 
-// What sums may be off by, relative to the largest, and how far neighbouring results are apart.
+// What sums may be off by, relative to the largest.
 template <class T>
 constexpr double kSumError = 1e-5;
 template <>
 constexpr double kSumError<double> = 1e-13;
-template <class T>
-constexpr double kEpsilon = 0;  // float's and double's are less than the errors of their sums
-template <>
-constexpr double kEpsilon<BFloat16> = 1.0 / (1 << 7);
-template <>
-constexpr double kEpsilon<Half> = 1.0 / (1 << 10);
 
 // What a kernel does wrong in a schedule; empty if nothing.
 template <class T>
@@ -80,17 +75,7 @@ std::string fault(const char* kernel, const std::string& text, const Tensors<T>&
   const std::string error = convkern_run(kernel, text.c_str(), schedule, ops.x, ops.w, ops.b,
                                          ops.gy, ops.out, workspace.data());
   if (!error.empty()) return error;
-  double largest = 1;
-  for (const T number : expected) largest = std::max(largest, std::abs(to_double(number)));
-  for (size_t i = 0; i < out.size(); ++i) {
-    const double is = to_double(out[i]), wanted = to_double(expected[i]);
-    // Written so that NaN fails.
-    if (!(std::abs(is - wanted) <= kSumError<T> * largest + kEpsilon<T> * std::abs(wanted))) {
-      return "element " + std::to_string(i) + " is " + std::to_string(is) + ", not " +
-             std::to_string(wanted);
-    }
-  }
-  return {};
+  return difference(out.data(), expected.data(), static_cast<int64_t>(out.size()), kSumError<T>);
 }
 
 struct Count {
