@@ -188,7 +188,7 @@ def test_the_command_names_what_it_cannot_do(
 def test_the_command_says_which_package_a_peer_needs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("convkern.cli.find_spec", lambda name: None)
+    monkeypatch.setattr("convkern.cli.bench.find_spec", lambda name: None)
     assert main(["bench", "--shapes", TINY, "--peers", "onnxruntime"]) == 2
     assert "pip install 'convkern[bench]'" in capsys.readouterr().err
 

@@ -80,7 +80,7 @@ def test_results_of_the_suite_and_of_models_are_not_taken_for_each_other(tmp_pat
 def test_the_command_prints_and_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("convkern.cli.time_models", partial(time_models, batch=2, size=32))
+    monkeypatch.setattr("convkern.cli.bench.time_models", partial(time_models, batch=2, size=32))
     out = tmp_path / "models.json"
     arguments = ["--models", SMALL, "--layout", "nhwc", "--seconds", "0", "--out", str(out)]
     assert main(["bench", *arguments]) == 0

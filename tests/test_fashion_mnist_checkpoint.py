@@ -79,7 +79,9 @@ def interrupted_in_step(step: int) -> Iterator[None]:
             return super().forward(scores, labels)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "build_convnet", lambda *a, **o: (*build_convnet(*a, **o)[:2], Cost()))
+        patch.setattr(
+            cli.train, "build_convnet", lambda *a, **o: (*build_convnet(*a, **o)[:2], Cost())
+        )
         with pytest.raises(KeyboardInterrupt):
             yield
 

@@ -312,7 +312,7 @@ def test_divergence_is_told_and_exit_code_1(
     def reckless(model: str, conv: str, seed: int) -> object:
         return build_convnet(model, conv, lr=math.inf, seed=seed)
 
-    monkeypatch.setattr(cli, "build_convnet", reckless)
+    monkeypatch.setattr(cli.train, "build_convnet", reckless)
     assert train(data_dir) == 1
     assert "the loss is" in capsys.readouterr().err
 

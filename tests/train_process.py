@@ -33,7 +33,7 @@ def main() -> int:
     data.SHA256.update(json.loads(Path(hashes).read_text()))
     if os.environ.get("RANK", "0") == killed_rank:
         Cost.steps_left = int(killed_step)
-        cli.build_convnet = (
+        cli.train.build_convnet = (
             lambda *args, **options: (  # type: ignore[attr-defined]
                 *build_convnet(*args, **options)[:2],
                 Cost(),
