@@ -131,8 +131,8 @@ def canonical(
     """What the op takes: a batched input, and stride, padding and dilation as two integers each."""
     if input.dim() not in (3, 4):
         raise RuntimeError(
-            "conv2d: input must have 3 dimensions (unbatched) or 4 (batched), "
-            f"got input with shape {list(input.shape)}"
+            "conv2d: Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of "
+            f"size: {list(input.shape)}"
         )
     x = input if input.dim() == 4 else input.unsqueeze(0)
     stride, dilation = _ints(stride, "stride"), _ints(dilation, "dilation")
@@ -201,9 +201,12 @@ def _pad_for(
     if mode == "valid":
         return x, [0, 0]
     if mode != "same":
-        raise RuntimeError(f"conv2d: padding must be 'same' or 'valid', got padding={mode!r}")
+        raise RuntimeError(f"conv2d: Invalid padding string: {mode!r}, must be 'same' or 'valid'")
     if any(s != 1 for s in stride):
-        raise RuntimeError(f"conv2d: padding='same' needs stride 1, got stride={tuple(stride)}")
+        raise RuntimeError(
+            "conv2d: padding='same' is not supported for strided convolutions, "
+            f"got stride={tuple(stride)}"
+        )
     if weight.dim() != 4:
         return x, [0, 0]  # the op names the rule
     (top, bottom), (left, right) = same_padding(_kernel_size(weight), dilation)

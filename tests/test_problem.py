@@ -76,7 +76,7 @@ def test_canonical_text_is_its_own_form(
         ("n1c1h5w5k1r3s3_f32_nchw_fwd+gelu", "+gelu"),
         ("n1c1h5w5k1r3s3_f32_nchw_fwd+relu+relu", "each once"),
         ("n1c1h5w5k1r3s3_f32_nchw_gx+bias", "belong to the fwd pass"),
-        ("n1c1h5w5k1r7s3_f32_nchw_fwd", "kernel (7, 3)"),
+        ("n1c1h5w5k1r7s3_f32_nchw_fwd", "Kernel size: (7 x 3)"),
         ("n1c3h5w5k2r3s3g2_f32_nchw_fwd", "channels"),
         ("n1c1h5w5k1r3s3u0_f32_nchw_fwd", "stride=(0, 1)"),
         ("n1c1h5w5k1r3s3g0_f32_nchw_fwd", "groups=0"),

@@ -23,8 +23,10 @@ inline c10::SymInt size_of_dim(const at::Tensor& t, int64_t dim, const c10::SymI
 
 template <class Int>
 void check_pair(c10::ArrayRef<Int> values, const char* name) {
-  TORCH_CHECK(values.size() == 2, "conv2d: ", name, " must be one integer or two, got ", name, "=",
-              values);
+  TORCH_CHECK(values.size() == 2, "conv2d: expected ", name,
+              " to be a single integer value or a list of 2 values to match the convolution "
+              "dimensions, but got ",
+              name, "=", values);
 }
 
 inline void check_rank_4(const at::Tensor& t, const char* name) {
@@ -108,9 +110,9 @@ Geometry<Int> check_conv2d(const at::Tensor& x, const at::Tensor& w,
   const Geometry<Int> g = checked_geometry(sizes_of<Int>(x), sizes_of<Int>(w), window);
   if (b.has_value()) {
     check_same_kind(x, "input", *b, "bias");
-    TORCH_CHECK(b->dim() == 1 && sizes_of<Int>(*b)[0] == g.O,
-                "conv2d: bias must have shape [weight.size(0)] = [", g.O, "], got ",
-                b->sym_sizes());
+    TORCH_CHECK(b->dim() == 1 && sizes_of<Int>(*b)[0] == g.O, "conv2d: Given weight of size ",
+                w.sym_sizes(), ", expected bias to be 1-dimensional with ", g.O,
+                " elements, but got bias of size ", b->sym_sizes(), " instead");
   }
   return g;
 }
