@@ -36,6 +36,7 @@ sanitize: build  ## the CPU kernels, and the CUDA kernels in the simulator, unde
 fuzz: build  ## random problems against float64; e.g. FUZZ_EXAMPLES=20000 FUZZ_SEED=7
 	CONVKERN_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/test_fuzz.py \
 	  --hypothesis-seed=$(FUZZ_SEED)
+	$(BIN)/python -m pytest --run-slow tests/test_core_sanitizers.py -k "plans or planned"
 
 bench: build  ## time the Fashion-MNIST layers against torch
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only

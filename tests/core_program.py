@@ -15,6 +15,7 @@ SANITIZERS = {
     "": (),
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
     "thread": ("-fsanitize=thread",),
+    "fuzzer": ("-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=undefined"),
 }
 
 
@@ -43,6 +44,8 @@ class CoreProgram:
         """Compiles and links it. A failed assertion has the compiler's messages."""
         self.folder.mkdir(parents=True, exist_ok=True)
         sources = sorted(path for pattern in SOURCES for path in ROOT.glob(pattern))
+        if self.sanitizer == "fuzzer":  # has a main of its own
+            sources.remove(ROOT / "tests" / "core" / "main.cpp")
         with ThreadPoolExecutor(max_workers=2) as pool:
             objects = list(pool.map(self._compile, sources))
         flags = [*SANITIZERS[self.sanitizer], *["-static"] * self.static]

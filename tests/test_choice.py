@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -177,6 +178,30 @@ def test_bad_environment(variable: str, value: str) -> None:
     assert result.returncode == 1
     assert "ValueError" in result.stderr
     assert value in result.stderr
+
+
+@pytest.mark.parametrize("sizes", ["n0c8h8w8k4g4", "n2c0h8w8k4g4", "n2c0h8w8k4", "n0c1h0w0k1"])
+@pytest.mark.parametrize("pass_", ["fwd", "gx", "gw"])
+def test_problems_without_products_are_explained(sizes: str, pass_: str) -> None:
+    for dtype in ("f32", "f64", "bf16"):
+        problem = f"{sizes}r3s3p2q2_{dtype}_nhwc_{pass_}"
+        assert convkern.explain(problem).kernel == f"{pass_}.reference.any.any.baseline"
+
+
+def test_strides_and_padding_beyond_any_memory_are_planned() -> None:
+    """Sizes of buffers would overflow; listing the residues of the stride would take the memory."""
+    for sizes, pass_ in product(
+        (
+            "n7c340h4w10k220r2s3p18q311344964856094590v3286289052267249e6g20",
+            "n1c64h9w9k64r3s3p1000000000q1",
+            "n1c1h5000w5000k1r3s3u5000v5000",
+        ),
+        ("fwd", "gx", "gw"),
+    ):
+        assert convkern.explain(f"{sizes}_f32_nchw_{pass_}").workspace_bytes >= 0
+    x, w = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2)
+    y = convkern.conv2d(x, w, padding=(0, 2**40), stride=(1, 2**40))
+    assert y.tolist() == [[[[0, 4, 0]] * 3]]
 
 
 def test_cli_explain(capsys: pytest.CaptureFixture[str]) -> None:

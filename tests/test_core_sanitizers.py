@@ -4,6 +4,7 @@ UBSan, TSan and valgrind. `make sanitize` runs all of it, in which every kernel 
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_the_portable_kernels_need_no_torch(portable: CoreProgram) -> None:
 
 
 def test_random_problem_strings_are_refused_or_planned(portable: CoreProgram) -> None:
-    done = portable.run("plans", "0", "300")
+    done = portable.run("plans", "0", "20000")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(" planned, 0 faults\n")
 
@@ -65,6 +66,32 @@ def test_valgrind_finds_nothing(portable: CoreProgram) -> None:
     done = portable.run("kernels", "2", *problems(SMALL[::3]), before=valgrind)
     check_kernels(done)
     assert done.stderr == ""
+
+
+CLANG = shutil.which("clang++") or next(
+    (path for n in range(30, 10, -1) if (path := shutil.which(f"clang++-{n}"))), None
+)
+
+
+RUNS = 1_000_000  # a minute
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CLANG is None, reason="needs clang++ with libFuzzer")
+def test_libfuzzer_finds_nothing_in_plans(tmp_path: Path) -> None:
+    assert CLANG is not None
+    # Plans alone are computed: the kernels, which would take minutes more, need not be fast.
+    program = CoreProgram(
+        tmp_path, sanitizer="fuzzer", portable=True, compiler=CLANG, level="-O0"
+    ).build()
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for i, problem in enumerate(problems(SMALL)):
+        (corpus / str(i)).write_text(problem)
+    done = program.run(f"-runs={RUNS}", "-seed=1", "-max_len=120", "-timeout=20", str(corpus))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Done {RUNS} runs" in done.stderr
+    count("core without torch: texts that libFuzzer gave the planner", RUNS)
 
 
 @pytest.fixture(scope="module", params=["address", "thread"])
@@ -84,6 +111,6 @@ def test_sanitizers_find_nothing(sanitized: CoreProgram, threads: str) -> None:
 
 @pytest.mark.slow
 def test_sanitizers_find_nothing_in_plans(sanitized: CoreProgram) -> None:
-    done = sanitized.run("plans", "1", "20000")
+    done = sanitized.run("plans", "1", "200000")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""

@@ -1,5 +1,6 @@
 #include "core/problem.h"
 
+#include <algorithm>
 #include <charconv>
 #include <limits>
 #include <stdexcept>
@@ -89,11 +90,12 @@ void parse_sizes(std::string_view sizes, std::string_view text, Problem& problem
   if (!sizes.empty()) fail(text, "unexpected '" + std::string(sizes) + "' after the sizes");
 }
 
-// a * b * c * d, or nothing if that times 16 bytes (room for any dtype and padding of a buffer)
-// exceeds int64_t.
+// Whether a * b * c * d times 32 bytes, four tensors of any dtype, fits int64_t. Negative factors
+// are for broken_rule() to tell.
 bool product_fits(__int128 a, __int128 b, __int128 c, __int128 d) {
-  constexpr __int128 kLimit = std::numeric_limits<int64_t>::max() / 16;
+  constexpr __int128 kLimit = std::numeric_limits<int64_t>::max() / 32;
   __int128 product = 1;
+  if (std::min({a, b, c, d}) < 0) return true;
   for (const __int128 factor : {a, b, c, d}) {
     if (factor > kLimit) return product == 0;
     product *= factor;
@@ -149,6 +151,14 @@ int64_t Problem::min_bytes() const {
   const int64_t w = O * Cg * R * S;
   const int64_t y = N * O * OH() * OW();
   return (x + w + y + (bias ? O : 0)) * size_of(dtype);
+}
+
+bool Problem::beyond_memory() const {
+  const double rows = static_cast<double>(H) + 2.0 * pad_h + kernel_extent_h() + stride_h;
+  const double columns = static_cast<double>(W) + 2.0 * pad_w + kernel_extent_w() + stride_w;
+  const double images = rows * columns * N * std::max(C, O);
+  const double weights = static_cast<double>(O) * Cg * R * S;
+  return std::max(images, weights) > static_cast<double>(int64_t{1} << 47);
 }
 
 const char* to_string(Pass pass) { return name_of(kPasses, pass); }

@@ -36,6 +36,11 @@ struct Problem : Geometry<int64_t> {
   bool empty() const { return N == 0 || O == 0 || C == 0; }  // no products to compute
   // Bytes that must move at least once: both operands read, the result written.
   int64_t min_bytes() const;
+  // Whether a tensor, the images with their padding and a kernel and a stride beyond it, would
+  // have more than 2^47 elements, more than an address space holds. Below that the sizes that a
+  // kernel computes, a few of these elements for each of them, fit int64_t; above it sizes of
+  // tensors do (overflowing_size()), but not those.
+  bool beyond_memory() const;
 };
 
 const char* to_string(Pass pass);

@@ -19,6 +19,8 @@ enum class Reason : uint8_t {
   isa_capped,
   empty,
   workspace,
+  beyond_memory,
+  residues,
   size,
   shared_memory,
   empty_lanes,
@@ -55,6 +57,10 @@ inline const char* to_string(Reason reason) {
       return "the problem has no products to compute";
     case Reason::workspace:
       return "would need more workspace than a thread may have";
+    case Reason::beyond_memory:
+      return "counts in 64 bits, which sizes beyond any memory exceed";
+    case Reason::residues:
+      return "would need a plan for each of more than 65,536 residues of the stride";
     case Reason::size:
       return "counts blocks and pixels in 32 bits";
     case Reason::shared_memory:

@@ -66,11 +66,17 @@ int64_t task_grain(const Problem& p, int64_t tasks) {
   return std::max<int64_t>(1, static_cast<int64_t>(kTaskFlops * tasks / p.flops()));
 }
 
+// Residues of gx modulo the stride for which plans are listed at most, at some 150 bytes each.
+constexpr double kMostResidues = 1 << 16;
+
 // Why a kernel that needs so much workspace does not compute the problem.
 template <int64_t (*workspace)(const Problem&, int)>
 Reason supports(const Problem& p) {
   if (p.dtype != kDType) return Reason::dtype;
   if (p.empty()) return Reason::empty;
+  if (p.beyond_memory()) return Reason::beyond_memory;
+  const double residues = 1.0 * std::min(p.stride_h, p.H) * std::min(p.stride_w, p.W);
+  if (p.pass == Pass::grad_input && residues > kMostResidues) return Reason::residues;
   // What a second thread adds.
   if (workspace(p, 2) - workspace(p, 1) > kThreadBytes) return Reason::workspace;
   return Reason::none;

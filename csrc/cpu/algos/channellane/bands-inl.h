@@ -9,6 +9,7 @@ namespace channellane {
 template <int64_t (*workspace)(const Problem&, int)>
 Reason supports(const Problem& p) {
   if (p.dtype != kDType) return Reason::dtype;
+  if (p.empty()) return Reason::empty;
   if (p.groups == 1) return Reason::not_grouped;
   const Groups groups(p);
   if (!groups.fit()) return Reason::channels;

@@ -82,10 +82,8 @@ struct Correlations {
       packed += PackedTaps(part.taps(), terms).floats(panels);
       taps += part.taps();
     }
-    for (int64_t band = 0; band < bands.row_bands * bands.column_bands; ++band) {
-      in_rows = std::max(in_rows, rows_read(bands.rows_of(band)).size());
-      in_width = std::max(in_width, columns_read(bands.columns_of(band)).size());
-    }
+    in_rows = most_read(&Part::rows, bands.band_rows);
+    in_width = bands.column_bands == 1 ? in.width : most_read(&Part::columns, bands.band_columns);
     const Axis& rows = parts[0].rows;
     const int64_t of_tap = (bands.band_rows - 1) * rows.out_step + 1;
     if (!reads_in_place() && parts.size() == 1 && rows.taps * of_tap < in_rows) {
@@ -120,6 +118,21 @@ struct Correlations {
       read = {std::min(read.begin, inputs.begin), std::max(read.end, inputs.end)};
     }
     return read.empty() ? Range{0, 0} : read;
+  }
+
+  // The most that `outputs` neighbouring outputs of all parts may read, wherever they are.
+  int64_t most_read(Axis Part::* axis, int64_t outputs) const {
+    Range read{0, 0};
+    for (const Part& part : parts) {
+      if (part.taps() == 0) continue;
+      const Axis& along = part.*axis;
+      const Range inputs{along.offset, along.offset + (outputs - 1) * along.out_step +
+                                           (along.taps - 1) * along.tap_step + 1};
+      read = read.empty()
+                 ? inputs
+                 : Range{std::min(read.begin, inputs.begin), std::max(read.end, inputs.end)};
+    }
+    return std::min((parts[0].*axis).in, read.size());
   }
 
   Range rows_read(Range u) const { return read_by(&Part::rows, u); }

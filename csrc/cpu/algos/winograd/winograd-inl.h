@@ -20,7 +20,7 @@ namespace {
 namespace winograd {
 
 // gx is the correlation of gy with the reversed taps.
-Axis grad_input_axis(int64_t gx_size, int64_t gy_size, int64_t pad) {
+inline Axis grad_input_axis(int64_t gx_size, int64_t gy_size, int64_t pad) {
   return {gx_size, 3, gy_size, 1, 1, pad - 2};
 }
 
