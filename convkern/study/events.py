@@ -37,7 +37,7 @@ class Events(Watcher):
     def run_begins(self, model: str, seed: int, result: TrainResult) -> None:
         self._close()
         folder = self._folder / f"{model}-seed{seed}"
-        self._writer = SummaryWriter(str(folder), purge_step=0)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder), purge_step=0)
         for epoch in range(1, len(result.epoch_losses) + 1):
             self._write_epoch(result, epoch)
 

@@ -208,7 +208,9 @@ def _two_sided(t: float, freedom: float) -> float:
 
     def integral(end: float) -> float:
         width = end / steps
-        return width * sum(math.cos((step + 0.5) * width) ** (freedom - 1) for step in range(steps))
+        return width * math.fsum(
+            math.cos((step + 0.5) * width) ** (freedom - 1) for step in range(steps)
+        )
 
     return 1 - integral(math.atan(abs(t) / math.sqrt(freedom))) / integral(math.pi / 2)
 
