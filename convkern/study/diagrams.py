@@ -66,7 +66,7 @@ def sliding() -> list[Picture]:
             "A kernel slides, step by step",
             f"The first steps of {what} in three rows. {words}.",
             f"The first {_STEPS} places of {what} (blue) and the output each gives (orange). The "
-            "dashed cells are padding. Padding 1 keeps the size, stride 2 leaves out every other "
+            "white cells are padding. Padding 1 keeps the size, stride 2 leaves out every other "
             "place.",
             saver(_stepped),
         ),

@@ -72,6 +72,17 @@ def layers_of(model: nn.Module, size: int = IMAGE) -> list[Layer]:
     return found
 
 
+def describe(layers: Sequence[Layer]) -> str:
+    """The layers in words, such as "2 layers, kernels 14 and 10, padding 1"."""
+    count = f"{len(layers)} {'layer' if len(layers) == 1 else 'layers'}"
+    parts = [_each("kernel", [layer.kernel for layer in layers])]
+    paddings, strides = ([getattr(x, name) for x in layers] for name in ("padding", "stride"))
+    parts.append(_each("padding", paddings) if any(paddings) else "no padding")
+    if set(strides) != {1}:
+        parts.append(_each("stride", strides))
+    return ", ".join([count, *parts])
+
+
 def multiply_adds(model: nn.Module, size: int = IMAGE) -> int:
     """Products of one image's forward pass: of the convolutions and of the linear layers."""
     linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
@@ -102,6 +113,13 @@ def corner_share(layers: Sequence[Layer]) -> float:
     """How often the corner pixel is read, as a fraction of the pixel that is read most."""
     counts = reads(layers)
     return float(counts[0, 0] / counts.max())
+
+
+def _each(name: str, values: Sequence[int]) -> str:
+    """One value if it is that of all, else each."""
+    if len(set(values)) == 1:
+        return f"{name} {values[0]}"
+    return f"{name}s {', '.join(map(str, values[:-1]))} and {values[-1]}"
 
 
 def _convolutions(model: nn.Module) -> list[nn.Conv2d]:

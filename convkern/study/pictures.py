@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 
 from convkern import conv2d
 from convkern.study.figures import WIDTH, Picture, bare, new_figure, saver
-from convkern.study.geometry import IMAGE, Layer, corner_share, layers_of, reads
+from convkern.study.geometry import Layer, corner_share, layers_of, reads
 from convkern.study.results import CLASSES, Study
 from convkern.study.run import activations
 
 _GRID = 4  # rows, and columns, of misclassified garments
 _EDGE_PADDINGS = (0, 1, 2)
+_LEAST_SHARE = 1e-4  # of what the most read pixel has, that the picture tells from less
 
 
 def pictures(
@@ -119,15 +121,16 @@ def _edge_picture(
         f"middle, little at the edge. The corner, of what the best pixel has: {kept}.",
         f"Above: one kernel, {name}'s first of seed {study.shown(name).seed}, on the same image; "
         "outside the white frame is what padding adds. Below: by how many paths each pixel "
-        "reaches the last layer, bright is often. The number is the corner's share of what the "
-        "most read pixel has.",
+        "reaches the last layer, in logarithms, from blue (a ten-thousandth of the most) to "
+        "yellow. The number is the corner's share of what the most read pixel has.",
         saver(lambda: _edges(maps, stacks)),
     )
 
 
 def _misclassified(images: Tensor, names: Sequence[tuple[str, str]]) -> Any:
     rows = max(1, -(-len(names) // _GRID))
-    figure = new_figure(1.42 * rows)
+    figure = new_figure(1.55 * rows)
+    figure.get_layout_engine().set(hspace=0.1)
     grid = figure.subplots(rows, _GRID, squeeze=False)
     for axes in grid.flat:
         bare(axes)
@@ -172,12 +175,12 @@ def _rows(stacks: Mapping[str, Sequence[Tensor]], draw: Any) -> Any:
 def _edges(maps: Sequence[Tensor], stacks: Mapping[str, Sequence[Layer]]) -> Any:
     figure = new_figure(3.4)
     above, below = figure.subfigures(2, 1, height_ratios=(1.2, 1))
-    scale = max(float(m.abs().max()) for m in maps)
+    lowest, highest = min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)
     for axes, feature, padding in zip(
         above.subplots(1, len(maps)), maps, _EDGE_PADDINGS, strict=True
     ):
         bare(axes)
-        axes.imshow(feature, cmap="cividis", vmin=-scale, vmax=scale)
+        axes.imshow(feature, cmap="cividis", vmin=lowest, vmax=highest)
         # All three at one scale, the one without padding in the middle.
         most = maps[-1].shape[0]
         axes.set_xlim(padding - 0.5 - 2, padding - 0.5 - 2 + most)
@@ -189,7 +192,10 @@ def _edges(maps: Sequence[Tensor], stacks: Mapping[str, Sequence[Layer]]) -> Any
         below.subplots(1, len(stacks), squeeze=False)[0], stacks.items(), strict=True
     ):
         bare(axes)
-        axes.imshow(reads(layers), cmap="cividis", extent=(0, IMAGE, IMAGE, 0))
+        counts = reads(layers)
+        # On a scale of logarithms, or the edges would look alike.
+        shares = (counts / counts.max()).clamp(min=_LEAST_SHARE).log10()
+        axes.imshow(shares, cmap="cividis", vmin=math.log10(_LEAST_SHARE), vmax=0)
         axes.set_title(f"{model}\n{100 * corner_share(layers):.2g}%", fontsize=9)
     return figure
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from convkern.study.figures import COLORS, GREY, MARKERS, SEED_LINES, Picture, new_figure, saver
-from convkern.study.results import CLASSES, GUESSING, Run, Study
+from convkern.study.figures import COLORS, MARKERS, SEED_LINES, Picture, new_figure, saver
+from convkern.study.results import CLASSES, Run, Study
 
 
 def plots(study: Study) -> list[Picture]:
@@ -19,8 +19,9 @@ def plots(study: Study) -> list[Picture]:
             "Accuracy and test loss, seed by seed",
             "Dots for each seed of each model. "
             + " ".join(_in_words(study, model) for model in study.models),
-            "Each mark is a seed. Bars: mean and standard deviation of the seeds that learned. "
-            "A cross is a seed that never learned, at the value of guessing.",
+            "Each mark is a seed; the scales do not begin at 0. Bars: mean and standard deviation "
+            "of the seeds that learned. A cross is a seed that never learned, off the scale, with "
+            "its value.",
             saver(lambda: _accuracy(study)),
         ),
         Picture(
@@ -76,36 +77,44 @@ def _ends(study: Study, model: str) -> str:
 
 
 def _accuracy(study: Study) -> Any:
-    figure = new_figure(4.6)
-    top, bottom = figure.subplots(2, 1, sharex=True)
-    for axes, name, guess in ((top, "accuracy", 0.1), (bottom, "test_loss", GUESSING)):
+    figure = new_figure(5.0)
+    for axes, name in zip(
+        figure.subplots(2, 1, sharex=True), ("accuracy", "test_loss"), strict=True
+    ):
+        values = [getattr(run, name) for run in study.runs if run.learned]
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
+        margin = 0.15 * (high - low) or 0.01
+        # Beyond the scale of those that learned, guessing is below in accuracy, above in loss.
+        beyond = low - 2 * margin if name == "accuracy" else high + 2 * margin
         for place, model in enumerate(study.models):
-            _seed_marks(axes, place, model, study.of(model), name)
-        axes.axhline(guess, color=GREY, linewidth=0.8, linestyle=":")
-        axes.text(len(study.models) - 0.5, guess, "guessing", color=GREY, ha="right", va="bottom",
-                  fontsize=9)  # fmt: skip
+            _seed_marks(axes, place, study.of(model), name, beyond)
         axes.set_ylabel(name.replace("_", " "))
+        axes.set_ylim(min(low - margin, beyond - margin), max(high + margin, beyond + margin))
         axes.set_xlim(-0.5, len(study.models) - 0.5)
-        axes.set_ylim(0, 1 if name == "accuracy" else 2.6)
-    bottom.set_xticks(range(len(study.models)), study.models)
-    bottom.tick_params(axis="x", labelsize=10)
+        axes.set_xticks(range(len(study.models)), study.models)
+        axes.tick_params(axis="x", labelsize=10)
     return figure
 
 
-def _seed_marks(axes: Any, place: int, model: str, runs: list[Run], name: str) -> None:
+def _seed_marks(axes: Any, place: int, runs: list[Run], name: str, beyond: float) -> None:
+    """A mark for each run at its value; where it never learned a cross and its value, `beyond`."""
     middle = (len(runs) - 1) / 2
     for number, run in enumerate(runs):
-        axes.plot(
-            place + 0.4 * (number - middle) / max(1, len(runs)),
-            getattr(run, name),
-            marker=MARKERS[model] if run.learned else "x",
-            color=COLORS[model] if run.learned else "black",
-            markersize=6,
-        )
+        value, x = getattr(run, name), place + 0.5 * (number - middle) / max(1, len(runs))
+        if run.learned:
+            color, marker = COLORS[run.model], MARKERS[run.model]
+            axes.plot(x, value, marker=marker, color=color, markersize=6)
+        else:
+            axes.plot(x, beyond, marker="x", color="black", markersize=6)
+            side = "right" if x > place else "left"
+            axes.annotate(
+                f"{value:.2f}", (x, beyond), xytext=(-8 if side == "right" else 8, 0),
+                textcoords="offset points", ha=side, va="center", fontsize=9,
+            )  # fmt: skip
     values = [getattr(run, name) for run in runs if run.learned]
     if len(values) > 1:
         axes.errorbar(
-            place + 0.32, np.mean(values), np.std(values, ddof=1),
+            place + 0.34, np.mean(values), np.std(values, ddof=1),
             fmt="_", color="black", capsize=3, markersize=8,
         )  # fmt: skip
 
@@ -145,7 +154,7 @@ def _loss_curve(axes: Any, run: Run, line: str) -> None:
 def _confusion(shares: Any) -> Any:
     figure = new_figure(4.6)
     axes = figure.subplots()
-    axes.imshow(shares, cmap="cividis_r", vmin=0, vmax=1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (true, said), share in np.ndenumerate(shares):
         if share >= 0.005:
             axes.text(

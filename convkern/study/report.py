@@ -15,7 +15,7 @@ from torch import nn
 from convkern.fashion_mnist import FashionMNISTData
 from convkern.study.diagrams import receptive_fields, sliding
 from convkern.study.figures import Picture
-from convkern.study.geometry import layers_of
+from convkern.study.geometry import describe, layers_of
 from convkern.study.pictures import pictures
 from convkern.study.plots import confusions, plots
 from convkern.study.results import Study
@@ -37,12 +37,12 @@ def write_report(
     of_numbers, of_classes = plots(study), confusions(study)
     of_images = pictures(study, shown, images, labels)
     slides = sliding()
-    fields = receptive_fields({model: layers_of(net) for model, net in shown.items()})
+    stacks = {model: layers_of(net) for model, net in shown.items()}
     sections = [
         ("Results", of_numbers, []),
         ("Errors", [*of_classes[:1], of_images[0]], of_classes[1:]),
         ("What was learned", of_images[1:], []),
-        ("Padding and stride", [fields, *slides[:1]], slides[1:]),
+        ("Padding and stride", [receptive_fields(stacks), *slides[:1]], slides[1:]),
     ]
     environment = Environment(
         loader=PackageLoader("convkern.study", "templates"),
@@ -56,6 +56,7 @@ def write_report(
         verdicts=judge(study),
         rule=RULE,
         dead=dead_seeds(study),
+        descriptions={model: describe(layers) for model, layers in stacks.items()},
         headings=HEADINGS,
         rows=results_rows(study),
         sections=[

@@ -232,7 +232,7 @@ def _of_compute(study: Study, claim: Claim) -> str:
     first, second = (study.shapes[name].multiply_adds for name in (claim.model, claim.other))
     text = f"It needs {_percent(first, second)} multiply-adds ({first:,} against {second:,})"
     timed = [
-        f"{name} {_times(times[0])} against {_times(times[1])}"
+        f"{_times(times[0])} against {_times(times[1])} with {name}"
         for conv, name in (("convkern", "convkern"), ("torch", "nn.Conv2d"))
         if all(times := [study.times.get(m, {}).get(conv, []) for m in (claim.model, claim.other)])
     ]
