@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.collections import PatchCollection
 from matplotlib.patches import Rectangle
 
 from convkern import output_size
@@ -125,17 +126,24 @@ def _place(axes: Any, padding: int, stride: int, step: int, size: int) -> None:
     Outputs are drawn on the middle of what they are computed from.
     """
     bare(axes)
-    for row in range(-padding, _SIZE + padding):
-        for column in range(-padding, _SIZE + padding):
-            inside = 0 <= row < _SIZE and 0 <= column < _SIZE
-            cell = {"facecolor": "#dddddd"} if inside else {"fill": False, "linestyle": ":"}
-            axes.add_patch(Rectangle((column, row), 1, 1, edgecolor=GREY, linewidth=0.6, **cell))
+    places = range(-padding, _SIZE + padding)
+    cells = [(column, row) for row in places for column in places]
+    colors = ["#dddddd" if min(c) >= 0 and max(c) < _SIZE else "white" for c in cells]
+    squares = [Rectangle(cell, 1, 1) for cell in cells]
+    axes.add_collection(
+        PatchCollection(squares, facecolors=colors, edgecolors=GREY, linewidths=0.6, zorder=0)
+    )
     row, column = (stride * place - padding for place in divmod(step % size**2, size))
     axes.add_patch(Rectangle((column, row), _KERNEL, _KERNEL, facecolor=SKY, alpha=0.6))
     _square(axes, column, _KERNEL, row=row, edgecolor=BLUE, linewidth=1.8)
-    for done in range(step % size**2 + 1):
-        y, x = (stride * p - padding + _KERNEL / 2 - 0.22 for p in divmod(done, size))
-        axes.add_patch(Rectangle((x, y), 0.44, 0.44, facecolor=ORANGE, edgecolor="black", lw=0.5))
+    middles = [
+        [stride * place - padding + _KERNEL / 2 for place in divmod(done, size)]
+        for done in range(step % size**2 + 1)
+    ]
+    outputs = [Rectangle((x - 0.22, y - 0.22), 0.44, 0.44) for y, x in middles]
+    axes.add_collection(
+        PatchCollection(outputs, facecolors=ORANGE, edgecolors="black", linewidths=0.5, zorder=3)
+    )
     most = max(p for p, _ in _SETTINGS)
     axes.set_xlim(-most - 0.15, _SIZE + most + 0.15)
     axes.set_ylim(_SIZE + most + 0.15, -most - 0.15)
@@ -153,6 +161,8 @@ def _animate(path: Path) -> None:
                 axes.clear()
                 _place(axes, padding, stride, step, size)
                 axes.set_title(f"padding {padding}\nstride {stride}")
+            if step == 1:
+                figure.set_layout_engine("none")  # it is laid out
             return []
 
         # Padding 1 with stride 1 has the most places; the others begin anew.

@@ -49,9 +49,13 @@ def _misclassified_picture(
     return Picture(
         "misclassified.png",
         "Garments taken for others",
-        f"{len(names)} garments of the test split. "
-        + "; ".join(f"{true} taken for {said}" for true, said in names)
-        + ".",
+        (
+            f"{len(names)} garments: "
+            + "; ".join(f"{true} taken for {said}" for true, said in names)
+            + "."
+            if names
+            else "None of the images was taken for another class."
+        ),
         f"The errors of which {model} (seed {run.seed}) was surest: above each picture what it "
         "is, below what it was taken for.",
         saver(lambda: _misclassified(images[wrong, 0], names)),
@@ -135,7 +139,7 @@ def _misclassified(images: Tensor, names: Sequence[tuple[str, str]]) -> Any:
     for axes in grid.flat:
         bare(axes)
     for axes, image, (true, said) in zip(grid.flat, images, names, strict=False):
-        axes.imshow(image, cmap="gray_r")
+        axes.imshow(image.numpy(), cmap="gray_r")
         axes.set_title(true, pad=2)
         axes.set_xlabel(f"→ {said}", labelpad=2)
     return figure
@@ -144,7 +148,7 @@ def _misclassified(images: Tensor, names: Sequence[tuple[str, str]]) -> Any:
 def _kernels(kernels: Mapping[str, Sequence[Tensor]]) -> Any:
     def draw(axes: Any, kernel: Tensor) -> None:
         largest = float(kernel.abs().max()) or 1.0
-        axes.imshow(kernel, cmap="RdBu_r", vmin=-largest, vmax=largest)
+        axes.imshow(kernel.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest)
         axes.set_title(f"{kernel.shape[0]}x{kernel.shape[1]}, ±{largest:.2g}", pad=3, fontsize=9)
 
     return _rows(kernels, draw)
@@ -152,7 +156,7 @@ def _kernels(kernels: Mapping[str, Sequence[Tensor]]) -> Any:
 
 def _features(maps: Mapping[str, Sequence[Tensor]]) -> Any:
     def draw(axes: Any, feature: Tensor) -> None:
-        axes.imshow(feature, cmap="cividis")
+        axes.imshow(feature.numpy(), cmap="cividis")
         axes.set_title(f"{feature.shape[0]}x{feature.shape[1]}", pad=3, fontsize=9)
 
     return _rows(maps, draw)
@@ -180,7 +184,7 @@ def _edges(maps: Sequence[Tensor], stacks: Mapping[str, Sequence[Layer]]) -> Any
         above.subplots(1, len(maps)), maps, _EDGE_PADDINGS, strict=True
     ):
         bare(axes)
-        axes.imshow(feature, cmap="cividis", vmin=lowest, vmax=highest)
+        axes.imshow(feature.numpy(), cmap="cividis", vmin=lowest, vmax=highest)
         # All three at one scale, the one without padding in the middle.
         most = maps[-1].shape[0]
         axes.set_xlim(padding - 0.5 - 2, padding - 0.5 - 2 + most)
@@ -195,7 +199,7 @@ def _edges(maps: Sequence[Tensor], stacks: Mapping[str, Sequence[Layer]]) -> Any
         counts = reads(layers)
         # On a scale of logarithms, or the edges would look alike.
         shares = (counts / counts.max()).clamp(min=_LEAST_SHARE).log10()
-        axes.imshow(shares, cmap="cividis", vmin=math.log10(_LEAST_SHARE), vmax=0)
+        axes.imshow(shares.numpy(), cmap="cividis", vmin=math.log10(_LEAST_SHARE), vmax=0)
         axes.set_title(f"{model}\n{100 * corner_share(layers):.2g}%", fontsize=9)
     return figure
 
