@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from convkern.study import Study, Summary, Verdict, dead_seeds, judge
+from convkern.study import Study, Summary, Verdict, dead_seeds, judge, steadiness
 from convkern.study.tables import HEADINGS, results_rows
 from convkern.study.verdicts import FAILS, HOLDS, UNDECIDED, Comparison, compare
 from study_cases import run, study, timed
@@ -113,6 +113,18 @@ def test_times_of_epochs_are_told_with_their_range() -> None:
     assert (
         "an epoch takes 0.50 s (0.50 to 0.60) against 0.70 s (0.60 to 0.80) with convkern, "
         "6.00 s against 7.00 s with nn.Conv2d." in verdict.text
+    )
+
+
+def test_a_busy_machine_is_told() -> None:
+    given = study({"plain": [0.7]})
+    assert steadiness(given) == ""
+    assert steadiness(timed(given, {"plain": ([0.5], [5.0])})) == ""
+    quiet = steadiness(timed(given, {"plain": ([0.5, 0.55], [5.0, 5.0])}))
+    assert quiet == "The slowest epoch of a kind took up to 1.1 times as long as its fastest."
+    busy = steadiness(timed(given, {"plain": ([0.5, 0.5], [5.0, 15.0])}))
+    assert busy.endswith(
+        "up to 3.0 times as long as its fastest: the machine was busy, and the times say little."
     )
 
 

@@ -14,7 +14,16 @@ from rich.console import Console
 from convkern.bench.tables import wide_console
 from convkern.cli.arguments import Commands, names, natural, positive
 from convkern.fashion_mnist import MODELS, FashionMNISTData, read_fashion_mnist
-from convkern.study import Plan, Study, Watcher, dead_seeds, judge, run_study, time_epochs
+from convkern.study import (
+    Plan,
+    Study,
+    Watcher,
+    dead_seeds,
+    judge,
+    run_study,
+    steadiness,
+    time_epochs,
+)
 from convkern.study.progress import TrainingBar, progress, timing_bar
 from convkern.study.tables import results_table
 
@@ -73,6 +82,8 @@ def _compare(args: argparse.Namespace) -> int:
         return INTERRUPTED
     if not args.quiet:
         wide_console().print(results_table(study))
+        if note := steadiness(study):
+            print(note)
     print(dead_seeds(study))
     for verdict in judge(study):
         print(verdict.text)

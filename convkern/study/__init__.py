@@ -2,7 +2,7 @@
 
 from convkern.study.results import Run, Shape, Study, Summary
 from convkern.study.run import Plan, Watcher, run_study, time_epochs
-from convkern.study.verdicts import Verdict, dead_seeds, judge
+from convkern.study.verdicts import Verdict, dead_seeds, judge, steadiness
 
 __all__ = [
     "Plan",
@@ -15,5 +15,6 @@ __all__ = [
     "dead_seeds",
     "judge",
     "run_study",
+    "steadiness",
     "time_epochs",
 ]

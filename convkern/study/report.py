@@ -20,7 +20,7 @@ from convkern.study.pictures import pictures
 from convkern.study.plots import confusions, plots
 from convkern.study.results import Study
 from convkern.study.tables import HEADINGS, results_rows
-from convkern.study.verdicts import RULE, dead_seeds, judge
+from convkern.study.verdicts import RULE, dead_seeds, judge, steadiness
 
 _TYPES = {".png": "image/png", ".gif": "image/gif"}
 
@@ -56,6 +56,7 @@ def write_report(
         verdicts=judge(study),
         rule=RULE,
         dead=dead_seeds(study),
+        steadiness=steadiness(study),
         descriptions={model: describe(layers) for model, layers in stacks.items()},
         headings=HEADINGS,
         rows=results_rows(study),

@@ -11,6 +11,7 @@ from convkern.study.results import Run, Study, Summary, summaries
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 SIGNIFICANT = 0.05
+_STEADY = 1.5
 RULE = (
     "A difference of means decides where it exceeds the spread of a difference (the root of the "
     "sum of both squared standard deviations between seeds) and has p < 0.05 in Welch's t-test, "
@@ -134,6 +135,25 @@ def dead_seeds(study: Study) -> str:
         return f"All {count} runs learned."
     named = "; ".join(f"{run.model}, seed {run.seed}{_why(run)}" for run in dead)
     return f"{len(dead)} of {count} runs never learned: {named}."
+
+
+def steadiness(study: Study) -> str:
+    """A sentence on how much the timed epochs of one kind differ; empty where none repeats.
+
+    Beyond `_STEADY` they were those of a busy machine, whose medians say little.
+    """
+    ratios = [
+        max(seconds) / min(seconds)
+        for by_conv in study.times.values()
+        for seconds in by_conv.values()
+        if len(seconds) > 1
+    ]
+    if not ratios:
+        return ""
+    worst = f"The slowest epoch of a kind took up to {max(ratios):.1f} times as long as its fastest"
+    if max(ratios) > _STEADY:
+        return f"{worst}: the machine was busy, and the times say little."
+    return f"{worst}."
 
 
 def compare(first: Sequence[Run], second: Sequence[Run], quantity: str) -> Comparison:
