@@ -200,6 +200,15 @@ def test_bad_input_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_torchrun_is_refused(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert compare(data_dir, tmp_path) == 2
+    assert "start it without torchrun" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("options", [("--seeds", "0"), ("--epochs", "-1"), ("--epochs", "x")])
 def test_numbers_out_of_range_are_refused(
     options: tuple[str, ...], data_dir: Path, tmp_path: Path

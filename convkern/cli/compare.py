@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch.distributed as dist
 from rich.console import Console
 
 from convkern.bench.tables import wide_console
@@ -93,6 +94,8 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _prepare(args: argparse.Namespace) -> Plan:
     """Fail now rather than after the training."""
+    if dist.is_available() and dist.is_torchelastic_launched():
+        raise ValueError("compare trains in one process: start it without torchrun")
     if unknown := [name for name in args.models if name not in MODELS]:
         raise ValueError(f"models must be among {','.join(MODELS)}, got {','.join(unknown)}")
     missing = [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
