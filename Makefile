@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 EPOCHS ?= 5
-MODEL ?= padding3
+SEEDS ?= 3
+OUT ?= runs/compare
 FUZZ_EXAMPLES ?= 3000
 FUZZ_SEED ?= 0
 
@@ -13,8 +14,8 @@ NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
 
 .PHONY: train test check format sanitize fuzz bench build clean
 
-train: build  ## train a model on Fashion-MNIST and test it
-	$(BIN)/python -m convkern train --model $(MODEL) --epochs $(EPOCHS)
+train: build  ## the study: four models on Fashion-MNIST, and a report; again, it goes on
+	$(BIN)/python -m convkern compare --seeds $(SEEDS) --epochs $(EPOCHS) --out $(OUT) --resume
 
 test: build  ## all tests but the slow ones
 	$(BIN)/python -m pytest

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from convkern.cli import bench, explain, info, train
+from convkern.cli import bench, compare, explain, info, train
 from convkern.fashion_mnist import DatasetError
 
 
@@ -25,6 +25,6 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets `run`, a function of the parsed arguments."""
     parser = argparse.ArgumentParser(prog="convkern", description="Fast convolution for PyTorch.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (train, explain, bench, info):
+    for command in (train, compare, explain, bench, info):
         command.add_command(commands)
     return parser

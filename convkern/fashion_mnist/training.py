@@ -41,7 +41,7 @@ def train_model(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     cost: Cost,
-    train_loader: Loader,
+    train_loader: Iterable[Sequence[Tensor]],
     epochs: int = 5,
     *,
     progress: bool = True,
@@ -63,7 +63,8 @@ def train_model(
     result = TrainResult() if start is None else start
     console = Console(quiet=not progress, highlight=False)
     model.train()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    shows_bar = progress and console.is_terminal
+    with Progress(console=console, transient=True, disable=not shows_bar) as bar:
         for epoch in range(len(result.epoch_losses) + 1, epochs + 1):
             name = f"epoch {epoch}/{epochs}"
             batches = bar.track(train_loader, description=name)

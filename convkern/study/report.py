@@ -1,0 +1,84 @@
+"""The report: one HTML file that needs no other, and its pictures beside it.
+
+Needs matplotlib and jinja2.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from torch import nn
+
+from convkern.fashion_mnist import FashionMNISTData
+from convkern.study.diagrams import receptive_fields, sliding
+from convkern.study.figures import Picture
+from convkern.study.geometry import describe, layers_of
+from convkern.study.pictures import pictures
+from convkern.study.plots import confusions, plots
+from convkern.study.results import Study
+from convkern.study.tables import HEADINGS, results_rows
+from convkern.study.verdicts import RULE, dead_seeds, judge, steadiness
+
+_TYPES = {".png": "image/png", ".gif": "image/gif"}
+
+
+def write_report(
+    folder: Path, study: Study, nets: Mapping[tuple[str, int], nn.Module], data: FashionMNISTData
+) -> Path:
+    """Write `report.html` and the pictures into `folder`, which exists, and return its path.
+
+    `nets` are the networks by model and seed. The HTML has the pictures within it.
+    """
+    shown = {model: nets[model, study.shown(model).seed] for model in study.models}
+    images, labels = data.test.tensors
+    of_numbers, of_classes = plots(study), confusions(study)
+    of_images = pictures(study, shown, images, labels)
+    slides = sliding()
+    stacks = {model: layers_of(net) for model, net in shown.items()}
+    sections = [
+        ("Results", of_numbers, []),
+        ("Errors", [*of_classes[:1], of_images[0]], of_classes[1:]),
+        ("What was learned", of_images[1:], []),
+        ("Padding and stride", [receptive_fields(stacks), *slides[:1]], slides[1:]),
+    ]
+    environment = Environment(
+        loader=PackageLoader("convkern.study", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = environment.get_template("report.html").render(
+        study=study,
+        verdicts=judge(study),
+        rule=RULE,
+        dead=dead_seeds(study),
+        steadiness=steadiness(study),
+        descriptions={model: describe(layers) for model, layers in stacks.items()},
+        headings=HEADINGS,
+        rows=results_rows(study),
+        sections=[
+            (title, [_drawn(p, folder) for p in open_], [_drawn(p, folder) for p in folded])
+            for title, open_, folded in sections
+        ],
+        seeds=len({run.seed for run in study.runs}),
+    )
+    path = folder / "report.html"
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+def _drawn(picture: Picture, folder: Path) -> dict[str, str]:
+    """The picture's words, and itself as a data: URI; it is written into `folder` too."""
+    path = folder / picture.file
+    picture.draw(path)
+    content = base64.b64encode(path.read_bytes()).decode()
+    return {
+        "title": picture.title,
+        "alt": picture.alt,
+        "caption": picture.caption,
+        "uri": f"data:{_TYPES[path.suffix]};base64,{content}",
+    }

@@ -1,0 +1,55 @@
+"""The study's results as a table: the cells, and how a terminal shows them."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from convkern.bench.tables import plain_table
+from convkern.study.results import Study, Summary, summaries
+
+HEADINGS = (
+    "model", "learned", "test loss", "accuracy", "parameters", "receptive field",
+    "multiply-adds", "epoch, convkern", "epoch, nn.Conv2d",
+)  # fmt: skip
+
+
+def results_rows(study: Study) -> list[list[str]]:
+    """A row of cells for each model, under `HEADINGS`.
+
+    Loss and accuracy are means over the seeds that learned, with their standard deviation.
+    """
+    rows = []
+    for model, shape in study.shapes.items():
+        runs, learned = study.of(model), study.of(model, learned_only=True)
+        summary = summaries(learned)
+        rows.append(
+            [
+                model,
+                f"{len(learned)} of {len(runs)}",
+                _with_spread(summary["test_loss"], 3),
+                _with_spread(summary["accuracy"], 3),
+                f"{shape.parameters:,}",
+                f"{shape.field}x{shape.field}",
+                f"{shape.multiply_adds:,}",
+                *(_seconds(study.epoch_seconds(model, conv)) for conv in ("convkern", "torch")),
+            ]
+        )
+    return rows
+
+
+def results_table(study: Study) -> Table:
+    table = plain_table(HEADINGS[:1], HEADINGS[1:])
+    for row in results_rows(study):
+        table.add_row(*row)
+    return table
+
+
+def _with_spread(summary: Summary, digits: int) -> str:
+    if not summary.count:
+        return "-"
+    spread = "" if summary.spread is None else f" ± {summary.spread:.{digits}f}"
+    return f"{summary.mean:.{digits}f}{spread}"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} s"

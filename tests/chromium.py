@@ -1,0 +1,77 @@
+"""A page as Chromium shows it, without a network."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SECONDS = 60.0  # of a page, which takes 2 on an idle machine
+
+_PROBE = """
+<script>
+addEventListener("load", () => {
+  const view = document.querySelector("iframe")?.contentWindow ?? window;
+  const right = view.document.querySelector("main").getBoundingClientRect().right;
+  const found = {
+    width: view.innerWidth,
+    scrollWidth: view.document.documentElement.scrollWidth,
+    images: [...view.document.images].map(
+      (image) => [image.alt, image.complete && image.naturalWidth > 0]),
+    beyond: [...view.document.querySelectorAll("main *")]
+      .filter((e) => e.getBoundingClientRect().right > right + 1 && !e.closest("thead"))
+      .map((e) => e.outerHTML.slice(0, 80)),
+  };
+  const output = document.createElement("pre");
+  output.id = "found";
+  output.textContent = JSON.stringify(found);
+  document.body.append(output);
+});
+</script>
+"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What Chromium made of a page.
+
+    Attributes:
+        console: its messages of any level.
+        found: `width` and `scrollWidth` in CSS pixels, `images` as (alt, whether it loaded), and
+            `beyond`, elements that stick out of `main`.
+    """
+
+    console: list[str]
+    found: dict[str, Any]
+
+
+def show(page: str, width: int, folder: Path) -> Shown:
+    """Open the HTML `page` in a window of `width` CSS pixels. Skips the test without Chromium."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("needs chromium: apt-get install chromium")
+    # In a frame, since windows are at least 500 pixels wide.
+    frame = (
+        f'<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>frame</title>'
+        f'<iframe style="border: 0; width: {width}px; height: 800px" srcdoc="{html.escape(page)}">'
+        f"</iframe>{_PROBE}"
+    )
+    path = folder / f"frame{width}.html"
+    path.write_text(frame, encoding="utf-8")
+    command = [
+        program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--enable-logging=stderr", "--proxy-server=127.0.0.1:9", f"--window-size={width + 100},900",
+        f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    match = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert match is not None, done.stderr
+    console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    return Shown(console, json.loads(html.unescape(match[1])))
