@@ -25,7 +25,7 @@ from rich.table import Table
 
 from convkern._C import Problem, available_isa
 from convkern.bench import PASSES, Row, Suite
-from convkern.bench.tables import plain_table, wide_console
+from convkern.tables import plain_table, wide_console
 from convkern.testing import variant
 
 SOURCE = Path(__file__).with_name("peak.cpp")

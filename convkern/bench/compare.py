@@ -7,7 +7,7 @@ from statistics import geometric_mean
 from rich.table import Table
 
 from convkern.bench.suite import Suite
-from convkern.bench.tables import plain_table
+from convkern.tables import plain_table
 
 
 def compare(old: Suite, new: Suite, threshold: float = 0.1) -> tuple[Table, int]:

@@ -16,9 +16,9 @@ from convkern._C import Problem
 from convkern.bench.gpu import EventClock, cudnn_chooses, l2_buffer, require_gpu
 from convkern.bench.peers import CPU_PEERS, PASSES, prepare
 from convkern.bench.results import Result
-from convkern.bench.tables import plain_table
 from convkern.bench.timing import Call, Sample, time_in_turn, wall_clock
 from convkern.explain import explain
+from convkern.tables import plain_table
 from convkern.testing import operands, variant
 
 SHAPES = Path(__file__).parents[2] / "benchmarks" / "shapes"  # of a source checkout

@@ -21,10 +21,10 @@ from convkern.bench import (
     time_models,
     time_training,
 )
-from convkern.bench.tables import wide_console
 from convkern.cli.arguments import Commands, counts, names
 from convkern.fashion_mnist import read_fashion_mnist
 from convkern.problem import DTYPES
+from convkern.tables import wide_console
 from convkern.testing import variant
 
 

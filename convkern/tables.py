@@ -1,4 +1,4 @@
-"""How the suite prints."""
+"""How tables print."""
 
 from __future__ import annotations
 
