@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 # Light and dark by the reader's setting. Text has a contrast of at least 4.5 to its background.
-# Tables and pictures are never wider than a telephone: tables scroll within their box.
+# The page is never wider than the screen: pictures shrink, and wide tables scroll in a box.
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1b1b; --quiet: #595959; --page: #fff; --line: #d0d0d0;
   --link: #005a9c; }
@@ -18,9 +18,9 @@ body { margin: 0 auto; max-width: 70rem; padding: 1rem; background: var(--page);
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.25rem; margin-top: 2.5rem; }
 a { color: var(--link); }
-figure { margin: 1rem 0; }
+figure { margin: 1.5rem 0; }
 figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
-figcaption, .note { color: var(--quiet); font-size: .9rem; }
+figcaption { color: var(--quiet); margin-bottom: .5rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top;
@@ -55,8 +55,9 @@ def paragraph(text: str) -> str:
 def picture(png: bytes, alt: str, caption: str = "") -> str:
     """A PNG within the page. `alt` says in words what it shows."""
     data = base64.b64encode(png).decode()
-    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{escape(alt)}">{below}</figure>'
+    above = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    image = f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}">'
+    return f"<figure>{above}{image}</figure>"
 
 
 def table(names: Sequence[str], figures: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
