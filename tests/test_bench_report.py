@@ -169,8 +169,8 @@ def test_a_batch_size_is_in_the_name() -> None:
 def test_the_command_measures_writes_and_draws(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convkern.bench.roofline.REPEATS", 1)
-    monkeypatch.setattr("convkern.bench.roofline.FLOATS", 1 << 20)
+    monkeypatch.setattr("convkern.peaks.REPEATS", 1)
+    monkeypatch.setattr("convkern.peaks.FLOATS", 1 << 20)
     out, folder = tmp_path / "run.json", tmp_path / "report"
     options = ["--batches", "1,3", "--threads", "1,2", "--out", str(out), "--report", str(folder)]
     assert main(["bench", *QUICK, *options]) == 0
@@ -210,7 +210,7 @@ def test_the_command_compares_with_an_older_run(
 def test_without_a_compiler_there_is_no_roofline(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convkern.bench.roofline.shutil.which", lambda name: None)
+    monkeypatch.setattr("convkern.peaks.shutil.which", lambda name: None)
     assert main(["bench", *QUICK, "--threads", "1", "--report", str(tmp_path)]) == 0
     assert "no roofline: the roofline needs g++, which was not found" in capsys.readouterr().out
     assert not list(tmp_path.glob("roofline*"))

@@ -15,9 +15,7 @@ from convkern.bench.models import (
 )
 from convkern.bench.peers import PASSES, PEERS
 from convkern.bench.report import check_report, read_results, write_report
-from convkern.bench.roofline import measure_peaks
 from convkern.bench.suite import (
-    Peaks,
     Row,
     Suite,
     read_shapes,
@@ -27,6 +25,7 @@ from convkern.bench.suite import (
 )
 from convkern.bench.timing import Sample, time_in_turn
 from convkern.bench.training import time_training
+from convkern.peaks import Peaks, measure_peaks
 
 __all__ = [
     "PASSES",

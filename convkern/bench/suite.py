@@ -20,6 +20,7 @@ from convkern.bench.peers import CPU_PEERS, PASSES, prepare
 from convkern.bench.results import Result
 from convkern.bench.timing import Call, Sample, time_in_turn, wall_clock
 from convkern.explain import explain
+from convkern.peaks import Peaks
 from convkern.tables import plain_table
 from convkern.testing import operands, variant
 
@@ -69,15 +70,6 @@ class Row:
         """How many times faster convkern is than the better of torch's layouts."""
         best = min((self.samples[p].median for p in _BEST_OF if p in self.samples), default=None)
         return None if best is None else best / self.samples["convkern"].median
-
-
-@dataclass(frozen=True)
-class Peaks:
-    """What a machine can do at most with so many threads: float32 FLOP/s and bytes/s."""
-
-    threads: int
-    peak: float
-    bandwidth: float
 
 
 @dataclass(frozen=True)
