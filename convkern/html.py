@@ -21,13 +21,14 @@ a { color: var(--link); }
 figure { margin: 1.5rem 0; }
 figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 figcaption { color: var(--quiet); margin-bottom: .5rem; }
-.scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top;
+th, td { padding: .25rem .75rem .25rem 0; vertical-align: top;
   border-bottom: 1px solid var(--line); }
-.figures { text-align: right; white-space: nowrap; }
 summary { cursor: pointer; }
 """
+# In the cells, not in the page's style: Jupyter shows tables without the page, aligned otherwise.
+_LEFT = ' style="text-align: left"'
+_RIGHT = ' style="text-align: right; white-space: nowrap"'
 
 
 def page(title: str, sections: Iterable[str]) -> str:
@@ -62,7 +63,7 @@ def picture(png: bytes, alt: str, caption: str = "") -> str:
 
 def table(names: Sequence[str], figures: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns of names, then of figures, which align to the right; headings and cells are text."""
-    css = [""] * len(names) + [' class="figures"'] * len(figures)
+    css = [_LEFT] * len(names) + [_RIGHT] * len(figures)
     heads = zip(css, (*names, *figures), strict=True)
     lines = ["<tr>" + "".join(f'<th scope="col"{c}>{escape(t)}</th>' for c, t in heads) + "</tr>"]
     lines += [
@@ -71,17 +72,22 @@ def table(names: Sequence[str], figures: Sequence[str], rows: Iterable[Sequence[
         + "</tr>"
         for row in rows
     ]
-    # tabindex: what scrolls must be reachable by keyboard.
-    return '<div class="scroll" tabindex="0"><table>\n' + "\n".join(lines) + "\n</table></div>"
+    return _scrolling(lines)
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
     """A table of names and what they are."""
     lines = (
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(text)}</td></tr>'
+        f'<tr><th scope="row"{_LEFT}>{escape(name)}</th><td{_LEFT}>{escape(text)}</td></tr>'
         for name, text in rows
     )
-    return '<div class="scroll" tabindex="0"><table>\n' + "\n".join(lines) + "\n</table></div>"
+    return _scrolling(lines)
+
+
+def _scrolling(lines: Iterable[str]) -> str:
+    # tabindex: what scrolls must be reachable by keyboard.
+    opened = '<div style="overflow-x: auto" tabindex="0"><table>'
+    return "\n".join([opened, *lines, "</table></div>"])
 
 
 def details(summary: str, *parts: str) -> str:

@@ -69,12 +69,9 @@ class ModelExplanation:
         return "\n".join([table, *self._notes(), self._summary()])
 
     def _repr_html_(self) -> str:
-        rows = [
-            (*row, e.reason if e.kernel == "torch" else "")
-            for row, (_, e) in zip(self._rows(), self.layers, strict=True)
-        ]
-        names = ("layer", "problem", "kernel", "MFLOPs", "share", "bound", "why torch")
-        return html.table(names, (), rows) + html.paragraph(self._summary())
+        names = ("layer", "problem", "kernel", "MFLOPs", "share", "bound")
+        notes = [html.paragraph(text) for text in (*self._notes(), self._summary())]
+        return html.table(names, (), self._rows()) + "".join(notes)
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
         total = self.flops or 1.0
