@@ -6,9 +6,9 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 
-# Light and dark by the reader's setting. Text has a contrast of at least 4.5 to its background.
-# The page is never wider than the screen: pictures shrink, and wide tables scroll in a box.
-_STYLE = """
+# Of every page. Light and dark by the reader's setting. Text has a contrast of at least 4.5 to its
+# background. The page is never wider than the screen: pictures shrink, wide tables scroll in a box.
+STYLE = """
 :root { color-scheme: light dark; --text: #1b1b1b; --quiet: #595959; --page: #fff; --line: #d0d0d0;
   --link: #005a9c; }
 @media (prefers-color-scheme: dark) { :root { --text: #e8e8e8; --quiet: #a8a8a8; --page: #16181c;
@@ -38,7 +38,7 @@ def page(title: str, sections: Iterable[str]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         # Without an icon of its own browsers ask the server for one.
         f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n"
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n"
         + "\n".join(sections)
         + "\n</main>\n</body>\n</html>\n"
     )

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch.distributed as dist
 from rich.console import Console
 
-from convkern.bench.tables import wide_console
 from convkern.cli.arguments import Commands, names, natural, positive
 from convkern.fashion_mnist import MODELS, FashionMNISTData, read_fashion_mnist
 from convkern.study import (
@@ -27,6 +26,7 @@ from convkern.study import (
 )
 from convkern.study.progress import TrainingBar, progress, timing_bar
 from convkern.study.tables import results_table
+from convkern.tables import wide_console
 
 INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
 
