@@ -291,5 +291,6 @@ def test_info_says_what_is_missing_and_how_to_get_it(
     missing = lines[next(i for i, line in enumerate(lines) if line.startswith("missing")) :]
     assert "CONVKERN_CUDA=1 pip install" in missing[0]
     assert any(
-        "matplotlib, for bench --report: pip install 'convkern[bench]'" in m for m in missing
+        "matplotlib, for bench --report and compare: pip install 'convkern[report]'" in m
+        for m in missing
     )
