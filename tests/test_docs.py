@@ -106,7 +106,9 @@ def test_console_blocks_say_what_is_printed(block: Block) -> None:
 def test_commands_exist(block: Block) -> None:
     """Parsed, not run: they build, train and measure."""
     for line in block.text.replace("\\\n", " ").splitlines():
-        words = [word for word in shlex.split(line, comments=True) if not re.match(r"[A-Z_]+=", word)]
+        words = [
+            word for word in shlex.split(line, comments=True) if not re.match(r"[A-Z_]+=", word)
+        ]
         if words[:1] == ["make"]:
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
         elif "convkern" in words:
