@@ -28,8 +28,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / picture.file
             picture.draw(path)
-            content = path.read_bytes()
-        files.append(File.generated(config, f"pictures/{picture.file}", content=content))
+            drawn = path.read_bytes()
+        files.append(File.generated(config, f"pictures/{picture.file}", content=drawn))
     notebook = run(Path(config.docs_dir) / NOTEBOOK)
     for name, content in page(notebook):
         files.append(File.generated(config, name, content=content))
@@ -50,7 +50,7 @@ def pictures() -> list[Picture]:
 
 
 def _reads(stacks: dict[str, list[Layer]]) -> Any:
-    figure = new_figure(1.7)
+    figure = new_figure(1.5)
     for axes, (model, layers) in zip(figure.subplots(1, len(stacks)), stacks.items(), strict=True):
         bare(axes)
         counts = reads(layers)

@@ -70,7 +70,8 @@ def show(page: str | Path, width: int, folder: Path) -> Shown:
     command = [
         program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
         "--enable-logging=stderr", "--proxy-server=127.0.0.1:9", f"--window-size={width + 100},900",
-        f"--user-data-dir={folder / 'profile'}", "--allow-file-access-from-files", "--dump-dom", path.as_uri(),
+        f"--user-data-dir={folder / 'profile'}", "--allow-file-access-from-files",
+        "--dump-dom", path.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     match = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
