@@ -138,12 +138,17 @@ def test_every_image_has_words() -> None:
     assert all(len(alt.split()) >= 5 for alt in images)
 
 
-def test_ratios_are_those_measured() -> None:
-    """No page has a ratio that the README's tables or those of the benchmarks have not."""
-    measured = README.read_text() + (ROOT / "benchmarks" / "README.md").read_text()
+def test_measurements_are_those_of_the_readme() -> None:
+    """Tables of measurements are included, and what the text says of them is said there too."""
+    paths = (README, ROOT / "benchmarks" / "README.md")
+    measured = " ".join(word for path in paths for word in path.read_text().split())
+    said = set()
     for page in PAGES:
-        for ratio in re.findall(r"\b\d+\.\d+x", page.read_text()):
-            assert ratio in measured, f"{page}: {ratio}"
+        text = " ".join(page.read_text().split())
+        said |= set(re.findall(r"\b[\d.]+x\b(?!\d)|[\d.]+ to [\d.]+(?:%| times)|\d+ MB", text))
+    said = {words for words in said if "." in words or not words.endswith("x")}
+    assert {"8 to 24%", "94 MB"} <= said
+    assert [words for words in sorted(said) if words not in measured] == []
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -193,6 +198,8 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # On a machine that others use too, threads wait for each other: 60 ms a step instead of 8.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
