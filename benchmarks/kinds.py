@@ -13,9 +13,9 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import geometric_mean
 
-from charts import draw_dots
 from convkern._C import Problem
 from convkern.bench import PASSES, Row, Suite
+from convkern.bench.charts import draw_dots
 
 NETWORKS = {
     "resnet50": "ResNet-50",

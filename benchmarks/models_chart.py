@@ -12,8 +12,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from charts import draw_dots
 from convkern.bench import ModelRow, ModelTimes, mean_ratios
+from convkern.bench.charts import draw_dots
 
 LAYOUTS = {"nchw": "NCHW", "nhwc": "channels_last"}
 STEPS = {"inference": "inference", "training": "training step"}

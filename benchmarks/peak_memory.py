@@ -19,8 +19,8 @@ from rich.progress import track
 
 from convkern.bench import PASSES, read_shapes
 from convkern.bench.peers import prepare
-from convkern.bench.tables import plain_table, wide_console
 from convkern.problem import DTYPES
+from convkern.tables import plain_table, wide_console
 from convkern.testing import operands, variant
 
 _WARM_UP = "n1c16h8w8k16r3s3p1q1_f32_nchw_fwd"  # loads libraries, starts threads

@@ -30,6 +30,7 @@ from convkern.explain import explain
 from convkern.functional import conv2d, output_size, same_padding
 from convkern.modules import Conv2d, LazyConv2d
 from convkern.onnx import onnx_translations
+from convkern.profiling import profile
 from convkern.surgery import replace_conv2d, restore_conv2d
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ __all__ = [
     "get_float32_precision",
     "onnx_translations",
     "output_size",
+    "profile",
     "reference",
     "replace_conv2d",
     "restore_conv2d",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,9 +31,36 @@ def forward_problem(
     Raises:
         ValueError: the convolution is impossible.
     """
-    formats = (torch._prims_common.suggest_memory_format(t) for t in (x, w))
-    layout = "nhwc" if torch.channels_last in formats else "nchw"
     sizes = (*x.shape, w.shape[0], *w.shape[2:], *padding, *stride, *dilation, groups)
+    return _problem(sizes, (x, w), "fwd" + "+bias" * bias + "+relu" * relu)
+
+
+def problem_of(pass_: str, args: Sequence[Any]) -> Problem:
+    """The problem that an op of convkern computes with these positional arguments; those at the end
+    that have their default may be missing.
+
+    Args:
+        pass_: ``"fwd"``, ``"gx"`` or ``"gw"``, for conv2d, conv2d_grad_input, conv2d_grad_weight.
+    """
+    first, second, third, *window = args if len(args) > 2 else (*args, None)
+    defaults: list[Any] = [[1, 1], [0, 0], [1, 1], 1, None]
+    stride, padding, dilation, groups, activation = [*window, *defaults[len(window) :]]
+    if pass_ == "gx":
+        x_size, w_size = third, second.shape
+    elif pass_ == "gw":
+        x_size, w_size = second.shape, third
+    else:
+        x_size, w_size = first.shape, second.shape
+    epilogue = "+bias" * (third is not None) + "+relu" * (activation == "relu")
+    tail = f"fwd{epilogue}" if pass_ == "fwd" else pass_
+    window_sizes = (*padding, *stride, *dilation, groups)
+    return _problem((*x_size, w_size[0], *w_size[2:], *window_sizes), (first, second), tail)
+
+
+def _problem(sizes: Sequence[int], operands: tuple[Tensor, Tensor], tail: str) -> Problem:
+    """Of sizes in the order of a problem string, in the operands' dtype, channels_last if either
+    is."""
+    formats = (torch._prims_common.suggest_memory_format(t) for t in operands)
+    layout = "nhwc" if torch.channels_last in formats else "nchw"
     text = "".join(f"{letter}{n}" for letter, n in zip("nchwkrspquvdeg", sizes, strict=True))
-    epilogue = "+bias" * bias + "+relu" * relu
-    return Problem(f"{text}_{_NAMES[x.dtype]}_{layout}_fwd{epilogue}")
+    return Problem(f"{text}_{_NAMES[operands[0].dtype]}_{layout}_{tail}")

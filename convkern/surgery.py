@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from convkern.explain import explain
+from convkern.explanation import explain_conv2d
 from convkern.modules import Conv2d
 
 _MARK = "_replaced_by_convkern"
@@ -51,7 +51,7 @@ def replace_conv2d(
     """
     result = Replacement([], {})
     for name, layer in _layers(model):
-        why = _why_kept(layer)
+        why = why_kept(layer)
         if why is None and when is not None and not when(name, layer):
             why = "`when` is False for it"
         if why is not None:
@@ -87,7 +87,8 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
             yield name, module
 
 
-def _why_kept(layer: nn.Conv2d) -> str | None:
+def why_kept(layer: nn.Conv2d) -> str | None:
+    """Why replace_conv2d leaves a layer as it is; None if it replaces it."""
     if isinstance(layer, Conv2d):
         return "it is a convkern.Conv2d"
     if type(layer) is not nn.Conv2d:
@@ -115,7 +116,7 @@ def _computes(layer: nn.Conv2d, device: str) -> bool:
     image = torch.empty(1, layer.in_channels, height, width, dtype=weight.dtype, device="meta")
     padding = layer.padding if layer.padding_mode == "zeros" else 0
     try:
-        plan = explain(
+        plan = explain_conv2d(
             image, weight, None, layer.stride, padding, layer.dilation, layer.groups, device=device
         )
     except ValueError:  # this build has no kernels for the device

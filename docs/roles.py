@@ -7,7 +7,7 @@ from typing import Any
 
 from griffe import Extension, Object
 
-_ROLE = re.compile(r":(func|class|mod):`([\w.]+)`")
+_ROLE = re.compile(r":(func|class|meth|mod):`([\w.]+)`")
 
 
 class Roles(Extension):
@@ -21,7 +21,8 @@ class Roles(Extension):
             role, name = match.groups()
             if role == "mod" or name.startswith("torch."):
                 return f"`{name}`"
-            path = name if name.startswith("convkern.") else f"{obj.module.path}.{name}"
+            scope = obj if role == "meth" and obj.is_class else obj.module
+            path = name if name.startswith("convkern.") else f"{scope.path}.{name}"
             # The package has a module of that name too, and the entry is the function's.
             path = "convkern.explain.explain" if path == "convkern.explain" else path
             return f"[`{name}`][{path}]"

@@ -18,7 +18,8 @@ SECONDS = 60.0  # of a page, which takes 2 on an idle machine
 _PROBE = """
 <script>
 addEventListener("load", () => {
-  const view = document.querySelector("iframe")?.contentWindow ?? window;
+  const view = document.querySelector("iframe").contentWindow;
+  view.document.querySelectorAll("details").forEach((d) => { d.open = true; });
   const right = view.document.querySelector("main").getBoundingClientRect().right;
   const found = {
     width: view.innerWidth,
@@ -26,7 +27,7 @@ addEventListener("load", () => {
     images: [...view.document.images].map(
       (image) => [image.alt, image.complete && image.naturalWidth > 0]),
     beyond: [...view.document.querySelectorAll("main *")]
-      .filter((e) => e.getBoundingClientRect().right > right + 1 && !e.closest("thead"))
+      .filter((e) => e.getBoundingClientRect().right > right + 1 && !e.closest("thead, [tabindex]"))
       .map((e) => e.outerHTML.slice(0, 80)),
   };
   const output = document.createElement("pre");
@@ -45,11 +46,20 @@ class Shown:
     Attributes:
         console: its messages of any level.
         found: `width` and `scrollWidth` in CSS pixels, `images` as (alt, whether it loaded), and
-            `beyond`, elements that stick out of `main`.
+            `beyond`, elements that stick out of `main`, but for what scrolls in a box of its own.
     """
 
     console: list[str]
     found: dict[str, Any]
+
+    def check(self, width: int, images: int) -> None:
+        """That it fits a screen of `width`, shows so many images, and says nothing."""
+        assert self.console == []
+        assert self.found["width"] == width
+        assert self.found["scrollWidth"] <= width
+        assert self.found["beyond"] == []
+        assert len(self.found["images"]) == images
+        assert [alt for alt, loaded in self.found["images"] if not (loaded and alt)] == []
 
 
 def show(page: str | Path, width: int, folder: Path) -> Shown:

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 import kinds
-import roofline
 from convkern import _C
-from convkern.bench import Row, Sample, Suite, compare, run_suite
+from convkern.bench import Peaks, Row, Sample, Suite, compare, run_suite
 from convkern.bench import gpu as gpu_module
 from convkern.bench.gpu import EventClock, cudnn_chooses, l2_buffer, require_gpu
 from convkern.bench.peers import PEERS
+from convkern.bench.roofline import points
 from convkern.bench.suite import table
 from convkern.bench.timing import time_in_turn
 from convkern.cli import main
@@ -286,16 +286,9 @@ def test_results_from_before_there_were_gpus_are_read(tmp_path: Path) -> None:
     assert (read.device, read.tf32, read.where) == ("cpu", None, "2 threads")
 
 
-def test_the_other_scripts_know_results_of_a_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_made_of_results_knows_those_of_a_gpu() -> None:
     assert kinds.ratios_by_kind([row()], threads=2)["ResNet-50 3x3"]["fwd"] == [2.0]
-    path = tmp_path / "gpu.json"
-    Suite({}, "", [row()]).write(path)
-    monkeypatch.setattr("sys.argv", ["roofline.py", str(path)])
-    with pytest.raises(SystemExit, match="2"):
-        roofline.main()
-    assert "the result is of a GPU" in capsys.readouterr().err
+    assert points([row()], [Peaks(2, 1e9, 1e9)]) == []  # the roof is that of a CPU
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import models_chart
-from charts import COLOURS
 from convkern.bench import ModelRow, ModelTimes, Sample, Suite, models_table, time_models
+from convkern.bench.charts import LAYOUT_COLOURS
 from convkern.cli import main
 from svg import dots
 
@@ -120,5 +120,5 @@ def test_the_chart_has_a_dot_for_each_model_and_the_mean(
     for name in (*TIMES, "geometric mean", "inference", "training step"):
         assert name in text
     # In both panels, and the legend's.
-    colours = [COLOURS[models_chart.LAYOUTS[layout]] for layout in layouts]
+    colours = [LAYOUT_COLOURS[models_chart.LAYOUTS[layout]] for layout in layouts]
     assert dots(chart) == dict.fromkeys(colours, 2 * (len(TIMES) + 1) + 1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
-import tarfile
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,26 +64,68 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
-def test_a_wheel_from_the_source_distribution_works_in_a_new_environment(tmp_path: Path) -> None:
-    """torch alone comes from this environment, since it is 5 GB."""
-    build = "from setuptools.build_meta import build_sdist; print(build_sdist({!r}))"
-    run(sys.executable, "-c", build.format(str(tmp_path)), cwd=ROOT)
-    [archive] = tmp_path.glob("*.tar.gz")
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path, filter="data")
-    source = tmp_path / archive.name.removesuffix(".tar.gz")
-    bin_ = Path(sys.executable).parent
-    run(
-        sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation",
-        "-w", tmp_path, ".",
-        cwd=source, CONVKERN_CUDA="0", PATH=f"{bin_}:{os.environ['PATH']}",
-    )  # fmt: skip
-    [wheel] = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert "convkern/py.typed" in names
-    assert {name.split("/")[0].partition("-")[0] for name in names} == {"convkern"}
+RELEASE = ROOT / "tools" / "release.py"
 
+
+@pytest.fixture
+def release() -> Any:
+    spec = importlib.util.spec_from_file_location("release", RELEASE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_tree_that_is_not_ready_is_not_released(tmp_path: Path, release: Any) -> None:
+    (tmp_path / "convkern").mkdir()
+    (tmp_path / "convkern" / "__init__.py").write_text('__version__ = "1.2.3"\n')
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n")
+
+    def git(*arguments: str) -> None:
+        run("git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments, cwd=tmp_path)
+
+    git("init", "--quiet")
+    changes, section = release.refusals(tmp_path)
+    assert changes.startswith("the tree has changes that are not committed:\n?? CHANGELOG.md")
+    assert section == "CHANGELOG.md has no section '## 1.2.3'"
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 1.2.3, a day\n")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "all")
+    assert release.refusals(tmp_path) == []
+    git("tag", "v1.2.3")
+    assert release.refusals(tmp_path) == [
+        "the tag v1.2.3 exists: raise __version__ in convkern/__init__.py"
+    ]
+
+
+def test_the_release_has_the_version_of_the_package(release: Any) -> None:
+    assert release.version() == convkern.__version__ == metadata.version("convkern")
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "words"),
+    [
+        ("convkern-1-cp311-cp311-linux_x86_64.whl", [], "has no manylinux tag"),
+        ("convkern-1-cp311-cp311-manylinux_2_28_x86_64.whl", ["tests/a.py"], "holds tests/a.py"),
+        ("convkern-1-cp311-cp311-manylinux_2_28_x86_64.whl", ["convkern/a.py"], "lacks py.typed"),
+    ],
+)
+def test_a_bad_wheel_is_refused(
+    tmp_path: Path, release: Any, name: str, files: list[str], words: str
+) -> None:
+    with zipfile.ZipFile(tmp_path / name, "w") as wheel:
+        for file in files:
+            wheel.writestr(file, "")
+    with pytest.raises(SystemExit, match=words):
+        release.check(tmp_path / name)
+
+
+@pytest.mark.slow
+def test_the_wheel_of_a_release_works_in_a_new_environment(tmp_path: Path) -> None:
+    """torch alone comes from this environment, since it is 5 GB."""
+    pytest.importorskip("auditwheel", reason="needs auditwheel and patchelf")
+    wheel = Path(run(sys.executable, RELEASE, "build", "--out", tmp_path, cwd=ROOT).strip())
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"
@@ -100,3 +144,7 @@ def test_a_wheel_from_the_source_distribution_works_in_a_new_environment(tmp_pat
         f"{packages}/convkern/__init__.py torch.Size([4, 3, 3, 3]) {convkern.__version__}\n"
     )
     assert "not built" in run(python, "-m", "convkern", "info", cwd=tmp_path)
+    trained = run(
+        python, "-m", "convkern", "train", "--model", "padding2", "--epochs", "1", cwd=tmp_path
+    )
+    assert float(trained.split()[-1]) > 0.5  # the accuracy

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import kinds
-from charts import COLOURS
 from convkern.bench import PASSES, Row, Sample, Suite, read_shapes
+from convkern.bench.charts import LAYOUT_COLOURS
 from svg import dots
 
 FIRST, WIDE, NARROW = "resnet50/conv1", "resnet50/layer1.0.conv3", "resnet50/layer1.0.conv1"
@@ -114,6 +114,6 @@ def test_the_chart_has_a_dot_for_each_layer_and_pass(
     for name in ("ResNet-50 first layer", "ResNet-50 1x1", "forward+backward", "channels_last"):
         assert name in text
     # The layers of both passes, and the legend's.
-    assert dots(chart) == dict.fromkeys(COLOURS.values(), 3 * len(PASSES) + 1)
+    assert dots(chart) == dict.fromkeys(LAYOUT_COLOURS.values(), 3 * len(PASSES) + 1)
     kinds.main()
     assert chart.read_text() == text  # so that it changes in git only with the results

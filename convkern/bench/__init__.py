@@ -14,9 +14,18 @@ from convkern.bench.models import (
     time_models,
 )
 from convkern.bench.peers import PASSES, PEERS
-from convkern.bench.suite import Row, Suite, read_shapes, run_suite, table
+from convkern.bench.report import check_report, read_results, write_report
+from convkern.bench.suite import (
+    Row,
+    Suite,
+    read_shapes,
+    run_suite,
+    table,
+    with_batch,
+)
 from convkern.bench.timing import Sample, time_in_turn
 from convkern.bench.training import time_training
+from convkern.peaks import Peaks, measure_peaks
 
 __all__ = [
     "PASSES",
@@ -24,16 +33,22 @@ __all__ = [
     "VISION_MODELS",
     "ModelRow",
     "ModelTimes",
+    "Peaks",
     "Row",
     "Sample",
     "Suite",
+    "check_report",
     "compare",
     "mean_ratios",
+    "measure_peaks",
     "models_table",
+    "read_results",
     "read_shapes",
     "run_suite",
     "table",
     "time_in_turn",
     "time_models",
     "time_training",
+    "with_batch",
+    "write_report",
 ]

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import geometric_mean
 
 from rich.table import Table
 
-from convkern.bench.suite import Suite
-from convkern.bench.tables import plain_table
+from convkern.bench.suite import Row, Suite
+from convkern.tables import plain_table
 
 
-def compare(old: Suite, new: Suite, threshold: float = 0.1) -> tuple[Table, int]:
-    """A table of the rows that both runs have, and how many of them became slower.
+@dataclass(frozen=True)
+class Change:
+    """A row of two runs.
+
+    Attributes:
+        speed: the new run's, as a multiple of the old one's.
+        verdict: "slower", "faster", or "" where that cannot be told from noise.
+    """
+
+    old: Row
+    new: Row
+    speed: float
+    verdict: str
+
+
+def changes(old: Suite, new: Suite, threshold: float = 0.1) -> list[Change]:
+    """The rows that both runs have, and how their speed changed.
 
     Where both runs timed torch, what is compared is the ratio to torch, since the speed of the
     machine cancels; otherwise convkern's time. A row counts as slower, or faster, if the change
@@ -21,28 +38,44 @@ def compare(old: Suite, new: Suite, threshold: float = 0.1) -> tuple[Table, int]
         ValueError: the runs have no row in common.
     """
     before = {row.key: row for row in old.rows}
-    pairs = [(before[row.key], row) for row in new.rows if row.key in before]
-    if not pairs:
+    found = [_change(before[row.key], row, threshold) for row in new.rows if row.key in before]
+    if not found:
         raise ValueError(
             "the two results have no problem, pass and number of threads or GPU in common"
         )
+    return found
+
+
+def compare(old: Suite, new: Suite, threshold: float = 0.1) -> tuple[Table, int]:
+    """A table of the :func:`changes`, and how many rows became slower."""
+    found = changes(old, new, threshold)
+    return changes_table(found), sum(change.verdict == "slower" for change in found)
+
+
+def changes_table(found: Sequence[Change]) -> Table:
+    """Times and ratios of both runs, with the geometric mean of the speeds."""
     table = plain_table(
         ("problem", "pass", "on"),
         ("old, ms", "new, ms", "old ratio", "new ratio", "speed", ""),
     )
-    slower, speeds = 0, []
-    for a, b in pairs:
-        was, now = a.samples["convkern"], b.samples["convkern"]
-        ratios = (a.ratio, b.ratio)
-        speed = b.ratio / a.ratio if a.ratio and b.ratio else was.median / now.median
-        speeds.append(speed)
-        limit = max(threshold, was.spread + now.spread)
-        verdict = "slower" if speed < 1 / (1 + limit) else "faster" if speed > 1 + limit else ""
-        slower += verdict == "slower"
+    for change in found:
+        row = change.new
+        runs = (change.old, change.new)
         table.add_row(
-            b.label, b.pass_, b.where, f"{was.median * 1e3:.4g}", f"{now.median * 1e3:.4g}",
-            *("" if r is None else f"{r:.2f}x" for r in ratios), f"{speed:.2f}", verdict,
+            row.label, row.pass_, row.where,
+            *(f"{run.samples['convkern'].median * 1e3:.4g}" for run in runs),
+            *("" if run.ratio is None else f"{run.ratio:.2f}x" for run in runs),
+            f"{change.speed:.2f}", change.verdict,
         )  # fmt: skip
-    mean = geometric_mean(speeds)
+    mean = geometric_mean(change.speed for change in found)
+    slower = sum(change.verdict == "slower" for change in found)
     table.add_row("geometric mean", "", "", "", "", "", "", f"{mean:.2f}", f"{slower} slower")
-    return table, slower
+    return table
+
+
+def _change(old: Row, new: Row, threshold: float) -> Change:
+    was, now = old.samples["convkern"], new.samples["convkern"]
+    speed = new.ratio / old.ratio if old.ratio and new.ratio else was.median / now.median
+    limit = max(threshold, was.spread + now.spread)
+    verdict = "slower" if speed < 1 / (1 + limit) else "faster" if speed > 1 + limit else ""
+    return Change(old, new, speed, verdict)

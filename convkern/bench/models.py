@@ -5,19 +5,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from statistics import geometric_mean
 from typing import Final
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from rich.table import Table
 from torch import Tensor, nn
 
 from convkern.bench.results import Result
-from convkern.bench.tables import plain_table
 from convkern.bench.timing import Call, Sample, time_in_turn
 from convkern.surgery import replace_conv2d
+from convkern.tables import plain_table
 
 VISION_MODELS: Final = (
     "resnet18",
@@ -74,11 +74,15 @@ def time_models(
     `batch` images of size x size, against the same model with torch's layers in the same layout.
 
     Raises:
-        ValueError: torchvision has no model of a name.
+        ValueError: torchvision has no model of a name, or is not installed.
     """
+    if find_spec("torchvision") is None:
+        raise ValueError("models are torchvision's: pip install 'convkern[data]'")
+    from torchvision.models import get_model
+
     times = ModelTimes.begin()
     for name in names:
-        theirs = torchvision.models.get_model(name, weights=None)
+        theirs = get_model(name, weights=None)
         ours = copy.deepcopy(theirs)
         replace_conv2d(ours)
         for layout in layouts:

@@ -44,6 +44,12 @@ class Result(Generic[RowT]):
                 {**row, "samples": {k: Sample(**v) for k, v in row["samples"].items()}}
                 for row in data["rows"]
             ]
-            return cls(data["machine"], data["started"], [cls.row_type(**row) for row in rows])
+            parsed = [cls.row_type(**row) for row in rows]
+            return cls(data["machine"], data["started"], parsed, **cls._more(data))
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a result of {cls.source}: {error!r}") from error
+
+    @classmethod
+    def _more(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """The fields that a subclass adds, from the file's."""
+        return {}

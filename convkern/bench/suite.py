@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from statistics import geometric_mean
+from typing import Any
 
 import torch
 from rich.table import Table
@@ -16,9 +18,10 @@ from convkern._C import Problem
 from convkern.bench.gpu import EventClock, cudnn_chooses, l2_buffer, require_gpu
 from convkern.bench.peers import CPU_PEERS, PASSES, prepare
 from convkern.bench.results import Result
-from convkern.bench.tables import plain_table
 from convkern.bench.timing import Call, Sample, time_in_turn, wall_clock
 from convkern.explain import explain
+from convkern.peaks import Peaks
+from convkern.tables import plain_table
 from convkern.testing import operands, variant
 
 SHAPES = Path(__file__).parents[2] / "benchmarks" / "shapes"  # of a source checkout
@@ -69,11 +72,18 @@ class Row:
         return None if best is None else best / self.samples["convkern"].median
 
 
+@dataclass(frozen=True)
 class Suite(Result[Row]):
-    """A run of the suite."""
+    """A run of the suite, and the machine's peaks where they were measured with it."""
 
     row_type = Row
     source = "the benchmark suite"
+
+    peaks: list[Peaks] = field(default_factory=list)
+
+    @classmethod
+    def _more(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return {"peaks": [Peaks(**peaks) for peaks in data.get("peaks", [])]}
 
 
 def read_shapes(name: str) -> list[str]:
@@ -93,6 +103,13 @@ def read_shapes(name: str) -> list[str]:
         )
     lines = (line.strip() for line in path.read_text().splitlines())
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def with_batch(problem: str, n: int) -> str:
+    """The problem with `n` images, named so."""
+    body, _, label = problem.partition("#")
+    body = re.sub(r"^n\d+", f"n{n}", body)
+    return f"{body}#{label}.batch{n}" if label else body
 
 
 def run_suite(
@@ -177,14 +194,18 @@ def table(rows: Sequence[Row]) -> Table:
         times = (_cell(row.samples.get(peer)) for peer in peers)
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"
         result.add_row(row.label, row.pass_, row.where, *times, ratio)
+    for (pass_, where), mean in geometric_means(rows).items():
+        result.add_row("geometric mean", pass_, where, *("" for _ in peers), f"{mean:.2f}x")
+    return result
+
+
+def geometric_means(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
+    """Of the ratios that there are, by pass and number of threads or GPU."""
     ratios: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         if row.ratio is not None:
             ratios.setdefault((row.pass_, row.where), []).append(row.ratio)
-    for (pass_, where), values in ratios.items():
-        mean = f"{geometric_mean(values):.2f}x"
-        result.add_row("geometric mean", pass_, where, *("" for _ in peers), mean)
-    return result
+    return {key: geometric_mean(values) for key, values in ratios.items()}
 
 
 def _cell(sample: Sample | None) -> str:

@@ -9,9 +9,9 @@ import torch
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from convkern.bench.tables import plain_table
 from convkern.fashion_mnist import FashionMNISTData, build_convnet, make_loaders, train_model
 from convkern.fashion_mnist.data import Loader
+from convkern.tables import plain_table
 
 _BATCH = 512
 _NOTEBOOK_WORKERS = 4

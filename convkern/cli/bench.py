@@ -12,19 +12,25 @@ from convkern.bench import (
     PASSES,
     PEERS,
     VISION_MODELS,
+    ModelTimes,
     Suite,
+    check_report,
     compare,
+    measure_peaks,
     models_table,
+    read_results,
     read_shapes,
     run_suite,
     table,
     time_models,
     time_training,
+    with_batch,
+    write_report,
 )
-from convkern.bench.tables import wide_console
 from convkern.cli.arguments import Commands, counts, names
 from convkern.fashion_mnist import read_fashion_mnist
 from convkern.problem import DTYPES
+from convkern.tables import wide_console
 from convkern.testing import variant
 
 
@@ -77,6 +83,12 @@ def add_command(commands: Commands) -> None:
         metavar="N,...",
         help="numbers of threads of the CPU (1 and torch's)",
     )
+    add(
+        "--batches",
+        type=counts,
+        metavar="N,...",
+        help="every problem with each of these batch sizes (its own)",
+    )
     add("--seconds", type=float, default=1.0, help="for each row (%(default)s)")
     add("--out", type=Path, metavar="FILE", help="where to write the result as JSON")
     add(
@@ -85,6 +97,26 @@ def add_command(commands: Commands) -> None:
         nargs=2,
         metavar=("OLD", "NEW"),
         help="measure nothing: compare two results; exit with 1 if a row became slower",
+    )
+    add(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="write DIR/index.html, a page with charts, and the charts as PNG files; also measures "
+        "the peaks of the CPU for the roofline",
+    )
+    add(
+        "--from",
+        dest="results",
+        type=names,
+        metavar="FILE,...",
+        help="measure nothing: make the --report of results that --out wrote",
+    )
+    add(
+        "--against",
+        type=Path,
+        metavar="OLD",
+        help="compare with an older result, in the report too; exit with 1 if a row became slower",
     )
     add(
         "--models",
@@ -99,24 +131,49 @@ def add_command(commands: Commands) -> None:
 
 def _bench(args: argparse.Namespace) -> int:
     console = wide_console()
+    _check(args)
+    if args.report is not None:
+        check_report(args.report)
+    against = None if args.against is None else Suite.read(args.against)
+    suites: list[Suite] = []
+    models: list[ModelTimes] = []
     if args.compare:
-        old, new = (Suite.read(path) for path in args.compare)
-        changes, slower = compare(old, new)
-        console.print(changes)
-        return int(slower > 0)
-    if args.models or args.train:
-        if args.device != "cpu" or args.tf32:
-            raise ValueError("models and training are measured on the CPU: not on device cuda")
-        if args.models:
-            _bench_models(args, console)
-        else:
-            console.print(time_training(read_fashion_mnist(), report=console.print))
+        against, new = (Suite.read(path) for path in args.compare)
+        suites = [new]
+    elif args.results:
+        suites, models = read_results([Path(name) for name in args.results])
+    elif args.models:
+        models = [_bench_models(args, console)]
+    elif args.train:
+        console.print(time_training(read_fashion_mnist(), report=console.print))
     else:
-        _bench_suite(args, console)
-    return 0
+        suites = [_bench_suite(args, console)]
+    slower = 0
+    if against is not None:
+        rows = [row for suite in suites for row in suite.rows]
+        changes, slower = compare(against, Suite({}, "", rows))
+        console.print(changes)
+    if args.report is not None:
+        page = write_report(args.report, suites, models, against)
+        console.print(f"report: {page}")
+    return int(slower > 0)
 
 
-def _bench_models(args: argparse.Namespace, console: Console) -> None:
+def _check(args: argparse.Namespace) -> None:
+    """Raises ValueError where options do not go together."""
+    if (args.models or args.train) and (args.device != "cpu" or args.tf32):
+        raise ValueError("models and training are measured on the CPU: not on device cuda")
+    if args.train and args.report is not None:
+        raise ValueError("--report is of layers and models, not of --train")
+    if args.results and args.report is None and args.against is None:
+        raise ValueError("--from is for --report or --against")
+    if args.against is not None and (args.models or args.train or args.compare):
+        raise ValueError(
+            "--against is for the suite's results, not for --models, --train, --compare"
+        )
+
+
+def _bench_models(args: argparse.Namespace, console: Console) -> ModelTimes:
     layouts = [args.layout] if args.layout else ["nchw", "nhwc"]
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("measuring", total=len(args.models))
@@ -126,9 +183,10 @@ def _bench_models(args: argparse.Namespace, console: Console) -> None:
     console.print(models_table(times.rows))
     if args.out is not None:
         times.write(args.out)
+    return times
 
 
-def _bench_suite(args: argparse.Namespace, console: Console) -> None:
+def _bench_suite(args: argparse.Namespace, console: Console) -> Suite:
     for given, known, what in ((args.passes, PASSES, "passes"), (args.peers, PEERS, "peers")):
         if not set(given) <= set(known):
             raise ValueError(f"{what} must be among {', '.join(known)}, got {','.join(given)}")
@@ -140,7 +198,8 @@ def _bench_suite(args: argparse.Namespace, console: Console) -> None:
     problems = [
         variant(problem, layout=args.layout, dtype=args.dtype)
         for name in args.shapes
-        for problem in read_shapes(name)
+        for own in read_shapes(name)
+        for problem in ([with_batch(own, n) for n in args.batches] if args.batches else [own])
     ]
     default_threads = (1, torch.get_num_threads()) if args.device == "cpu" else ()
     threads = list(dict.fromkeys(args.threads or default_threads))
@@ -152,5 +211,11 @@ def _bench_suite(args: argparse.Namespace, console: Console) -> None:
             report=lambda row: bar.advance(task), device=args.device, tf32=args.tf32,
         )  # fmt: skip
     console.print(table(suite.rows))
+    if args.report is not None and threads:
+        try:
+            suite.peaks.extend(measure_peaks(threads))
+        except ValueError as error:  # the rest of the report does without
+            console.print(f"no roofline: {error}")
     if args.out is not None:
         suite.write(args.out)
+    return suite

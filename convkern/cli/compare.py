@@ -12,7 +12,6 @@ from pathlib import Path
 import torch.distributed as dist
 from rich.console import Console
 
-from convkern.bench.tables import wide_console
 from convkern.cli.arguments import Commands, names, natural, positive
 from convkern.fashion_mnist import MODELS, FashionMNISTData, read_fashion_mnist
 from convkern.study import (
@@ -27,6 +26,7 @@ from convkern.study import (
 )
 from convkern.study.progress import TrainingBar, progress, timing_bar
 from convkern.study.tables import results_table
+from convkern.tables import wide_console
 
 INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
 
@@ -98,11 +98,9 @@ def _prepare(args: argparse.Namespace) -> Plan:
         raise ValueError("compare trains in one process: start it without torchrun")
     if unknown := [name for name in args.models if name not in MODELS]:
         raise ValueError(f"models must be among {','.join(MODELS)}, got {','.join(unknown)}")
-    missing = [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
+    missing = [name for name in ("matplotlib", "jinja2", "scipy") if find_spec(name) is None]
     if missing:
-        raise ValueError(
-            f"the report needs {' and '.join(missing)}: pip install 'convkern[report]'"
-        )
+        raise ValueError(f"the report needs {', '.join(missing)}: pip install 'convkern[report]'")
     if args.tensorboard is not None and find_spec("tensorboard") is None:
         raise ValueError("--tensorboard needs tensorboard: pip install 'convkern[tensorboard]'")
     plan = Plan(args.models, range(args.seeds), args.epochs, args.out)

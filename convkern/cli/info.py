@@ -1,4 +1,4 @@
-"""`info`: what is installed, compiled and detected."""
+"""`info`: what is installed, compiled, detected and missing."""
 
 import argparse
 
@@ -7,12 +7,13 @@ from convkern.info import info
 
 
 def add_command(commands: Commands) -> None:
-    summary = "say what is installed, compiled and detected"
+    summary = "say what is installed, compiled, detected and missing, for a bug report"
     parser = commands.add_parser("info", help=summary, description=summary)
     parser.set_defaults(run=_info)
 
 
 def _info(args: argparse.Namespace) -> int:
     for name, text in info().items():
-        print(f"{name:13}{text}")
+        for heading, line in zip((name, *[""] * len(text)), text.splitlines(), strict=False):
+            print(f"{heading:13}{line}")
     return 0

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from torch import nn
 
 from convkern.fashion_mnist import FashionMNISTData
+from convkern.html import STYLE
 from convkern.study.diagrams import receptive_fields, sliding
 from convkern.study.figures import Picture
 from convkern.study.geometry import describe, layers_of
@@ -52,6 +54,7 @@ def write_report(
         lstrip_blocks=True,
     )
     html = environment.get_template("report.html").render(
+        style=Markup(STYLE),
         study=study,
         verdicts=judge(study),
         rule=RULE,

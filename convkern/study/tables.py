@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from convkern.bench.tables import plain_table
 from convkern.study.results import Study, Summary, summaries
+from convkern.tables import plain_table
 
 HEADINGS = (
     "model", "learned", "test loss", "accuracy", "parameters", "receptive field",

@@ -80,16 +80,12 @@ class Comparison:
         """Two-sided, of Welch's t-test; None where either side has fewer than two seeds."""
         if self.first.spread is None or self.second.spread is None:
             return None
-        variances = (
-            self.first.spread**2 / self.first.count,
-            self.second.spread**2 / self.second.count,
-        )
-        total = sum(variances)
-        if total == 0:
+        if self.first.spread == self.second.spread == 0:
             return float(self.difference == 0)
-        counts = (self.first.count, self.second.count)
-        freedom = total**2 / sum(v**2 / (n - 1) for v, n in zip(variances, counts, strict=True))
-        return _two_sided(self.difference / math.sqrt(total), freedom)
+        from scipy.stats import ttest_ind_from_stats  # an optional dependency
+
+        sides = [(side.mean, side.spread, side.count) for side in (self.first, self.second)]
+        return float(ttest_ind_from_stats(*sides[0], *sides[1], equal_var=False).pvalue)
 
     @property
     def winner(self) -> int:
@@ -219,20 +215,6 @@ def _size(comparison: Comparison) -> str:
     p_text = f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
     few = "" if comparison.winner or within == "within" else "too few seeds to tell, "
     return f"{text}, {within} the spread of {comparison.spread:.4f} ({few}{p_text})"
-
-
-def _two_sided(t: float, freedom: float) -> float:
-    """The probability that Student's t exceeds `t` in magnitude."""
-    # With t = sqrt(freedom) tan(angle) its density is that of cos(angle)^(freedom - 1).
-    steps = 2000
-
-    def integral(end: float) -> float:
-        width = end / steps
-        return width * math.fsum(
-            math.cos((step + 0.5) * width) ** (freedom - 1) for step in range(steps)
-        )
-
-    return 1 - integral(math.atan(abs(t) / math.sqrt(freedom))) / integral(math.pi / 2)
 
 
 def _of_loss(loss: Comparison, accuracy: Comparison, claim: Claim) -> str:

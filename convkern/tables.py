@@ -1,4 +1,4 @@
-"""How the suite prints."""
+"""How tables print."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table
+
+from convkern import html
 
 
 def plain_table(names: Iterable[str], figures: Iterable[str]) -> Table:
@@ -17,6 +19,14 @@ def plain_table(names: Iterable[str], figures: Iterable[str]) -> Table:
     for heading in figures:
         result.add_column(heading, justify="right")
     return result
+
+
+def as_html(table: Table) -> str:
+    """The table in HTML, as plain_table made it: of strings."""
+    headings = [str(column.header) for column in table.columns]
+    count = sum(column.justify == "left" for column in table.columns)
+    rows = zip(*(map(str, column.cells) for column in table.columns), strict=True)
+    return html.table(headings[:count], headings[count:], list(rows))
 
 
 def wide_console() -> Console:

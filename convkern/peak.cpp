@@ -1,4 +1,4 @@
-// This machine's floating-point peak and memory bandwidth, for roofline.py, which
+// This machine's floating-point peak and memory bandwidth, for peaks.py, which
 // compiles it for the widest vectors that the kernels use here.
 #include <chrono>
 #include <cstdint>

@@ -1,0 +1,65 @@
+"""How near rows of the suite come to what the machine can do at most.
+
+A row's roof is the lower of the peak and its FLOPs per byte times the bandwidth (Williams et al.
+2009); which of the two it is names the bound. Only products with real inputs count, none with
+padding zeros, and only bytes that must move. The peak is that of float32, so that only rows of
+float32 on the CPU have a roof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from convkern._C import Problem
+from convkern.bench.peers import PASSES
+from convkern.bench.suite import Row
+from convkern.peaks import Peaks, real_flops
+from convkern.tables import plain_table
+from convkern.testing import variant
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row under its roof: FLOPs a byte, FLOP/s reached, the share of the roof, and the bound,
+    "multiply-adds" or "bandwidth"."""
+
+    row: Row
+    intensity: float
+    rate: float
+    share: float
+    bound: str
+
+
+def points(rows: Sequence[Row], peaks: Sequence[Peaks]) -> list[Point]:
+    """Of the rows that have a roof: float32, at a number of threads that was measured."""
+    at = {machine.threads: machine for machine in peaks}
+    return [
+        _point(row, at[row.threads])
+        for row in rows
+        if row.threads is not None and row.threads in at and Problem(row.problem).dtype == "f32"
+    ]
+
+
+def _point(row: Row, machine: Peaks) -> Point:
+    problems = [Problem(variant(row.problem, pass_=part)) for part in PASSES[row.pass_]]
+    flops = sum(real_flops(problem) for problem in problems)
+    moved = sum(problem.min_bytes for problem in problems)
+    seconds = row.samples["convkern"].median
+    least, bound = machine.least_seconds(flops, moved)
+    return Point(row, flops / moved, flops / seconds, least / seconds, bound)
+
+
+def roofline_table(found: Sequence[Point]) -> Table:
+    """Times, FLOP/s and shares of the roof."""
+    figures = ("convkern, ms", "GFLOP/s", "FLOPs a byte", "of the roof")
+    result = plain_table(("problem", "pass", "on", "bound"), figures)
+    for point in found:
+        milliseconds = point.row.samples["convkern"].median * 1e3
+        result.add_row(
+            point.row.label, point.row.pass_, point.row.where, point.bound, f"{milliseconds:.4g}",
+            f"{point.rate * 1e-9:.0f}", f"{point.intensity:.1f}", f"{point.share:.0%}",
+        )  # fmt: skip
+    return result

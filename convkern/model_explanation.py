@@ -1,0 +1,205 @@
+"""Which kernels run the convolution layers of a model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from io import StringIO
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+
+from convkern import html
+from convkern.explanation import Explanation, explain_conv2d, on_meta
+from convkern.modules import Conv2d
+from convkern.surgery import why_kept
+from convkern.tables import plain_table
+
+_LAYERS = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelExplanation:
+    """The plans of a model's convolution layers. ``str()`` and Jupyter give a table with a row for
+    each; iterating gives (name, Explanation).
+
+    Attributes:
+        layers: (name, Explanation) of each call of a layer, in the order of the calls. The kernel
+            of a layer that is not convkern's is ``"torch"``, and the reason says what would change
+            that.
+    """
+
+    layers: list[tuple[str, Explanation]]
+
+    def __iter__(self) -> Iterator[tuple[str, Explanation]]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    @property
+    def flops(self) -> float:
+        """Of all the layers."""
+        return sum(e.flops for _, e in self.layers)
+
+    def full(self) -> str:
+        """The full text of every layer's explanation."""
+        return "\n\n".join(f"layer      {_named(name)}\n{e.full()}" for name, e in self.layers)
+
+    def __str__(self) -> str:
+        if not self.layers:
+            return self._summary()
+        result = plain_table(("layer", "problem", "kernel"), ("MFLOPs", "share"))
+        result.add_column("bound")
+        for row in self._rows():
+            result.add_row(*row)
+        text = StringIO()
+        # As wide as it comes: a table cut to the terminal's width would lose kernels' names.
+        Console(file=text, width=10_000, color_system=None).print(result)
+        table = "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+        return "\n".join([table, *self._notes(), self._summary()])
+
+    def _repr_html_(self) -> str:
+        names = ("layer", "problem", "kernel", "MFLOPs", "share", "bound")
+        notes = [html.paragraph(text) for text in (*self._notes(), self._summary())]
+        return html.table(names, (), self._rows()) + "".join(notes)
+
+    def _rows(self) -> Iterator[tuple[str, ...]]:
+        total = self.flops or 1.0
+        for name, e in self.layers:
+            share = f"{e.flops / total:.1%}"
+            yield _named(name), e.problem, e.kernel, _millions(e.flops), share, e.bound
+
+    def _notes(self) -> Iterator[str]:
+        """Why layers are torch's: a line for each reason."""
+        layers: dict[str, list[str]] = {}
+        for name, e in self.layers:
+            if e.kernel == "torch":
+                layers.setdefault(e.reason, []).append(_named(name))
+        for reason, names in layers.items():
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            yield f"{names[0]}{more}: {reason}"
+
+    def _summary(self) -> str:
+        ours = [e for _, e in self.layers if e.kernel != "torch"]
+        share = sum(e.flops for e in ours) / (self.flops or 1.0)
+        return (
+            f"{len(ours)} of {len(self.layers)} convolution layers run on convkern, "
+            f"{share:.1%} of {_millions(self.flops)} MFLOPs"
+        )
+
+
+def explain_model(model: nn.Module, inputs: Any, device: str | None = None) -> ModelExplanation:
+    """See :func:`convkern.explain`, of a model and an example of its input."""
+    arguments = (inputs,) if isinstance(inputs, Tensor) else inputs
+    if not isinstance(arguments, tuple):
+        raise TypeError(
+            "a model needs an example of its input, a Tensor or a tuple of arguments, "
+            f"got {type(inputs).__name__}"
+        )
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    state: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    if any(nn.parameter.is_lazy(t) for t in state.values()):
+        raise ValueError("the model has layers without shapes yet: run it once, then explain it")
+    found: list[tuple[str, Explanation]] = []
+    names: dict[nn.Module, str] = {
+        m: name for name, m in model.named_modules() if isinstance(m, _LAYERS)
+    }
+    with ExitStack() as stack:
+        for layer in names:
+
+            def look(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+                found.append((names[layer], _explain_layer(layer, inputs[0], output, device)))
+
+            stack.callback(layer.register_forward_hook(look).remove)
+        mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        fake: dict[str, Tensor] = {name: mode.from_tensor(t) for name, t in state.items()}
+        examples = tuple(mode.from_tensor(a) if isinstance(a, Tensor) else a for a in arguments)
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_quiet(logging.getLogger("torch._subclasses.fake_tensor")))
+        try:
+            torch.func.functional_call(model, fake, examples)
+        except torch._subclasses.fake_tensor.DataDependentOutputException as error:
+            raise ValueError(
+                f"the model's forward depends on values, not only on shapes ({error}): "
+                "explain its layers one by one"
+            ) from error
+    return ModelExplanation(found)
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Without its copy of a traceback that is raised besides."""
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _explain_layer(layer: nn.Module, x: Tensor, y: Tensor, device: str | None) -> Explanation:
+    if not isinstance(layer, nn.Conv2d):
+        kind = type(layer).__name__
+        reason = f"{kind}: convkern computes 2D convolutions that are not transposed"
+        return Explanation(kind, "torch", reason, flops=_direct_flops(layer, x, y))
+    own = x.device.type
+    x, w = _dataless(x), _dataless(layer.weight)
+    b = None if layer.bias is None else _dataless(layer.bias)
+    # Not within the mode: the plan is of real meta tensors.
+    with unset_fake_temporarily():
+        padding: Any = layer.padding
+        if layer.padding_mode != "zeros":
+            x = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
+            padding = 0
+        result = explain_conv2d(
+            x, w, b, layer.stride, padding, layer.dilation, layer.groups,
+            activation=getattr(layer, "activation", None),
+            device=device or (own if own == "cuda" else "cpu"),
+        )  # fmt: skip
+        return result if isinstance(layer, Conv2d) else _of_torch(layer, result)
+
+
+def _of_torch(layer: nn.Conv2d, plan: Explanation) -> Explanation:
+    """The plan of a layer that is not convkern's: torch's, and what would change that."""
+    kept = why_kept(layer)
+    reason = (
+        f"nn.Conv2d, which replace_conv2d keeps: {kept}"
+        if kept is not None
+        else f"nn.Conv2d, which convkern.replace_conv2d would run on {plan.kernel}"
+    )
+    return replace(
+        plan, kernel="torch", reason=reason, rejected=[], workspace_bytes=0, ridge=0.0,
+        ridge_source="",
+    )  # fmt: skip
+
+
+def _dataless(fake: Tensor) -> Tensor:
+    """A meta tensor as the fake one: of its shape, strides and, under autocast, dtype."""
+    t = on_meta(fake)
+    with unset_fake_temporarily():
+        return torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device="meta")
+
+
+def _direct_flops(layer: Any, x: Tensor, y: Tensor) -> float:
+    """Two for each multiply-add: of an element of the output, or of the input if it is transposed,
+    with the channels of a group and the taps."""
+    swept, channels = (x, layer.out_channels) if layer.transposed else (y, layer.in_channels)
+    return float(2 * swept.numel() * (channels // layer.groups) * prod(layer.kernel_size))
+
+
+def _named(name: str) -> str:
+    return name or "(the model itself)"
+
+
+def _millions(flops: float) -> str:
+    return f"{flops / 1e6:,.1f}" if flops >= 1e6 else f"{flops / 1e6:.2g}"

@@ -1,0 +1,149 @@
+"""convkern.profile: the time of each executed op, and its share of what this machine can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from io import StringIO
+from time import perf_counter
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from convkern import _C, html
+from convkern._C import Problem
+from convkern.peaks import Peaks, measure_peaks, real_flops
+from convkern.problem import problem_of
+from convkern.tables import as_html, plain_table
+
+_PASSES = {"conv2d": "fwd", "conv2d_grad_input": "gx", "conv2d_grad_weight": "gw"}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One op that was executed.
+
+    Attributes:
+        problem: its problem string.
+        kernel: the name of the kernel that ran.
+        seconds: of the op, allocation of the result included.
+        threads: of torch, in the call.
+        share: the least time that this machine could need, by the roofline model, as a fraction of
+            `seconds`; None where that is not known: for other dtypes than float32, on a GPU, or
+            where the peaks were not measured.
+    """
+
+    problem: str
+    kernel: str
+    seconds: float
+    threads: int
+    share: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """FLOP/s of the direct sum, without products with padding zeros."""
+        return real_flops(Problem(self.problem)) / self.seconds
+
+
+@dataclass
+class Profile:
+    """What :func:`profile` saw. ``str()`` and Jupyter give a table with a row for each op.
+
+    Attributes:
+        executions: in the order of the calls.
+        note: why there are no shares of the roof, "" if there are.
+    """
+
+    executions: list[Execution] = field(default_factory=list)
+    note: str = ""
+
+    def __str__(self) -> str:
+        text = StringIO()
+        Console(file=text, width=10_000, color_system=None).print(self._table())
+        lines = [line.rstrip() for line in text.getvalue().splitlines()]
+        return "\n".join([*lines, *[self.note] * bool(self.note)])
+
+    def _repr_html_(self) -> str:
+        return as_html(self._table()) + (html.paragraph(self.note) if self.note else "")
+
+    def _table(self) -> Any:
+        result = plain_table(("problem", "kernel"), ("ms", "GFLOP/s", "of the roof"))
+        for e in self.executions:
+            share = "" if e.share is None else f"{e.share:.0%}"
+            row = f"{e.seconds * 1e3:.3f}", f"{e.rate * 1e-9:.1f}", share
+            result.add_row(e.problem, e.kernel, *row)
+        total = sum(e.seconds for e in self.executions) * 1e3
+        result.add_row(f"{len(self.executions)} ops", "", f"{total:.3f}", "", "")
+        return result
+
+
+@contextmanager
+def profile(roof: bool = True) -> Iterator[Profile]:
+    """Within it every convkern op that is executed, forward and backward, is timed; what compiled
+    code executes is not seen. The first calls of a layer are slower: they map memory.
+
+    ::
+
+        with convkern.profile() as profile:
+            model(images).sum().backward()
+        print(profile)
+
+    Args:
+        roof: measure what this machine can do at most when the context ends, for the percentages.
+            It takes some seconds, once in a process and number of threads, and g++.
+    """
+    result = Profile()
+    with _Watch(result.executions):
+        yield result
+    if roof:
+        try:
+            result.executions[:] = [_with_share(e) for e in result.executions]
+        except ValueError as error:
+            result.note = f"no percentages: {error}"
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self, executions: list[Execution]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._executions = executions
+
+    def __torch_dispatch__(
+        self, op: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = op._schema.name.partition("::")[2] if op.namespace == "convkern" else ""
+        if name not in _PASSES:
+            return op(*args, **(kwargs or {}))
+        _wait(args[0])
+        begin = perf_counter()
+        result = op(*args, **(kwargs or {}))
+        _wait(args[0])
+        seconds = perf_counter() - begin
+        if args[0].device.type in ("cpu", "cuda") and result.numel() > 0:
+            problem = problem_of(_PASSES[name], args)
+            kernel = _C.plan(problem, args[0].device.type)["kernel"]
+            threads = torch.get_num_threads()
+            self._executions.append(Execution(str(problem), kernel, seconds, threads))
+        return result
+
+
+def _wait(t: Tensor) -> None:
+    if t.is_cuda:
+        torch.cuda.synchronize(t.device)
+
+
+def _with_share(e: Execution) -> Execution:
+    problem = Problem(e.problem)
+    if problem.dtype != "f32" or e.kernel.endswith(".cuda"):
+        return e
+    least, _ = _peaks(e.threads).least_seconds(real_flops(problem), problem.min_bytes)
+    return Execution(e.problem, e.kernel, e.seconds, e.threads, least / e.seconds)
+
+
+@cache
+def _peaks(threads: int) -> Peaks:
+    return measure_peaks([threads])[0]

