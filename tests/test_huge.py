@@ -114,8 +114,8 @@ def test_an_impossible_size_is_torchs_out_of_memory_and_the_next_call_works() ->
 @pytest.mark.parametrize("dtype", ["bf16", "f16"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_an_output_of_more_than_int32_elements(dtype: str, layout: str) -> None:
-    """Each pixel of 2^16 + 1 rows of 2^15 columns; the last rows are checked against float64."""
-    rows, columns, kernel = 2**16 + 1, 2**15, 3
+    """Of 2^16 + 2 rows of 2^15 columns; the last rows are checked against float64."""
+    rows, columns, kernel = 2**16 + 2, 2**15, 3
     kind = {"bf16": torch.bfloat16, "f16": torch.float16}[dtype]
     x = torch.zeros(1, 1, 8, columns, dtype=kind)
     x[0, 0] = torch.randn(8, columns).to(kind)
