@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 CXX_FILES := '*.h' '*.cpp' '*.cu' '*.cuh'
 NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: train test check format sanitize fuzz bench build clean
+.PHONY: train test check format sanitize fuzz bench docs build clean
 
 train: build  ## the study: four models on Fashion-MNIST, and a report; again, it goes on
 	$(BIN)/python -m convkern compare --seeds $(SEEDS) --epochs $(EPOCHS) --out $(OUT) --resume
@@ -42,6 +42,9 @@ fuzz: build  ## random problems against float64; e.g. FUZZ_EXAMPLES=20000 FUZZ_S
 bench: build  ## time the Fashion-MNIST layers against torch
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only
 
+docs: build  ## the documentation, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 build: $(VENV)/built  ## the extension, installed in place
 
 $(VENV)/installed: pyproject.toml
@@ -54,4 +57,4 @@ $(VENV)/built: $(VENV)/installed $(NATIVE)
 	touch $@
 
 clean:  ## all that was built, but not the virtual environment
-	rm -rf build convkern.egg-info convkern/_C*.so $(VENV)/built
+	rm -rf build site convkern.egg-info convkern/_C*.so $(VENV)/built

@@ -62,15 +62,17 @@ class Shown:
         assert [alt for alt, loaded in self.found["images"] if not (loaded and alt)] == []
 
 
-def show(page: str, width: int, folder: Path) -> Shown:
-    """Open the HTML `page` in a window of `width` CSS pixels. Skips the test without Chromium."""
+def show(page: str | Path, width: int, folder: Path) -> Shown:
+    """Open a page, its HTML or its file, in a window of `width` CSS pixels. Skips the test without
+    Chromium."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("needs chromium: apt-get install chromium")
+    source = f'src="{page.as_uri()}"' if isinstance(page, Path) else f'srcdoc="{html.escape(page)}"'
     # In a frame, since windows are at least 500 pixels wide.
     frame = (
         f'<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>frame</title>'
-        f'<iframe style="border: 0; width: {width}px; height: 800px" srcdoc="{html.escape(page)}">'
+        f'<iframe style="border: 0; width: {width}px; height: 800px" {source}>'
         f"</iframe>{_PROBE}"
     )
     path = folder / f"frame{width}.html"
@@ -78,7 +80,8 @@ def show(page: str, width: int, folder: Path) -> Shown:
     command = [
         program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
         "--enable-logging=stderr", "--proxy-server=127.0.0.1:9", f"--window-size={width + 100},900",
-        f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri(),
+        f"--user-data-dir={folder / 'profile'}", "--allow-file-access-from-files",
+        "--dump-dom", path.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     match = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)

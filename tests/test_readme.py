@@ -13,49 +13,44 @@ import torch
 import convkern
 from convkern import _C
 from convkern.cli import main
+from documents import README, blocks, printed
 
-README = Path(__file__).parent.parent / "README.md"
 pytestmark = pytest.mark.skipif(
     not README.exists(), reason="needs the source tree, not an installed package"
 )
+PYTHON = blocks(README, "python") if README.exists() else []
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def test_the_ten_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(blocks("python")[0], {})
-    out = capsys.readouterr().out
+def test_the_ten_lines_run() -> None:
+    out = printed(PYTHON[0], {})
     assert out.startswith("(19, 19)\n")
     assert "kernel     fwd.direct_batchlane.any.f32." in out
 
 
-def test_a_model_is_replaced(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(blocks("python")[1], {})
-    assert capsys.readouterr().out.strip() in blocks("python")[1]
+def test_a_model_is_replaced() -> None:
+    printed(PYTHON[1], {})
 
 
 def test_the_onnx_export_writes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxscript", reason="ONNX export needs onnx and onnxscript")
-    (example,) = [block for block in blocks("python") if "onnx" in block]
+    (example,) = [block for block in PYTHON if "onnx" in block.text]
     monkeypatch.chdir(tmp_path)
     model, images = convkern.Conv2d(3, 4, 3).eval(), torch.randn(1, 3, 8, 8)
-    exec(example, {"torch": torch, "convkern": convkern, "model": model, "images": images})
+    printed(example, {"torch": torch, "convkern": convkern, "model": model, "images": images})
     assert (tmp_path / "model.onnx").exists()
 
 
 @pytest.mark.slow
-def test_the_training_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_training_example_runs() -> None:
     names: dict[str, float] = {}
-    exec(blocks("python")[-1], names)
+    printed(PYTHON[-1], names)
     assert 0.55 <= names["loss"] <= 0.62
     assert names["accuracy"] > 0.77
 
 
 @pytest.mark.slow
 def test_rows_are_spread_over_processes(tmp_path: Path) -> None:
-    script = next(block for block in blocks("python") if block.startswith("# rows.py"))
+    script = next(block.text for block in PYTHON if block.text.startswith("# rows.py"))
     (tmp_path / "rows.py").write_text(script)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
@@ -79,7 +74,7 @@ def test_rows_are_spread_over_processes(tmp_path: Path) -> None:
 @pytest.mark.skipif(_C.available_isa() == "baseline", reason="shows what is printed with AVX2")
 @pytest.mark.parametrize("place", [0, 1], ids=["a problem", "a model"])
 def test_the_explanation_is_the_one_printed(place: int, capsys: pytest.CaptureFixture[str]) -> None:
-    line, _, output = blocks("console")[place].partition("\n")
+    line, _, output = blocks(README, "console")[place].text.partition("\n")
     prompt, *command = shlex.split(line)
     assert [prompt, *command[:3]] == ["$", "python", "-m", "convkern"]
     threads = torch.get_num_threads()

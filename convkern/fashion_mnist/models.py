@@ -68,7 +68,10 @@ MODELS: Final[Mapping[str, Callable[[type[nn.Conv2d]], nn.Module]]] = {
     "padding3": partial(ConvNetPadding, 3),
     "stride": ConvNetPaddingStride,
 }
+"""The networks by name: each builds one, of the class of convolutions given."""
+
 CONVS: Final[Mapping[str, type[nn.Conv2d]]] = {"convkern": Conv2d, "torch": nn.Conv2d}
+"""The classes of convolutions by name."""
 
 
 def build_convnet(
