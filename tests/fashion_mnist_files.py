@@ -8,14 +8,17 @@ import gzip
 import hashlib
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.datasets import FashionMNIST
 
-from convkern.fashion_mnist import data
+from convkern.fashion_mnist import build_convnet, data
 
 TRAIN, TEST = 20, 7
 TRAIN_IMAGES = "train-images-idx3-ubyte"
@@ -102,3 +105,23 @@ def data_dir_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         images, labels = bright_rows(count)
         arrays |= {f"{split}-images-idx3-ubyte": images, f"{split}-labels-idx1-ubyte": labels}
     return write(tmp_path / "data", stand_ins(arrays, monkeypatch))
+
+
+@contextmanager
+def interrupted_in_step(module: ModuleType, step: int) -> Iterator[None]:
+    """The training that the module builds stops, as by Ctrl-C, in this step, from 1."""
+    steps = 0
+
+    class Cost(nn.CrossEntropyLoss):
+        def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
+            nonlocal steps
+            steps += 1
+            if steps == step:
+                raise KeyboardInterrupt
+            return super().forward(scores, labels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            module, "build_convnet", lambda *a, **o: (*build_convnet(*a, **o)[:2], Cost())
+        )
+        yield

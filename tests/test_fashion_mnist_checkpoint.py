@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convkern import cli
-from convkern.fashion_mnist import build_convnet, checkpoint, data
-from fashion_mnist_files import data_dir_fixture  # noqa: F401
+from convkern.fashion_mnist import checkpoint, data
+from fashion_mnist_files import (
+    data_dir_fixture,  # noqa: F401
+    interrupted_in_step,
+)
 
 STEPS = 3  # of an epoch: 60 samples by 20
 SECONDS = 240  # of a torchrun, which takes some 10 on an idle machine
@@ -65,27 +67,6 @@ def assert_close(actual: Path, expected: Path) -> None:
         torch.testing.assert_close(parameter, expected_model[name], rtol=1e-3, atol=1e-4)
 
 
-@contextmanager
-def interrupted_in_step(step: int) -> Iterator[None]:
-    """The training stops, as by Ctrl-C, when it computes the cost of this step, from 1."""
-    steps = 0
-
-    class Cost(nn.CrossEntropyLoss):
-        def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
-            nonlocal steps
-            steps += 1
-            if steps == step:
-                raise KeyboardInterrupt
-            return super().forward(scores, labels)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            cli.train, "build_convnet", lambda *a, **o: (*build_convnet(*a, **o)[:2], Cost())
-        )
-        with pytest.raises(KeyboardInterrupt):
-            yield
-
-
 # --- one process ---------------------------------------------------------------------------
 
 
@@ -98,7 +79,7 @@ def test_resumed_training_is_that_without_interruption(
     options = ("--epochs", "3", "--workers", workers)
     assert train(data_dir, tmp_path / "whole", *options) == 0
     options = (*options, "--checkpoint", str(tmp_path / "checkpoint"), "--resume")
-    with interrupted_in_step(step):
+    with interrupted_in_step(cli.train, step), pytest.raises(KeyboardInterrupt):
         train(data_dir, tmp_path / "parts", *options)
     assert not (tmp_path / "parts" / "metrics.json").exists()
     torch.rand(3)
@@ -139,7 +120,7 @@ def test_interrupted_writing_leaves_the_checkpoint_before(
 ) -> None:
     options = ("--epochs", "3", "--checkpoint", str(tmp_path), "--resume")
     assert train(data_dir, tmp_path / "whole", "--epochs", "3") == 0
-    with interrupted_in_step(STEPS + 1):
+    with interrupted_in_step(cli.train, STEPS + 1), pytest.raises(KeyboardInterrupt):
         train(data_dir, tmp_path / "parts", *options)
     before = (tmp_path / "checkpoint.pt").read_bytes()
 

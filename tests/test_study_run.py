@@ -6,20 +6,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 from convkern import cli
-from convkern.fashion_mnist import build_convnet, data
+from convkern.fashion_mnist import data
 from convkern.study import Plan, Study, run, run_study, time_epochs
 from convkern.study.progress import TrainingBar, progress, timing_bar
-from fashion_mnist_files import data_dir_fixture  # noqa: F401
+from fashion_mnist_files import (
+    data_dir_fixture,  # noqa: F401
+    interrupted_in_step,
+)
 from study_cases import small_data
 
 STEPS = 3  # of an epoch: 60 samples by 20
@@ -70,24 +72,6 @@ def assert_same(actual: Path, expected: Path) -> None:
         assert torch.equal(weight, expected_weights[name]), name
 
 
-@contextmanager
-def interrupted_in_step(step: int) -> Iterator[None]:
-    """The training stops, as by Ctrl-C, when it computes the cost of this step, from 1."""
-    steps = 0
-
-    class Cost(nn.CrossEntropyLoss):
-        def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
-            nonlocal steps
-            steps += 1
-            if steps == step:
-                raise KeyboardInterrupt
-            return super().forward(scores, labels)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "build_convnet", lambda *a, **o: (*build_convnet(*a, **o)[:2], Cost()))
-        yield
-
-
 @pytest.mark.parametrize("step", [1, STEPS + 2, 2 * STEPS + 5, 6 * STEPS])
 def test_an_interrupted_study_goes_on_to_the_same_end(
     step: int, data_dir: Path, tmp_path: Path, undrawn: None, capsys: pytest.CaptureFixture[str]
@@ -95,7 +79,7 @@ def test_an_interrupted_study_goes_on_to_the_same_end(
     options = ("--epochs", "2")
     assert compare(data_dir, tmp_path / "whole", *options) == 0
     capsys.readouterr()
-    with interrupted_in_step(step):
+    with interrupted_in_step(run, step):
         assert compare(data_dir, tmp_path / "parts", *options) == 130
     error = capsys.readouterr().err
     assert error.startswith("convkern: interrupted; ")
@@ -301,7 +285,7 @@ def test_event_files_hold_every_epoch_once(data_dir: Path, tmp_path: Path, undra
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     options = ("--epochs", "3", "--tensorboard", str(tmp_path / "events"))
-    with interrupted_in_step(2 * STEPS + 1):
+    with interrupted_in_step(run, 2 * STEPS + 1):
         assert compare(data_dir, tmp_path / "out", *options) == 130
     assert compare(data_dir, tmp_path / "out", *options, "--resume") == 0
     first = Study.read(tmp_path / "out" / "study.json").runs[0]
