@@ -6,13 +6,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from io import StringIO
 from math import prod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
@@ -20,7 +18,6 @@ from convkern import html
 from convkern.explanation import Explanation, explain_conv2d, on_meta
 from convkern.modules import Conv2d
 from convkern.surgery import why_kept
-from convkern.tables import plain_table
 
 _LAYERS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
@@ -58,15 +55,13 @@ class ModelExplanation:
     def __str__(self) -> str:
         if not self.layers:
             return self._summary()
+        from convkern.tables import as_text, plain_table  # not in `import convkern`: rich is slow
+
         result = plain_table(("layer", "problem", "kernel"), ("MFLOPs", "share"))
         result.add_column("bound")
         for row in self._rows():
             result.add_row(*row)
-        text = StringIO()
-        # As wide as it comes: a table cut to the terminal's width would lose kernels' names.
-        Console(file=text, width=10_000, color_system=None).print(result)
-        table = "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-        return "\n".join([table, *self._notes(), self._summary()])
+        return "\n".join([as_text(result), *self._notes(), self._summary()])
 
     def _repr_html_(self) -> str:
         names = ("layer", "problem", "kernel", "MFLOPs", "share", "bound")

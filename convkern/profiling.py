@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from io import StringIO
 from time import perf_counter
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,7 +17,6 @@ from convkern import _C, html
 from convkern._C import Problem
 from convkern.peaks import Peaks, measure_peaks, real_flops
 from convkern.problem import problem_of
-from convkern.tables import as_html, plain_table
 
 _PASSES = {"conv2d": "fwd", "conv2d_grad_input": "gx", "conv2d_grad_weight": "gw"}
 
@@ -63,15 +60,18 @@ class Profile:
     note: str = ""
 
     def __str__(self) -> str:
-        text = StringIO()
-        Console(file=text, width=10_000, color_system=None).print(self._table())
-        lines = [line.rstrip() for line in text.getvalue().splitlines()]
-        return "\n".join([*lines, *[self.note] * bool(self.note)])
+        from convkern.tables import as_text  # not in `import convkern`: rich is slow
+
+        return "\n".join([as_text(self._table()), *[self.note] * bool(self.note)])
 
     def _repr_html_(self) -> str:
+        from convkern.tables import as_html
+
         return as_html(self._table()) + (html.paragraph(self.note) if self.note else "")
 
     def _table(self) -> Any:
+        from convkern.tables import plain_table
+
         result = plain_table(("problem", "kernel"), ("ms", "GFLOP/s", "of the roof"))
         for e in self.executions:
             share = "" if e.share is None else f"{e.share:.0%}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from io import StringIO
 
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +20,14 @@ def plain_table(names: Iterable[str], figures: Iterable[str]) -> Table:
     for heading in figures:
         result.add_column(heading, justify="right")
     return result
+
+
+def as_text(table: Table) -> str:
+    """The table's lines, as wide as they come: one cut to a terminal's width would lose the names
+    of kernels."""
+    text = StringIO()
+    Console(file=text, width=10_000, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def as_html(table: Table) -> str:
