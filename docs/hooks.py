@@ -15,8 +15,9 @@ from nbclient import NotebookClient
 
 from convkern.fashion_mnist import MODELS, build_convnet
 from convkern.study.diagrams import receptive_fields, sliding
-from convkern.study.figures import Picture, bare, new_figure, saver
-from convkern.study.geometry import Layer, corner_share, layers_of, reads
+from convkern.study.figures import Picture, new_figure, saver
+from convkern.study.geometry import Layer, layers_of
+from convkern.study.pictures import draw_reads
 
 NOTEBOOK = "padding_and_stride.ipynb"
 PAGE = "notebook.md"
@@ -51,11 +52,7 @@ def pictures() -> list[Picture]:
 
 def _reads(stacks: dict[str, list[Layer]]) -> Any:
     figure = new_figure(1.5)
-    for axes, (model, layers) in zip(figure.subplots(1, len(stacks)), stacks.items(), strict=True):
-        bare(axes)
-        counts = reads(layers)
-        axes.imshow((counts / counts.max()).clamp(min=1e-4).log10().numpy(), cmap="cividis")
-        axes.set_title(f"{model}\n{100 * corner_share(layers):.2g}%", fontsize=9)
+    draw_reads(figure, stacks)
     return figure
 
 

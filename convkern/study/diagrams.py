@@ -22,6 +22,7 @@ from convkern.study.figures import (
     bare,
     new_figure,
     saver,
+    square,
     style,
 )  # fmt: skip
 from convkern.study.geometry import IMAGE, Layer
@@ -92,10 +93,10 @@ def _fields(stacks: Mapping[str, Sequence[Layer]]) -> Any:
         axes.add_patch(Rectangle((0, 0), IMAGE, IMAGE, facecolor="#dddddd"))
         beyond = _reach(layers)
         if beyond:
-            _square(axes, -beyond, IMAGE + 2 * beyond, edgecolor=GREY, linewidth=0.8)
+            square(axes, -beyond, IMAGE + 2 * beyond, edgecolor=GREY, linewidth=0.8)
         for layer, color, line in zip(layers, _LAYER_COLORS, _LAYER_LINES, strict=False):
             middle = layer.offset + layer.jump * (layer.size_out // 2)
-            _square(axes, middle, layer.field, edgecolor=color, linewidth=2, linestyle=line)
+            square(axes, middle, layer.field, edgecolor=color, linewidth=2, linestyle=line)
         fields = " → ".join(str(layer.field) for layer in layers)
         axes.set_title(f"{model}\n{fields} of {IMAGE}")
         axes.set_xlim(-reach - 1, IMAGE + reach + 1)
@@ -135,7 +136,7 @@ def _place(axes: Any, padding: int, stride: int, step: int, size: int) -> None:
     )
     row, column = (stride * place - padding for place in divmod(step % size**2, size))
     axes.add_patch(Rectangle((column, row), _KERNEL, _KERNEL, facecolor=SKY, alpha=0.6))
-    _square(axes, column, _KERNEL, row=row, edgecolor=BLUE, linewidth=1.8)
+    square(axes, column, _KERNEL, row=row, edgecolor=BLUE, linewidth=1.8)
     middles = [
         [stride * place - padding + _KERNEL / 2 for place in divmod(done, size)]
         for done in range(step % size**2 + 1)
@@ -168,8 +169,3 @@ def _animate(path: Path) -> None:
         # Padding 1 with stride 1 has the most places; the others begin anew.
         animation = FuncAnimation(figure, draw, frames=max(sizes) ** 2)
         animation.save(path, writer=PillowWriter(fps=_STEPS_PER_SECOND), dpi=120)
-
-
-def _square(axes: Any, start: float, size: float, row: float | None = None, **line: Any) -> None:
-    corner = (start, start if row is None else row)
-    axes.add_patch(Rectangle(corner, size, size, fill=False, **line))

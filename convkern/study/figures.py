@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 # Okabe and Ito's colours, which the colour-blind tell apart; those of sufficient contrast on white.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -84,3 +85,9 @@ def bare(axes: Any) -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def square(axes: Any, start: float, size: float, row: float | None = None, **line: Any) -> None:
+    """The outline of a square from column `start` and row `row`, by default the same."""
+    corner = (start, start if row is None else row)
+    axes.add_patch(Rectangle(corner, size, size, fill=False, **line))

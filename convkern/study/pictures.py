@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convkern import conv2d
-from convkern.study.figures import WIDTH, Picture, bare, new_figure, saver
+from convkern.study.figures import WIDTH, Picture, bare, new_figure, saver, square
 from convkern.study.geometry import Layer, corner_share, layers_of, reads
 from convkern.study.results import CLASSES, Study
 from convkern.study.run import activations
@@ -190,21 +190,20 @@ def _edges(maps: Sequence[Tensor], stacks: Mapping[str, Sequence[Layer]]) -> Any
         axes.set_xlim(padding - 0.5 - 2, padding - 0.5 - 2 + most)
         axes.set_ylim(padding - 0.5 - 2 + most, padding - 0.5 - 2)
         if padding:
-            _frame(axes, padding - 0.5, maps[0].shape[0])
+            square(axes, padding - 0.5, maps[0].shape[0], edgecolor="white", lw=1.2)
         axes.set_title(f"padding {padding}: {feature.shape[0]}x{feature.shape[1]}", fontsize=9)
-    for axes, (model, layers) in zip(
-        below.subplots(1, len(stacks), squeeze=False)[0], stacks.items(), strict=True
-    ):
+    draw_reads(below, stacks)
+    return figure
+
+
+def draw_reads(figure: Any, stacks: Mapping[str, Sequence[Layer]]) -> None:
+    """For each model how often each pixel of the image reaches its last layer, and the corner's
+    share of the most."""
+    grid = figure.subplots(1, len(stacks), squeeze=False)[0]
+    for axes, (model, layers) in zip(grid, stacks.items(), strict=True):
         bare(axes)
         counts = reads(layers)
         # On a scale of logarithms, or the edges would look alike.
         shares = (counts / counts.max()).clamp(min=_LEAST_SHARE).log10()
         axes.imshow(shares.numpy(), cmap="cividis", vmin=math.log10(_LEAST_SHARE), vmax=0)
         axes.set_title(f"{model}\n{100 * corner_share(layers):.2g}%", fontsize=9)
-    return figure
-
-
-def _frame(axes: Any, start: float, size: float) -> None:
-    from matplotlib.patches import Rectangle
-
-    axes.add_patch(Rectangle((start, start), size, size, fill=False, edgecolor="white", lw=1.2))

@@ -80,6 +80,11 @@ class Summary:
         center = mean(values) if values else math.nan
         return cls(center, stdev(values) if len(values) > 1 else None, len(values))
 
+    def with_spread(self, digits: int) -> str:
+        """The mean, and the spread if there is one, with so many digits after the point."""
+        spread = "" if self.spread is None else f" ± {self.spread:.{digits}f}"
+        return f"{self.mean:.{digits}f}{spread}"
+
 
 @dataclass(frozen=True)
 class Study:

@@ -26,8 +26,8 @@ def results_rows(study: Study) -> list[list[str]]:
             [
                 model,
                 f"{len(learned)} of {len(runs)}",
-                _with_spread(summary["test_loss"], 3),
-                _with_spread(summary["accuracy"], 3),
+                _with_spread(summary["test_loss"]),
+                _with_spread(summary["accuracy"]),
                 f"{shape.parameters:,}",
                 f"{shape.field}x{shape.field}",
                 f"{shape.multiply_adds:,}",
@@ -44,11 +44,8 @@ def results_table(study: Study) -> Table:
     return table
 
 
-def _with_spread(summary: Summary, digits: int) -> str:
-    if not summary.count:
-        return "-"
-    spread = "" if summary.spread is None else f" ± {summary.spread:.{digits}f}"
-    return f"{summary.mean:.{digits}f}{spread}"
+def _with_spread(summary: Summary) -> str:
+    return summary.with_spread(3) if summary.count else "-"
 
 
 def _seconds(value: float | None) -> str:

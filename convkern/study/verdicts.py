@@ -196,10 +196,7 @@ def _learned(learned: Sequence[Run], runs: Sequence[Run]) -> str:
 
 
 def _number(summary: Summary) -> str:
-    if not summary.count:
-        return "of no seed"
-    spread = "" if summary.spread is None else f" ± {summary.spread:.4f}"
-    return f"{summary.mean:.4f}{spread}"
+    return summary.with_spread(4) if summary.count else "of no seed"
 
 
 def _size(comparison: Comparison) -> str:
