@@ -30,6 +30,7 @@ from convkern.explain import explain
 from convkern.functional import conv2d, output_size, same_padding
 from convkern.modules import Conv2d, LazyConv2d
 from convkern.onnx import onnx_translations
+from convkern.profiling import measure_roof as _measure_roof
 from convkern.profiling import profile
 from convkern.surgery import replace_conv2d, restore_conv2d
 
@@ -64,3 +65,5 @@ if _BUILT.split(".")[:2] != _torch.__version__.split(".")[:2]:
     )
 
 _C.configure_from_environment()
+if _C.profiling():
+    _measure_roof()

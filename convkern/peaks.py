@@ -13,7 +13,7 @@ from statistics import median
 
 import torch
 
-from convkern._C import Problem, available_isa
+from convkern._C import available_isa
 
 SOURCE = Path(__file__).with_name("peak.cpp")
 FLOATS = 1 << 25  # of each array of the bandwidth: 128 MiB, beyond every cache
@@ -76,19 +76,3 @@ def _compile(folder: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.measure_peak.restype = library.measure_bandwidth.restype = ctypes.c_double
     return library
-
-
-def real_flops(problem: Problem) -> float:
-    """FLOPs of one pass without the products with padding zeros: the same for all three."""
-    n, c, *inputs = problem.input_size
-    o, _, *kernel = problem.weight_size
-    pairs = 1  # of an output and a tap that meet in a real input, over both axes
-    for axis in range(2):
-        step, dilation = problem.stride[axis], problem.dilation[axis]
-        reached = (
-            u * step + k * dilation - problem.padding[axis]
-            for u in range(problem.output_size[2 + axis])
-            for k in range(kernel[axis])
-        )
-        pairs *= sum(0 <= index < inputs[axis] for index in reached)
-    return 2.0 * n * o * c / problem.groups * pairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from convkern import _C, html
 from convkern._C import Problem
-from convkern.peaks import Peaks, measure_peaks, real_flops
+from convkern.peaks import Peaks, measure_peaks
 from convkern.problem import problem_of
 
 _PASSES = {"conv2d": "fwd", "conv2d_grad_input": "gx", "conv2d_grad_weight": "gw"}
@@ -44,7 +45,7 @@ class Execution:
     @property
     def rate(self) -> float:
         """FLOP/s of the direct sum, without products with padding zeros."""
-        return real_flops(Problem(self.problem)) / self.seconds
+        return Problem(self.problem).real_flops / self.seconds
 
 
 @dataclass
@@ -107,6 +108,17 @@ def profile(roof: bool = True) -> Iterator[Profile]:
             result.note = f"no percentages: {error}"
 
 
+def measure_roof() -> None:
+    """Measures what this machine can do at most with torch's number of threads, for the lines of
+    ``CONVKERN_VERBOSE=profile``."""
+    try:
+        peaks = _peaks(torch.get_num_threads())
+    except ValueError as error:
+        print(f"convkern: no percentages: {error}", file=sys.stderr)
+    else:
+        _C.set_roof(peaks.threads, peaks.peak, peaks.bandwidth)
+
+
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, executions: list[Execution]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -140,7 +152,7 @@ def _with_share(e: Execution) -> Execution:
     problem = Problem(e.problem)
     if problem.dtype != "f32" or e.kernel.endswith(".cuda"):
         return e
-    least, _ = _peaks(e.threads).least_seconds(real_flops(problem), problem.min_bytes)
+    least, _ = _peaks(e.threads).least_seconds(problem.real_flops, problem.min_bytes)
     return Execution(e.problem, e.kernel, e.seconds, e.threads, least / e.seconds)
 
 

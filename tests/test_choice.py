@@ -1,6 +1,7 @@
 """How a kernel is chosen: explain, forcing, the environment, fallbacks and the command line."""
 
 import os
+import re
 import subprocess
 import sys
 from itertools import product
@@ -157,7 +158,12 @@ def test_kernel_and_verbosity_environment() -> None:
     name = "fwd.reference.any.any.baseline"
     result = run_python(TINY, CONVKERN_KERNEL=name, CONVKERN_VERBOSE="profile")
     assert f"-> {name}\n" in result.stderr
-    assert "GFLOP/s" in result.stderr
+    assert re.search(
+        r"^convkern: +[\d.]+ ms, [\d.]+ GFLOP/s, \d+% of the roof$", result.stderr, re.M
+    )
+    without = run_python(TINY, CONVKERN_VERBOSE="profile", PATH="").stderr
+    assert without.startswith("convkern: no percentages: the roofline needs g++")
+    assert without.endswith(" GFLOP/s\n")
     plan = run_python(TINY, CONVKERN_ISA="baseline", CONVKERN_VERBOSE="plan").stderr
     if _C.available_isa() != "baseline":
         assert "not fwd.direct_channellane.any.f32.avx512 needs an instruction set" in plan

@@ -1,10 +1,12 @@
 """Problem strings: the grammar, round trips, and what is refused."""
 
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cases import NON_EMPTY, label
+from cases import FEW, NON_EMPTY, label
 from convkern._C import Problem
 
 EXAMPLE = "n512c1h28w28k1r14s14p2q2u1v1d1e1g1_f32_nchw_fwd+bias+relu"
@@ -23,6 +25,14 @@ def test_flops_and_bytes() -> None:
     p = Problem(EXAMPLE)
     assert p.flops == 2 * 512 * 19 * 19 * 14 * 14
     assert p.min_bytes == 4 * (512 * 28 * 28 + 14 * 14 + 512 * 19 * 19 + 1)
+
+
+@pytest.mark.parametrize("text", FEW, ids=label)
+def test_real_flops_are_the_products_without_padding(text: str) -> None:
+    p = Problem(text)
+    ones = torch.ones(p.input_size), torch.ones(p.weight_size)
+    products = F.conv2d(*ones, None, p.stride, p.padding, p.dilation, p.groups).sum().item()
+    assert p.real_flops == 2 * products <= p.flops
 
 
 @pytest.mark.parametrize("text", [EXAMPLE, *NON_EMPTY], ids=lambda t: label(t) or "example")

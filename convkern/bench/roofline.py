@@ -16,7 +16,7 @@ from rich.table import Table
 from convkern._C import Problem
 from convkern.bench.peers import PASSES
 from convkern.bench.suite import Row
-from convkern.peaks import Peaks, real_flops
+from convkern.peaks import Peaks
 from convkern.tables import plain_table
 from convkern.testing import variant
 
@@ -45,7 +45,7 @@ def points(rows: Sequence[Row], peaks: Sequence[Peaks]) -> list[Point]:
 
 def _point(row: Row, machine: Peaks) -> Point:
     problems = [Problem(variant(row.problem, pass_=part)) for part in PASSES[row.pass_]]
-    flops = sum(real_flops(problem) for problem in problems)
+    flops = sum(problem.real_flops for problem in problems)
     moved = sum(problem.min_bytes for problem in problems)
     seconds = row.samples["convkern"].median
     least, bound = machine.least_seconds(flops, moved)

@@ -5,7 +5,9 @@
 #include <ATen/record_function.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <mutex>
 #include <set>
@@ -110,6 +112,16 @@ const Kernel& plan(const Problem& problem, Device device) {
 
 const void* data_or_null(const at::Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; }
 
+// ", 63% of the roof": the least time that this machine could need, where it was measured.
+std::string share_of_roof(const Problem& problem, Device device, int threads, double seconds) {
+  const Roof& roof = config().roof;
+  const bool known = device == Device::cpu && problem.dtype == DType::f32;
+  if (!known || threads != roof.threads) return "";
+  const double least = std::max(problem.real_flops() / roof.flops,
+                                static_cast<double>(problem.min_bytes()) / roof.bandwidth);
+  return to_text(", ", std::lround(100 * least / seconds), "% of the roof");
+}
+
 void run(const Problem& problem, Device device, const Executor& executor, const Call& call,
          at::Tensor& out) {
   const Kernel& kernel = plan(problem, device);
@@ -132,9 +144,10 @@ void run(const Problem& problem, Device device, const Executor& executor, const 
   kernel.run(problem, operands, workspace.data(), executor);
   if (profile) {
     executor.wait();
-    const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
-    std::fprintf(stderr, "convkern:   %.3f ms, %.1f GFLOP/s\n", time.count(),
-                 problem.flops() / time.count() * 1e-6);
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+    std::fprintf(stderr, "convkern:   %.3f ms, %.1f GFLOP/s%s\n", time.count() * 1e3,
+                 problem.real_flops() / time.count() * 1e-9,
+                 share_of_roof(problem, device, threads, time.count()).c_str());
   }
 }
 

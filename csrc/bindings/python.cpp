@@ -153,6 +153,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
           "dilation", [](const Problem& p) { return py::make_tuple(p.dilation_h, p.dilation_w); })
       .def_property_readonly("groups", [](const Problem& p) { return p.groups; })
       .def_property_readonly("flops", &Problem::flops)
+      .def_property_readonly("real_flops", &Problem::real_flops)
       .def_property_readonly("min_bytes", &Problem::min_bytes);
   static PyMethodDef conv2d = {
       "conv2d", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(eager_conv2d)),
@@ -163,6 +164,14 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
         "The kernel that would run the problem, and why not each of the others.");
   m.def("force_kernel", force_kernel, py::arg("name"));
   m.def("undo_force", undo_force, py::arg("previous"));
+  m.def("profiling", [] { return config().verbosity == Verbosity::profile; });
+  m.def(
+      "set_roof",
+      [](int threads, double flops, double bandwidth) {
+        config().roof = {threads, flops, bandwidth};
+      },
+      py::arg("threads"), py::arg("flops"), py::arg("bandwidth"),
+      "What this machine can do at most, FLOP/s and bytes/s, for the lines of `profile`.");
   m.def("isa_cap", [] { return to_string(config().isa_cap.load()); });
   m.def("set_isa_cap", [](const std::string& isa) { config().isa_cap = parse_isa(isa); });
   m.def("float32_precision", [] { return to_string(config().precision.load()); });

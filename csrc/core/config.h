@@ -4,7 +4,7 @@
 //   CONVKERN_PRECISION  highest | high: see set_float32_precision()
 //   CONVKERN_WEIGHT_CACHE  1: see set_weight_cache()
 //   CONVKERN_VERBOSE  dispatch | plan | profile: a line to stderr for each executed op; `plan` adds
-//                     the rejected kernels, `profile` the time
+//                     the rejected kernels, `profile` the time and its share of the roof
 //   CONVKERN_STRICT   1: an op that only the reference kernel supports raises instead of warning
 #pragma once
 
@@ -19,6 +19,12 @@ enum class Verbosity : uint8_t { silent, dispatch, plan, profile };
 
 Verbosity parse_verbosity(std::string_view name);  // throws std::invalid_argument
 
+// What a number of threads can do at most with float32: FLOP/s and bytes/s.
+struct Roof {
+  int threads = 0;
+  double flops = 0, bandwidth = 0;
+};
+
 // Read by every op and written by the Python context managers, hence atomics.
 struct Config {
   std::atomic<Isa> isa_cap{Isa::avx512bf16};
@@ -26,6 +32,7 @@ struct Config {
   std::atomic<bool> strict{false};
   std::atomic<Precision> precision{Precision::highest};
   std::atomic<bool> weight_cache{false};
+  Roof roof;                                  // set once, before the first op
   std::atomic<const Kernel*> forced[2][3]{};  // by device and pass
 
   std::atomic<const Kernel*>& forced_for(Device device, Pass pass) {

@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "core/axis.h"
+
 namespace convkern {
 namespace {
 
@@ -144,6 +146,20 @@ double Problem::flops() const {
   double product = 2.0;
   for (const int64_t extent : {N, O, OH(), OW(), Cg, R, S}) product *= static_cast<double>(extent);
   return product;
+}
+
+double Problem::real_flops() const {
+  // Pairs of an output and a tap that meet in a real input.
+  auto pairs = [](const Axis& axis) {
+    double sum = 0;
+    for (int64_t u = 0; u < axis.out; ++u) {
+      sum += static_cast<double>(std::max<int64_t>(0, taps_all_in_range(axis, {u, u + 1}).size()));
+    }
+    return sum;
+  };
+  return 2.0 * static_cast<double>(N) * static_cast<double>(O) * static_cast<double>(Cg) *
+         pairs({OH(), R, H, stride_h, dilation_h, -pad_h}) *
+         pairs({OW(), S, W, stride_w, dilation_w, -pad_w});
 }
 
 int64_t Problem::min_bytes() const {

@@ -33,6 +33,7 @@ struct Problem : Geometry<int64_t> {
   // Of the direct sum, two per multiply-add, products with padding zeros included (as is usual).
   // A double, since it can exceed int64_t where every operand fits.
   double flops() const;
+  double real_flops() const;  // without the products with padding zeros; the same for all passes
   bool empty() const { return N == 0 || O == 0 || C == 0; }  // no products to compute
   // Bytes that must move at least once: both operands read, the result written.
   int64_t min_bytes() const;
