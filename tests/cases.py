@@ -245,6 +245,7 @@ CUDA_TILES = [
     _case("cuda_both_wide", (5, 70, 9, 12), (68, 3, 2), "p1q0"),
     _case("cuda_1x1_stride2", (1, 130, 5, 5), (132, 1, 1), "u2v2"),
     _case("cuda_splits", (1, 66, 23, 23), (70, 1, 1), ""),
+    _case("cuda_many_splits", (1, 2, 65, 65), (3, 1, 1), "", "+bias"),
     *(
         _case(f"cuda_{n}_pixels", (1, n - 352, 1, n), (n - 256, 1, 1), "", "+bias+relu")
         for n in (383, 384, 385)

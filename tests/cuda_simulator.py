@@ -126,7 +126,11 @@ class Simulator:
             "convkern_broken_primitive",
         ):
             getattr(self._library, name).restype = ctypes.c_char_p
-        for name in ("convkern_workspace", "convkern_weight_splits"):
+        for name in (
+            "convkern_workspace",
+            "convkern_correlation_splits",
+            "convkern_weight_splits",
+        ):
             getattr(self._library, name).restype = ctypes.c_int64
         self._library.convkern_fits_int32.restype = ctypes.c_bool
 
@@ -148,6 +152,15 @@ class Simulator:
         sizes = (ctypes.c_int64(n) for n in (pixels, columns, groups))
         chosen: int = self._library.convkern_tile_columns(*sizes, multiprocessors)
         return chosen
+
+    def correlation_splits(
+        self, *, pixels: int, columns: int, steps: int, groups: int = 1, bytes_: int = 1
+    ) -> int:
+        """Into how many parts, of 4 steps or more, implicit_gemm splits the terms of forward and
+        grad_input."""
+        sizes = (ctypes.c_int64(n) for n in (pixels, columns, groups, steps, 4, bytes_))
+        splits: int = self._library.convkern_correlation_splits(*sizes)
+        return splits
 
     def weight_splits(self, *, pixels: int, blocks: int, bytes_: int = 1) -> int:
         """Into how many parts implicit_gemm splits the pixels of grad_weight."""

@@ -40,8 +40,8 @@ IMPLICIT_GEMM = {
         "copies that were never waited for|is -?nan",
     ),
     "a tile of one pixel too many": (
-        "address", "implicit_gemm/correlate.cuh", "if (index >= c.pixels) continue;",
-        "if (index > c.pixels) continue;", "heap-buffer-overflow",
+        "address", "implicit_gemm/correlate.cuh", "if (first >= c.pixels) continue;",
+        "if (first > c.pixels) continue;", "heap-buffer-overflow",
     ),
     "one term too many": (
         "address", "implicit_gemm/correlate.cuh", "term + first_term + t < c.terms",
@@ -53,8 +53,16 @@ IMPLICIT_GEMM = {
         "element .* is .*, not",
     ),
     "a split is left out": (
-        "", "implicit_gemm/passes.h", "small(tiles.splits)",
-        "small(tiles.splits) - 1", "element .* is .*, not",
+        "", "implicit_gemm/passes.h", "(partial, tiles.splits,", "(partial, tiles.splits - 1,",
+        "element .* is .*, not",
+    ),
+    "a split of terms is left out": (
+        "", "implicit_gemm/term_splits.h", "static_cast<int>(splits.count)",
+        "static_cast<int>(splits.count) - 1", "element .* is .*, not",
+    ),
+    "four results that are not aligned": (
+        "address", "implicit_gemm/implicit_gemm.cu", "adjacent * sizeof(float)", "adjacent * 16",
+        "heap-buffer-overflow",
     ),
 }  # fmt: skip
 
@@ -135,10 +143,16 @@ DIRECT = {
         "", "direct/sum_planes.cuh", "worker < workers", "worker + 1 < workers",
         "element .* is .*, not",
     ),
+    "sums of lanes are added before they are there": (
+        "thread", "implicit_gemm/weight_sums.cuh",
+        "      __syncthreads();\n      if (lane > 0) continue;", "      if (lane > 0) continue;",
+        "data race",
+    ),
 }  # fmt: skip
+FAULTY_TILES = ("cuda_3x3_20_to_63", "cuda_3x3_36_to_129", "cuda_many_splits")
 # Of a unit, named like its algorithm: the faults, and the problems and the dtype that show them.
 UNITS = {
-    "implicit_gemm": (IMPLICIT_GEMM, CUDA_TILES[5:7], "f32"),
+    "implicit_gemm": (IMPLICIT_GEMM, [c for c in CUDA_TILES if label(c) in FAULTY_TILES], "f32"),
     "implicit_gemm_mma": (IMPLICIT_GEMM_MMA, CUDA_TILES[3:7], "bf16"),
     "direct": (DIRECT, [c for c in CUDA_WINDOWS if label(c) in ("stem", "taps_5x9")], "f32"),
 }

@@ -46,6 +46,13 @@ def test_implicit_gemm(simulator: Simulator, name: str, case: str, layout: str) 
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("name", [n for n in FLOAT + MMA if not n.startswith("gw")])
+def test_terms_of_many_tiles_are_not_split(simulator: Simulator, name: str, layout: str) -> None:
+    """In the other cases terms are split, since tiles are few, or are too few themselves."""
+    assert_right(simulator, name, "n1c130h107w107k3r1s1_f32_nchw_fwd", layout, SCHEDULES[:1])
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("case", CUDA_WINDOWS + FEW + KERNELS, ids=label)
 @pytest.mark.parametrize("name", DIRECT[:3])
 def test_direct(simulator: Simulator, name: str, case: str, layout: str) -> None:
@@ -72,20 +79,21 @@ def test_no_images_give_a_gradient_of_zeros(simulator: Simulator) -> None:
     assert_accurate(simulator.run("gw.reference.any.any.cuda", ops), ops)
 
 
-@pytest.mark.parametrize("channels", ["c8h7w6k16", "c6h7w6k5"])
+@pytest.mark.parametrize("channels", ["c8h7w6k16r3s3", "c6h7w6k5r3s3", "c64h4w4k32r1s1"])
 @pytest.mark.parametrize("name", FLOAT + MMA + DIRECT)
 def test_tensors_may_begin_anywhere(simulator: Simulator, name: str, channels: str) -> None:
     """channels_last of whole chunks of channels is copied 16 bytes at a time only where it is
-    aligned."""
+    aligned, and weights of 1x1 kernels are used where they are."""
     pass_, _, _, dtype, _ = name.split(".")
-    ops = operands(f"n2{channels}r3s3p1q1_{dtype}_nhwc_{pass_}")
+    ops = operands(f"n2{channels}p1q1_{dtype}_nhwc_{pass_}")
 
     def moved(t: torch.Tensor) -> torch.Tensor:
-        return torch.cat([t.new_zeros(1), t.permute(0, 2, 3, 1).flatten()])[1:].view(
-            t.shape[0], t.shape[2], t.shape[3], t.shape[1]
-        ).permute(0, 3, 1, 2)  # fmt: skip
+        return torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape)
 
-    shifted = replace(ops, x=moved(ops.x), gy=moved(ops.gy))
+    def moved_nhwc(t: torch.Tensor) -> torch.Tensor:
+        return moved(t.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    shifted = replace(ops, x=moved_nhwc(ops.x), gy=moved_nhwc(ops.gy), w=moved(ops.w))
     assert shifted.x.data_ptr() % 16 == ops.x.element_size()
     assert torch.equal(shifted.x, ops.x)
     assert torch.equal(simulator.run(name, shifted), simulator.run(name, ops))
@@ -159,6 +167,20 @@ def test_blocks_of_the_direct_kernels(
             # A channel alone takes 32 bytes for 4: little beside a large kernel's products only.
             if layout == "nhwc" and Problem(text).groups > 1 and shapes != "replknet":
                 assert plan.channels > 1
+
+
+def test_splits_of_terms(simulator: Simulator) -> None:
+    def splits(tiles: int, **sizes: int) -> int:
+        return simulator.correlation_splits(pixels=tiles * 128, **sizes)
+
+    assert splits(44, columns=128, steps=1000) == 3  # 264 blocks of 64 columns
+    assert splits(45, columns=128, steps=1000) == 1  # two would take longer to add than they gain
+    assert splits(44, columns=32, steps=1000, groups=2) == 3
+    assert splits(1, columns=1, steps=10**9) == 264
+    assert splits(1, columns=1, steps=15) == 3  # of at least 4 steps
+    assert splits(1, columns=1, steps=11) == 1
+    assert splits(1, columns=1, steps=10**9, bytes_=16 << 20) == 4  # of 64 MiB
+    assert splits(10**6, columns=512, steps=10**6) == 1
 
 
 def test_splits_of_pixels(simulator: Simulator) -> None:

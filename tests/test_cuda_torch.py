@@ -1,5 +1,4 @@
-"""What a GPU's users expect of an op of torch: streams, graphs, several devices, training, memory.
-Not yet run on a GPU."""
+"""What a GPU's users expect of an op of torch: streams, graphs, devices, training, memory."""
 
 from __future__ import annotations
 

@@ -25,6 +25,10 @@ __device__ __forceinline__ float4 load4(const float* p) {
   return *reinterpret_cast<const float4*>(p);
 }
 
+__device__ __forceinline__ void store4(float* p, const float (&values)[4]) {
+  *reinterpret_cast<float4*>(p) = make_float4(values[0], values[1], values[2], values[3]);
+}
+
 // Four elements, 16-byte aligned, in accesses of 16 bytes.
 __device__ __forceinline__ void load_quad(const float* p, float* to) {
   const float4 four = load4(p);

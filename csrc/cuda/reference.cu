@@ -1,7 +1,6 @@
 // The reference kernels: one thread an element, each a plain sum (core/reference.h).
 //
 // Any dtype, layout, stride, padding, dilation and groups. Here to be right, not fast.
-// Not yet run on a GPU.
 #include "core/reference.h"
 
 #include "cuda/elements.cuh"
@@ -12,7 +11,7 @@ namespace {
 
 template <class T>
 __global__ void reference_kernel(const Reference<T> reference, int64_t size) {
-  for_each_element(size, [&](int64_t index) { reference.element(index); });
+  for_each_element(size, [&](auto index) { reference.element(index); });
 }
 
 template <class T>

@@ -44,6 +44,11 @@ void wait_for_copies() {
   simulator::wait_for_copies(kGroupsLeft);
 }
 
+inline void store4(float* p, const float (&values)[4]) {
+  check_aligned(p, sizeof(float4));
+  std::memcpy(p, values, sizeof(values));
+}
+
 inline void store16(void* to, const uint32_t (&words)[4]) {
   check_aligned(to, sizeof(words));
   std::memcpy(to, words, sizeof(words));

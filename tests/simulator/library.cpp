@@ -151,6 +151,11 @@ int convkern_tile_columns(int64_t pixels, int64_t columns, int64_t groups, int m
   return cuda::tile_columns(cuda::correlation_tile(pixels, columns, groups, multiprocessors));
 }
 
+int64_t convkern_correlation_splits(int64_t pixels, int64_t columns, int64_t groups, int64_t steps,
+                                    int64_t least, int64_t bytes) {
+  return cuda::correlation_splits(pixels, columns, groups, steps, least, bytes);
+}
+
 int64_t convkern_weight_splits(int64_t pixels, int64_t blocks, int64_t bytes) {
   return cuda::weight_splits(pixels, blocks, bytes);
 }

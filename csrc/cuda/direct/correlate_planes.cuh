@@ -2,7 +2,7 @@
 // them, with all their taps in shared memory, the terms (channels of the input) one after the
 // other. grad_input with a stride is a correlation for each residue of the index modulo the stride.
 //
-// Blocks are (columns, rows, their residues, images, channels). Not yet run on a GPU.
+// Blocks are (columns, rows, their residues, images, channels).
 #pragma once
 
 #include "cuda/direct/tiles.cuh"

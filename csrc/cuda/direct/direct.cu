@@ -166,9 +166,8 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
           shared_bytes(c.plan, sizeof(Sum<T>))},
          executor, c);
   const int64_t size = plan.channels * p.R * p.S;
-  launch(add_splits<T, Sum<T>>, element_shape(size), executor,
-         static_cast<const Sum<T>*>(c.partial), small(plan.splits), size, small(p.R * p.S),
-         small(p.Og()), small(p.Cg), static_cast<T*>(ops.out));
+  launch_add_splits<T, Sum<T>>(c.partial, plan.splits, size, p.R * p.S, p.Og(), p.Cg, ops.out,
+                               executor);
 }
 
 template <class T>

@@ -13,6 +13,11 @@
 
 namespace convkern::cuda {
 
+// Of copying, in multiply-adds: the instructions for an element, and 32 bytes from the L2 cache at
+// 40 bytes a cycle, in which a multiprocessor does 128 multiply-adds.
+constexpr double kCopyCost = 16, kSectorCost = 100;
+constexpr int kSectorElements = 8;
+
 constexpr int kMostThreads = 256;               // of a block
 constexpr int64_t kMostTileBytes = 96 << 10;    // a block of compute capability 8.6 may have 99 KiB
 constexpr int64_t kTileBytesOfAll = 160 << 10;  // of the blocks of a multiprocessor (8.0)

@@ -2,7 +2,7 @@
 // images. A block computes it for some channels from the tiles of gy of its split; its threads
 // share the taps, and their sums are added in order. A second kernel adds the splits.
 //
-// Blocks are (columns, rows, their residues, channels, split). Not yet run on a GPU.
+// Blocks are (columns, rows, their residues, channels, split).
 #pragma once
 
 #include "cuda/direct/tiles.cuh"

@@ -4,7 +4,7 @@
 //
 // grad_input with a stride is a correlation for each residue of the index modulo the stride
 // (core/axis.h). Weights are packed before, see pack.cuh.
-// Blocks are (pixels, columns, group); kRows x kColumns results each. Not yet run on a GPU.
+// Blocks are (pixels, columns, group, split); kRows x kColumns results each.
 #pragma once
 
 #include "cuda/implicit_gemm/geometry.cuh"
@@ -26,6 +26,7 @@ struct Correlation : CorrelationSizes<Index> {
   const float *in, *packed, *bias;  // bias null: none
   float* out;
   int term_chunks, packed_columns;
+  bool writes_fours;  // aligned ones of the result, see write_results()
 };
 
 // Copies four adjacent floats, of which `left` are in the tensor, or more, and the others zeros:
@@ -116,6 +117,58 @@ struct TapCopies {
   }
 };
 
+template <class Index>
+__device__ __forceinline__ float finished(const Correlation<Index>& c, float sum, Index channel) {
+  if (c.bias != nullptr) sum += c.bias[channel];
+  return c.relu && sum < 0 ? 0 : sum;  // NaN stays
+}
+
+// A thread has four adjacent pixels at a time where rows are innermost in A, of NCHW, and four
+// adjacent columns, which are channels_last's neighbours. Where they are 16 aligned bytes of the
+// result, they are written together.
+template <class A, class B, Layout kLayout, class T, class Index>
+__device__ __forceinline__ void write_results(const Correlation<Index>& c,
+                                              const CorrelationBlock<T, Index>& block,
+                                              const T& tile, const typename T::Sums& sums) {
+  constexpr bool kPlanes = kLayout == Layout::nchw;
+  constexpr int kRowStep = kPlanes ? 4 : 1, kColumnStep = kPlanes ? 1 : 4;
+  float* all = c.out + block.split * c.split_size;
+#pragma unroll
+  for (int i = 0; i < kThreadRows; i += kRowStep) {
+    const Index first = block.first_pixel + tile.template row<A>(i);
+    if (first >= c.pixels) continue;
+    float* pixels[kRowStep];
+#pragma unroll
+    for (int k = 0; k < kRowStep; ++k) {
+      const bool exists = k == 0 || (!c.writes_fours && first + k < c.pixels);
+      pixels[k] = exists ? all + c.result_of(first + k) : nullptr;
+    }
+#pragma unroll
+    for (int j = 0; j < T::kThreadColumns; j += kColumnStep) {
+      const int column = block.first_column + tile.template column<B>(j);
+      if (column >= c.columns) continue;
+      const Index channel = static_cast<Index>(block.group) * c.columns + column;
+      if (c.writes_fours) {
+        float four[4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          const int row = kPlanes ? k : 0, next = kPlanes ? 0 : k;
+          four[k] = finished(c, sums[i + row][j + next], channel + next);
+        }
+        store4(pixels[0] + channel * c.out_strides.channel, four);
+        continue;
+      }
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const int row = kPlanes ? k : 0, next = kPlanes ? 0 : k;
+        if (pixels[row] == nullptr || column + next >= c.columns) continue;
+        pixels[row][(channel + next) * c.out_strides.channel] =
+            finished(c, sums[i + row][j + next], channel + next);
+      }
+    }
+  }
+}
+
 template <class T, class Index, Layout kLayout, int kVector>
 __global__ void __launch_bounds__(T::kThreads,
                                   resident_blocks<Index, kLayout, kVector>(T::kThreads))
@@ -124,19 +177,20 @@ __global__ void __launch_bounds__(T::kThreads,
   using Taps = TapCopies<T>;
   using A = typename Pixels::Shared;
   using B = typename Taps::Shared;
-  const CorrelationBlock<T, Index> block(c);
   const int steps = c.taps_h * c.taps_w * c.term_chunks;
+  const CorrelationBlock<T, Index> block(c, steps);
 
   const Pixels pixels(c, block.first_pixel, static_cast<Index>(block.group) * c.terms);
   // With zeros between groups, packed weights may be larger than any tensor.
-  Taps taps{c.packed + static_cast<int64_t>(block.group) * steps * kDepth * c.packed_columns +
-                block.first_column,
-            c.packed_columns};
-  int tap_row = 0, tap_column = 0, chunk = 0;
+  const int64_t first_term =
+      (static_cast<int64_t>(block.group) * steps + block.first_step) * kDepth;
+  Taps taps{c.packed + first_term * c.packed_columns + block.first_column, c.packed_columns};
+  const Digits<int> first(block.first_step, c.taps_w, c.term_chunks);
+  int tap_row = first.high, tap_column = first.middle, chunk = first.low;
   const T tile;
   typename T::Sums sums = {};
   multiply_pipelined<A, B>(
-      tile, steps,
+      tile, block.steps,
       [&](float* a, float* b) {
         pixels.begin(tap_row, tap_column, chunk * kDepth, a);
         taps.begin(b);
@@ -148,22 +202,7 @@ __global__ void __launch_bounds__(T::kThreads,
       },
       sums);
 
-#pragma unroll
-  for (int i = 0; i < kThreadRows; ++i) {
-    const Index index = block.first_pixel + tile.template row<A>(i);
-    if (index >= c.pixels) continue;
-    float* out = c.out + c.result_of(index);
-#pragma unroll
-    for (int j = 0; j < T::kThreadColumns; ++j) {
-      const int column = block.first_column + tile.template column<B>(j);
-      if (column >= c.columns) continue;
-      const Index channel = static_cast<Index>(block.group) * c.columns + column;
-      float sum = sums[i][j];
-      if (c.bias != nullptr) sum += c.bias[channel];
-      if (c.relu) sum = sum < 0 ? 0 : sum;
-      out[channel * c.out_strides.channel] = sum;
-    }
-  }
+  write_results<A, B, kLayout>(c, block, tile, sums);
 }
 
 }  // namespace convkern::cuda

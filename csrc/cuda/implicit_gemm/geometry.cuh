@@ -93,7 +93,11 @@ struct CorrelationSizes {
   int step_h, step_w, tap_step_h, tap_step_w, offset_h, offset_w;  // of Axis
   int out_step_h, out_step_w, out_first_h, out_first_w;            // of the residue in the result
   int terms, columns;                                              // of a group
-  int pixel_tiles, column_tiles;
+  int pixel_tiles, column_tiles, groups;
+  // Each split sums so many steps of the terms. Where there are several, their sums, without bias
+  // and ReLU, go to tensors of their own, which add_terms() adds: of so many elements, else 0.
+  int split_steps;
+  Index split_size;
   bool relu;
 
   __device__ Index result_of(Index index) const {
@@ -104,17 +108,23 @@ struct CorrelationSizes {
   }
 };
 
-// What a block of T::kRows x T::kColumns results computes. Blocks are (pixels, columns, group).
+// What a block of T::kRows x T::kColumns results computes. Blocks are (pixels, columns, group,
+// split).
 template <class T, class Index>
 struct CorrelationBlock {
   Index first_pixel;
-  int first_column, group;
+  int first_column, group, split;
+  int first_step, steps;
 
-  __device__ explicit CorrelationBlock(const CorrelationSizes<Index>& c) {
-    const int rest = blockIdx.x / c.pixel_tiles;
-    first_pixel = static_cast<Index>(blockIdx.x % c.pixel_tiles) * T::kRows;
-    first_column = rest % c.column_tiles * T::kColumns;
-    group = rest / c.column_tiles;
+  __device__ CorrelationBlock(const CorrelationSizes<Index>& c, int all_steps) {
+    unsigned rest = blockIdx.x;
+    first_pixel = static_cast<Index>(take_digit(rest, c.pixel_tiles)) * T::kRows;
+    first_column = take_digit(rest, c.column_tiles) * T::kColumns;
+    group = take_digit(rest, c.groups);
+    split = static_cast<int>(rest);
+    first_step = split * c.split_steps;
+    const int left = all_steps - first_step;
+    steps = left < 0 ? 0 : left < c.split_steps ? left : c.split_steps;
   }
 };
 

@@ -1,4 +1,4 @@
-// The kernel of grad_weight, see weight_sums.cuh, on the CUDA cores. Not yet run on a GPU.
+// The kernel of grad_weight, see weight_sums.cuh, on the CUDA cores.
 #pragma once
 
 #include "cuda/implicit_gemm/correlate.cuh"

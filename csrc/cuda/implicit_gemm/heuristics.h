@@ -49,13 +49,27 @@ inline int64_t packed_columns(int64_t columns) {
   return tiles_of(columns, widest) * widest;
 }
 
+constexpr int64_t kCorrelationBlocks = 264;  // 2 for each multiprocessor of an H100 (132)
+constexpr int64_t kFewestSplits = 3;         // fewer gain less than adding them takes
+constexpr int64_t kSplitBytes = 64 << 20;    // of partial sums, unless one split has more
+
+// Splits of the terms of forward and grad_input where tiles of results alone would leave
+// multiprocessors idle, each of `least` steps or more. Does not depend on the device, so that
+// results do not.
+inline int64_t correlation_splits(int64_t pixels, int64_t columns, int64_t groups, int64_t steps,
+                                  int64_t least, int64_t bytes) {
+  const int64_t blocks =
+      tiles_of(pixels, 128) * tiles_of(columns, columns <= 32 ? 32 : 64) * groups;
+  const int64_t most = std::min({kCorrelationBlocks / blocks, steps / least, kSplitBytes / bytes});
+  return most < kFewestSplits ? 1 : most;
+}
+
 inline TileSize weight_tile(int64_t rows, int64_t columns) {
   return rows <= 64 || columns <= 64 ? TileSize::t64x64 : TileSize::t128x128;
 }
 
 constexpr int64_t kSplitBlocks = 528;       // 4 for each multiprocessor of an H100 (132)
 constexpr int64_t kLeastSplitPixels = 256;  // fewer take longer to add than to multiply
-constexpr int64_t kSplitBytes = 64 << 20;   // of partial sums, unless one split has more
 constexpr int64_t kMostSplits = 1024;
 
 // Splits of grad_weight, `most` or fewer, where each of them is so many blocks and bytes. Does not

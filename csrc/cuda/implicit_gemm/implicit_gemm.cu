@@ -23,47 +23,76 @@ void with_copies(const Problem& p, bool aligned, const Launch& launch) {
   aligned ? launch(Nhwc{}, Four{}) : launch(Nhwc{}, One{});
 }
 
+constexpr int64_t kLeastSplitSteps = 4;  // 64 terms
+
+TermSplits term_splits(const Problem& p) {
+  return TermSplits(p, static_cast<double>(tiles_of(terms_of(p), kDepth)), kLeastSplitSteps);
+}
+
+// Whether w is as it would be packed.
+bool is_packed(const Problem& p, const void* w) {
+  return p.pass == Pass::grad_input && p.R * p.S == 1 && p.Og() % kDepth == 0 &&
+         p.Cg == packed_columns(p.Cg) && reinterpret_cast<uintptr_t>(w) % 16 == 0;
+}
+
+// Whether four pixels of NCHW, or four channels of channels_last, are 16 aligned bytes of `out`.
+bool writes_fours(const Problem& p, const Part& part, const void* out) {
+  const bool planes = p.layout == Layout::nchw;
+  const bool dense = part.out_step_h == 1 && part.out_step_w == 1;
+  const int64_t adjacent = planes ? part.rows.out * part.columns.out : columns_of(p);
+  return (dense || !planes) && is_aligned(out, adjacent * sizeof(float));
+}
+
 int64_t packed_floats(const Problem& p, int64_t taps) {
   return p.groups * taps * tiles_of(terms_of(p), kDepth) * kDepth * packed_columns(columns_of(p));
 }
 
 template <class Index, class T, Layout kLayout, int kVector>
-void launch_correlation(const Correlation<Index>& c, const Problem& p, const Executor& executor) {
+void launch_correlation(const Correlation<Index>& c, int64_t splits, const Executor& executor) {
   using A = typename PixelCopies<T, Index, kLayout, kVector>::Shared;
   using B = typename TapCopies<T>::Shared;
   Correlation<Index> tiled = c;
-  const unsigned blocks = count_tiles<T>(p, tiled);
+  const unsigned blocks = count_tiles<T>(splits, tiled);
   launch(correlate<T, Index, kLayout, kVector>,
          {dim3(blocks), T::kThreads, kStages * kStageBytes<A, B>}, executor, tiled);
 }
 
-void run_part(const Problem& p, const Operands& ops, const Part& part, float* packed,
-              const Executor& executor) {
+void run_part(const Problem& p, const Operands& ops, const Part& part, const TermSplits& splits,
+              float* packed, float* partial, const Executor& executor) {
   const int terms = small(terms_of(p)), columns = small(columns_of(p));
   const int chunks = small(tiles_of(terms, kDepth)), packed_width = small(packed_columns(columns));
   const int64_t size = packed_floats(p, part.tap_count());
-  if (size > 0) {
-    launch(pack_taps, element_shape(size), executor, static_cast<const float*>(ops.w), part.taps,
-           terms, columns, chunks * kDepth, packed_width, size, packed);
+  const bool in_place = is_packed(p, ops.w);
+  if (size > 0 && !in_place) {
+    launch(pack_taps, element_shape(size / part.tap_count()), executor,
+           static_cast<const float*>(ops.w), part.taps, terms, columns, chunks * kDepth,
+           packed_width, size / part.tap_count(), packed);
   }
   with_index(fits_int32(p), [&](auto index) {
     using Index = decltype(index);
     Correlation<Index> c{};
     fill_sizes(p, part, c);
     c.in = static_cast<const float*>(part.in);
-    c.packed = packed;
+    c.packed = in_place ? static_cast<const float*>(ops.w) : packed;
     c.bias = p.pass == Pass::forward ? static_cast<const float*>(ops.b) : nullptr;
     c.out = static_cast<float*>(ops.out);
     c.term_chunks = chunks, c.packed_columns = packed_width;
-    const TileSize tile = correlation_tile(c.pixels, columns, p.groups, multiprocessors());
+    split_terms(splits, part.tap_count() * chunks, c);
+    if (splits.count > 1) c.out = partial, c.bias = nullptr;
+    c.writes_fours = writes_fours(p, part, c.out);
+    const TileSize tile =
+        correlation_tile(c.pixels, columns, p.groups * splits.count, multiprocessors());
     with_copies(p, is_aligned(part.in, terms * sizeof(float)), [&](auto layout, auto vector) {
       switch (tile) {
         case TileSize::t128x128:
-          return launch_correlation<Index, Tile<128, 128, 8>, layout(), vector()>(c, p, executor);
+          return launch_correlation<Index, Tile<128, 128, 8>, layout(), vector()>(c, splits.count,
+                                                                                  executor);
         case TileSize::t128x64:
-          return launch_correlation<Index, Tile<128, 64, 8>, layout(), vector()>(c, p, executor);
+          return launch_correlation<Index, Tile<128, 64, 8>, layout(), vector()>(c, splits.count,
+                                                                                 executor);
         default:
-          return launch_correlation<Index, Tile<128, 32, 4>, layout(), vector()>(c, p, executor);
+          return launch_correlation<Index, Tile<128, 32, 4>, layout(), vector()>(c, splits.count,
+                                                                                 executor);
       }
     });
   });
@@ -71,10 +100,13 @@ void run_part(const Problem& p, const Operands& ops, const Part& part, float* pa
 
 void correlation(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   auto* packed = static_cast<float*>(workspace);
+  float* partial = packed + packed_floats(p, p.R * p.S);
+  const TermSplits splits = term_splits(p);
   for_each_part(p, ops, [&](const Part& part) {
-    run_part(p, ops, part, packed, executor);
+    run_part(p, ops, part, splits, packed, partial, executor);
     packed += packed_floats(p, part.tap_count());
   });
+  if (splits.count > 1) launch_add_terms<float>(p, ops, splits, partial, executor);
 }
 
 template <class Index, class T, Layout kLayout, int kVector>
@@ -104,11 +136,11 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
       }
     });
   });
-  launch_add_splits<float>(p, tiles, partial, ops.out, executor);
+  add_weight_splits<float>(p, tiles, partial, ops.out, executor);
 }
 
 int64_t correlation_workspace(const Problem& p, int) {
-  return packed_floats(p, p.R * p.S) * static_cast<int64_t>(sizeof(float));
+  return packed_floats(p, p.R * p.S) * static_cast<int64_t>(sizeof(float)) + term_splits(p).bytes();
 }
 
 int64_t weight_workspace(const Problem& p, int) { return WeightTiles(p).bytes(); }

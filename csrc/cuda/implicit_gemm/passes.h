@@ -10,6 +10,7 @@
 #include "core/kernel.h"
 #include "cuda/implicit_gemm/geometry.cuh"
 #include "cuda/implicit_gemm/heuristics.h"
+#include "cuda/implicit_gemm/term_splits.h"
 #include "cuda/implicit_gemm/weight_sums.cuh"
 #include "cuda/launch.cuh"
 
@@ -122,15 +123,25 @@ void fill_sizes(const Problem& p, const Part& part, CorrelationSizes<Index>& c) 
   c.out_step_h = small(part.out_step_h), c.out_step_w = small(part.out_step_w);
   c.out_first_h = small(part.out_first_h), c.out_first_w = small(part.out_first_w);
   c.terms = small(terms_of(p)), c.columns = small(columns_of(p));
+  if (part.tap_count() == 0) c.taps_h = 0, c.taps_w = 1;  // steps are divided by the width
+  c.groups = small(p.groups);
   c.relu = p.activation == Activation::relu && p.pass == Pass::forward;
+}
+
+// Sets how `steps` are split.
+template <class Index>
+void split_terms(const TermSplits& splits, int64_t steps, CorrelationSizes<Index>& c) {
+  c.split_steps = small(tiles_of(steps, splits.count));
+  c.split_size = static_cast<Index>(splits.count > 1 ? splits.size : 0);
+  if (splits.count > 1) c.relu = false;  // add_terms() does it
 }
 
 // Sets the numbers of tiles, and returns that of blocks.
 template <class T, class Index>
-unsigned count_tiles(const Problem& p, CorrelationSizes<Index>& c) {
+unsigned count_tiles(int64_t splits, CorrelationSizes<Index>& c) {
   c.pixel_tiles = small(tiles_of(c.pixels, T::kRows));
   c.column_tiles = small(tiles_of(c.columns, T::kColumns));
-  return static_cast<unsigned>(c.pixel_tiles * c.column_tiles * p.groups);
+  return static_cast<unsigned>(c.pixel_tiles * c.column_tiles * c.groups * splits);
 }
 
 struct WeightTiles {
@@ -189,11 +200,10 @@ WeightSums<Element, Index> weight_sums(const Problem& p, const Operands& ops,
 }
 
 template <class Element>
-void launch_add_splits(const Problem& p, const WeightTiles& tiles, const float* partial, void* gw,
+void add_weight_splits(const Problem& p, const WeightTiles& tiles, const float* partial, void* gw,
                        const Executor& executor) {
-  launch(add_splits<Element, float>, element_shape(tiles.size), executor, partial,
-         small(tiles.splits), tiles.size, small(p.R * p.S), small(p.Og()), small(p.Cg),
-         static_cast<Element*>(gw));
+  launch_add_splits<Element>(partial, tiles.splits, tiles.size, p.R * p.S, p.Og(), p.Cg, gw,
+                             executor);
 }
 
 // Sizes and numbers of blocks are ints.

@@ -1,7 +1,7 @@
 // What the kernels of grad_weight share: channels of gy are the rows of a matrix product, channels
 // of x its columns, and pixels its terms, for each tap on its own. The pixels are split between
 // blocks, whose partial sums a second kernel adds in order, so that the result does not depend on
-// timing. Not yet run on a GPU.
+// timing.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,7 @@
 #include "core/scalar_types.h"
 #include "cuda/elements.cuh"
 #include "cuda/implicit_gemm/geometry.cuh"
+#include "cuda/launch.cuh"
 
 namespace convkern::cuda {
 
@@ -72,19 +73,54 @@ struct WeightBlock {
   }
 };
 
-// gw (O, C / groups, R, S) = the sum of the splits, in order and in double.
-template <class Element, class Sum>
+// gw (O, C / groups, R, S) = the sum of the splits in double, in an order that their number alone
+// decides: kLanes threads share those of an element. Elements are in the order of the partial sums,
+// of which there are more than results.
+template <class Element, class Sum, int kLanes>
 __global__ void __launch_bounds__(kElementThreads)
     add_splits(const Sum* partial, int splits, int64_t size, int taps, int rows, int columns,
                Element* gw) {
-  for_each_element(size, [&](int64_t i) {
-    const int64_t tap = i % taps, column = i / taps % columns;
-    const int64_t row = i / taps / columns % rows, group = i / taps / columns / rows;
-    const int64_t from = ((group * taps + tap) * rows + row) * columns + column;
+  constexpr int kElements = kElementThreads / kLanes;  // of a block
+  auto* sums = dynamic_shared<double>();               // (lane, element)
+  const int element = threadIdx.x % kElements, lane = threadIdx.x / kElements;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kElements;
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kElements; first < size; first += step) {
+    const int64_t i = first + element;
     double sum = 0;
-    for (int64_t split = 0; split < splits; ++split) sum += partial[split * size + from];
-    gw[i] = from_double<Element>(sum);
-  });
+    if (i < size) {
+#pragma unroll 8
+      for (int64_t split = lane; split < splits; split += kLanes) sum += partial[split * size + i];
+    }
+    if constexpr (kLanes > 1) {
+      __syncthreads();  // all have read the sums before
+      sums[threadIdx.x] = sum;
+      __syncthreads();
+      if (lane > 0) continue;
+#pragma unroll
+      for (int other = 1; other < kLanes; ++other) sum += sums[other * kElements + element];
+    }
+    if (i >= size) continue;
+    auto place = [&](auto number) {  // (group, tap, row, column)
+      const auto column = number % columns, rest = number / columns;
+      const auto row = rest % rows, tap = rest / rows % taps, group = rest / rows / taps;
+      return static_cast<int64_t>(((group * rows + row) * columns + column) * taps + tap);
+    };
+    gw[size <= INT32_MAX ? place(static_cast<uint32_t>(i)) : place(i)] = from_double<Element>(sum);
+  }
+}
+
+constexpr int kManySplits = 16;  // there are so many only of few elements
+
+template <class Element, class Sum>
+void launch_add_splits(const Sum* partial, int64_t splits, int64_t size, int64_t taps, int64_t rows,
+                       int64_t columns, void* gw, const Executor& executor) {
+  constexpr int kLanes = 32;
+  const bool many = splits >= kManySplits;
+  LaunchShape shape = element_shape(size * (many ? kLanes : 1));
+  if (many) shape.shared_bytes = kElementThreads * static_cast<int>(sizeof(double));
+  launch(many ? add_splits<Element, Sum, kLanes> : add_splits<Element, Sum, 1>, shape, executor,
+         partial, static_cast<int>(splits), size, static_cast<int>(taps), static_cast<int>(rows),
+         static_cast<int>(columns), static_cast<Element*>(gw));
 }
 
 }  // namespace convkern::cuda

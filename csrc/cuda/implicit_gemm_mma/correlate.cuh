@@ -1,6 +1,6 @@
 // The kernel behind forward and grad_input on tensor cores: pixels of the result are the rows of a
 // matrix product, columns its channels, and the input's channels at each tap its terms, summed in
-// float32. Not yet run on a GPU.
+// float32.
 //
 // The input is channels_last with whole chunks of channels in each group (pack.cuh makes others
 // so), whose chunks are copied straight to shared memory. The taps follow each other without a gap,
@@ -21,6 +21,7 @@ template <class Element, class Index>
 struct Correlation : CorrelationSizes<Index> {
   const Element *in, *packed, *bias;  // bias null: none
   Element* out;
+  float* partial;      // sums of splits
   int chunks;          // of a group's channels
   Digits<int> stride;  // kRowChunks, as (tap row, tap column, chunk)
   int steps;           // parts of kDepth terms
@@ -37,11 +38,13 @@ struct PixelCopies {
   InputPixel<Index> pixels[Chunks::kRows];
   Digits<int> at;  // (tap row, tap column, chunk) of the next
 
-  __device__ PixelCopies(const Correlation<Element, Index>& c, Index first_pixel, Index channel)
-      : c(c), at(Chunks::chunk(), c.taps_w, c.chunks) {
+  __device__ PixelCopies(const Correlation<Element, Index>& c,
+                         const CorrelationBlock<T, Index>& block)
+      : c(c), at(block.first_step * kRowChunks + Chunks::chunk(), c.taps_w, c.chunks) {
+    const Index channel = static_cast<Index>(block.group) * c.chunks * kChunk<Element>;
 #pragma unroll
     for (int i = 0; i < Chunks::kRows; ++i) {
-      pixels[i] = {c, first_pixel + Chunks::row(i), channel};
+      pixels[i] = {c, block.first_pixel + Chunks::row(i), channel};
     }
   }
   __device__ void begin(char* to) {
@@ -67,14 +70,16 @@ struct TapCopies {
   const Element* packed;
   Index from[Chunks::kRows];
 
-  __device__ TapCopies(const Correlation<Element, Index>& c, int group, int first_column)
+  __device__ TapCopies(const Correlation<Element, Index>& c,
+                       const CorrelationBlock<T, Index>& block)
       : packed(c.packed) {
 #pragma unroll
     for (int i = 0; i < Chunks::kRows; ++i) {
-      const int column = first_column + Chunks::row(i);
-      const Index row =
-          static_cast<Index>(group) * c.columns + (column < c.columns ? column : c.columns - 1);
-      from[i] = row * c.steps * kDepth<Element> + Chunks::chunk() * kChunk<Element>;
+      const int column = block.first_column + Chunks::row(i);
+      const Index row = static_cast<Index>(block.group) * c.columns +
+                        (column < c.columns ? column : c.columns - 1);
+      from[i] =
+          (row * c.steps + block.first_step) * kDepth<Element> + Chunks::chunk() * kChunk<Element>;
     }
   }
   __device__ void begin(char* to) {
@@ -159,6 +164,23 @@ __device__ __forceinline__ void write_chunks(const typename T::Sums& sums, int i
   }
 }
 
+// Writes a row of this thread's sums, one by one, to the first column's element and those after it.
+template <class T, class Index, class To>
+__device__ __forceinline__ void write_row(const Correlation<typename T::Element, Index>& c,
+                                          const CorrelationBlock<T, Index>& block, const T& tile,
+                                          const typename T::Sums& sums, int i, int half, To* out) {
+#pragma unroll
+  for (int j = 0; j < T::kColumnFragments; ++j) {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const int column = tile.column(j, k);
+      if (block.first_column + column >= c.columns) continue;
+      out[static_cast<Index>(column) * c.out_strides.channel] =
+          from_float<To>(sums[i][j][half + k]);
+    }
+  }
+}
+
 template <class T, class Index>
 __device__ __forceinline__ void write_results(const Correlation<typename T::Element, Index>& c,
                                               const CorrelationBlock<T, Index>& block,
@@ -178,16 +200,25 @@ __device__ __forceinline__ void write_results(const Correlation<typename T::Elem
         continue;
       }
       if (index >= c.pixels) continue;
+      write_row(c, block, tile, sums, i, half, out);
+    }
+  }
+}
+
+// The split's sums as they are.
+template <class T, class Index>
+__device__ __forceinline__ void write_partial(const Correlation<typename T::Element, Index>& c,
+                                              const CorrelationBlock<T, Index>& block,
+                                              const T& tile, const typename T::Sums& sums) {
+  const Index first_channel = static_cast<Index>(block.group) * c.columns + block.first_column;
+  float* partial = c.partial + block.split * c.split_size + first_channel * c.out_strides.channel;
 #pragma unroll
-      for (int j = 0; j < T::kColumnFragments; ++j) {
+  for (int i = 0; i < T::kRowFragments; ++i) {
 #pragma unroll
-        for (int k = 0; k < 2; ++k) {
-          const int column = tile.column(j, k);
-          if (block.first_column + column >= c.columns) continue;
-          out[static_cast<Index>(column) * c.out_strides.channel] =
-              from_float<Element>(sums[i][j][half + k]);
-        }
-      }
+    for (int half = 0; half < 4; half += 2) {
+      const Index index = block.first_pixel + tile.row(i, half);
+      if (index < c.pixels)
+        write_row<T>(c, block, tile, sums, i, half, partial + c.result_of(index));
     }
   }
 }
@@ -198,19 +229,19 @@ __global__ void __launch_bounds__(T::kThreads, resident_blocks<Index>(T::kThread
   using Element = typename T::Element;
   using A = RowsOfTerms<Element, T::kRows>;
   using B = RowsOfTerms<Element, T::kColumns>;
-  const CorrelationBlock<T, Index> block(c);
-  PixelCopies<T, Index, kAligned> pixels(
-      c, block.first_pixel, static_cast<Index>(block.group) * c.chunks * kChunk<Element>);
-  TapCopies<T, Index> taps(c, block.group, block.first_column);
+  const CorrelationBlock<T, Index> block(c, c.steps);
+  PixelCopies<T, Index, kAligned> pixels(c, block);
+  TapCopies<T, Index> taps(c, block);
   const T tile;
   typename T::Sums sums = {};
   run_pipeline<T::kStageBytes>(
-      c.steps,
+      block.steps,
       [&](char* stage) {
         pixels.begin(stage);
         taps.begin(stage + A::kBytes);
       },
       [&](const char* stage) { tile.template add_products<A, B>(stage, stage + A::kBytes, sums); });
+  if (c.split_size > 0) return write_partial(c, block, tile, sums);
   finish(c, block, tile, sums);
   write_results(c, block, tile, sums);
 }

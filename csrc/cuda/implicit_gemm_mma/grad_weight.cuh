@@ -2,7 +2,7 @@
 //
 // Both tensors are channels_last with whole chunks of channels in each group (pack.cuh makes others
 // so): their chunks are copied straight to shared memory, as rows of channels, and are transposed
-// when they are loaded from there. Not yet run on a GPU.
+// when they are loaded from there.
 #pragma once
 
 #include "cuda/implicit_gemm/pipeline.cuh"

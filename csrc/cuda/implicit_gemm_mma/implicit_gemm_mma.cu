@@ -1,6 +1,6 @@
 // implicit_gemm_mma: bfloat16 and float16 convolutions of many channels, and float32 ones whose
 // operands may be rounded to TF32, as matrix products on tensor cores (mma.sync, compute capability
-// 8.0 and later), summed in float32. See correlate.cuh and grad_weight.cuh. Not yet run on a GPU.
+// 8.0 and later), summed in float32. See correlate.cuh and grad_weight.cuh.
 #include "cuda/efficiency.h"
 #include "cuda/implicit_gemm_mma/run_correlation.h"
 #include "cuda/implicit_gemm_mma/run_grad_weight.h"

@@ -3,8 +3,7 @@
 //   weights  (group, column, tap row, tap column, channel), each column's terms in whole kDepth;
 //            of float rounded to TF32
 //   pixels   (n, h, w, group, channel)
-// A thread writes a chunk; of pixels, neighbouring threads have neighbours in the tensor. Not yet
-// run on a GPU.
+// A thread writes a chunk; of pixels, neighbouring threads have neighbours in the tensor.
 #pragma once
 
 #include <cstdint>
@@ -29,18 +28,25 @@ __device__ __forceinline__ void write_chunk(Element* to, const Element* from, in
   store16(to, words);
 }
 
-// `size`: chunks. A column has column_chunks, of which those of its taps are the first.
+// `size`: chunks of the terms of all columns. A thread copies one of each tap, since taps are
+// neighbours in w, and zeros to fill the column's column_chunks.
 template <class Element>
 __global__ void __launch_bounds__(kElementThreads)
     pack_taps(const Element* w, const TapsOf taps, int terms, int chunks, int columns,
-              int64_t column_chunks, int64_t size, Element* packed) {
-  for_each_element(size, [&](int64_t i) {
-    const int64_t at = i % column_chunks, row = i / column_chunks, tap = at / chunks;
-    const int m = static_cast<int>(tap / taps.taps_w), k = static_cast<int>(tap % taps.taps_w);
-    const int term = static_cast<int>(at % chunks) * kChunk<Element>;
-    const int64_t from = taps.at(row / columns, static_cast<int>(row % columns), term, m, k);
-    write_chunk<true>(packed + i * kChunk<Element>, w + from, taps.term,
-                      m < taps.taps_h ? terms - term : 0);
+              int column_chunks, int64_t size, Element* packed) {
+  for_each_element(size, [&](auto i) {
+    const auto row = i / chunks, group = row / columns;
+    const auto first = static_cast<int>(i % chunks), column = static_cast<int>(row % columns);
+    const int term = first * kChunk<Element>;
+    Element* to = packed + static_cast<int64_t>(row) * column_chunks * kChunk<Element>;
+    int m = 0, k = 0;
+    for (int at = first; at < column_chunks; at += chunks) {
+      const bool exists = m < taps.taps_h;
+      const int64_t from = exists ? taps.at(group, column, term, m, k) : 0;
+      write_chunk<true>(to + at * int64_t{kChunk<Element>}, w + from, taps.term,
+                        exists ? terms - term : 0);
+      if (++k == taps.taps_w) k = 0, ++m;
+    }
   });
 }
 
@@ -51,7 +57,7 @@ __global__ void __launch_bounds__(kElementThreads)
                 int64_t size, Element* packed) {
   constexpr bool kPlanes = kLayout == Layout::nchw;
   const int row_chunks = groups * chunks, all = groups * channels;
-  for_each_element(size, [&](int64_t i) {
+  for_each_element(size, [&](auto i) {
     // Of (n, group and chunk, pixel) or (n, pixel, group and chunk), as the tensor.
     const Index image = static_cast<Index>(i) / (image_pixels * row_chunks);
     const Index rest = static_cast<Index>(i) - image * image_pixels * row_chunks;

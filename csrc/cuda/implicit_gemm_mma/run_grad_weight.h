@@ -49,7 +49,7 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
   } else {
     sum(std::type_identity<Tile<Element, 64, 64, 32>>());
   }
-  launch_add_splits<Element>(p, tiles, partial, ops.out, executor);
+  add_weight_splits<Element>(p, tiles, partial, ops.out, executor);
 }
 
 template <class Element>

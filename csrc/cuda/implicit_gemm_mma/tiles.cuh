@@ -4,7 +4,7 @@
 // A block computes kRows x kColumns sums, a warp kWarpRows x 32 of them. Terms are summed 64 bytes
 // of a row at a time, whatever their type, and copied in chunks of 16 bytes. Chunks are stored
 // where an exclusive or puts them, so that the eight rows of a matrix that ldmatrix loads are in
-// different banks. Not yet run on a GPU.
+// different banks.
 #pragma once
 
 #include <cstdint>
