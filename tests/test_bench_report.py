@@ -236,6 +236,16 @@ def test_the_command_says_what_is_wrong(
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("other", [["--models", "resnet18"], ["--train"], ["--from", "new.json"]])
+def test_the_command_does_one_thing_at_a_time(
+    other: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["bench", "--compare", "old.json", "new.json", *other])
+    assert exit_.value.code == 2
+    assert f"{other[0]}: not allowed with argument --compare" in capsys.readouterr().err
+
+
 def test_matplotlib_is_missed_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,7 +37,7 @@ from convkern.testing import variant
 def add_command(commands: Commands) -> None:
     summary = "time convkern and its peers side by side"
     parser = commands.add_parser("bench", help=summary, description=summary)
-    add = parser.add_argument
+    add, instead = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
     add(
         "--shapes",
         type=names,
@@ -91,7 +91,7 @@ def add_command(commands: Commands) -> None:
     )
     add("--seconds", type=float, default=1.0, help="for each row (%(default)s)")
     add("--out", type=Path, metavar="FILE", help="where to write the result as JSON")
-    add(
+    instead(
         "--compare",
         type=Path,
         nargs=2,
@@ -105,7 +105,7 @@ def add_command(commands: Commands) -> None:
         help="write DIR/index.html, a page with charts, and the charts as PNG files; also measures "
         "the peaks of the CPU for the roofline",
     )
-    add(
+    instead(
         "--from",
         dest="results",
         type=names,
@@ -118,15 +118,19 @@ def add_command(commands: Commands) -> None:
         metavar="OLD",
         help="compare with an older result, in the report too; exit with 1 if a row became slower",
     )
-    add(
+    instead(
         "--models",
         type=names,
         metavar="NAME,...",
         help="measure models of torchvision instead, in --layout or both; of the published table: "
         + ",".join(VISION_MODELS),
     )
-    add("--train", action="store_true", help="measure epochs of the Fashion-MNIST model instead")
-    parser.set_defaults(run=_bench)  # fmt: skip
+    instead(
+        "--train",
+        action="store_true",
+        help="measure epochs of the Fashion-MNIST model instead",
+    )
+    parser.set_defaults(run=_bench)
 
 
 def _bench(args: argparse.Namespace) -> int:
