@@ -1,5 +1,6 @@
 """The core and the CPU kernels without torch (tests/core): they build alone, and run under ASan,
-UBSan, TSan and valgrind. `make sanitize` runs all of it, in which every kernel meets its cases."""
+UBSan, TSan and valgrind. Every run of the tests has the portable kernels and some cases; `make
+sanitize` has those of all instruction sets, and every kernel meets its cases."""
 
 import re
 import shutil
@@ -38,30 +39,49 @@ def check_kernels(done: subprocess.CompletedProcess[str]) -> None:
     count("core without torch: results of kernels against the plain sum", int(runs[1]))
 
 
+# Programs of the portable kernels, each compiled once: without optimisation, a minute with ASan.
 @pytest.fixture(scope="module")
-def portable(tmp_path_factory: pytest.TempPathFactory) -> CoreProgram:
-    folder = tmp_path_factory.mktemp("core")
-    return CoreProgram(folder, portable=True, level="-O0").build()
+def with_asan(tmp_path_factory: pytest.TempPathFactory) -> CoreProgram:
+    folder = tmp_path_factory.mktemp("address")
+    return CoreProgram(folder, sanitizer="address", portable=True, level="-O0").build()
 
 
-def test_the_portable_kernels_need_no_torch(portable: CoreProgram) -> None:
-    check_kernels(portable.run("kernels", "3", *problems(SMALL)))
+@pytest.fixture(scope="module")
+def with_tsan(tmp_path_factory: pytest.TempPathFactory) -> CoreProgram:
+    folder = tmp_path_factory.mktemp("thread")
+    return CoreProgram(folder, sanitizer="thread", portable=True, level="-O0").build()
 
 
-def test_random_problem_strings_are_refused_or_planned(portable: CoreProgram) -> None:
-    done = portable.run("plans", "0", "20000")
+def test_the_portable_kernels_need_no_torch_and_no_bytes_but_their_own(
+    with_asan: CoreProgram,
+) -> None:
+    done = with_asan.run("kernels", "3", *problems(SMALL))
+    check_kernels(done)
+    assert done.stderr == ""
+
+
+def test_threads_of_the_portable_kernels_do_not_race(with_tsan: CoreProgram) -> None:
+    done = with_tsan.run("kernels", "3", *problems(SMALL))
+    check_kernels(done)
+    assert done.stderr == ""
+
+
+def test_random_problem_strings_are_refused_or_planned(with_asan: CoreProgram) -> None:
+    done = with_asan.run("plans", "0", "20000")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(" planned, 0 faults\n")
+    assert done.stderr == ""
 
 
-def test_it_says_how_it_is_used(portable: CoreProgram) -> None:
-    assert portable.run("kernels").returncode == 2
-    assert "usage" in portable.run().stderr
+def test_it_says_how_it_is_used(with_asan: CoreProgram) -> None:
+    assert with_asan.run("kernels").returncode == 2
+    assert "usage" in with_asan.run().stderr
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
-def test_valgrind_finds_nothing(portable: CoreProgram) -> None:
+def test_valgrind_finds_nothing(tmp_path: Path) -> None:
+    portable = CoreProgram(tmp_path, portable=True, level="-O0").build()
     valgrind = ["valgrind", "--quiet", "--error-exitcode=9", "--leak-check=full"]
     done = portable.run("kernels", "2", *problems(SMALL[::3]), before=valgrind)
     check_kernels(done)
