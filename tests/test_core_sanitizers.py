@@ -114,15 +114,21 @@ def test_libfuzzer_finds_nothing_in_plans(tmp_path: Path) -> None:
     count("core without torch: texts that libFuzzer gave the planner", RUNS)
 
 
-@pytest.fixture(scope="module", params=["address", "thread"])
+@pytest.fixture(scope="module")
 def sanitized(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> CoreProgram:
-    return CoreProgram(tmp_path_factory.mktemp(request.param), sanitizer=request.param).build()
+    """The program with all instruction sets. Optimisation takes longer than it saves."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return CoreProgram(folder, sanitizer=request.param, level="-O0").build()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("threads", ["1", "3"])
+@pytest.mark.parametrize(
+    ("sanitized", "threads"),
+    [("address", "1"), ("address", "3"), ("thread", "3")],
+    indirect=["sanitized"],
+)
 def test_sanitizers_find_nothing(sanitized: CoreProgram, threads: str) -> None:
     done = sanitized.run("kernels", threads, *problems(ALL))
     check_kernels(done)
@@ -130,6 +136,7 @@ def test_sanitizers_find_nothing(sanitized: CoreProgram, threads: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sanitized", ["address"], indirect=True)
 def test_sanitizers_find_nothing_in_plans(sanitized: CoreProgram) -> None:
     done = sanitized.run("plans", "1", "200000")
     assert done.returncode == 0, done.stdout + done.stderr

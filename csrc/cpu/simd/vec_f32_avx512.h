@@ -18,7 +18,11 @@ struct Vec {
   static constexpr int kGroupColumns = 7;
 
   static CONVKERN_INLINE Vec zero() { return {_mm512_setzero_ps()}; }
-  static CONVKERN_INLINE Vec broadcast(const Real* p) { return {_mm512_set1_ps(*p)}; }
+  static CONVKERN_INLINE Vec broadcast(const Real* p) {
+    Real number;
+    std::memcpy(&number, p, sizeof(number));  // two bfloat16 are aligned to 2 bytes only
+    return {_mm512_set1_ps(number)};
+  }
   static CONVKERN_INLINE Vec load(const Real* p) { return {_mm512_load_ps(p)}; }
   CONVKERN_INLINE void store(Real* p) const { _mm512_store_ps(p, v); }
   static CONVKERN_INLINE Vec load_unaligned(const Real* p) { return {_mm512_loadu_ps(p)}; }
