@@ -70,7 +70,7 @@ inline Axis restrict_outputs(const Axis& axis, Range u, Range in) {
   return part;
 }
 
-// The same for a range of taps.
+// The axis of the taps [m.begin, m.end) alone, on the inputs [in.begin, in.end) alone.
 inline Axis restrict_taps(const Axis& axis, Range m, Range in) {
   Axis part = axis;
   part.taps = m.size();

@@ -1,5 +1,5 @@
-// Where a kernel runs, its threads or its stream: an interface that the bindings implement with
-// torch's pool, so that kernels need no torch.
+// Where a kernel runs, its threads or its stream: an interface that the library implements with the
+// threads of its caller, such as torch's pool, so that kernels need no torch.
 #pragma once
 
 #include <cstdint>

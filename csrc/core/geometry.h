@@ -1,13 +1,11 @@
-// Sizes of a 2D convolution and the rules they obey.
+// Sizes of a 2D convolution. The rules that they obey are in geometry_rules.h.
 //
-// Templated on the integer so that the same rules serve concrete sizes (int64_t) and the symbolic
+// Templated on the integer so that the same code serves concrete sizes (int64_t) and the symbolic
 // sizes of a tracing compiler. Operand shapes: x (N, C, H, W), w (O, C / groups, R, S),
 // b (O), y (N, O, OH, OW).
 #pragma once
 
 #include <cstdint>
-#include <sstream>
-#include <string>
 
 #include "core/host_device.h"
 
@@ -28,62 +26,5 @@ struct Geometry {
   CONVKERN_HOST_DEVICE Int OW() const { return (W + 2 * pad_w - kernel_extent_w()) / stride_w + 1; }
   CONVKERN_HOST_DEVICE Int Og() const { return O / groups; }  // output channels of one group
 };
-
-template <class... Parts>
-std::string to_text(const Parts&... parts) {
-  std::ostringstream text;
-  (text << ... << parts);
-  return text.str();
-}
-
-// The first rule that `g` breaks, as a sentence that names argument, value and rule; empty when
-// all hold. The order is that of the checks in torch.nn.functional.conv2d, and the words are
-// torch's where it has some, for those who search or match them.
-template <class Int>
-std::string broken_rule(const Geometry<Int>& g) {
-  auto pair = [](const Int& h, const Int& w) { return to_text("(", h, ", ", w, ")"); };
-  auto by = [](const Int& h, const Int& w) { return to_text("(", h, " x ", w, ")"); };
-  auto sizes = [](const Int& a, const Int& b, const Int& c, const Int& d) {
-    return to_text("[", a, ", ", b, ", ", c, ", ", d, "]");
-  };
-  auto input = [&] { return sizes(g.N, g.C, g.H, g.W); };
-  auto weight = [&] { return sizes(g.O, g.Cg, g.R, g.S); };
-  if (g.pad_h < 0 || g.pad_w < 0) {
-    return "negative padding is not supported, got padding=" + pair(g.pad_h, g.pad_w);
-  }
-  if (g.stride_h < 1 || g.stride_w < 1) {
-    return "non-positive stride is not supported, got stride=" + pair(g.stride_h, g.stride_w);
-  }
-  if (g.dilation_h < 1 || g.dilation_w < 1) {
-    return "dilation should be greater than zero, got dilation=" + pair(g.dilation_h, g.dilation_w);
-  }
-  if (g.groups < 1) return to_text("non-positive groups is not supported, got groups=", g.groups);
-  if (g.R < 1 || g.S < 1) {
-    return "weight must have a kernel of at least 1x1, got weight of size " + weight();
-  }
-  if (g.O < g.groups || g.O % g.groups != 0) {
-    return to_text("Given groups=", g.groups, ", expected weight to be ",
-                   g.O < g.groups ? "at least " : "divisible by ", g.groups,
-                   " at dimension 0, but got weight of size ", weight(), " instead");
-  }
-  if (g.C != g.Cg * g.groups) {
-    return to_text("Given groups=", g.groups, ", weight of size ", weight(), ", expected input",
-                   input(), " to have ", g.Cg * g.groups, " channels, but got ", g.C,
-                   " channels instead");
-  }
-  if ((g.H < 1 || g.W < 1) && g.N != 0 && g.C != 0) {  // N last: it may be unknown yet
-    return "Only zero batch or zero channel inputs are supported, but got input shape: " + input();
-  }
-  if (g.H + 2 * g.pad_h < g.kernel_extent_h() || g.W + 2 * g.pad_w < g.kernel_extent_w()) {
-    return "Calculated padded input size per channel: " + by(g.H + 2 * g.pad_h, g.W + 2 * g.pad_w) +
-           ". Kernel size: " + by(g.kernel_extent_h(), g.kernel_extent_w()) +
-           ". Kernel size can't be greater than actual input size";
-  }
-  return "";
-}
-
-// The size product or sum that does not fit int64_t, as a sentence; empty when all fit. To be
-// called before broken_rule() and before any size is computed or memory allocated.
-std::string overflowing_size(const Geometry<int64_t>& g);
 
 }  // namespace convkern

@@ -1,6 +1,10 @@
 // What a kernel is: a row of a device's kernel list.
 #pragma once
 
+#include <string>
+#include <string_view>
+#include <vector>
+
 #include "core/executor.h"
 #include "core/problem.h"
 #include "core/reason.h"
@@ -13,14 +17,18 @@ enum class Device : uint8_t { cpu, cuda };
 // kinds are `baseline`.
 enum class Isa : uint8_t { baseline, avx2, avx512, avx512bf16 };
 
-// What float32 sums may cost in accuracy: under `highest` kernels compute the direct sum, in any
+// The accuracy that float32 sums may cost. Under `highest` kernels compute the direct sum, in any
 // order; under `high` also algorithms whose intermediate results are larger than the terms; under
 // `tf32` also products of operands that are rounded to TF32, of 10 bits after the point.
 enum class Precision : uint8_t { highest, high, tf32 };
 
+// The dtype of the problems that a kernel computes: one, both 16-bit dtypes (half), or all (any).
+enum class KernelDType : uint8_t { f32, f64, bf16, f16, half, any };
+
 const char* to_string(Device device);
+const char* to_string(KernelDType dtype);
 const char* to_string(Precision precision);
-// Of highest and high, the others are torch's to allow. Throws std::invalid_argument.
+// Parses "highest" or "high"; TF32 is torch's to allow. Throws std::invalid_argument.
 Precision parse_precision(std::string_view name);
 const char* to_string(Isa isa);
 Isa parse_isa(std::string_view name);  // throws std::invalid_argument
@@ -46,21 +54,52 @@ struct Packing {
   void (*pack)(const Problem&, const void* w, void* packed, const Executor&) = nullptr;
 };
 
-struct Kernel {
-  // pass.algorithm.layout.dtype.isa, "any" where one kernel serves all of them.
-  const char* name;
-  Pass pass;
-  Isa isa;
-  bool deterministic;  // bitwise equal results from run to run and for any number of threads
+// The functions of a kernel: one pass of an algorithm.
+struct Functions {
+  // Why the kernel does not compute a problem of its pass; Reason::none if it does.
   Reason (*supports)(const Problem&);
   // Bytes of scratch memory, 64-byte aligned, that run() needs with so many threads.
   int64_t (*workspace)(const Problem&, int threads);
   void (*run)(const Problem&, const Operands&, void* workspace, const Executor&);
+  Packing packing = {};
+};
+
+// An algorithm and its three passes, which become a kernel each.
+struct Algorithm {
+  const char* name;
+  Functions forward, grad_input, grad_weight;
   // Why, unless forced, to leave a supported problem to the kernels after it; null: never.
   Reason (*declines)(const Problem&) = nullptr;
   Precision precision = Precision::highest;  // the best that it gives
-  Packing packing = {};
+  bool deterministic = true;  // bitwise equal results from run to run and for any number of threads
+
+  constexpr const Functions& functions(Pass pass) const {
+    return pass == Pass::forward ? forward : pass == Pass::grad_input ? grad_input : grad_weight;
+  }
 };
+
+// A kernel is identified by its pass, algorithm, dtype and instruction set (or device).
+struct Kernel : Functions {
+  Pass pass;
+  const char* algorithm;
+  KernelDType dtype;
+  Device device;
+  Isa isa;  // Isa::baseline on other devices than the CPU
+  bool deterministic;
+  Precision precision;
+  Reason (*declines)(const Problem&);
+  // The identity for people and for forcing: pass.algorithm.dtype.isa, or the device in the place
+  // of the instruction set. It is composed by the constructor and never taken apart.
+  char name[64];
+
+  Kernel(Pass pass, const Algorithm& algorithm, KernelDType dtype, Device device, Isa isa);
+};
+
+constexpr Pass kAllPasses[] = {Pass::forward, Pass::grad_input, Pass::grad_weight};
+
+// Appends the kernels of the algorithm's three passes.
+void add_kernels(const Algorithm& algorithm, KernelDType dtype, Device device, Isa isa,
+                 std::vector<Kernel>& kernels);
 
 // The kernels of one device, in order of preference; the last of each pass is the reference
 // kernel, which supports every problem.
@@ -70,5 +109,8 @@ struct KernelList {
   const Kernel* begin() const { return first; }
   const Kernel* end() const { return first + count; }
 };
+
+// The sentence for a name that no kernel of the lists has, with the name that is closest to it.
+std::string unknown_name(std::string_view name, const std::vector<std::string>& names);
 
 }  // namespace convkern

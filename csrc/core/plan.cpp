@@ -1,47 +1,17 @@
 #include "core/plan.h"
 
-#include <iterator>
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
 namespace convkern {
 
-const char* to_string(Device device) { return device == Device::cpu ? "cpu" : "cuda"; }
-
-namespace {
-constexpr const char* kIsaNames[] = {// in the order of Isa
-                                     "baseline", "avx2", "avx512", "avx512bf16"};
-}
-
-const char* to_string(Isa isa) { return kIsaNames[static_cast<size_t>(isa)]; }
-
-Isa parse_isa(std::string_view name) {
-  std::string names;
-  for (size_t isa = 0; isa < std::size(kIsaNames); ++isa) {
-    if (name == kIsaNames[isa]) return static_cast<Isa>(isa);
-    names += kIsaNames[isa] + std::string(", ");
+Problem judged_problem(const Problem& problem, const Constraints& constraints) {
+  Problem judged = problem;
+  if (constraints.batch_invariant && problem.pass != Pass::grad_weight) {
+    judged.N = std::min<int64_t>(problem.N, 1);
   }
-  throw std::invalid_argument("ISA must be one of " + names + "got '" + std::string(name) + "'");
-}
-
-const char* to_string(Precision precision) {
-  switch (precision) {
-    case Precision::highest:
-      return "highest";
-    case Precision::high:
-      return "high";
-    case Precision::tf32:
-      return "tf32";
-  }
-  return "?";
-}
-
-Precision parse_precision(std::string_view name) {
-  for (const Precision precision : {Precision::highest, Precision::high}) {
-    if (name == to_string(precision)) return precision;
-  }
-  throw std::invalid_argument("float32 precision must be highest or high, got '" +
-                              std::string(name) + "'");
+  return judged;
 }
 
 Reason why_not(const Kernel& kernel, const Problem& problem, const Constraints& constraints) {
@@ -67,8 +37,9 @@ Reason why_passed_over(const Kernel& kernel, const Problem& problem,
   return reason != Reason::none ? reason : why_declined(kernel, problem);
 }
 
-const Kernel& choose(const KernelList& kernels, const Problem& problem,
+const Kernel& choose(const KernelList& kernels, const Problem& whole,
                      const Constraints& constraints, std::vector<Rejection>* rejected) {
+  const Problem problem = judged_problem(whole, constraints);
   if (constraints.forced != nullptr) {
     const Reason reason = why_not(*constraints.forced, problem, constraints);
     if (reason != Reason::none) {

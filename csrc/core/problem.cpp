@@ -4,9 +4,11 @@
 #include <charconv>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "core/axis.h"
+#include "core/geometry_rules.h"
 
 namespace convkern {
 namespace {
@@ -92,55 +94,7 @@ void parse_sizes(std::string_view sizes, std::string_view text, Problem& problem
   if (!sizes.empty()) fail(text, "unexpected '" + std::string(sizes) + "' after the sizes");
 }
 
-// Whether a * b * c * d times 32 bytes, four tensors of any dtype, fits int64_t. Negative factors
-// are for broken_rule() to tell.
-bool product_fits(__int128 a, __int128 b, __int128 c, __int128 d) {
-  constexpr __int128 kLimit = std::numeric_limits<int64_t>::max() / 32;
-  __int128 product = 1;
-  if (std::min({a, b, c, d}) < 0) return true;
-  for (const __int128 factor : {a, b, c, d}) {
-    if (factor > kLimit) return product == 0;
-    product *= factor;
-    if (product > kLimit) return a == 0 || b == 0 || c == 0 || d == 0;
-  }
-  return true;
-}
-
 }  // namespace
-
-std::string overflowing_size(const Geometry<int64_t>& g) {
-  // Half of int64_t's range for each summand keeps every sum below in range.
-  constexpr int64_t kLimit = std::numeric_limits<int64_t>::max() / 8;
-  const Named<int64_t> extents[] = {{g.H, "input.size(2)"},        {g.W, "input.size(3)"},
-                                    {g.pad_h, "padding[0]"},       {g.pad_w, "padding[1]"},
-                                    {g.stride_h, "stride[0]"},     {g.stride_w, "stride[1]"},
-                                    {g.R, "weight.size(2)"},       {g.S, "weight.size(3)"},
-                                    {g.dilation_h, "dilation[0]"}, {g.dilation_w, "dilation[1]"}};
-  for (const auto& [value, name] : extents) {
-    if (value > kLimit) {
-      return std::string(name) + "=" + std::to_string(value) +
-             " is too large: sizes must fit int64";
-    }
-  }
-  auto too_large = [](const char* what) {
-    return std::string(what) + " is too large: its number of bytes must fit int64";
-  };
-  // Of negative numbers no size comes: broken_rule() tells.
-  for (const int64_t least_1 : {g.stride_h, g.stride_w, g.dilation_h, g.dilation_w, g.groups}) {
-    if (least_1 < 1) return {};
-  }
-  for (const int64_t least_0 : {g.N, g.C, g.H, g.W, g.O, g.Cg, g.R, g.S, g.pad_h, g.pad_w}) {
-    if (least_0 < 0) return {};
-  }
-  if (!product_fits(g.dilation_h, g.R, 1, 1) || !product_fits(g.dilation_w, g.S, 1, 1)) {
-    return too_large("the dilated kernel");
-  }
-  if (!product_fits(g.Cg, g.groups, 1, 1)) return too_large("weight.size(1) * groups");
-  if (!product_fits(g.N, g.C, g.H, g.W)) return too_large("input");
-  if (!product_fits(g.O, g.Cg, g.R, g.S)) return too_large("weight");
-  if (!product_fits(g.N, g.O, g.OH(), g.OW())) return too_large("output");
-  return {};
-}
 
 double Problem::flops() const {
   double product = 2.0;
@@ -148,14 +102,44 @@ double Problem::flops() const {
   return product;
 }
 
+namespace {
+
+// The sum over i in [0, count) of floor((a + b * i) / m), for a, b >= 0 and m > 0. It counts the
+// lattice points below a line; counting them along the other axis is the same sum with b % m and m
+// exchanged, so that it takes as many steps as Euclid's algorithm does for b and m.
+__int128 floor_sum(__int128 count, __int128 a, __int128 b, __int128 m) {
+  __int128 sum = 0;
+  for (;;) {
+    sum += count * (count - 1) / 2 * (b / m) + count * (a / m);
+    a %= m, b %= m;
+    const __int128 top = a + b * count;
+    if (top < m) return sum;
+    count = top / m;
+    a = top % m;
+    std::swap(b, m);
+  }
+}
+
+// Pairs of an output and a tap whose index u * out_step + k * tap_step is below `limit`.
+__int128 pairs_below(const Axis& axis, __int128 limit) {
+  if (limit <= 0) return 0;
+  const __int128 s = axis.out_step, d = axis.tap_step;
+  // Taps beyond `taps` meet no output, and taps below `full` meet all.
+  const __int128 taps = std::min<__int128>(axis.taps, (limit + d - 1) / d);
+  const __int128 slack = limit + s - 1 - axis.out * s;
+  const __int128 full = slack < 0 ? 0 : std::min(taps, slack / d + 1);
+  if (full >= taps) return taps * axis.out;
+  const __int128 last = limit + s - 1 - (taps - 1) * d;  // of the fewest outputs, times s
+  return full * axis.out + floor_sum(taps - full, last, d, s);
+}
+
+}  // namespace
+
 double Problem::real_flops() const {
   // Pairs of an output and a tap that meet in a real input.
   auto pairs = [](const Axis& axis) {
-    double sum = 0;
-    for (int64_t u = 0; u < axis.out; ++u) {
-      sum += static_cast<double>(std::max<int64_t>(0, taps_all_in_range(axis, {u, u + 1}).size()));
-    }
-    return sum;
+    return static_cast<double>(pairs_below(axis, static_cast<__int128>(axis.in) - axis.offset) -
+                               pairs_below(axis, -static_cast<__int128>(axis.offset)));
   };
   return 2.0 * static_cast<double>(N) * static_cast<double>(O) * static_cast<double>(Cg) *
          pairs({OH(), R, H, stride_h, dilation_h, -pad_h}) *
@@ -231,6 +215,7 @@ Problem parse_problem(std::string_view text, std::string* label) {
     fail(text, "+bias and +relu belong to the fwd pass");
   }
   problem.Cg = problem.groups > 0 ? problem.C / problem.groups : 0;
+  static_cast<Geometry<int64_t>&>(problem) = with_idle_steps_bounded(problem);
   std::string rule = overflowing_size(problem);
   if (rule.empty()) rule = broken_rule(problem);
   if (!rule.empty()) fail(text, rule);

@@ -30,16 +30,16 @@ struct Problem : Geometry<int64_t> {
   bool bias = false;
   Activation activation = Activation::none;
 
-  // Of the direct sum, two per multiply-add, products with padding zeros included (as is usual).
-  // A double, since it can exceed int64_t where every operand fits.
+  // The operations of the direct sum, two for each multiply-add. Products with padding zeros count,
+  // as is usual. The number is a double, since it can exceed int64_t where every operand fits.
   double flops() const;
   double real_flops() const;  // without the products with padding zeros; the same for all passes
   bool empty() const { return N == 0 || O == 0 || C == 0; }  // no products to compute
   // Bytes that must move at least once: both operands read, the result written.
   int64_t min_bytes() const;
-  // Whether a tensor, the images with their padding and a kernel and a stride beyond it, would
-  // have more than 2^47 elements, more than an address space holds. Below that the sizes that a
-  // kernel computes, a few of these elements for each of them, fit int64_t; above it sizes of
+  // Returns whether a tensor, or the images with their padding and a kernel and a stride beyond it,
+  // would have more than 2^47 elements, more than an address space holds. Below that the sizes that
+  // a kernel computes, a few of these elements for each of them, fit int64_t; above it sizes of
   // tensors do (overflowing_size()), but not those.
   bool beyond_memory() const;
 };

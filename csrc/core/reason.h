@@ -10,7 +10,7 @@ enum class Reason : uint8_t {
   dtype,
   not_grouped,
   channels,
-  window,
+  group_steps,
   not_3x3,
   odd_terms,
   precision,
@@ -24,6 +24,7 @@ enum class Reason : uint8_t {
   size,
   shared_memory,
   empty_lanes,
+  slower,
   not_deterministic,
   less_preferred,
   not_forced,
@@ -39,7 +40,7 @@ inline const char* to_string(Reason reason) {
       return "computes depthwise and grouped convolutions";
     case Reason::channels:
       return "needs groups of which its vectors hold whole ones";
-    case Reason::window:
+    case Reason::group_steps:
       return "computes groups with a dilation of 1 and a stride of 1 or 2 only";
     case Reason::not_3x3:
       return "computes 3x3 kernels with stride 1 and dilation 1";
@@ -67,6 +68,8 @@ inline const char* to_string(Reason reason) {
       return "needs more shared memory than a block has";
     case Reason::empty_lanes:
       return "would do too, but another kernel should make better use of the lanes";
+    case Reason::slower:
+      return "would do too, but another kernel should be faster";
     case Reason::not_deterministic:
       return "is not deterministic, and deterministic algorithms are required";
     case Reason::less_preferred:

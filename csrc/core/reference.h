@@ -7,7 +7,7 @@
 
 namespace convkern {
 
-// Where element (n, c, h, w) of a dense tensor lies.
+// The offset of element (n, c, h, w) of a dense tensor, in elements.
 struct DenseOffset {
   Layout layout;
   int64_t channels, height, width;

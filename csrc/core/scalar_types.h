@@ -56,6 +56,14 @@ CONVKERN_HOST_DEVICE inline double round_to_format(double value, int digits, int
 template <class T>
 CONVKERN_HOST_DEVICE T from_double(double value);
 
+// The type in which several sums of type Sum are added, so that the total is rounded once.
+template <class Sum>
+struct WideOf {
+  using type = double;
+};
+template <class Sum>
+using Wide = typename WideOf<Sum>::type;
+
 template <>
 CONVKERN_HOST_DEVICE inline float from_double(double value) {
   return static_cast<float>(value);

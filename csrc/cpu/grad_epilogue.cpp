@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "cpu/simd/real_f32.h"
-#include "cpu/simd/vec_baseline.h"  // wider vectors gain nothing: memory is the limit
+#include "cpu/simd/vec_f32_baseline.h"  // wider vectors gain nothing: memory is the limit
 
 namespace convkern::cpu {
 namespace {

@@ -2,30 +2,24 @@
 // it, runs it.
 #include "cpu/kernel_list.h"
 
-#include <vector>
-
 namespace convkern::cpu {
+namespace {
+
+const CompiledAlgorithms* const kCompiled[] = {
+#if defined(__x86_64__) && !defined(CONVKERN_PORTABLE)
+    &f32_avx512,   &f64_avx512,   &bf16_avx512bf16, &half_avx512,  //
+    &f32_avx2,     &f64_avx2,     &half_avx2,                      //
+#endif
+    &f32_baseline, &f64_baseline, &half_baseline,   &reference,
+};
+
+}  // namespace
 
 KernelList kernel_list() {
   static const std::vector<Kernel> list = [] {
-    std::vector<Kernel> all;
-    auto append = [&all](const auto& kernels) {
-      all.insert(all.end(), std::begin(kernels), std::end(kernels));
-    };
-#if defined(__x86_64__) && !defined(CONVKERN_PORTABLE)
-    append(f32_avx512);
-    append(f64_avx512);
-    append(bf16_avx512bf16);
-    append(half_avx512);
-    append(f32_avx2);
-    append(f64_avx2);
-    append(half_avx2);
-#endif
-    append(f32_baseline);
-    append(f64_baseline);
-    append(half_baseline);
-    append(reference_kernels);
-    return all;
+    std::vector<Kernel> kernels;
+    for (const CompiledAlgorithms* compiled : kCompiled) compiled->add_to(kernels);
+    return kernels;
   }();
   return {list.data(), list.size()};
 }

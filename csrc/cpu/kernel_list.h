@@ -1,4 +1,7 @@
+// The kernels of the CPU, and what the files that compile them offer to their list.
 #pragma once
+
+#include <vector>
 
 #include "core/kernel.h"
 
@@ -6,19 +9,28 @@ namespace convkern::cpu {
 
 KernelList kernel_list();
 
-// The kernels of each translation unit, collected by kernel_list.cpp.
-extern const Kernel reference_kernels[3];
-extern const Kernel f32_baseline[18];
-extern const Kernel f64_baseline[12];
-extern const Kernel half_baseline[12];
+// The algorithms that a file has compiled for a dtype and an instruction set.
+struct CompiledAlgorithms {
+  const Algorithm* const* first;  // in order of preference; null where one does not exist
+  size_t count;
+  KernelDType dtype;
+  Isa isa;
+
+  template <size_t size>
+  constexpr CompiledAlgorithms(const Algorithm* const (&all)[size], KernelDType dtype, Isa isa)
+      : first(all), count(size), dtype(dtype), isa(isa) {}
+
+  void add_to(std::vector<Kernel>& kernels) const {
+    for (size_t i = 0; i < count; ++i) {
+      if (first[i] != nullptr) add_kernels(*first[i], dtype, Device::cpu, isa, kernels);
+    }
+  }
+};
+
+extern const CompiledAlgorithms reference, f32_baseline, f64_baseline, half_baseline;
 #if defined(__x86_64__) && !defined(CONVKERN_PORTABLE)
-extern const Kernel f32_avx2[18];
-extern const Kernel f64_avx2[12];
-extern const Kernel half_avx2[12];
-extern const Kernel f32_avx512[18];
-extern const Kernel f64_avx512[12];
-extern const Kernel half_avx512[12];
-extern const Kernel bf16_avx512bf16[3];
+extern const CompiledAlgorithms f32_avx2, f64_avx2, half_avx2;
+extern const CompiledAlgorithms f32_avx512, f64_avx512, half_avx512, bf16_avx512bf16;
 #endif
 
 }  // namespace convkern::cpu

@@ -44,15 +44,12 @@ void run(const Problem& p, const Operands& ops, void*, const Executor& executor)
 Reason supports(const Problem&) { return Reason::none; }
 int64_t workspace(const Problem&, int) { return 0; }
 
+constexpr Functions kFunctions = {supports, workspace, run};
+constexpr Algorithm kAlgorithm = {"reference", kFunctions, kFunctions, kFunctions};
+constexpr const Algorithm* kAlgorithms[] = {&kAlgorithm};
+
 }  // namespace
 
-const Kernel reference_kernels[3] = {
-    {"fwd.reference.any.any.baseline", Pass::forward, Isa::baseline, true, supports, workspace,
-     run},
-    {"gx.reference.any.any.baseline", Pass::grad_input, Isa::baseline, true, supports, workspace,
-     run},
-    {"gw.reference.any.any.baseline", Pass::grad_weight, Isa::baseline, true, supports, workspace,
-     run},
-};
+const CompiledAlgorithms reference = {kAlgorithms, KernelDType::any, Isa::baseline};
 
 }  // namespace convkern::cpu

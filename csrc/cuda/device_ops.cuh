@@ -1,5 +1,5 @@
 // What kernels say to the device beyond CUDA C++: inline PTX, and accesses that must be of a
-// certain width. The simulator has a definition of each of its own (tests/simulator).
+// certain width. The simulator has a definition of each of its own (tests/cuda/simulator).
 #pragma once
 
 #include <cstdint>
@@ -118,7 +118,7 @@ __device__ __forceinline__ void load_matrices(uint32_t (&to)[4], const void* row
                : "r"(static_cast<unsigned>(__cvta_generic_to_shared(row)))
                : "memory");
 }
-// The same of 16-bit elements, transposed: lane l gets element l / 4 of rows 2 * (l % 4) and
+// Loads matrices of 16-bit elements, transposed: lane l gets element l / 4 of rows 2 * (l % 4) and
 // 2 * (l % 4) + 1.
 __device__ __forceinline__ void load_matrices_transposed(uint32_t (&to)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"

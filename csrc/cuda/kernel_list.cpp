@@ -1,18 +1,15 @@
 // The CUDA kernels in order of preference: the first that supports a problem runs it.
 #include "cuda/kernel_list.h"
 
-#include <vector>
-
 namespace convkern::cuda {
 
 KernelList kernel_list() {
   static const std::vector<Kernel> list = [] {
-    std::vector<Kernel> rows;
-    for (const Kernel& kernel : implicit_gemm_mma_kernels) rows.push_back(kernel);
-    for (const Kernel& kernel : direct_kernels) rows.push_back(kernel);
-    for (const Kernel& kernel : implicit_gemm_kernels) rows.push_back(kernel);
-    for (const Kernel& kernel : reference_kernels) rows.push_back(kernel);
-    return rows;
+    std::vector<Kernel> kernels;
+    for (const auto add : {add_implicit_gemm_mma, add_direct, add_implicit_gemm, add_reference}) {
+      add(kernels);
+    }
+    return kernels;
   }();
   return {list.data(), list.size()};
 }

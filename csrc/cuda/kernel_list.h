@@ -1,4 +1,7 @@
+// The kernels of CUDA devices, and what the files that compile them offer to their list.
 #pragma once
+
+#include <vector>
 
 #include "core/kernel.h"
 
@@ -6,10 +9,16 @@ namespace convkern::cuda {
 
 KernelList kernel_list();
 
-// The kernels of each translation unit, collected by kernel_list.cpp.
-extern const Kernel direct_kernels[12];
-extern const Kernel implicit_gemm_mma_kernels[9];
-extern const Kernel implicit_gemm_kernels[3];
-extern const Kernel reference_kernels[3];
+// Append the kernels of a file, in order of preference.
+void add_implicit_gemm_mma(std::vector<Kernel>& kernels);
+void add_direct(std::vector<Kernel>& kernels);
+void add_implicit_gemm(std::vector<Kernel>& kernels);
+void add_reference(std::vector<Kernel>& kernels);
+
+// Appends the kernels of an algorithm for a dtype.
+inline void add_kernels(const Algorithm& algorithm, KernelDType dtype,
+                        std::vector<Kernel>& kernels) {
+  convkern::add_kernels(algorithm, dtype, Device::cuda, Isa::baseline, kernels);
+}
 
 }  // namespace convkern::cuda

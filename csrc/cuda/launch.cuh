@@ -40,7 +40,7 @@ inline void check(cudaError_t error) {
   throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
 }
 
-// Of the current device.
+// The number of multiprocessors of the current device.
 inline int multiprocessors() {
   int device = 0, count = 0;
   check(cudaGetDevice(&device));

@@ -39,10 +39,9 @@ int64_t workspace(const Problem&, int) { return 0; }
 
 }  // namespace
 
-const Kernel reference_kernels[3] = {
-    {"fwd.reference.any.any.cuda", Pass::forward, Isa::baseline, true, supports, workspace, run},
-    {"gx.reference.any.any.cuda", Pass::grad_input, Isa::baseline, true, supports, workspace, run},
-    {"gw.reference.any.any.cuda", Pass::grad_weight, Isa::baseline, true, supports, workspace, run},
-};
+void add_reference(std::vector<Kernel>& kernels) {
+  constexpr Functions kFunctions = {supports, workspace, run};
+  add_kernels({"reference", kFunctions, kFunctions, kFunctions}, KernelDType::any, kernels);
+}
 
 }  // namespace convkern::cuda

@@ -1,14 +1,13 @@
 // The float32 kernels, and bfloat16 and float16 through them, compiled for any processor.
-#include "cpu/isa/outside.h"
+#define CONVKERN_VEC "cpu/simd/vec_f32_baseline.h"
+#include "cpu/simd/prelude.h"
 
-#include "cpu/simd/real_f32.h"
-#include "cpu/simd/vec_baseline.h"
-#include "cpu/algos/direct-inl.h"
-#include "cpu/simd/half_baseline.h"
-#include "cpu/algos/half/half-inl.h"
-#include "cpu/algos/half/widened-inl.h"
+#include "cpu/algos/half/kernels-inl.h"
+#include "cpu/algos/kernels-inl.h"
+#include "cpu/peak-inl.h"
 
 namespace convkern::cpu {
-const Kernel f32_baseline[18] = {CONVKERN_F32_KERNELS(baseline)};
-const Kernel half_baseline[12] = {CONVKERN_HALF_KERNELS(baseline)};
+const CompiledAlgorithms f32_baseline = {Algorithms::kAll, KernelDType::f32, Isa::baseline};
+const CompiledAlgorithms half_baseline = {HalfAlgorithms::kAll, KernelDType::half, Isa::baseline};
+const PeakLoop peak_baseline = kPeakLoop;
 }  // namespace convkern::cpu

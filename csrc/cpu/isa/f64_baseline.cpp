@@ -1,10 +1,9 @@
 // The float64 kernels compiled for any processor.
-#include "cpu/isa/outside.h"
+#define CONVKERN_VEC "cpu/simd/vec_f64_baseline.h"
+#include "cpu/simd/prelude.h"
 
-#include "cpu/simd/real_f64.h"
-#include "cpu/simd/vec_baseline.h"
-#include "cpu/algos/direct-inl.h"
+#include "cpu/algos/kernels-inl.h"
 
 namespace convkern::cpu {
-const Kernel f64_baseline[12] = {CONVKERN_F64_KERNELS(baseline)};
-}
+const CompiledAlgorithms f64_baseline = {Algorithms::kAll, KernelDType::f64, Isa::baseline};
+}  // namespace convkern::cpu

@@ -1,9 +1,7 @@
 // float16 in memory, float32 in registers, of any processor. Rounds to nearest even, as F16C does.
 #pragma once
 
-#include <cstring>
-
-#include "cpu/simd/target_region.h"
+#include "cpu/simd/prelude.h"
 
 namespace convkern::cpu {
 namespace {

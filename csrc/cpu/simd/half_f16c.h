@@ -1,7 +1,7 @@
 // float16 in memory, float32 in registers, by the F16C instructions, which AVX2 processors have.
 #pragma once
 
-#include "cpu/simd/target_region.h"
+#include "cpu/simd/prelude.h"
 
 namespace convkern::cpu {
 namespace {

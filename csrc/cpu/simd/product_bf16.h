@@ -3,6 +3,8 @@
 // count as 0 in both.
 #pragma once
 
+#include "cpu/simd/vec_f32_avx512.h"
+
 namespace convkern::cpu {
 namespace {
 

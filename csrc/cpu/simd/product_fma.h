@@ -1,6 +1,8 @@
 // A product of the implicit GEMMs is that of two numbers a lane; results are stored as they are.
 #pragma once
 
+#include "cpu/simd/vec.h"
+
 namespace convkern::cpu {
 namespace {
 

@@ -1,8 +1,9 @@
 // The vectors and algorithms that follow are float32.
 #pragma once
 
-#include "core/problem.h"
-#include "cpu/simd/quarter.h"
+#include "cpu/simd/prelude.h"
+
+#define CONVKERN_REAL
 
 namespace convkern::cpu {
 namespace {

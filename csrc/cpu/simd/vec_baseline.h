@@ -1,7 +1,7 @@
 // Vectors of any processor, 4 lanes in 1 quarter, on the compiler's vector extensions (SSE2 on
-// x86-64, NEON on AArch64), and the operations that every Vec has. Included after real_f32.h or
-// real_f64.h; where the algorithms count "floats", they are of either kind.
-//
+// x86-64, NEON on AArch64), and the operations that every Vec has. Its numbers are those of
+// real_f64.h where that is included before, else those of real_f32.h; where the algorithms count
+// "floats", they are of either kind.
 //
 //   zero, broadcast, load, store       memory is aligned to the vector
 //   load_unaligned, store_unaligned    any memory
@@ -14,13 +14,14 @@
 //                                      compiler might load it from memory for each
 //   transpose_quarters(a)              a 4x4 transposition in each quarter of a[0..3]
 //   exchange_quarters(a)               quarter j of a[i] and quarter i of a[j] change places
-//   kTileRows, kTileColumns            the register tile of the correlation microkernel
-//   kPanelVectors, kPanelTileRows      that of the GEMM microkernel: vectors in a row at most, and
-//                                      rows for 1, 2, ... vectors
-//   kGroupColumns                      columns of the tile of grouped convolutions, 4 or more
+//   kTiles                             see register_tiles.h
 #pragma once
 
-#include "cpu/simd/quarter.h"
+#include "cpu/simd/prelude.h"
+
+#ifndef CONVKERN_REAL
+#include "cpu/simd/real_f32.h"
+#endif
 
 namespace convkern::cpu {
 namespace {
@@ -28,14 +29,7 @@ namespace {
 struct Vec {
   Quarter v;
   static constexpr int kLanes = 4;
-  // Of 16 registers, of which a vector of doubles takes 2. float32: 8 accumulators, 4 inputs, 1
-  // tap, 1 product; float64: 4, 2, 1, 1.
-  static constexpr int kRegisters = sizeof(Quarter) / 16;
-  static constexpr int kTileRows = 2, kTileColumns = 4 / kRegisters;
-  // 8 or 4 accumulators, as many columns as a row has vectors, 1 factor of a row, 1 product.
-  static constexpr int kPanelVectors = 2;
-  static constexpr int kPanelTileRows[] = {6 / kRegisters, 4 / kRegisters};
-  static constexpr int kGroupColumns = 4;
+  static constexpr RegisterTiles kTiles = baseline_tiles(sizeof(Quarter) / 16);
 
   static CONVKERN_INLINE Vec zero() { return {Quarter{}}; }
   static CONVKERN_INLINE Vec broadcast(const Real* p) { return {Quarter{*p, *p, *p, *p}}; }

@@ -1,6 +1,8 @@
 // float32 vectors of AVX2 and FMA: 8 lanes in 2 quarters. See vec_baseline.h for the operations.
 #pragma once
 
+#include "cpu/simd/half_f16c.h"
+#include "cpu/simd/prelude.h"
 #include "cpu/simd/real_f32.h"
 
 namespace convkern::cpu {
@@ -9,13 +11,7 @@ namespace {
 struct Vec {
   __m256 v;
   static constexpr int kLanes = 8;
-  // Of 16 registers: 10 accumulators, 5 inputs, 1 tap.
-  static constexpr int kTileRows = 2, kTileColumns = 5;
-  // 12 accumulators, as many columns as a row has vectors, 1 factor of a row.
-  static constexpr int kPanelVectors = 2;
-  static constexpr int kPanelTileRows[] = {6, 6};
-  // 8 outputs, 6 taps, 1 input and its permutation.
-  static constexpr int kGroupColumns = 4;
+  static constexpr RegisterTiles kTiles = kAvx2Tiles;
 
   static CONVKERN_INLINE Vec zero() { return {_mm256_setzero_ps()}; }
   static CONVKERN_INLINE Vec broadcast(const Real* p) { return {_mm256_broadcast_ss(p)}; }

@@ -1,6 +1,8 @@
 // float32 vectors of AVX-512: 16 lanes in 4 quarters. See vec_baseline.h for the operations.
 #pragma once
 
+#include "cpu/simd/half_f16c.h"
+#include "cpu/simd/prelude.h"
 #include "cpu/simd/real_f32.h"
 
 namespace convkern::cpu {
@@ -9,13 +11,7 @@ namespace {
 struct Vec {
   __m512 v;
   static constexpr int kLanes = 16;
-  // Of 32 registers: 24 accumulators, 6 inputs, 1 tap.
-  static constexpr int kTileRows = 4, kTileColumns = 6;
-  // 24 accumulators, as many columns as a row has vectors, 1 factor of a row.
-  static constexpr int kPanelVectors = 4;
-  static constexpr int kPanelTileRows[] = {8, 8, 8, 6};
-  // 14 outputs, 6 taps, 1 input and its permutation; common widths are multiples of 7.
-  static constexpr int kGroupColumns = 7;
+  static constexpr RegisterTiles kTiles = kAvx512Tiles;
 
   static CONVKERN_INLINE Vec zero() { return {_mm512_setzero_ps()}; }
   static CONVKERN_INLINE Vec broadcast(const Real* p) {

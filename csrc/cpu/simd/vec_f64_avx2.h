@@ -1,6 +1,7 @@
 // float64 vectors of AVX2 and FMA: 4 lanes in 1 quarter. See vec_baseline.h for the operations.
 #pragma once
 
+#include "cpu/simd/prelude.h"
 #include "cpu/simd/real_f64.h"
 
 namespace convkern::cpu {
@@ -9,13 +10,7 @@ namespace {
 struct Vec {
   __m256d v;
   static constexpr int kLanes = 4;
-  // Of 16 registers: 10 accumulators, 5 inputs, 1 tap.
-  static constexpr int kTileRows = 2, kTileColumns = 5;
-  // 12 accumulators, as many columns as a row has vectors, 1 factor of a row.
-  static constexpr int kPanelVectors = 2;
-  static constexpr int kPanelTileRows[] = {6, 6};
-  // 8 outputs, 6 taps, 1 input and its permutation.
-  static constexpr int kGroupColumns = 4;
+  static constexpr RegisterTiles kTiles = kAvx2Tiles;
 
   static CONVKERN_INLINE Vec zero() { return {_mm256_setzero_pd()}; }
   static CONVKERN_INLINE Vec broadcast(const Real* p) { return {_mm256_broadcast_sd(p)}; }
@@ -31,7 +26,7 @@ struct Vec {
   }
   using Lanes = __m256i;
   static CONVKERN_INLINE Lanes load_lanes(const int32_t* p) {
-    // Of the two halves of each lane, since AVX2 permutes 32 bits at a time.
+    // The indices are those of the two halves of each lane, since AVX2 permutes 32 bits at a time.
     const __m128i lanes = _mm_slli_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(p)), 1);
     const __m256i low = _mm256_cvtepu32_epi64(lanes);
     return _mm256_or_si256(low,

@@ -7,15 +7,15 @@
 
 #include "cuda/direct/correlate_planes.cuh"
 #include "cuda/direct/sum_planes.cuh"
-#include "cuda/efficiency.h"
-#include "cuda/implicit_gemm/passes.h"
+#include "cuda/choice.h"
+#include "cuda/gemm/passes.h"
 #include "cuda/kernel_list.h"
 
 namespace convkern::cuda {
 namespace {
 
-// Of a dense tensor with so many channels a group, which are rows, columns or terms, as the member
-// says.
+// The planes of a dense tensor with so many channels a group. The member says whether the channels
+// are rows, columns or terms.
 Planes dense_planes(const Problem& p, const ImageSizes& sizes, int64_t of_group,
                     int64_t Planes::* channels) {
   const Strides<int64_t> strides(p.layout, sizes.channels, sizes.height, sizes.width);
@@ -42,64 +42,67 @@ constexpr int64_t kMostCount = 1 << 30;
 
 int64_t result_channels(const Problem& p) { return columns_of(p) * p.groups; }
 
-int64_t blocks_of_plane(const PlanePlan& plan, const WindowAxis& rows, const WindowAxis& columns) {
-  return int64_t{1} * parts(rows.windows(kWindowRows), plan.windows_h) *
-         parts(columns.windows(kWindowColumns), plan.windows_w) *
-         (rows.residues / plan.residues_h) * (columns.residues / plan.residues_w);
+int64_t blocks_of_plane(const PlaneBlocking& blocking, const WindowAxis& rows,
+                        const WindowAxis& columns) {
+  return int64_t{1} * parts(rows.windows(kWindowRows), blocking.windows_h) *
+         parts(columns.windows(kWindowColumns), blocking.windows_w) *
+         (rows.residues / blocking.residues_h) * (columns.residues / blocking.residues_w);
 }
 
 PlaneWork plane_work(const Problem& p, const WindowAxis& rows, const WindowAxis& columns,
-                     const PlanePlan& plan, const Channels& channels) {
+                     const PlaneBlocking& blocking, const Channels& channels) {
   return {rows,
           columns,
-          plan,
-          parts(rows.windows(kWindowRows), plan.windows_h),
-          parts(columns.windows(kWindowColumns), plan.windows_w),
+          blocking,
+          parts(rows.windows(kWindowRows), blocking.windows_h),
+          parts(columns.windows(kWindowColumns), blocking.windows_w),
           small(p.N),
           channels,
           are_inner(p, channels.count)};
 }
 
-// The plans of a pass's correlations: parts of the same sizes share one.
+// The blockings of a pass's correlations: parts of the same sizes share one.
 template <class T>
-class PartPlans {
+class PartBlockings {
  public:
-  explicit PartPlans(const Problem& p)
+  explicit PartBlockings(const Problem& p)
       : planes_(plane_counts(p, result_channels(p), sizeof(Sum<T>))) {}
 
-  const PlanePlan& of(const Part& part) {
+  const PlaneBlocking& of(const Part& part) {
     for (const Known& known : known_) {
       if (known.rows.out == part.rows.out && known.rows.taps == part.rows.taps &&
           known.columns.out == part.columns.out && known.columns.taps == part.columns.taps) {
-        return known.plan;
+        return known.blocking;
       }
     }
     const WindowAxis rows(part.rows), columns(part.columns);
-    known_.push_back({part.rows, part.columns, correlation_plan(rows, columns, planes_)});
-    return known_.back().plan;
+    known_.push_back({part.rows, part.columns, correlation_blocking(rows, columns, planes_)});
+    return known_.back().blocking;
   }
   int64_t blocks(const Part& part) {
-    const PlanePlan& plan = of(part);
-    return planes_.plane_blocks(plan) *
-           blocks_of_plane(plan, WindowAxis(part.rows), WindowAxis(part.columns));
+    const PlaneBlocking& blocking = of(part);
+    return planes_.plane_blocks(blocking) *
+           blocks_of_plane(blocking, WindowAxis(part.rows), WindowAxis(part.columns));
   }
 
  private:
   struct Known {
     Axis rows, columns;
-    PlanePlan plan;
+    PlaneBlocking blocking;
   };
   PlaneCounts planes_;
   std::vector<Known> known_;  // a few: residues of an axis differ by one result and one tap at most
 };
 
-int shared_bytes(const PlanePlan& plan, int64_t element) { return small(plan.elements * element); }
+int shared_bytes(const PlaneBlocking& blocking, int64_t element) {
+  return small(blocking.elements * element);
+}
 
 template <class T>
-void run_part(const Problem& p, const Operands& ops, const Part& part, PartPlans<T>& plans,
+void run_part(const Problem& p, const Operands& ops, const Part& part, PartBlockings<T>& blockings,
               const Executor& executor) {
   PlaneCorrelation<T> c{plane_work(p, WindowAxis(part.rows), WindowAxis(part.columns),
-                                   plans.of(part),
+                                   blockings.of(part),
                                    {small(result_channels(p)), 1, small(columns_of(p))})};
   c.in = static_cast<const T*>(part.in);
   c.w = static_cast<const T*>(ops.w) + static_cast<int64_t>(part.taps.first_h) * part.taps.S +
@@ -114,32 +117,32 @@ void run_part(const Problem& p, const Operands& ops, const Part& part, PartPlans
           part.out_first_w * c.out_planes.column;
   c.out_planes.row *= part.out_step_h, c.out_planes.column *= part.out_step_w;
   c.out_planes.height = c.rows.out, c.out_planes.width = c.columns.out;
-  c.image_blocks = parts(c.images, c.plan.images);
+  c.image_blocks = parts(c.images, c.blocking.images);
   c.terms = part.tap_count() > 0 ? small(terms_of(p)) : 0;
   launch(correlate_planes<T>,
-         {dim3(static_cast<unsigned>(plans.blocks(part))), c.plan.threads,
-          shared_bytes(c.plan, sizeof(Sum<T>))},
+         {dim3(static_cast<unsigned>(blockings.blocks(part))), c.blocking.threads,
+          shared_bytes(c.blocking, sizeof(Sum<T>))},
          executor, c);
 }
 
 template <class T>
-struct WeightPlan {
+struct WeightBlocking {
   WindowAxis rows, columns;
-  PlanePlan plan;
+  PlaneBlocking blocking;
   int bands_h = 0, bands_w = 0;
   int64_t channels, items = 0, blocks = 0, splits = 0, per_split = 0;  // blocks of a split
 
-  explicit WeightPlan(const Problem& p)
+  explicit WeightBlocking(const Problem& p)
       : rows(weight_rows(p)),
         columns(weight_columns(p)),
-        plan(weight_plan(rows, columns, plane_counts(p, p.O * p.Cg, sizeof(Sum<T>)))),
+        blocking(weight_blocking(rows, columns, plane_counts(p, p.O * p.Cg, sizeof(Sum<T>)))),
         channels(p.O * p.Cg) {
-    if (plan.images == 0) return;
-    bands_h = parts(rows.class_taps(), plan.taps_h);
-    bands_w = parts(parts(columns.class_taps(), kChunk), plan.chunks);
-    items = tiles_of(p.N, plan.images) * bands_h * bands_w * (rows.classes / plan.classes_h) *
-            (columns.classes / plan.classes_w);
-    blocks = tiles_of(channels, plan.channels) * blocks_of_plane(plan, rows, columns);
+    if (blocking.images == 0) return;
+    bands_h = parts(rows.class_taps(), blocking.taps_h);
+    bands_w = parts(parts(columns.class_taps(), kChunk), blocking.chunks);
+    items = tiles_of(p.N, blocking.images) * bands_h * bands_w *
+            (rows.classes / blocking.classes_h) * (columns.classes / blocking.classes_w);
+    blocks = tiles_of(channels, blocking.channels) * blocks_of_plane(blocking, rows, columns);
     per_split = tiles_of(items, splits_of(items, blocks, bytes_of_split(p)));
     splits = tiles_of(items, per_split);
   }
@@ -150,23 +153,23 @@ struct WeightPlan {
 
 template <class T>
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const WeightPlan<T> plan(p);
+  const WeightBlocking<T> blocking(p);
   const ImageSizes x_sizes{p.C, p.H, p.W}, gy_sizes{p.O, p.OH(), p.OW()};
-  PlaneSums<T> c{plane_work(p, plan.rows, plan.columns, plan.plan,
-                            {small(plan.channels), small(p.Og()), small(p.Cg)})};
+  PlaneSums<T> c{plane_work(p, blocking.rows, blocking.columns, blocking.blocking,
+                            {small(blocking.channels), small(p.Og()), small(p.Cg)})};
   c.x = static_cast<const T*>(ops.x), c.gy = static_cast<const T*>(ops.gy);
   c.partial = static_cast<Sum<T>*>(workspace);
   c.x_planes = dense_planes(p, x_sizes, p.Cg, &Planes::column_channel);
   c.gy_planes = dense_planes(p, gy_sizes, p.Og(), &Planes::row_channel);
-  c.channel_blocks = parts(c.channels.count, c.plan.channels);
-  c.bands_h = plan.bands_h, c.bands_w = plan.bands_w;
-  c.items = plan.items, c.per_split = plan.per_split;
+  c.channel_blocks = parts(c.channels.count, c.blocking.channels);
+  c.bands_h = blocking.bands_h, c.bands_w = blocking.bands_w;
+  c.items = blocking.items, c.per_split = blocking.per_split;
   launch(sum_planes<T>,
-         {dim3(static_cast<unsigned>(plan.blocks * plan.splits)), c.plan.threads,
-          shared_bytes(c.plan, sizeof(Sum<T>))},
+         {dim3(static_cast<unsigned>(blocking.blocks * blocking.splits)), c.blocking.threads,
+          shared_bytes(c.blocking, sizeof(Sum<T>))},
          executor, c);
-  const int64_t size = plan.channels * p.R * p.S;
-  launch_add_splits<T, Sum<T>>(c.partial, plan.splits, size, p.R * p.S, p.Og(), p.Cg, ops.out,
+  const int64_t size = blocking.channels * p.R * p.S;
+  launch_add_splits<T, Sum<T>>(c.partial, blocking.splits, size, p.R * p.S, p.Og(), p.Cg, ops.out,
                                executor);
 }
 
@@ -182,14 +185,15 @@ constexpr DType kDType<Half> = DType::f16;
 template <class T>
 struct Direct {
   static void correlation(const Problem& p, const Operands& ops, void*, const Executor& executor) {
-    PartPlans<T> plans(p);
-    for_each_part(p, ops, [&](const Part& part) { run_part<T>(p, ops, part, plans, executor); });
+    PartBlockings<T> blockings(p);
+    for_each_part(p, ops,
+                  [&](const Part& part) { run_part<T>(p, ops, part, blockings, executor); });
   }
 
   static int64_t no_workspace(const Problem&, int) { return 0; }
   static int64_t weight_workspace(const Problem& p, int) {
-    const WeightPlan<T> plan(p);
-    return plan.splits * plan.bytes_of_split(p);
+    const WeightBlocking<T> blocking(p);
+    return blocking.splits * blocking.bytes_of_split(p);
   }
 
   static Reason supports(const Problem& p) {
@@ -200,17 +204,17 @@ struct Direct {
         static_cast<double>(p.H + 2 * p.pad_h) * static_cast<double>(p.W + 2 * p.pad_w);
     if (image > kMostCount || std::max({p.N, p.C, p.O * p.Cg}) > kMostCount) return Reason::size;
     if (p.pass == Pass::grad_weight) {
-      const WeightPlan<T> plan(p);
-      if (plan.plan.images == 0) return Reason::shared_memory;
-      return plan.blocks * plan.splits > kMostCount ? Reason::size : Reason::none;
+      const WeightBlocking<T> blocking(p);
+      if (blocking.blocking.images == 0) return Reason::shared_memory;
+      return blocking.blocks * blocking.splits > kMostCount ? Reason::size : Reason::none;
     }
     Reason reason = Reason::none;
-    PartPlans<T> plans(p);
+    PartBlockings<T> blockings(p);
     for_each_part(p, {}, [&](const Part& part) {
       if (reason != Reason::none) return;
-      if (plans.of(part).images == 0) {
+      if (blockings.of(part).images == 0) {
         reason = Reason::shared_memory;
-      } else if (plans.blocks(part) > kMostCount) {
+      } else if (blockings.blocks(part) > kMostCount) {
         reason = Reason::size;
       }
     });
@@ -219,35 +223,23 @@ struct Direct {
 };
 
 template <class T>
-constexpr Kernel correlation_kernel(const char* name, Pass pass) {
+constexpr Algorithm algorithm() {
   using D = Direct<T>;
-  return {name,           pass,
-          Isa::baseline,  true,
-          D::supports,    D::no_workspace,
-          D::correlation, leaves_to_implicit_gemm};
-}
-template <class T>
-constexpr Kernel weight_kernel(const char* name) {
-  using D = Direct<T>;
-  return {name,        Pass::grad_weight,   Isa::baseline,  true,
-          D::supports, D::weight_workspace, grad_weight<T>, leaves_to_implicit_gemm};
+  constexpr Functions kCorrelation = {D::supports, D::no_workspace, D::correlation};
+  return {"direct",
+          kCorrelation,
+          kCorrelation,
+          {D::supports, D::weight_workspace, grad_weight<T>},
+          leaves_to_implicit_gemm};
 }
 
 }  // namespace
 
-const Kernel direct_kernels[12] = {
-    correlation_kernel<float>("fwd.direct.any.f32.cuda", Pass::forward),
-    correlation_kernel<float>("gx.direct.any.f32.cuda", Pass::grad_input),
-    weight_kernel<float>("gw.direct.any.f32.cuda"),
-    correlation_kernel<double>("fwd.direct.any.f64.cuda", Pass::forward),
-    correlation_kernel<double>("gx.direct.any.f64.cuda", Pass::grad_input),
-    weight_kernel<double>("gw.direct.any.f64.cuda"),
-    correlation_kernel<BFloat16>("fwd.direct.any.bf16.cuda", Pass::forward),
-    correlation_kernel<BFloat16>("gx.direct.any.bf16.cuda", Pass::grad_input),
-    weight_kernel<BFloat16>("gw.direct.any.bf16.cuda"),
-    correlation_kernel<Half>("fwd.direct.any.f16.cuda", Pass::forward),
-    correlation_kernel<Half>("gx.direct.any.f16.cuda", Pass::grad_input),
-    weight_kernel<Half>("gw.direct.any.f16.cuda"),
-};
+void add_direct(std::vector<Kernel>& kernels) {
+  add_kernels(algorithm<float>(), KernelDType::f32, kernels);
+  add_kernels(algorithm<double>(), KernelDType::f64, kernels);
+  add_kernels(algorithm<BFloat16>(), KernelDType::bf16, kernels);
+  add_kernels(algorithm<Half>(), KernelDType::f16, kernels);
+}
 
 }  // namespace convkern::cuda

@@ -28,11 +28,11 @@ struct GyTile {
   template <class T>
   __device__ GyTile(const PlaneSums<T>& c, int64_t item) {
     auto digit = [&](int count) { return take_digit(item, count); };
-    tap_w = digit(c.bands_w) * c.plan.chunks * kChunk;
-    tap_h = digit(c.bands_h) * c.plan.taps_h;
-    rho_w = digit(c.columns.classes / c.plan.classes_w);
-    rho_h = digit(c.rows.classes / c.plan.classes_h);
-    first_image = static_cast<int>(item) * c.plan.images;
+    tap_w = digit(c.bands_w) * c.blocking.chunks * kChunk;
+    tap_h = digit(c.bands_h) * c.blocking.taps_h;
+    rho_w = digit(c.columns.classes / c.blocking.classes_w);
+    rho_h = digit(c.rows.classes / c.blocking.classes_h);
+    first_image = static_cast<int>(item) * c.blocking.images;
   }
 };
 
@@ -41,24 +41,24 @@ template <class T>
 __device__ __forceinline__ void add_item(const PlaneSums<T>& c, const WindowThread& thread,
                                          const Sum<T>* x, const Sum<T>* gy, const GyTile& tile,
                                          WindowSums<Sum<T>>& sums) {
-  const PlaneTile &x_tile = c.plan.in, &gy_tile = c.plan.taps;
-  const int plane = thread.image * c.plan.channels + thread.channel;
+  const PlaneTile &x_tile = c.blocking.in, &gy_tile = c.blocking.taps;
+  const int plane = thread.image * c.blocking.channels + thread.channel;
   auto least = [](int a, int b) { return a < b ? a : b; };
-  const int worker_rows = c.plan.worker_rows, begin = thread.worker_h * worker_rows;
-  for (int rho_h = 0; rho_h < c.plan.classes_h; ++rho_h) {
-    const int exist = least(c.rows.class_taps(tile.rho_h + rho_h) - tile.tap_h, c.plan.taps_h);
-    for (int rho_w = 0; rho_w < c.plan.classes_w; ++rho_w) {
-      const int row_phase = rho_h * c.plan.residues_h + thread.residue_h;
-      const int column_phase = rho_w * c.plan.residues_w + thread.residue_w;
+  const int worker_rows = c.blocking.worker_rows, begin = thread.worker_h * worker_rows;
+  for (int rho_h = 0; rho_h < c.blocking.classes_h; ++rho_h) {
+    const int exist = least(c.rows.class_taps(tile.rho_h + rho_h) - tile.tap_h, c.blocking.taps_h);
+    for (int rho_w = 0; rho_w < c.blocking.classes_w; ++rho_w) {
+      const int row_phase = rho_h * c.blocking.residues_h + thread.residue_h;
+      const int column_phase = rho_w * c.blocking.residues_w + thread.residue_w;
       const WindowTaps<Sum<T>> t{
           gy + plane * gy_tile.plane_pitch + gy_tile.row_of(rho_h, 0) + gy_tile.place(rho_w, 0),
           gy_tile.row_pitch,
           gy_tile.half,
           begin,
           least(begin + worker_rows, exist),
-          least(c.columns.class_taps(tile.rho_w + rho_w) - tile.tap_w, c.plan.chunks * kChunk),
+          least(c.columns.class_taps(tile.rho_w + rho_w) - tile.tap_w, c.blocking.chunks * kChunk),
           thread.worker_w,
-          c.plan.workers_w};
+          c.blocking.workers_w};
       if (t.first_row >= t.end_row) continue;
       add_products(x + plane * x_tile.plane_pitch +
                        x_tile.row_of(row_phase, thread.window_h * kWindowRows) +
@@ -68,7 +68,7 @@ __device__ __forceinline__ void add_item(const PlaneSums<T>& c, const WindowThre
   }
 }
 
-// Where a thread's sum (i, j) is in a split of the partial sums, or -1.
+// The offset of a thread's sum (i, j) in a split of the partial sums, or -1 if there is none.
 template <class T>
 __device__ __forceinline__ int64_t partial_offset(const PlaneSums<T>& c, const WindowThread& thread,
                                                   int channel, const WindowBlock& windows, int i,
@@ -90,21 +90,21 @@ template <class T>
 __device__ __forceinline__ void add_workers(const PlaneSums<T>& c, const WindowThread& thread,
                                             const PlaneBlock& block, const WindowBlock& windows,
                                             const Sum<T>* shared, Sum<T>* partial) {
-  const int inner = c.channels_inner ? c.plan.channels : 1;
-  const int workers = c.plan.workers_w * c.plan.workers_h, threads = c.plan.threads;
-  const int images_apart = inner * workers * c.plan.windows_w;
+  const int inner = c.channels_inner ? c.blocking.channels : 1;
+  const int workers = c.blocking.workers_w * c.blocking.workers_h, threads = c.blocking.threads;
+  const int images_apart = inner * workers * c.blocking.windows_w;
   // The workers of a window share out its results.
-  const int me =
-      (thread.image * c.plan.workers_h + thread.worker_h) * c.plan.workers_w + thread.worker_w;
+  const int me = (thread.image * c.blocking.workers_h + thread.worker_h) * c.blocking.workers_w +
+                 thread.worker_w;
   const int first = static_cast<int>(threadIdx.x) -
-                    inner * (thread.worker_h * c.plan.workers_w + thread.worker_w) -
+                    inner * (thread.worker_h * c.blocking.workers_w + thread.worker_w) -
                     images_apart * thread.image;
-  for (int e = me; e < kWindowResults; e += workers * c.plan.images) {
+  for (int e = me; e < kWindowResults; e += workers * c.blocking.images) {
     const int64_t to = partial_offset(c, thread, block.first_channel + thread.channel, windows,
                                       e / kWindowColumns, e % kWindowColumns);
     if (to < 0) continue;
-    double sum = 0;
-    for (int image = 0; image < c.plan.images; ++image) {
+    Wide<Sum<T>> sum = 0;
+    for (int image = 0; image < c.blocking.images; ++image) {
       for (int worker = 0; worker < workers; ++worker) {
         sum += shared[e * threads + first + image * images_apart + worker * inner];
       }
@@ -117,13 +117,13 @@ template <class T>
 __global__ void __launch_bounds__(kMostThreads, 8 / sizeof(Sum<T>))
     sum_planes(const PlaneSums<T> c) {
   Sum<T>* x = dynamic_shared<Sum<T>>();
-  Sum<T>* gy = x + c.plan.images * c.plan.channels * c.plan.in.plane_pitch;
+  Sum<T>* gy = x + c.blocking.images * c.blocking.channels * c.blocking.in.plane_pitch;
   auto rest = static_cast<int>(blockIdx.x);
   const WindowBlock windows(c, rest);
-  const int first_channel = take_digit(rest, c.channel_blocks) * c.plan.channels;
+  const int first_channel = take_digit(rest, c.channel_blocks) * c.blocking.channels;
   const int64_t split = rest;
   PlaneBlock block = c.block(/*first_image=*/0, first_channel);
-  const WindowThread thread(c.plan, c.channels_inner);
+  const WindowThread thread(c.blocking, c.channels_inner);
   WindowSums<Sum<T>> sums = {};
   const int64_t begin = split * c.per_split, all = begin + c.per_split;
   const int64_t end = all < c.items ? all : c.items;
@@ -131,13 +131,13 @@ __global__ void __launch_bounds__(kMostThreads, 8 / sizeof(Sum<T>))
     const GyTile tile(c, item);
     block.first_image = tile.first_image;
     __syncthreads();  // all have read the item before
-    begin_copies(x, c.plan.in, c.x, c.x_planes, block, /*per_image=*/true,
+    begin_copies(x, c.blocking.in, c.x, c.x_planes, block, /*per_image=*/true,
                  c.rows.first_input(windows.window_h, kWindowRows, windows.residue_h, tile.rho_h,
                                     tile.tap_h),
                  c.columns.first_input(windows.window_w, kWindowColumns, windows.residue_w,
                                        tile.rho_w, tile.tap_w),
                  0);
-    begin_copies(gy, c.plan.taps, c.gy, c.gy_planes, block, /*per_image=*/true,
+    begin_copies(gy, c.blocking.taps, c.gy, c.gy_planes, block, /*per_image=*/true,
                  tile.tap_h * c.rows.classes + tile.rho_h,
                  tile.tap_w * c.columns.classes + tile.rho_w, 0);
     commit_copies();
@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(kMostThreads, 8 / sizeof(Sum<T>))
   __syncthreads();
 #pragma unroll
   for (int e = 0; e < kWindowResults; ++e) {
-    x[e * c.plan.threads + threadIdx.x] = sums[e / kWindowColumns][e % kWindowColumns];
+    x[e * c.blocking.threads + threadIdx.x] = sums[e / kWindowColumns][e % kWindowColumns];
   }
   __syncthreads();
   const int64_t size = static_cast<int64_t>(c.channels.count) * c.rows.out * c.columns.out;

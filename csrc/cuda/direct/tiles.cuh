@@ -5,12 +5,12 @@
 
 #include "core/scalar_types.h"
 #include "cuda/device_ops.cuh"
-#include "cuda/direct/plan.h"
-#include "cuda/implicit_gemm/geometry.cuh"
+#include "cuda/direct/blocking.h"
+#include "cuda/gemm/geometry.cuh"
 
 namespace convkern::cuda {
 
-// What sums of a tensor's elements, and elements in shared memory, are.
+// The type of sums of a tensor's elements, and of elements in shared memory.
 template <class T>
 struct SumOf {
   using type = float;
@@ -37,9 +37,9 @@ __device__ __forceinline__ T narrow(Sum<T> value) {
     return from_float<T>(value);
 }
 
-// Where the planes of a tensor begin and its elements are, in elements; sizes beyond which there
-// are zeros. A channel of the result has a group, in which it has a row and a column: for forward
-// and grad_input the channel alone, for grad_weight the channels of gy and of x.
+// The strides of a tensor's planes and elements, in elements, and the sizes beyond which there are
+// zeros. A channel of the result has a group, in which it has a row and a column: for forward and
+// grad_input the channel alone, for grad_weight the channels of gy and of x.
 struct Planes {
   int64_t image, group, row_channel, column_channel, term;
   int64_t row, column;
@@ -72,32 +72,32 @@ struct PlaneBlock {
   int threads;
 };
 
-// What the kernels of all passes know of their blocks.
+// The sizes that the kernels of all passes have in common.
 struct PlaneWork {
   WindowAxis rows, columns;
-  PlanePlan plan;
+  PlaneBlocking blocking;
   int blocks_h, blocks_w;  // of a plane and residue
   int images;
   Channels channels;  // of the result
   bool channels_inner;
 
   __device__ PlaneBlock block(int first_image, int first_channel) const {
-    return {plan.images, plan.channels, first_image,    first_channel,
-            images,      channels,      channels_inner, plan.threads};
+    return {blocking.images, blocking.channels, first_image,    first_channel,
+            images,          channels,          channels_inner, blocking.threads};
   }
 };
 
-// What a block computes of each plane: windows from these on, for residues from these on. Takes
-// them from the block's index, and leaves the rest of it.
+// The part of each plane that a block computes: windows from these on, for residues from these on.
+// The constructor takes them from the block's index, and leaves the rest of it.
 struct WindowBlock {
   int window_h, window_w, residue_h, residue_w;
 
   __device__ WindowBlock(const PlaneWork& work, int& rest) {
     auto digit = [&](int count) { return take_digit(rest, count); };
-    window_w = digit(work.blocks_w) * work.plan.windows_w;
-    window_h = digit(work.blocks_h) * work.plan.windows_h;
-    residue_w = digit(work.columns.residues / work.plan.residues_w);
-    residue_h = digit(work.rows.residues / work.plan.residues_h);
+    window_w = digit(work.blocks_w) * work.blocking.windows_w;
+    window_h = digit(work.blocks_h) * work.blocking.windows_h;
+    residue_w = digit(work.columns.residues / work.blocking.residues_w);
+    residue_h = digit(work.rows.residues / work.blocking.residues_h);
   }
 };
 
@@ -161,27 +161,27 @@ __device__ __forceinline__ void begin_copies(Sum<T>* to, const PlaneTile& tile, 
       });
 }
 
-// What a thread computes: a window of kWindowRows x kWindowColumns results of a plane, and which of
-// the taps are its own. Threads are in order of channels (where those are inner), workers, windows
-// of a row, images, channels (where not), and windows of a column.
+// The part that a thread computes: a window of kWindowRows x kWindowColumns results of a plane, and
+// which of the taps are its own. Threads are in order of channels (where those are inner), workers,
+// windows of a row, images, channels (where not), and windows of a column.
 struct WindowThread {
   int image, channel;
   int window_h, residue_h, window_w, residue_w;
   int worker_h, worker_w;
   bool works;
 
-  __device__ WindowThread(const PlanePlan& plan, bool channels_inner) {
+  __device__ WindowThread(const PlaneBlocking& blocking, bool channels_inner) {
     int rest = static_cast<int>(threadIdx.x);
     auto digit = [&](int count) { return take_digit(rest, count); };
-    channel = channels_inner ? digit(plan.channels) : 0;
-    worker_w = digit(plan.workers_w);
-    worker_h = digit(plan.workers_h);
-    window_w = digit(plan.windows_w);
-    image = digit(plan.images);
-    channel = channels_inner ? channel : digit(plan.channels);
-    residue_w = digit(plan.residues_w);
-    window_h = digit(plan.windows_h);
-    residue_h = digit(plan.residues_h);
+    channel = channels_inner ? digit(blocking.channels) : 0;
+    worker_w = digit(blocking.workers_w);
+    worker_h = digit(blocking.workers_h);
+    window_w = digit(blocking.windows_w);
+    image = digit(blocking.images);
+    channel = channels_inner ? channel : digit(blocking.channels);
+    residue_w = digit(blocking.residues_w);
+    window_h = digit(blocking.windows_h);
+    residue_h = digit(blocking.residues_h);
     works = rest == 0;
   }
 };

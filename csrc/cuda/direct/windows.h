@@ -16,9 +16,12 @@
 
 #include "core/axis.h"
 #include "core/host_device.h"
-#include "cuda/efficiency.h"
 
 namespace convkern::cuda {
+
+// Results of a thread of the direct kernels: the sums, a window and the taps for it take about 70
+// registers.
+constexpr int kWindowRows = 4, kWindowColumns = 8;
 
 constexpr int kQuad = 4;   // elements of a load
 constexpr int kChunk = 8;  // taps of a row for which a window of 16 elements serves
@@ -44,7 +47,7 @@ struct WindowAxis {
   int step;  // B
 
   WindowAxis() = default;
-  // Of an axis whose indices fit int, also those around the image that taps reach.
+  // The indices of the axis must fit int, also those around the image that taps reach.
   explicit WindowAxis(const Axis& axis) {
     out = static_cast<int>(axis.out);
     taps = static_cast<int>(axis.taps);
@@ -69,8 +72,8 @@ struct WindowAxis {
     return static_cast<int>((out - 1) / (static_cast<int64_t>(size) * residues) + 1);
   }
 
-  // What a block of so many windows, for so many residues, of so many classes and taps of each, has
-  // in shared memory.
+  // The indices that a block has in shared memory, where it has so many windows, for so many
+  // residues, of so many classes and taps of each.
   TileAxis results(int window_count, int size, int of_residues) const {
     return {of_residues, 1, 1, 0, residues, window_count * size};
   }
@@ -106,7 +109,7 @@ struct PlaneTile {
   PlaneTile() = default;
   PlaneTile(const TileAxis& rows, const TileAxis& columns, int quads, int plane_shift)
       : rows(rows), columns(columns), half((quads + 1) / 2) {
-    // Of sizes that a block has no memory for the products might not fit.
+    // The products might not fit int for sizes that a block has no memory for.
     auto capped = [](double product) { return static_cast<int>(std::min(product, 0x1p26)); };
     const int row_quads = capped(static_cast<double>(columns.phases()) * 2 * half + 1);
     const int plane_quads = capped(static_cast<double>(rows.phases()) * rows.count * row_quads);

@@ -21,13 +21,16 @@ namespace convkern::cpu {
 namespace {
 namespace batchlane {
 
-using cpu::supports;
-
-constexpr Reason (*declines)(const Problem&) = nullptr;  // never: no kernel is left but this
-
 bool computes(const Problem& p) {
   return cpu::computes<forward_workspace, grad_input_workspace, grad_weight_workspace>(p);
 }
+
+constexpr Algorithm algorithm = {
+    "direct_batchlane",
+    {supports<forward_workspace>, forward_workspace, forward},
+    {supports<grad_input_workspace>, grad_input_workspace, grad_input},
+    {supports<grad_weight_workspace>, grad_weight_workspace, grad_weight},
+};
 
 }  // namespace batchlane
 }  // namespace

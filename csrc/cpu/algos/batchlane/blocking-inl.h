@@ -1,6 +1,10 @@
 // How direct_batchlane cuts a pass into tasks, and the buffers that a task works in.
 #pragma once
 
+#include "cpu/blocking/images-inl.h"
+#include "cpu/blocking/tasks-inl.h"
+#include "cpu/tiles/correlation-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace batchlane {
@@ -26,15 +30,15 @@ struct Buffers {
 struct Blocking {
   int64_t blocks, bands, band_rows;
   Buffers buffers;
-  Window window;
+  ColumnSpan span;
 
   Blocking(const Problem& p, int64_t rows, int64_t band_rows, const Buffers& buffers,
-           const Window& window)
+           const ColumnSpan& span)
       : blocks(ceil_div(p.N, kLanes)),
         bands(ceil_div(rows, band_rows)),
         band_rows(band_rows),
         buffers(buffers),
-        window(window) {}
+        span(span) {}
 
   ImageBlock images(const Problem& p, int64_t block, const ImageShape& shape) const {
     return {shape.size(), static_cast<int>(std::min<int64_t>(kLanes, p.N - block * kLanes))};

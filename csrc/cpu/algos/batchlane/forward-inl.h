@@ -1,19 +1,21 @@
 // direct_batchlane forward: y from x, w and b, with bias and ReLU applied in registers.
 #pragma once
 
+#include "cpu/algos/batchlane/blocking-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace batchlane {
 
 Blocking forward_blocking(const Problem& p) {
   const Axis rows = forward_rows(p);
-  Window window(p.W);
-  window.cover(forward_columns(p));
+  ColumnSpan span(p.W);
+  span.cover(forward_columns(p));
   auto make = [&](int64_t n) {
-    return Buffers(p.Cg, input_rows(rows, n), window.width(), p.Og(), n, p.OW());
+    return Buffers(p.Cg, input_rows(rows, n), span.width(), p.Og(), n, p.OW());
   };
-  const int64_t n = band_rows(p, rows.out, Vec::kTileRows, make);
-  return {p, rows.out, n, make(n), window};
+  const int64_t n = band_rows(p, rows.out, Vec::kTiles.rows, make);
+  return {p, rows.out, n, make(n), span};
 }
 
 void forward(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
@@ -33,7 +35,7 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
       const int64_t block = task / blocking.bands / p.groups;
       const Range u = blocking.band(rows.out, task % blocking.bands);
       const Range in = inputs_read(rows, u);
-      const View<Real> image{x.at - blocking.window.low * kLanes, x.plane, x.row};
+      const View<Real> image{x.at - blocking.span.low * kLanes, x.plane, x.row};
       load_rows(static_cast<const Real*>(ops.x) + block * kLanes * xs.size(),
                 blocking.images(p, block, xs), xs, in, {group * Cg, (group + 1) * Cg}, image);
       Correlation c;

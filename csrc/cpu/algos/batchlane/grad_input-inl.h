@@ -2,20 +2,23 @@
 // stride is a correlation of its own, with every stride-th tap.
 #pragma once
 
+#include "cpu/algos/batchlane/blocking-inl.h"
+#include "cpu/blocking/residues-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace batchlane {
 
 // gx rows of a band are a multiple of the stride, so that every residue has its share of them.
 Blocking grad_input_blocking(const Problem& p, const std::vector<Residue>& list) {
-  Window window(p.OW());
-  for (const Residue& residue : list) window.cover(residue.columns.axis);
+  ColumnSpan span(p.OW());
+  for (const Residue& residue : list) span.cover(residue.columns.axis);
   const int64_t out_rows = ceil_div(p.H, p.stride_h);  // of a residue, at most
   auto make = [&](int64_t n) {
-    return Buffers(p.Cg, n * p.stride_h, p.W, p.Og(), grad_input_reads(p, n), window.width());
+    return Buffers(p.Cg, n * p.stride_h, p.W, p.Og(), grad_input_reads(p, n), span.width());
   };
-  const int64_t n = band_rows(p, out_rows, Vec::kTileRows, make);
-  return {p, out_rows, n, make(n), window};
+  const int64_t n = band_rows(p, out_rows, Vec::kTiles.rows, make);
+  return {p, out_rows, n, make(n), span};
 }
 
 void grad_input(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
@@ -32,7 +35,7 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
     Real* memory = thread_buffers(threads, buffers, thread);
     const View<Real> gx = buffers.x(memory), gy = buffers.y(memory + buffers.x_floats);
     set_zero(gy.at, buffers.y_floats);
-    const View<Real> image{gy.at - blocking.window.low * kLanes, gy.plane, gy.row};
+    const View<Real> image{gy.at - blocking.span.low * kLanes, gy.plane, gy.row};
     for (int64_t task = begin; task < end; ++task) {
       const int64_t group = task / blocking.bands % p.groups;
       const int64_t block = task / blocking.bands / p.groups;

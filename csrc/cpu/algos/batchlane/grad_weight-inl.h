@@ -2,6 +2,9 @@
 // chunks of images are added last.
 #pragma once
 
+#include "cpu/algos/batchlane/blocking-inl.h"
+#include "cpu/blocking/reduction-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace batchlane {
@@ -9,13 +12,13 @@ namespace batchlane {
 Blocking grad_weight_blocking(const Problem& p) {
   const Axis rows = forward_rows(p);
   const int64_t channels = Slices(p).channels;
-  Window window(p.W);
-  window.cover(forward_columns(p));
+  ColumnSpan span(p.W);
+  span.cover(forward_columns(p));
   auto make = [&](int64_t n) {
-    return Buffers(p.Cg, input_rows(rows, n), window.width(), channels, n, p.OW());
+    return Buffers(p.Cg, input_rows(rows, n), span.width(), channels, n, p.OW());
   };
   const int64_t n = band_rows(p, rows.out, 1, make);
-  return {p, rows.out, n, make(n), window};
+  return {p, rows.out, n, make(n), span};
 }
 
 // Adds the products of one band of gy rows of a block of images to the accumulators of the output
@@ -29,7 +32,7 @@ void accumulate_band(const Problem& p, const Operands& ops, const Blocking& bloc
   const Range band = blocking.band(p.OH(), unit % blocking.bands);
   const Range in = inputs_read(forward_rows(p), band);
   if (in.empty()) return;
-  const View<Real> image{x.at - blocking.window.low * kLanes, x.plane, x.row};
+  const View<Real> image{x.at - blocking.span.low * kLanes, x.plane, x.row};
   load_rows(static_cast<const Real*>(ops.x) + block * kLanes * xs.size(),
             blocking.images(p, block, xs), xs, in, {group * Cg, (group + 1) * Cg}, image);
   load_rows(static_cast<const Real*>(ops.gy) + block * kLanes * ys.size(),

@@ -13,9 +13,25 @@
 // time would touch a cache line here and there, which no hardware prefetches.
 #pragma once
 
-#include "cpu/algos/channellane/strips-inl.h"
-#include "cpu/algos/channellane/groups-inl.h"
-#include "cpu/algos/channellane/bands-inl.h"
 #include "cpu/algos/channellane/forward-inl.h"
 #include "cpu/algos/channellane/grad_input-inl.h"
 #include "cpu/algos/channellane/grad_weight-inl.h"
+
+namespace convkern::cpu {
+namespace {
+
+namespace channellane {
+
+Reason declines(const Problem& p) { return channellane_declines(p, kLanes); }
+
+constexpr Algorithm algorithm = {
+    "direct_channellane",
+    {supports<forward_workspace>, forward_workspace, forward},
+    {supports<grad_input_workspace>, grad_input_workspace, grad_input},
+    {supports<grad_weight_workspace>, grad_weight_workspace, grad_weight},
+    declines,
+};
+
+}  // namespace channellane
+}  // namespace
+}  // namespace convkern::cpu

@@ -1,6 +1,8 @@
 // direct_channellane forward: y from x, w and b, with bias and ReLU applied in registers.
 #pragma once
 
+#include "cpu/algos/channellane/shared-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace channellane {

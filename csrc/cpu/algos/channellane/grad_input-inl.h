@@ -2,6 +2,9 @@
 // the stride is a correlation of its own, with every stride-th tap.
 #pragma once
 
+#include "cpu/algos/channellane/shared-inl.h"
+#include "cpu/blocking/residues-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace channellane {

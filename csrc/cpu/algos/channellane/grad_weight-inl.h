@@ -1,14 +1,17 @@
 // direct_channellane grad_weight: gw from gy and x. Every lane sums the weights of its own channel.
 #pragma once
 
+#include "cpu/algos/channellane/shared-inl.h"
+#include "cpu/blocking/reduction-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace channellane {
 
-struct GradWeightTasks : Tasks {
+struct GradWeightPlan : Tasks {
   PixelBuffers buffers;  // of x and gy
 
-  explicit GradWeightTasks(const Problem& p)
+  explicit GradWeightPlan(const Problem& p)
       : Tasks(p, p.OH()),
         buffers(p, input_rows(forward_rows(p), band_rows), p.W, band_rows, p.OW()) {}
   Reduction reduction(const Problem& p) const {
@@ -18,7 +21,7 @@ struct GradWeightTasks : Tasks {
 
 // Adds the products of one band of gy rows of an image to the sums (term, row, column) of a vector
 // of channels, which the buffers follow.
-void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightTasks& tasks,
+void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightPlan& tasks,
                        const Groups& groups, const TermLanes& lanes, int64_t unit, int64_t vector,
                        Real* sums) {
   const Axis rows = forward_rows(p), columns = forward_columns(p);
@@ -46,8 +49,8 @@ void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightTa
   sum.taps_column = gy.pixel;
   sum.out = {sums, 0, p.S * kLanes};
   sum.init = Init::accumulate;
-  // In sums of about kBlockTerms.
-  const int64_t parts = ceil_div(band.size(), ceil_div(kBlockTerms, p.OW()));
+  // The rows are cut so that about kBlockProducts products are summed one after the other.
+  const int64_t parts = ceil_div(band.size(), ceil_div(kBlockProducts, p.OW()));
   for (int64_t part = 0; part < parts; ++part) {
     const Range u = near_equal_part(band.size(), parts, part);
     sum.rows = restrict_taps(swap_roles(rows), shifted(u, band.begin), in);
@@ -57,7 +60,7 @@ void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightTa
 }
 
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const GradWeightTasks tasks(p);
+  const GradWeightPlan tasks(p);
   const Reduction reduction = tasks.reduction(p);
   const Groups groups(p);
   const TermLanes lanes(groups);
@@ -76,7 +79,7 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
 }
 
 int64_t grad_weight_workspace(const Problem& p, int threads) {
-  return GradWeightTasks(p).reduction(p).workspace(threads);
+  return GradWeightPlan(p).reduction(p).workspace(threads);
 }
 
 }  // namespace channellane

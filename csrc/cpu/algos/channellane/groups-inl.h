@@ -11,12 +11,17 @@
 // of range is left out, not read as zero.
 #pragma once
 
+#include "cpu/blocking/pixels-inl.h"
+#include "cpu/tiles/correlation-inl.h"
+#include "cpu/tiles/matmul-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace channellane {
 
-// Of a group: the channels that a pass sums, its terms, and those in lanes: the channels that it
-// writes or, in grad_weight, those of gy.
+// The number of groups, and the channels of each: those that a pass sums (its terms) and those that
+// lie in the lanes (its columns), which are the channels that it writes or, in grad_weight, those
+// of gy.
 struct Groups {
   int64_t count, terms, columns;
 
@@ -24,7 +29,7 @@ struct Groups {
     if (p.pass == Pass::grad_input) std::swap(terms, columns);
   }
   bool depthwise() const { return terms == 1 && columns == 1; }
-  // Whether vectors have whole groups, and what a vector reads is a vector.
+  // Returns whether a vector holds whole groups and reads no more than one vector.
   bool fit() const { return kLanes % columns == 0 && span() <= kLanes; }
   // Channels that a vector reads; the next vector reads the next ones.
   int64_t span() const { return kLanes / columns * terms; }
@@ -38,10 +43,10 @@ struct Groups {
   }
 };
 
-// Whether the tiles below compute the problem, which need not be depthwise.
+// Returns whether the tiles below compute the problem, which need not be depthwise.
 bool fits_group_tiles(const Problem& p) {
   return p.dilation_w == 1 && (p.stride_w <= 2 || p.pass == Pass::grad_input) &&
-         p.R * p.S <= kBlockTerms;
+         p.R * p.S <= kBlockProducts;
 }
 
 // How lanes read the channels of their groups.
@@ -59,8 +64,9 @@ struct TermLanes {
   }
 };
 
-// Of one vector of channels: forward and grad_input read taps and write `out`; grad_weight reads gy
-// and adds to the sums. Pixels of `in` and of gy are whole vectors next to each other.
+// The correlation of one vector of channels. Forward and grad_input read taps and write `out`;
+// grad_weight reads gy and adds to the sums. The pixels of `in` and of gy are whole vectors next to
+// each other.
 struct GroupCorrelation {
   Groups groups;
   const TermLanes& lanes;
@@ -97,7 +103,8 @@ struct GroupTile {
   static constexpr int kWidth = kColumns;
   static constexpr int kRunTaps = 3;  // taken together
 
-  // Of all terms: what is computed for it once would take as long as a term's products.
+  // A run of taps in one row of the input. It serves all terms, since computing it takes as long as
+  // the products of one.
   struct Run {
     const GroupCorrelation& c;
     const Real* in;
@@ -136,7 +143,7 @@ struct GroupTile {
     for_each_index(read, std::make_integer_sequence<int, reads(kTaps)>{});
   }
 
-  // Of the tile rows [kFirst, kLast].
+  // Adds the products of the run's taps for some terms to the tile rows [kFirst, kLast].
   template <int kFirst, int kLast, int kTaps, bool kBroadcast>
   static CONVKERN_INLINE void add_products(Pixel& out, const Run& run, Range terms) {
     const GroupCorrelation& c = run.c;
@@ -158,16 +165,17 @@ struct GroupTile {
     }
   }
 
-  // The same for `count` tiles of gy after each other, of which the first is at `gy`.
+  // Adds to the sums the products of `count` neighbouring tiles of gy, the first of which is at
+  // `gy`.
   template <int kFirst, int kLast, int kTaps, bool kBroadcast>
   static CONVKERN_INLINE void add_to_sums(const Run& run, const Real* gy, int64_t count) {
     const GroupCorrelation& c = run.c;
     Real* sums = c.sums + run.tap;
     for (int64_t term = 0; term < c.groups.terms; ++term, sums += c.term_taps()) {
       const Vec::Lanes lanes = Vec::load_lanes(c.lanes.of[term]);
-      // With registers for it, of even and odd columns, so that fewer products wait for the one
-      // before.
-      constexpr int kChains = Vec::kGroupColumns > 4 ? 2 : 1;
+      // Where there are registers for it, even and odd columns have sums of their own, so that
+      // fewer products wait for the one before.
+      constexpr int kChains = Vec::kTiles.group_columns > 4 ? 2 : 1;
       Vec w[kChains][kRows][kTaps];
 #pragma GCC unroll 2
       for (int r = kFirst; r <= kLast; ++r) {
@@ -315,8 +323,8 @@ void for_each_group_tile(const Axis& rows, const Axis& columns, const Body& body
       }
       v += count * kColumns;
     };
-    tiles_of(std::integral_constant<int, Vec::kGroupColumns>{});
-    if (Vec::kGroupColumns > 4) tiles_of(std::integral_constant<int, 4>{});
+    tiles_of(std::integral_constant<int, Vec::kTiles.group_columns>{});
+    if (Vec::kTiles.group_columns > 4) tiles_of(std::integral_constant<int, 4>{});
     tiles_of(std::integral_constant<int, 2>{});
     tiles_of(std::integral_constant<int, 1>{});
   }

@@ -3,6 +3,8 @@
 // measured up to twice as slow: its start and its rows of few taps take longer than the products.
 #pragma once
 
+#include "cpu/tiles/correlation-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace channellane {
@@ -17,8 +19,9 @@ struct Strip {
   Vec start;
 };
 
-// With kFetches, the last row's pixels a whole strip ahead, which no strip has read, come to the
-// cache meanwhile, and where they are written. From memory that is up to 1.6 times as fast (Zen 5).
+// With kFetches, the cache meanwhile gets the last row's pixels a whole strip ahead, which no strip
+// has read, and the lines to which their results go. With tensors in memory this is up to 1.6 times
+// as fast (Zen 5).
 template <int kRows, int kColumns, bool kFetches>
 void run_strip(const Correlation& c, const Strip& strip, int64_t outputs) {
   Vec w[kRows][kColumns];
@@ -55,7 +58,7 @@ constexpr RunStrip kRunStrip[kStripTaps][kStripTaps] = {
     {run_strip<3, 1, kFetches>, run_strip<3, 2, kFetches>, run_strip<3, 3, kFetches>},
 };
 
-// Whether every output has a tap in range, and the taps fit.
+// Returns whether every output has a tap in range, and the taps fit in registers.
 bool in_strips(const Axis& axis) {
   if (axis.taps < 1 || axis.taps > kStripTaps) return false;
   // Where taps are further apart than the inputs reach, outputs between them have none.

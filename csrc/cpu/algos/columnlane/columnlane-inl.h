@@ -8,7 +8,7 @@
 // Tasks are (image, group, band of rows). Sums are cut as in direct_batchlane.
 #pragma once
 
-#include "cpu/algos/columnlane/rows-inl.h"
+#include "cpu/algos/batchlane/batchlane-inl.h"
 #include "cpu/algos/columnlane/forward-inl.h"
 #include "cpu/algos/columnlane/grad_input-inl.h"
 #include "cpu/algos/columnlane/grad_weight-inl.h"
@@ -17,16 +17,21 @@ namespace convkern::cpu {
 namespace {
 namespace columnlane {
 
-using cpu::supports;
-
 bool computes(const Problem& p) {
   return cpu::computes<forward_workspace, grad_input_workspace, grad_weight_workspace>(p);
 }
 
-// Declines where direct_batchlane, which comes next in the kernel list, is faster and can run.
 Reason declines(const Problem& p) {
-  return images_fill_more(p) && batchlane::computes(p) ? Reason::empty_lanes : Reason::none;
+  return columnlane_declines(p, kLanes, [&] { return batchlane::computes(p); });
 }
+
+constexpr Algorithm algorithm = {
+    "direct_columnlane",
+    {supports<forward_workspace>, forward_workspace, forward},
+    {supports<grad_input_workspace>, grad_input_workspace, grad_input},
+    {supports<grad_weight_workspace>, grad_weight_workspace, grad_weight},
+    declines,
+};
 
 }  // namespace columnlane
 }  // namespace

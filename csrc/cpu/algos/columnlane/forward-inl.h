@@ -1,18 +1,20 @@
 // direct_columnlane forward: y from x, w and b, with bias and ReLU applied in registers.
 #pragma once
 
+#include "cpu/algos/columnlane/row_buffers-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace columnlane {
 
-struct ForwardTasks {
+struct ForwardPlan {
   TaskSize size;
   int64_t bands;
   int64_t channels;  // of y that are computed at a time
   RowBuffers buffers;
   int64_t packed;  // bytes of the packed taps, 0 where w serves as it is
 
-  explicit ForwardTasks(const Problem& p) {
+  explicit ForwardPlan(const Problem& p) {
     const Axis rows = forward_rows(p);
     // Sums over some of the planes stay in the buffer until the others have been added.
     auto channels_for = [&](int64_t planes) {
@@ -44,7 +46,7 @@ void pack_phases(const Problem& p, const std::vector<Phase>& list, const Real* w
 }
 
 void forward(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const ForwardTasks tasks(p);
+  const ForwardPlan tasks(p);
   const RowBuffers& buffers = tasks.buffers;
   const std::vector<Phase> list = phases(p, buffers.x.layout);
   const Axis rows = forward_rows(p);
@@ -109,7 +111,7 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
 }
 
 int64_t forward_workspace(const Problem& p, int threads) {
-  const ForwardTasks tasks(p);
+  const ForwardPlan tasks(p);
   return tasks.packed + tasks.buffers.bytes() * threads;
 }
 

@@ -2,27 +2,30 @@
 // gx index modulo the stride.
 #pragma once
 
+#include "cpu/algos/columnlane/row_buffers-inl.h"
+#include "cpu/blocking/residues-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace columnlane {
 
 // gx rows of a band are a multiple of the stride, so that every residue has its share of them.
-struct GradInputTasks {
+struct GradInputPlan {
   TaskSize size;  // rows of a residue
   int64_t bands;
   int64_t channels;  // of gx that are computed at a time
   RowBuffers buffers;
 
-  GradInputTasks(const Problem& p, const std::vector<Residue>& list) {
+  GradInputPlan(const Problem& p, const std::vector<Residue>& list) {
     const int64_t rows = ceil_div(p.H, p.stride_h);
     const int64_t outputs = whole_vectors(ceil_div(p.W, p.stride_w));
-    Window window(p.OW());
+    ColumnSpan span(p.OW());
     for (const Residue& residue : list) {
       Axis columns = residue.columns.axis;
       columns.out = outputs;  // lanes beyond the last column read too
-      window.cover(columns);
+      span.cover(columns);
     }
-    const RowLayout gy{1, -window.low, whole_vectors(window.width())};
+    const RowLayout gy{1, -span.low, whole_vectors(span.width())};
     const RowLayout gx{p.stride_w, 0, outputs};
     // Sums over some of the planes stay in the buffer until the others have been added.
     auto channels_for = [&](int64_t planes) {
@@ -41,7 +44,7 @@ struct GradInputTasks {
 
 void grad_input(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
   const std::vector<Residue> list = residues(p);
-  const GradInputTasks tasks(p, list);
+  const GradInputPlan tasks(p, list);
   const RowBuffers& buffers = tasks.buffers;
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const int64_t Og = p.Og(), Cg = p.Cg, count = p.N * p.groups * tasks.bands;
@@ -102,7 +105,7 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
 }
 
 int64_t grad_input_workspace(const Problem& p, int threads) {
-  return packed_bytes(p) + GradInputTasks(p, residues(p)).buffers.bytes() * threads;
+  return packed_bytes(p) + GradInputPlan(p, residues(p)).buffers.bytes() * threads;
 }
 
 }  // namespace columnlane

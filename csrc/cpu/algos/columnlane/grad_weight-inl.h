@@ -1,16 +1,19 @@
 // direct_columnlane grad_weight: gw from gy and x. Every lane sums its own columns.
 #pragma once
 
+#include "cpu/algos/columnlane/row_buffers-inl.h"
+#include "cpu/blocking/reduction-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace columnlane {
 
-struct GradWeightTasks {
+struct GradWeightPlan {
   TaskSize size;
   int64_t bands;
   RowBuffers buffers;
 
-  explicit GradWeightTasks(const Problem& p) {
+  explicit GradWeightPlan(const Problem& p) {
     const Axis rows = forward_rows(p);
     auto read = [&](int64_t n) { return input_rows(rows, n); };
     auto make = [&](int64_t planes, int64_t n) {
@@ -28,7 +31,7 @@ struct GradWeightTasks {
 
 // Adds the products of one band of gy rows of an image to the accumulators of the output channels,
 // all of one group.
-void accumulate_rows(const Problem& p, const Operands& ops, const GradWeightTasks& tasks,
+void accumulate_rows(const Problem& p, const Operands& ops, const GradWeightPlan& tasks,
                      const std::vector<Phase>& list, int64_t unit, Range channels, Real* memory,
                      Real* accumulators) {
   const ImageShape xs = x_shape(p), ys = y_shape(p);
@@ -76,7 +79,7 @@ void accumulate_rows(const Problem& p, const Operands& ops, const GradWeightTask
 }
 
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const GradWeightTasks tasks(p);
+  const GradWeightPlan tasks(p);
   const std::vector<Phase> list = phases(p, tasks.buffers.x.layout);
   reduce_weights(p, tasks.reduction(p), workspace, static_cast<Real*>(ops.out), executor,
                  [&](int64_t unit, Range channels, Real* memory, Real* accumulators) {
@@ -85,7 +88,7 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
 }
 
 int64_t grad_weight_workspace(const Problem& p, int threads) {
-  return GradWeightTasks(p).reduction(p).workspace(threads);
+  return GradWeightPlan(p).reduction(p).workspace(threads);
 }
 
 }  // namespace columnlane

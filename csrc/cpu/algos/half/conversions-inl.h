@@ -1,6 +1,8 @@
 // Between 16-bit numbers in memory and float32, or pairs of bfloat16.
 #pragma once
 
+#include "cpu/simd/vec.h"
+
 namespace convkern::cpu {
 namespace {
 namespace half {

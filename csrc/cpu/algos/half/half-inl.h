@@ -5,6 +5,7 @@
 #pragma once
 
 #include "cpu/algos/half/conversions-inl.h"
+#include "cpu/blocking/parts-inl.h"
 
 namespace convkern::cpu {
 namespace {
@@ -30,8 +31,8 @@ struct Chunks {
   bool adds_up() const { return largest.pass == Pass::grad_weight && count > 1; }
 };
 
-// Where the workspace has, in bytes: x or gx, y or gy, w or gw, the sum of the gw of several
-// chunks, b, and the workspace of the float32 kernel.
+// The offsets in the workspace, in bytes, of x or gx, y or gy, w or gw, the sum of the gw of
+// several chunks, b, and the workspace of the float32 kernel.
 struct Offsets {
   int64_t x, y, w, sum, b, kernel;
 
@@ -66,7 +67,7 @@ struct Buffers {
 };
 
 template <class Form>
-void run_chunks(RunKernel run, const Problem& p, const Operands& ops, void* memory,
+void run_chunks(decltype(Functions::run) run, const Problem& p, const Operands& ops, void* memory,
                 const Executor& executor) {
   const Chunks<Form> chunks(p);
   const Form& form = chunks.form;
@@ -107,29 +108,34 @@ void run_chunks(RunKernel run, const Problem& p, const Operands& ops, void* memo
   if (p.pass == Pass::grad_weight) narrow(p.dtype, f32.sum, form.w_floats(), out, executor);
 }
 
-// That of the kernel that kRun runs, after the conversion of the weights.
-template <class Form, RunKernel kRun>
+// The packing of the float32 algorithm's forward pass, after the conversion of the weights; none
+// where it has none.
+template <class Form, const Algorithm& kAlgorithm>
 constexpr Packing through_packing() {
-  return {[](const Problem& p) { return packing<kRun>.bytes(Form{p}.problem()); },
-          [](const Problem& p, const void* w, void* packed, const Executor& executor) {
-            const Form form{p};
-            std::vector<float> converted(form.w_floats());
-            form.weights(static_cast<const uint16_t*>(w), converted.data(), executor);
-            packing<kRun>.pack(form.problem(), converted.data(), packed, executor);
-          }};
+  if constexpr (kAlgorithm.forward.packing.pack == nullptr) {
+    return {};
+  } else {
+    return {[](const Problem& p) { return kAlgorithm.forward.packing.bytes(Form{p}.problem()); },
+            [](const Problem& p, const void* w, void* packed, const Executor& executor) {
+              const Form form{p};
+              std::vector<float> converted(form.w_floats());
+              form.weights(static_cast<const uint16_t*>(w), converted.data(), executor);
+              kAlgorithm.forward.packing.pack(form.problem(), converted.data(), packed, executor);
+            }};
+  }
 }
 
-// What a float32 kernel computes, in half precision; see Functions.
-template <class Form, Reason (*kSupports)(const Problem&),
-          int64_t (*kWorkspace)(const Problem&, int), RunKernel kRun,
-          Reason (*kDeclines)(const Problem&)>
-constexpr Functions through() {
+// One pass of a float32 algorithm, in half precision.
+template <class Form, const Algorithm& kAlgorithm, Pass kPass>
+constexpr Functions through_pass() {
   return {[](const Problem& p) {
             const Reason reason = Form{p}.supports();
             if (reason != Reason::none) return reason;
+            constexpr auto kSupports = kAlgorithm.functions(kPass).supports;
             return p.empty() ? Reason::empty : kSupports(Chunks<Form>(p).largest);
           },
           [](const Problem& p, int threads) {
+            constexpr auto kWorkspace = kAlgorithm.functions(kPass).workspace;
             const Chunks<Form> chunks(p);
             Problem smaller = chunks.largest;
             smaller.N = std::max<int64_t>(1, chunks.batch / chunks.count);
@@ -137,13 +143,32 @@ constexpr Functions through() {
                    std::max(kWorkspace(chunks.largest, threads), kWorkspace(smaller, threads));
           },
           [](const Problem& p, const Operands& ops, void* memory, const Executor& executor) {
-            run_chunks<Form>(kRun, p, ops, memory, executor);
+            run_chunks<Form>(kAlgorithm.functions(kPass).run, p, ops, memory, executor);
           },
-          kDeclines == nullptr
-              ? nullptr
-              : +[](const Problem& p) { return kDeclines(Chunks<Form>(p).largest); },
-          packing<kRun>.pack == nullptr ? Packing{} : through_packing<Form, kRun>()};
+          kPass == Pass::forward ? through_packing<Form, kAlgorithm>() : Packing{}};
 }
+
+// Why not to compute it so: what the form says or, where it says nothing, what the algorithm does.
+template <class Form, const Algorithm& kAlgorithm>
+constexpr decltype(Algorithm::declines) through_declines() {
+  if constexpr (Form::kDeclines != nullptr) {
+    return [](const Problem& p) { return Form::kDeclines(Chunks<Form>(p).largest); };
+  } else if constexpr (kAlgorithm.declines != nullptr) {
+    return [](const Problem& p) { return kAlgorithm.declines(Chunks<Form>(p).largest); };
+  } else {
+    return nullptr;
+  }
+}
+
+// A float32 algorithm, in half precision.
+template <class Form, const Algorithm& kAlgorithm>
+constexpr Algorithm through = {
+    kAlgorithm.name,
+    through_pass<Form, kAlgorithm, Pass::forward>(),
+    through_pass<Form, kAlgorithm, Pass::grad_input>(),
+    through_pass<Form, kAlgorithm, Pass::grad_weight>(),
+    through_declines<Form, kAlgorithm>(),
+};
 
 }  // namespace half
 }  // namespace

@@ -4,12 +4,15 @@
 // forward and of gy in grad_input, neighbouring images in grad_weight.
 #pragma once
 
+#include "cpu/algos/half/conversions-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace half {
 
 struct Pairs {
   static constexpr bool kRounds = true;
+  static constexpr Reason (*kDeclines)(const Problem&) = pairs_decline;
   const Problem& p;
 
   Reason supports() const {
@@ -77,13 +80,6 @@ struct Pairs {
     return to;
   }
 };
-
-// Where implicit_gemm computes few products with many lanes empty, and others are made for that.
-constexpr int64_t kFewChannels = 8;
-
-Reason pairs_decline(const Problem& p) {
-  return std::min(p.Cg, p.Og()) < kFewChannels ? Reason::empty_lanes : Reason::none;
-}
 
 }  // namespace half
 }  // namespace

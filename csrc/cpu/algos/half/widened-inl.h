@@ -1,18 +1,21 @@
 // Half-precision operands as float32 numbers.
 #pragma once
 
+#include "cpu/algos/half/conversions-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace half {
 
 struct Widened {
   static constexpr bool kRounds = false;  // the kernel's forward and grad_input
+  static constexpr Reason (*kDeclines)(const Problem&) = nullptr;
   const Problem& p;
 
   Reason supports() const {
     return p.dtype == DType::bf16 || p.dtype == DType::f16 ? Reason::none : Reason::dtype;
   }
-  // Of all images.
+  // The float32 problem of all images.
   Problem problem() const {
     Problem f32 = p;
     f32.dtype = DType::f32;

@@ -2,9 +2,19 @@
 // for each residue of gx modulo the stride.
 #pragma once
 
+#include "cpu/blocking/bands-inl.h"
+#include "cpu/blocking/panels-inl.h"
+#include "cpu/blocking/pixels-inl.h"
+#include "cpu/blocking/tasks-inl.h"
+#include "cpu/tiles/matmul-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace implicit_gemm {
+
+constexpr int64_t kBandPixels = 512;      // of a band: enough for a panel to be worth fetching
+constexpr int64_t kLeastBandPixels = 64;  // of a band of one image, at least
+constexpr int64_t kTasks = 8;             // at least so many, for any number of threads
 
 // The outputs at rows row + u * row_step, columns column + v * column_step.
 struct Part {
@@ -97,18 +107,19 @@ struct Correlations {
     const int64_t pixels = columns.out * static_cast<int64_t>(parts.size());  // of a row
     const int64_t in_row = in.width * whole_vectors(terms);
     const int64_t most = std::min(kBandPixels / pixels, kBandFloats / in_row / rows.out_step);
-    // What a row of outputs keeps in buffers, about.
+    // The floats that a row of outputs keeps in buffers, about.
     const int64_t floats =
         in_row * std::min(rows.taps + 1, in.height) + pixels * kPanelVectors * kLanes;
     const int64_t most_columns =
         floats <= 4 * kBandFloats
             ? columns.out
-            : std::clamp(columns.out * kBandFloats / floats, kLeastBandColumns, columns.out);
+            : std::min(columns.out,
+                       std::max(kLeastBandColumns, columns.out * kBandFloats / floats));
     return {batch,       rows.out,    most, kTasks, ceil_div(kLeastBandPixels, pixels),
             columns.out, most_columns};
   }
 
-  // What the outputs u of all parts read of the rows or columns of `in`.
+  // The rows or columns of `in` that the outputs u of all parts read.
   Range read_by(Axis Part::* axis, Range u) const {
     Range read{(parts[0].*axis).in, 0};
     for (const Part& part : parts) {
@@ -140,7 +151,7 @@ struct Correlations {
     return bands.column_bands == 1 ? Range{0, in.width} : read_by(&Part::columns, v);
   }
 
-  // Where the outputs u or v of all parts are.
+  // The rows or columns of `out` that the outputs u or v of all parts are.
   Range out_rows_of(Range u) const {
     const int64_t step = parts[0].row_step;
     return {u.begin * step, std::min(out.height, u.end * step)};
@@ -150,7 +161,7 @@ struct Correlations {
     return {v.begin * step, std::min(out.width, v.end * step)};
   }
 
-  // To the buffer of a band whose outputs are in rows u.
+  // Loads what is read to the buffer of a band whose outputs are in rows u.
   void load(const Real* tensor, const Region& read, Range u, const Pixels<Real>& to) const {
     if (tap_rows == 0) return load_pixels(tensor, in, read, to);
     const Axis& rows = parts[0].rows;
@@ -166,7 +177,8 @@ struct Correlations {
     }
   }
 
-  // Of the products of an output. With a single tap torch sums all of them one after the other.
+  // The number of products of an output that are summed one after the other. With a single tap
+  // torch sums all of them so.
   int64_t block_of(const Part& part) const {
     return taps == 1 ? near_equal_block(terms, kMostBlock) : block_of_products(part.taps() * terms);
   }

@@ -1,6 +1,8 @@
 // implicit_gemm forward: y from x, w and b, with bias and ReLU applied in registers.
 #pragma once
 
+#include "cpu/algos/implicit_gemm/correlate-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace implicit_gemm {
@@ -45,10 +47,6 @@ int64_t forward_workspace(const Problem& p, int threads) {
 }
 
 }  // namespace implicit_gemm
-
-template <>
-constexpr Packing packing<implicit_gemm::forward>{implicit_gemm::forward_packed_bytes,
-                                                  implicit_gemm::pack_forward};
 
 }  // namespace
 }  // namespace convkern::cpu

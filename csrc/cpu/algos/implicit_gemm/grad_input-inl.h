@@ -2,6 +2,9 @@
 // stride is a correlation of its own, with every stride-th tap.
 #pragma once
 
+#include "cpu/algos/implicit_gemm/correlate-inl.h"
+#include "cpu/blocking/residues-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace implicit_gemm {

@@ -3,16 +3,19 @@
 // in place in NCHW, and in channels_last unless its pixels are far apart (packs_x).
 #pragma once
 
+#include "cpu/algos/implicit_gemm/correlate-inl.h"
+#include "cpu/blocking/reduction-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace implicit_gemm {
 
 // Slices of gw, for some bands of gy's rows.
-struct GradWeightTasks : WeightSlices {
+struct GradWeightPlan : WeightSlices {
   Bands bands;
   int64_t x_rows, x_columns;  // of an image that a band reads, at most
 
-  explicit GradWeightTasks(const Problem& p)
+  explicit GradWeightPlan(const Problem& p)
       : WeightSlices(p, panels_in_cache(p),
                      [&](int64_t width) { return channels_in_cache(p, width); }),
         bands(p.N, p.OH(),
@@ -22,7 +25,8 @@ struct GradWeightTasks : WeightSlices {
     x_columns = bands.column_bands == 1 ? p.W : input_rows(forward_columns(p), bands.band_columns);
   }
 
-  // By panels of which the accumulators of 64 channels fit the cache, up to 4; then by channels.
+  // gw is cut into slices of up to 4 panels, as many as leave room in the cache for the
+  // accumulators of 64 channels, and then by channels.
   static int64_t panels_in_cache(const Problem& p) {
     return std::clamp<int64_t>(kAccumulatorFloats / (p.R * p.S * 64 * kPanelVectors * kLanes), 1,
                                4);
@@ -55,7 +59,7 @@ struct GradWeightTasks : WeightSlices {
 // The part of gw that a task computes: rows of gy and x in bands.
 struct GradWeightSlice {
   const Problem& p;
-  const GradWeightTasks& tasks;
+  const GradWeightPlan& tasks;
   int64_t group;
   Range panels, channels;  // of the group
   Real *accumulators, *gy, *x;
@@ -76,7 +80,7 @@ struct GradWeightSlice {
       from = {in + (inputs.images.begin * p.C + inputs.channels.begin) * channel +
                   inputs.rows.begin * p.W + inputs.columns.begin,
               1, p.W, p.C * channel};
-    } else if (GradWeightTasks::packs_x(p)) {
+    } else if (GradWeightPlan::packs_x(p)) {
       const Pixels<Real> to = tasks.x_buffer(p, x);
       copy_pixels(from, inputs, to);
       from = to.read_only();
@@ -166,7 +170,7 @@ struct GradWeightSlice {
 };
 
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const GradWeightTasks tasks(p);
+  const GradWeightPlan tasks(p);
   reduce_chunks(p, tasks.reduction(p), tasks.count(p), workspace, static_cast<Real*>(ops.out),
                 executor, [&](int64_t index, Range units, Real* memory, Real* partial) {
                   Real* gy = memory + tasks.accumulator_floats(p);
@@ -187,7 +191,7 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
 }
 
 int64_t grad_weight_workspace(const Problem& p, int threads) {
-  return GradWeightTasks(p).reduction(p).workspace(threads);
+  return GradWeightPlan(p).reduction(p).workspace(threads);
 }
 
 }  // namespace implicit_gemm

@@ -12,9 +12,8 @@
 // grad_weight (chunk of the batch's pixels, group, panel, slice of the channels).
 #pragma once
 
-#include "cpu/algos/implicit_gemm/panels-inl.h"
-#include "cpu/algos/implicit_gemm/bands-inl.h"
-#include "cpu/algos/implicit_gemm/correlate-inl.h"
+#include "cpu/algos/batchlane/batchlane-inl.h"
+#include "cpu/algos/columnlane/columnlane-inl.h"
 #include "cpu/algos/implicit_gemm/forward-inl.h"
 #include "cpu/algos/implicit_gemm/grad_input-inl.h"
 #include "cpu/algos/implicit_gemm/grad_weight-inl.h"
@@ -23,7 +22,18 @@ namespace convkern::cpu {
 namespace {
 namespace implicit_gemm {
 
-using cpu::supports;
+Reason declines(const Problem& p) {
+  return implicit_gemm_declines(
+      p, kLanes, [&] { return columnlane::computes(p); }, [&] { return batchlane::computes(p); });
+}
+
+constexpr Algorithm algorithm = {
+    "implicit_gemm",
+    {supports<forward_workspace>, forward_workspace, forward, {forward_packed_bytes, pack_forward}},
+    {supports<grad_input_workspace>, grad_input_workspace, grad_input},
+    {supports<grad_weight_workspace>, grad_weight_workspace, grad_weight},
+    declines,
+};
 
 }  // namespace implicit_gemm
 }  // namespace

@@ -2,6 +2,14 @@
 // tiles; the sums are transformed to gw once.
 #pragma once
 
+#include "cpu/algos/winograd/squares-inl.h"
+#include "cpu/algos/winograd/transforms-inl.h"
+#include "cpu/blocking/bands-inl.h"
+#include "cpu/blocking/panels-inl.h"
+#include "cpu/blocking/reduction-inl.h"
+#include "cpu/blocking/tasks-inl.h"
+#include "cpu/tiles/matmul-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace winograd {
@@ -12,12 +20,12 @@ constexpr int64_t kGradWeightTasks = 4;   // if need be
 
 // Slices of gw, for some bands of rows of tiles.
 template <class F>
-struct GradWeightTasks : WeightSlices {
+struct GradWeightPlan : WeightSlices {
   int64_t tiles_in_row;
   Bands bands;
   int64_t x_rows;  // of an image that a band reads, at most
 
-  explicit GradWeightTasks(const Problem& p)
+  explicit GradWeightPlan(const Problem& p)
       : WeightSlices(p, std::max<int64_t>(1, kSliceChannels / (kPanelVectors * kLanes)),
                      [](int64_t) { return kSliceChannels; }),
         tiles_in_row(ceil_div(p.OW(), F::kOut)),
@@ -56,7 +64,7 @@ struct GradWeightTasks : WeightSlices {
 template <class F>
 struct GradWeightSlice {
   const Problem& p;
-  const GradWeightTasks<F>& tasks;
+  const GradWeightPlan<F>& tasks;
   int64_t group;
   Range panels, channels;  // of the group
   Real *sums, *x, *gy, *pixels;
@@ -68,7 +76,7 @@ struct GradWeightSlice {
     const Region inputs{
         images, inputs_read(row_axis, u), {0, p.W}, shifted(channels, group * p.Cg)};
     const Region outputs{images, u, {0, p.OW()}, shifted(tasks.columns_of(panels), group * p.Og())};
-    const TileRows some{images.size(), rows, tasks.tiles_in_row};
+    const TileGrid some{images.size(), rows, tasks.tiles_in_row};
     transform_tiles<F, F::inputs, F::kIn>(
         some, {static_cast<const Real*>(ops.x), x_shape(p), inputs, tasks.x_buffer(p, pixels)},
         row_axis.offset, column_axis.offset, tasks.x_plane(),
@@ -133,7 +141,7 @@ struct GradWeightSlice {
 
 template <class F>
 void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const GradWeightTasks<F> tasks(p);
+  const GradWeightPlan<F> tasks(p);
   reduce_chunks(p, tasks.reduction(p), tasks.count(p), workspace, static_cast<Real*>(ops.out),
                 executor, [&](int64_t index, Range units, Real* memory, Real* partial) {
                   Real* x = memory + kSpots<F> * tasks.sum_plane();

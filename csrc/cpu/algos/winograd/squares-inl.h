@@ -1,11 +1,15 @@
 // Tiles: squares of pixels, transformed to squares of spots, for vectors of channels.
 #pragma once
 
+#include "cpu/blocking/pixels-inl.h"
+
 namespace convkern::cpu {
 namespace {
 namespace winograd {
 
-// Of a transformed tile: a matrix product for each.
+constexpr int64_t kTermsTogether = 16;  // terms whose taps are transposed together
+
+// The number of spots of a transformed tile. For each of them there is a matrix product.
 template <class F>
 constexpr int64_t kSpots = F::kIn * F::kIn;
 
@@ -51,7 +55,7 @@ struct ImagePixels {
   Range rows;
   int64_t width, channels;
 
-  // In place, or from NCHW through a buffer.
+  // The pixels are read in place or, in NCHW, through a buffer.
   ImagePixels(const Real* tensor, const ImageShape& shape, const Region& region,
               const Pixels<Real>& buffer)
       : x(pixels_of(tensor, shape, region)),
@@ -66,7 +70,7 @@ struct ImagePixels {
   CONVKERN_INLINE bool holds(int64_t row, int64_t column) const {
     return row >= rows.begin && row < rows.end && column >= 0 && column < width;
   }
-  // Where the pixel is of some channels; `from` is the image's x, of the first of them.
+  // The address of a pixel at some channels; `from` is the image's x at the first of them.
   CONVKERN_INLINE const Real* at(const Real* from, int64_t row, int64_t column) const {
     return from + (row - rows.begin) * x.row + column * x.pixel;
   }
@@ -99,7 +103,7 @@ struct ImagePixels {
 };
 
 // Some rows of tiles of some images.
-struct TileRows {
+struct TileGrid {
   int64_t images;
   Range rows;
   int64_t width;  // tiles in a row
@@ -121,7 +125,7 @@ struct TileRows {
 // tile. place(index, channel) is where the first spot of a tile's vector of channels goes; spots
 // are `plane` floats apart.
 template <class F, auto kTransform, int kSide, class Place>
-void transform_tiles(const TileRows& tiles, const ImagePixels& pixels, int64_t row, int64_t column,
+void transform_tiles(const TileGrid& tiles, const ImagePixels& pixels, int64_t row, int64_t column,
                      int64_t plane, const Place& place) {
   tiles.for_each([&](int64_t image, int64_t tile_row, int64_t tile_column, int64_t index) {
     const Real* from = pixels.x.at + image * pixels.x.image;

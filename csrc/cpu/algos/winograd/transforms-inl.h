@@ -6,9 +6,14 @@
 // spot.
 #pragma once
 
+#include "cpu/simd/vec.h"
+
 namespace convkern::cpu {
 namespace {
 namespace winograd {
+
+template <int a, int b>
+constexpr Real kRatio = Real(a) / Real(b);
 
 CONVKERN_INLINE Vec times(Real factor, Vec a) {
   return fma(a, Vec::broadcast(&factor), Vec::zero());
@@ -31,9 +36,10 @@ struct F4x4 {
     t[5] = fma(4, d[1], fma(-5, d[3], d[5]));
   }
   static CONVKERN_INLINE void taps(const Vec (&g)[3], Vec (&t)[6]) {
-    const Vec sum = times(-1.f / 6, add(g[0], g[2])), middle = times(1.f / 6, g[1]);
-    const Vec wide = fma(1.f / 24, g[0], times(1.f / 6, g[2])), half = times(1.f / 12, g[1]);
-    t[0] = times(1.f / 4, g[0]);
+    const Vec sum = times(kRatio<-1, 6>, add(g[0], g[2])), middle = times(kRatio<1, 6>, g[1]);
+    const Vec wide = fma(kRatio<1, 24>, g[0], times(kRatio<1, 6>, g[2])),
+              half = times(kRatio<1, 12>, g[1]);
+    t[0] = times(kRatio<1, 4>, g[0]);
     t[1] = sub(sum, middle);
     t[2] = add(sum, middle);
     t[3] = add(wide, half);
@@ -59,10 +65,10 @@ struct F4x4 {
     t[5] = gy[3];
   }
   static CONVKERN_INLINE void grad_taps(const Vec (&m)[6], Vec (&gg)[3]) {
-    const Vec sum = times(-1.f / 6, add(m[1], m[2])), wide = add(m[3], m[4]);
-    gg[0] = fma(1.f / 4, m[0], fma(1.f / 24, wide, sum));
-    gg[1] = fma(1.f / 6, sub(m[2], m[1]), times(1.f / 12, sub(m[3], m[4])));
-    gg[2] = add(fma(1.f / 6, wide, sum), m[5]);
+    const Vec sum = times(kRatio<-1, 6>, add(m[1], m[2])), wide = add(m[3], m[4]);
+    gg[0] = fma(kRatio<1, 4>, m[0], fma(kRatio<1, 24>, wide, sum));
+    gg[1] = fma(kRatio<1, 6>, sub(m[2], m[1]), times(kRatio<1, 12>, sub(m[3], m[4])));
+    gg[2] = add(fma(kRatio<1, 6>, wide, sum), m[5]);
   }
 };
 
@@ -76,7 +82,7 @@ struct F2x2 {
     t[3] = sub(d[1], d[3]);
   }
   static CONVKERN_INLINE void taps(const Vec (&g)[3], Vec (&t)[4]) {
-    const Vec sum = times(1.f / 2, add(g[0], g[2])), middle = times(1.f / 2, g[1]);
+    const Vec sum = times(kRatio<1, 2>, add(g[0], g[2])), middle = times(kRatio<1, 2>, g[1]);
     t[0] = g[0];
     t[1] = add(sum, middle);
     t[2] = sub(sum, middle);
@@ -93,9 +99,9 @@ struct F2x2 {
     t[3] = sub(Vec::zero(), gy[1]);
   }
   static CONVKERN_INLINE void grad_taps(const Vec (&m)[4], Vec (&gg)[3]) {
-    const Vec half = times(1.f / 2, add(m[1], m[2]));
+    const Vec half = times(kRatio<1, 2>, add(m[1], m[2]));
     gg[0] = add(m[0], half);
-    gg[1] = times(1.f / 2, sub(m[1], m[2]));
+    gg[1] = times(kRatio<1, 2>, sub(m[1], m[2]));
     gg[2] = add(half, m[3]);
   }
 };

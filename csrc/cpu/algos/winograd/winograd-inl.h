@@ -10,9 +10,7 @@
 // through buffers of pixels.
 #pragma once
 
-#include "cpu/algos/winograd/transforms-inl.h"
-#include "cpu/algos/winograd/squares-inl.h"
-#include "cpu/algos/winograd/tiles-inl.h"
+#include "cpu/algos/winograd/correlate-inl.h"
 #include "cpu/algos/winograd/grad_weight-inl.h"
 
 namespace convkern::cpu {
@@ -24,14 +22,6 @@ inline Axis grad_input_axis(int64_t gx_size, int64_t gy_size, int64_t pad) {
   return {gx_size, 3, gy_size, 1, 1, pad - 2};
 }
 
-constexpr int64_t kFewChannels = 8, kFewTiles = 16;
-
-// Of a plane of so many outputs.
-template <class F>
-int64_t products(int64_t height, int64_t width) {
-  return ceil_div(height, F::kOut) * ceil_div(width, F::kOut) * kSpots<F>;
-}
-
 template <class F>
 struct Passes {
   template <int64_t (*workspace)(const Problem&, int)>
@@ -41,19 +31,7 @@ struct Passes {
     return cpu::supports<workspace>(p);
   }
 
-  // Where another kernel has less to compute: on outputs of which tiles use little, and with so few
-  // channels that the transforms take longer than the products, or so few tiles that those of gw do
-  // (by measurement, AVX-512, Zen 4 and 5).
-  static Reason declines(const Problem& p) {
-    if (std::min(p.Cg, p.Og()) < kFewChannels) return Reason::empty_lanes;
-    const bool input = p.pass == Pass::grad_input;
-    const int64_t height = input ? p.H : p.OH(), width = input ? p.W : p.OW();
-    const int64_t of_image = products<F>(height, width);
-    const int64_t least = std::min(products<F2x2>(height, width), 9 * height * width);
-    const bool few_tiles = p.N * of_image < kFewTiles * kSpots<F>;
-    return of_image > least || (p.pass == Pass::grad_weight && few_tiles) ? Reason::empty_lanes
-                                                                          : Reason::none;
-  }
+  static Reason declines(const Problem& p) { return winograd_declines(p, F::kOut); }
 
   static Tiles<F> forward_tiles(const Problem& p) {
     return {p, x_shape(p), y_shape(p), forward_rows(p), forward_columns(p)};
@@ -91,9 +69,23 @@ struct Passes {
     winograd::grad_weight<F>(p, ops, workspace, executor);
   }
   static int64_t grad_weight_workspace(const Problem& p, int threads) {
-    return GradWeightTasks<F>(p).reduction(p).workspace(threads);
+    return GradWeightPlan<F>(p).reduction(p).workspace(threads);
+  }
+
+  static constexpr Algorithm algorithm(const char* name) {
+    return {
+        name,
+        {supports<forward_workspace>, forward_workspace, forward},
+        {supports<grad_input_workspace>, grad_input_workspace, grad_input},
+        {supports<grad_weight_workspace>, grad_weight_workspace, grad_weight},
+        declines,
+        Precision::high,
+    };
   }
 };
+
+constexpr Algorithm algorithm_4x4 = Passes<F4x4>::algorithm("winograd_4x4");
+constexpr Algorithm algorithm_2x2 = Passes<F2x2>::algorithm("winograd_2x2");
 
 }  // namespace winograd
 }  // namespace

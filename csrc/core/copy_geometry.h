@@ -1,0 +1,17 @@
+// Geometries in structures of other kinds, such as that of the C interface.
+#pragma once
+
+namespace convkern {
+
+// Copies the sizes and the window, the members that a Geometry has.
+template <class From, class To>
+void copy_geometry(const From& from, To& to) {
+  to.N = from.N, to.C = from.C, to.H = from.H, to.W = from.W;
+  to.O = from.O, to.Cg = from.Cg, to.R = from.R, to.S = from.S;
+  to.stride_h = from.stride_h, to.stride_w = from.stride_w;
+  to.pad_h = from.pad_h, to.pad_w = from.pad_w;
+  to.dilation_h = from.dilation_h, to.dilation_w = from.dilation_w;
+  to.groups = from.groups;
+}
+
+}  // namespace convkern

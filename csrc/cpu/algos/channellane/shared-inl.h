@@ -1,0 +1,192 @@
+// What the passes of direct_channellane share: which problems they compute, how they are cut into
+// tasks, and the weights with the channels innermost.
+#pragma once
+
+#include "cpu/algos/channellane/groups-inl.h"
+#include "cpu/algos/channellane/strips-inl.h"
+#include "cpu/blocking/pixels-inl.h"
+#include "cpu/blocking/tasks-inl.h"
+
+namespace convkern::cpu {
+namespace {
+namespace channellane {
+
+template <int64_t (*workspace)(const Problem&, int)>
+Reason supports(const Problem& p) {
+  if (p.dtype != kDType) return Reason::dtype;
+  if (p.empty()) return Reason::empty;
+  if (p.groups == 1) return Reason::not_grouped;
+  const Groups groups(p);
+  if (!groups.fit()) return Reason::channels;
+  if (!groups.depthwise() && !fits_group_tiles(p)) return Reason::group_steps;
+  return cpu::supports<workspace>(p);
+}
+
+// Returns whether channels_last images are read in place, which they are where lanes read
+// themselves and pixels are whole vectors. The tiles of groups read a pixel many times, and pixels
+// far apart compete for a few lines of the cache.
+bool reads_in_place(const Problem& p) {
+  return p.layout == Layout::nhwc && Groups(p).depthwise() && p.C % kLanes == 0;
+}
+
+// Returns whether strips fetch ahead: where the pass reads and writes in place, each pixel after
+// the one before, and tensors are too large to stay in the caches. Fetching loses a tenth with
+// tensors of 10 MB and wins with 25 MB.
+bool fetches_pixels(const Problem& p) {
+  constexpr int64_t kFetchedBytes = 16 << 20;
+  const bool in_order = p.stride_h == 1 && p.stride_w == 1;
+  return in_order && reads_in_place(p) && p.min_bytes() > kFetchedBytes;
+}
+
+// The tasks of an image: bands of output rows, and slices of the vectors of channels, which are
+// single vectors where images are not read in place.
+struct Tasks {
+  int64_t rows, band_rows, bands;
+  int64_t vectors, slices;
+
+  Tasks(const Problem& p, int64_t rows) : rows(rows) {
+    const bool in_place = reads_in_place(p);
+    vectors = Groups(p).vectors();
+    // The floats that a row of outputs reads and writes.
+    const int64_t channels = p.layout == Layout::nhwc ? p.C : kLanes;
+    const int64_t floats = (p.W * p.stride_h + p.OW()) * channels;
+    const int64_t bytes = floats * static_cast<int64_t>(sizeof(Real));
+    const int64_t fitting = std::max<int64_t>(1, kBandBytes / bytes);
+    const int64_t whole_tiles = ceil_div(fitting, Vec::kTiles.rows) * Vec::kTiles.rows;
+    band_rows = std::min(rows, whole_tiles);
+    if (p.layout == Layout::nhwc) band_rows = rows_for_threads(rows, band_rows, p.N);
+    bands = ceil_div(rows, band_rows);
+    slices = in_place ? std::min(vectors, ceil_div(kLeastTasks, p.N * bands)) : vectors;
+  }
+  int64_t count(const Problem& p) const { return p.N * bands * slices; }
+  int64_t image(int64_t task) const { return task / slices / bands; }
+  Range band(int64_t index) const {
+    return {index * band_rows, std::min(rows, (index + 1) * band_rows)};
+  }
+  Range rows_of(int64_t task) const { return band(task / slices % bands); }
+  Range vectors_of(int64_t task) const { return near_equal_part(vectors, slices, task % slices); }
+};
+
+// A thread's buffers of the pixels of one vector of channels; none in place.
+struct PixelBuffers {
+  int64_t in_floats = 0, out_floats = 0;
+
+  PixelBuffers(const Problem& p, int64_t in_rows, int64_t in_width, int64_t out_rows,
+               int64_t out_width) {
+    if (reads_in_place(p)) return;
+    in_floats = in_rows * in_width * kLanes;
+    out_floats = out_rows * out_width * kLanes;
+  }
+  int64_t floats() const { return in_floats + out_floats; }
+};
+
+Pixels<Real> vector_of_pixels(Real* at, int64_t width) { return {at, kLanes, kLanes * width, 0}; }
+
+Region rows_of_image(const ImageShape& shape, int64_t image, Range rows, Range channels) {
+  return {{image, image + 1}, rows, {0, shape.width}, channels};
+}
+
+// Some rows of channels of an image: in place, or a copy in the buffer.
+Pixels<const Real> read_pixels(const void* tensor, const ImageShape& shape, int64_t image,
+                               Range rows, Range channels, bool in_place, Real* buffer) {
+  const auto* from = static_cast<const Real*>(tensor);
+  const Pixels<Real> to = vector_of_pixels(buffer, shape.width);
+  const Region region = rows_of_image(shape, image, rows, channels);
+  if (shape.layout == Layout::nchw) {
+    load_pixels(from, shape, region, to);
+    return to.read_only();
+  }
+  const auto pixels = pixels_of(from, shape, region);
+  if (in_place) return pixels;
+  copy_pixels(pixels, region, to);
+  return to.read_only();
+}
+
+// Returns whether the outputs are written in place; else they go to the buffer, from which
+// write_pixels() stores them.
+bool writes_in_place(const ImageShape& shape, Range channels) {
+  return shape.layout == Layout::nhwc && channels.size() % kLanes == 0;
+}
+
+Pixels<Real> pixels_to_write(void* tensor, const ImageShape& shape, int64_t image, Range rows,
+                             Range channels, Real* buffer) {
+  if (!writes_in_place(shape, channels)) return vector_of_pixels(buffer, shape.width);
+  return pixels_of(static_cast<Real*>(tensor), shape, rows_of_image(shape, image, rows, channels));
+}
+
+void write_pixels(void* tensor, const ImageShape& shape, int64_t image, Range rows, Range channels,
+                  const Pixels<Real>& from) {
+  if (writes_in_place(shape, channels)) return;
+  store_pixels(static_cast<Real*>(tensor), shape, rows_of_image(shape, image, rows, channels),
+               from);
+}
+
+// Lets the correlation read `in`, which begins at its row 0.
+void read_from(Correlation& sum, const Pixels<const Real>& in) {
+  sum.in = {in.at + sum.columns.offset * in.pixel, 0, in.row};
+  sum.in_output = sum.columns.out_step * in.pixel;
+  sum.in_tap = sum.columns.tap_step * in.pixel;
+}
+
+// The taps of channels, with the channels of a vector innermost: tap `tap` of channel c becomes
+// lane c % kLanes of vector (c / kLanes) * taps + tap. The lanes beyond the last channel are zero.
+void pack_channels(const Real* w, int64_t channels, int64_t taps, Real* packed) {
+  for (int64_t c = 0; c < channels; c += kLanes) {
+    const int count = static_cast<int>(std::min<int64_t>(kLanes, channels - c));
+    images_to_lanes(w + c * taps, {taps, count}, taps,
+                    VectorCursor(packed + c * taps, kLanes, taps, 0));
+  }
+}
+
+// Floats of all taps packed so.
+int64_t packed_floats(const Problem& p) {
+  const Groups groups(p);
+  return groups.vectors() * kLanes * groups.terms * p.R * p.S;
+}
+
+// The correlation, with long sums cut into sums of about kBlockProducts products.
+void correlate_in_place(const Correlation& whole, bool fetches) {
+  if (in_strips(whole.rows) && in_strips(whole.columns)) return correlate_strips(whole, fetches);
+  const Axis& rows = whole.rows;
+  const int64_t products = rows.taps * whole.columns.taps;
+  const int64_t blocks = std::max<int64_t>(1, std::min(rows.taps, products / kBlockProducts));
+  for (int64_t block = 0; block < blocks; ++block) {
+    const Range taps = near_equal_part(rows.taps, blocks, block);
+    Correlation part = whole;
+    part.rows = restrict_taps(rows, taps, {0, rows.in});
+    part.taps.at += taps.begin * whole.taps.row;
+    if (block > 0) part.init = Init::accumulate;
+    part.relu = whole.relu && block == blocks - 1;
+    correlate<Taps::in_place>(part);
+  }
+}
+
+// The sums behind the outputs of some rows of vectors of channels, of forward and grad_input.
+struct Sum : GroupCorrelation {
+  int64_t vectors = 1;   // depthwise: adjacent
+  bool fetches = false;  // from memory, see fetches_pixels()
+
+  Sum(const Groups& groups, const TermLanes& lanes, const Axis& rows, const Axis& columns)
+      : GroupCorrelation{groups, lanes, rows, columns} {}
+
+  void compute() const {
+    if (!groups.depthwise()) return correlate_groups(*this);
+    Correlation sum;
+    sum.rows = rows;
+    sum.columns = columns;
+    read_from(sum, in);
+    sum.taps = {taps, 0, columns.taps * kLanes};
+    sum.vectors = vectors;
+    sum.taps_vector = rows.taps * columns.taps * kLanes;
+    sum.out = {out.at, 0, out.row};
+    sum.out_column = out.pixel;
+    sum.init = bias == nullptr ? Init::zero : Init::bias;
+    sum.bias = bias;
+    sum.relu = relu;
+    correlate_in_place(sum, fetches);
+  }
+};
+
+}  // namespace channellane
+}  // namespace
+}  // namespace convkern::cpu

@@ -1,0 +1,290 @@
+// What forward and grad_input share: the products of transformed tiles of the input with
+// transformed taps.
+#pragma once
+
+#include "cpu/algos/winograd/squares-inl.h"
+#include "cpu/algos/winograd/transforms-inl.h"
+#include "cpu/blocking/bands-inl.h"
+#include "cpu/blocking/panels-inl.h"
+#include "cpu/blocking/tasks-inl.h"
+#include "cpu/tiles/matmul-inl.h"
+
+namespace convkern::cpu {
+namespace {
+namespace winograd {
+
+constexpr int64_t kTileBytes = 768 << 10;  // aimed at, of the transformed tiles of a band
+constexpr int64_t kTapFloats = 1 << 20;    // of all transformed taps, for them to stay in the cache
+constexpr int64_t kBandTiles = 64;         // enough for a band to transform the taps anew,
+constexpr int64_t kTransformedTerms = 64;  // those of so many terms at a time
+constexpr int64_t kTileTasks = 4;          // bands and slices, if need be
+
+template <class F>
+struct Tiles {
+  ImageShape in, out;
+  int64_t groups, terms, columns;  // of a group: channels of `in` and of `out`
+  Axis row_axis, column_axis;
+  int64_t rows, width;  // tiles of an image: rows, and tiles in a row
+  Panels panels;
+  // Each task transforms its panels' taps: those of all panels would be read from memory, which
+  // takes longer.
+  bool taps_per_task;
+  Bands bands;      // rows of tiles
+  int64_t slices;   // of a band's panels
+  int64_t in_rows;  // of an image that a band reads, at most
+
+  Tiles(const Problem& p, const ImageShape& in, const ImageShape& out, const Axis& row_axis,
+        const Axis& column_axis)
+      : in(in),
+        out(out),
+        groups(p.groups),
+        terms(in.channels / p.groups),
+        columns(out.channels / p.groups),
+        row_axis(row_axis),
+        column_axis(column_axis),
+        rows(ceil_div(row_axis.out, F::kOut)),
+        width(ceil_div(column_axis.out, F::kOut)),
+        panels(columns),
+        taps_per_task(p.O * p.Cg * kSpots<F> > kTapFloats),
+        bands(bands_of(p)) {
+    slices = std::min(panels.count, ceil_div(kTileTasks, bands.count() * groups));
+    in_rows = std::min(in.height, bands.band_rows * F::kOut + 2);
+  }
+
+  Bands bands_of(const Problem& p) const {
+    const int64_t floats = kSpots<F> * (whole_vectors(terms) + panel_width());
+    const int64_t tiles = kTileBytes / static_cast<int64_t>(sizeof(Real)) / floats;
+    // Enough for the microkernel to reuse what it reads of the taps.
+    const int64_t least = taps_per_task ? kBandTiles : 2 * tile_rows(kPanelVectors);
+    const int64_t tasks = taps_per_task ? ceil_div(kTileTasks, panels.count) : kTileTasks;
+    return {p.N, rows, std::max<int64_t>(1, std::max(least, tiles) / width), tasks, 1};
+  }
+
+  int64_t panel_width() const { return std::min<int64_t>(kPanelVectors * kLanes, panels.width()); }
+  Range outputs(Range band) const {
+    return {band.begin * F::kOut, std::min(row_axis.out, band.end * F::kOut)};
+  }
+  // Blocks of terms whose taps are transformed together.
+  int64_t term_blocks() const { return taps_per_task ? ceil_div(terms, kTransformedTerms) : 1; }
+  int64_t block_terms() const { return whole_vectors(ceil_div(terms, term_blocks())); }
+  // Floats of the taps of a block, and floats from one spot's to the next's. Rows are
+  // terms and one more, so that spots do not compete for a few lines of the cache.
+  int64_t tap_floats(int64_t columns) const { return kSpots<F> * (block_terms() + 1) * columns; }
+  int64_t spot_taps(const Panel& panel) const { return (block_terms() + 1) * panel.width(); }
+
+  // A thread's buffers: the transformed tiles and the products, in planes of one spot; and, where
+  // tensors are NCHW, a band's inputs and a panel of its outputs.
+  int64_t band_tiles() const { return bands.images * bands.band_rows * width; }
+  int64_t tile_block() const { return band_tiles() * block_terms(); }  // the tiles of a block
+  int64_t tile_plane() const { return tile_block() * term_blocks() + kLanes; }
+  int64_t product_plane() const { return band_tiles() * panel_width() + kLanes; }
+  Pixels<Real> in_buffer(Real* at) const { return vectors_buffer(at, terms, in.width, in_rows); }
+  Pixels<Real> out_buffer(Real* at) const {
+    return vectors_buffer(at, panel_width(), out.width, bands.band_rows * F::kOut);
+  }
+  int64_t in_floats() const {
+    return in.layout == Layout::nhwc ? 0 : bands.images * in_buffer(nullptr).image;
+  }
+  int64_t out_floats() const {
+    return in.layout == Layout::nhwc ? 0 : bands.images * out_buffer(nullptr).image;
+  }
+  int64_t task_taps() const { return taps_per_task ? tap_floats(panel_width()) : 0; }
+  int64_t thread_floats() const {
+    return kSpots<F> * (tile_plane() + product_plane()) + in_floats() + out_floats() + task_taps();
+  }
+  int64_t shared_floats() const { return taps_per_task ? 0 : groups * tap_floats(panels.width()); }
+  int64_t workspace(int threads) const {
+    return (shared_floats() + thread_floats() * threads) * static_cast<int64_t>(sizeof(Real));
+  }
+};
+
+// The 3x3 taps of a pass: where those of a column and a term of a group are in w, in floats, and
+// whether they are reversed.
+struct Taps3x3 {
+  const Real* w;
+  int64_t group, column, term;
+  bool reversed;
+};
+
+// The taps of some terms and some vectors of a panel, (spot, term, column).
+template <class F>
+void transform_taps(const Tiles<F>& tiles, const Taps3x3& taps, int64_t group, const Panel& panel,
+                    Range vectors, Range terms, Real* to) {
+  alignas(64) Real memory[kTermsTogether * 9 * kLanes];
+  const int64_t spot = tiles.spot_taps(panel);
+  const int64_t together = taps.term == 9 ? kTermsTogether : 1;  // where they are adjacent
+  for (int64_t vector = vectors.begin; vector < vectors.end; ++vector) {
+    const ImageBlock block{taps.column, panel.lanes_of(vector)};
+    const Real* from = taps.w + group * taps.group + (panel.first + vector * kLanes) * taps.column;
+    Real* row = to + vector * kLanes;
+    for (int64_t term = terms.begin; term < terms.end; term += together) {
+      const int64_t n = std::min(together, terms.end - term);
+      images_to_lanes(from + term * taps.term, block, 9 * n,
+                      VectorCursor(memory, kLanes, 9 * n, 0));
+      for (int64_t i = 0; i < n; ++i, row += panel.width()) {
+        Vec g[3][3], t[F::kIn][F::kIn];
+#pragma GCC unroll 9
+        for (int tap = 0; tap < 9; ++tap) {
+          const int64_t place = i * 9 + (taps.reversed ? 8 - tap : tap);
+          g[tap / 3][tap % 3] = Vec::load(memory + place * kLanes);
+        }
+        transform_square<F::taps>(g, t);
+        store_spots(t, row, spot);
+      }
+    }
+  }
+}
+
+// Transforms the taps of all groups and panels.
+template <class F>
+void transform_all_taps(const Problem& p, const Tiles<F>& tiles, const Taps3x3& taps, Real* to,
+                        const Executor& executor) {
+  const int64_t in_group = tiles.panels.vectors, count = tiles.groups * in_group;
+  executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t group = i / in_group, vector = i % in_group;
+      const Panel panel = tiles.panels.holding(vector);
+      const Range one = shifted({vector, vector + 1}, -panel.first / kLanes);
+      transform_taps(tiles, taps, group, panel, one, {0, tiles.terms},
+                     to + tiles.tap_floats(group * tiles.panels.width() + panel.first));
+    }
+  });
+}
+
+// One band of rows of tiles of some images.
+template <class F>
+struct Band {
+  const Tiles<F>& tiles;
+  TileGrid some;
+  Real *transformed, *products;
+
+  void transform_inputs(const ImagePixels& x) const {
+    const int64_t width = tiles.block_terms();
+    transform_tiles<F, F::inputs, F::kIn>(some, x, tiles.row_axis.offset, tiles.column_axis.offset,
+                                          tiles.tile_plane(), [&](int64_t index, int64_t c) {
+                                            return transformed + c / width * tiles.tile_block() +
+                                                   index * width + c % width;
+                                          });
+  }
+
+  // Adds the products of a block of terms, or starts with them.
+  void multiply(const Panel& panel, int64_t block, const Real* taps) const {
+    const int64_t width = tiles.block_terms();
+    const int64_t parts = ceil_div(some.count(), tile_rows(panel.vectors()));
+    MatmulTile t{};
+    t.a_row = width;
+    t.a_k = 1;
+    t.b_k = panel.width();
+    t.k = std::min(width, tiles.terms - block * width);
+    t.inner = t.outer = 1;
+    t.block = near_equal_block(t.k, kMostBlock);  // the transforms round more than longer sums
+    t.out_row = panel.width();
+    t.lanes = kLanes;
+    t.init = block == 0 ? Init::zero : Init::accumulate;
+    for (int64_t spot = 0; spot < kSpots<F>; ++spot) {
+      t.b = taps + spot * tiles.spot_taps(panel);
+      for (int64_t part = 0; part < parts; ++part) {
+        const Range rows = near_equal_part(some.count(), parts, part);
+        t.a = transformed + spot * tiles.tile_plane() + block * tiles.tile_block() +
+              rows.begin * width;
+        t.out = products + spot * tiles.product_plane() + rows.begin * panel.width();
+        matmul_of(rows.size(), panel.vectors())(t);
+      }
+    }
+  }
+
+  // A vector of channels of a tile of outputs, of which those in memory are written.
+  void transform_output(const Real* from, const Vec& bias, bool apply_relu, int64_t row_count,
+                        int64_t column_count, int lanes, const Pixels<Real>& y) const {
+    Vec m[F::kIn][F::kIn], t[F::kOut][F::kOut];
+    load_spots(from, tiles.product_plane(), m);
+    transform_square<F::outputs>(m, t);
+#pragma GCC unroll 4
+    for (int i = 0; i < F::kOut; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < F::kOut; ++j) {
+        if (i >= row_count || j >= column_count) continue;
+        Vec sum = add(t[i][j], bias);
+        if (apply_relu) sum = relu(sum);
+        Real* at = y.at + i * y.row + j * y.pixel;
+        lanes == kLanes ? sum.store_unaligned(at) : sum.store_first(at, lanes);
+      }
+    }
+  }
+
+  // Transforms the products of a panel to y, which begins at the band's first image and first row
+  // of outputs.
+  void transform_outputs(const Panel& panel, int last_lanes, const Real* bias, bool apply_relu,
+                         const Pixels<Real>& y) const {
+    some.for_each([&](int64_t image, int64_t row, int64_t column, int64_t index) {
+      const int64_t first = row * F::kOut, v = column * F::kOut;
+      for (int64_t vector = 0; vector < panel.vectors(); ++vector) {
+        const int lanes = vector == panel.vectors() - 1 ? last_lanes : kLanes;
+        const Vec start = bias == nullptr
+                              ? Vec::zero()
+                              : Vec::load_first(bias + vector * kLanes, panel.lanes_of(vector));
+        Pixels<Real> to = y;
+        to.at += image * y.image + (first - some.rows.begin * F::kOut) * y.row + v * y.pixel +
+                 vector * kLanes;
+        transform_output(products + index * panel.width() + vector * kLanes, start, apply_relu,
+                         tiles.row_axis.out - first, tiles.column_axis.out - v, lanes, to);
+      }
+    });
+  }
+};
+
+template <class F>
+void correlate(const Problem& p, const Tiles<F>& tiles, const Real* in, const Taps3x3& taps,
+               const Real* bias, bool relu, Real* out, Real* memory, const Executor& executor) {
+  const bool in_place = tiles.in.layout == Layout::nhwc;
+  const Bands& bands = tiles.bands;
+  if (!tiles.taps_per_task) transform_all_taps(p, tiles, taps, memory, executor);
+  const int64_t tasks = bands.count() * tiles.groups * tiles.slices;
+  executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
+    Real* transformed = memory + tiles.shared_floats() + thread * tiles.thread_floats();
+    Real* products = transformed + kSpots<F> * tiles.tile_plane();
+    Real* in_pixels = products + kSpots<F> * tiles.product_plane();
+    Real* out_pixels = in_pixels + tiles.in_floats();
+    Real* task_taps = out_pixels + tiles.out_floats();
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t group = task / tiles.slices % tiles.groups;
+      const int64_t index = task / tiles.slices / tiles.groups;
+      const Range slice = near_equal_part(tiles.panels.count, tiles.slices, task % tiles.slices);
+      const Range images = bands.images_of(index), rows = bands.rows_of(index);
+      const Range u = tiles.outputs(rows);
+      const Band<F> band{tiles, {images.size(), rows, tiles.width}, transformed, products};
+      band.transform_inputs({in,
+                             tiles.in,
+                             {images,
+                              inputs_read(tiles.row_axis, u),
+                              {0, tiles.in.width},
+                              shifted({0, tiles.terms}, group * tiles.terms)},
+                             tiles.in_buffer(in_pixels)});
+      for (int64_t i = slice.begin; i < slice.end; ++i) {
+        const Panel panel = tiles.panels.at(i);
+        const int64_t channel = group * tiles.columns + panel.first;
+        for (int64_t block = 0; block < tiles.term_blocks(); ++block) {
+          const Real* panel_taps = task_taps;
+          if (tiles.taps_per_task) {
+            const int64_t first = block * tiles.block_terms();
+            transform_taps(tiles, taps, group, panel, {0, panel.vectors()},
+                           {first, std::min(tiles.terms, first + tiles.block_terms())}, task_taps);
+          } else {
+            panel_taps = memory + tiles.tap_floats(group * tiles.panels.width() + panel.first);
+          }
+          band.multiply(panel, block, panel_taps);
+        }
+        const Region outputs{images, u, {0, tiles.out.width}, {channel, channel + panel.columns}};
+        const Pixels<Real> y =
+            in_place ? pixels_of(out, tiles.out, outputs) : tiles.out_buffer(out_pixels);
+        band.transform_outputs(panel, in_place ? panel.last_lanes() : kLanes,
+                               bias == nullptr ? nullptr : bias + channel, relu, y);
+        if (!in_place) store_pixels(out, tiles.out, outputs, y);
+      }
+    }
+  });
+}
+
+}  // namespace winograd
+}  // namespace
+}  // namespace convkern::cpu

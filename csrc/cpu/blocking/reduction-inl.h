@@ -1,0 +1,123 @@
+// The weight gradient's sum: vectors are accumulated over pieces of the batch, then their lanes,
+// then the partial results of the chunks are added.
+#pragma once
+
+#include "cpu/blocking/parts-inl.h"
+#include "cpu/blocking/tasks-inl.h"
+#include "cpu/tiles/transpose-inl.h"
+
+namespace convkern::cpu {
+namespace {
+
+// Output channels of a group are cut into slices whose accumulators fit the cache.
+struct Slices {
+  int64_t in_group, channels;  // slices of a group, channels of a slice at most
+  int64_t weights;             // gw elements of an output channel
+
+  explicit Slices(const Problem& p) : weights(p.Cg * p.R * p.S) {
+    const int64_t bytes = weights * kLanes * static_cast<int64_t>(sizeof(Real));
+    const int64_t fitting = std::max<int64_t>(1, kAccumulatorBytes / bytes);
+    in_group = ceil_div(p.Og(), fitting);
+    channels = ceil_div(p.Og(), in_group);
+  }
+  int64_t accumulator_floats() const { return channels * weights * kLanes; }
+  // The output channels of a slice of all groups' slices.
+  Range range(const Problem& p, int64_t slice) const {
+    const Range part = near_equal_part(p.Og(), in_group, slice % in_group);
+    return shifted(part, slice / in_group * p.Og());
+  }
+};
+
+constexpr int64_t kTaskAdditions = 1 << 15;  // less is not worth waking a thread for
+
+// The sum over `units`, pieces of the batch, cut into chunks. The cut must not depend on the number
+// of threads.
+struct Reduction {
+  int64_t units, chunks;  // a chunk of units is summed on its own
+  int64_t gw_size;
+  int64_t buffer_floats;       // a thread's, which are zero when it begins
+  int64_t accumulator_floats;  // a thread's
+
+  Reduction(const Problem& p, int64_t units, int64_t buffer_floats, int64_t accumulator_floats,
+            int64_t most_chunks = kMaxChunks)
+      : units(units),
+        gw_size(p.O * p.Cg * p.R * p.S),
+        buffer_floats(buffer_floats),
+        accumulator_floats(accumulator_floats) {
+    const int64_t affordable = kPartialBytes / (gw_size * static_cast<int64_t>(sizeof(Real)));
+    chunks = std::min({units, most_chunks, std::max<int64_t>(1, affordable)});
+  }
+  // Workspace: the sum of all chunks, wide, and the chunks, if there are several, then each
+  // thread's buffers and accumulators.
+  int64_t total_bytes() const { return chunks == 1 ? 0 : ceil_div(gw_size, 8) * 64; }
+  int64_t partial_bytes() const { return chunks == 1 ? 0 : whole_lines(chunks * gw_size); }
+  int64_t thread_floats() const { return buffer_floats + accumulator_floats; }
+  int64_t workspace(int threads) const {
+    return total_bytes() + partial_bytes() +
+           thread_floats() * static_cast<int64_t>(sizeof(Real)) * threads;
+  }
+  Wide<Real>* total(void* workspace) const { return static_cast<Wide<Real>*>(workspace); }
+  Real* partial(void* workspace, int64_t chunk) const {
+    return reinterpret_cast<Real*>(static_cast<char*>(workspace) + total_bytes()) + chunk * gw_size;
+  }
+  Real* thread_memory(void* workspace, int thread) const {
+    char* first = static_cast<char*>(workspace) + total_bytes() + partial_bytes();
+    return reinterpret_cast<Real*>(first) + thread * thread_floats();
+  }
+};
+
+// Elements of gw = the sum of the chunks, in order.
+void add_chunks(const Reduction& reduction, void* workspace, Range elements, Real* gw) {
+  Wide<Real>* total = reduction.total(workspace);
+  const Real* first = reduction.partial(workspace, 0);
+  for (int64_t e = elements.begin; e < elements.end; ++e) total[e] = first[e];
+  for (int64_t chunk = 1; chunk < reduction.chunks; ++chunk) {
+    const Real* partial = reduction.partial(workspace, chunk);
+    for (int64_t e = elements.begin; e < elements.end; ++e) total[e] += partial[e];
+  }
+  for (int64_t e = elements.begin; e < elements.end; ++e) gw[e] = static_cast<Real>(total[e]);
+}
+
+// gw, where add_chunk(slice, units, memory, partial) writes the sum of a chunk of units, for one of
+// `slices` parts of gw, to where that part lies in `partial`; `memory` is the thread's.
+template <class AddChunk>
+void reduce_chunks(const Problem& p, const Reduction& reduction, int64_t slices, void* workspace,
+                   Real* gw, const Executor& executor, const AddChunk& add_chunk) {
+  const int64_t tasks = slices * reduction.chunks;
+  executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
+    Real* memory = reduction.thread_memory(workspace, thread);
+    set_zero(memory, reduction.buffer_floats);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t chunk = task / slices;
+      add_chunk(task % slices, near_equal_part(reduction.units, reduction.chunks, chunk), memory,
+                reduction.chunks == 1 ? gw : reduction.partial(workspace, chunk));
+    }
+  });
+  if (reduction.chunks == 1) return;
+  const int64_t grain = ceil_div(kTaskAdditions, reduction.chunks);
+  executor.run(reduction.gw_size, grain, [&](int64_t begin, int64_t end, int) {
+    add_chunks(reduction, workspace, {begin, end}, gw);
+  });
+}
+
+// gw, where add_unit(unit, channels, buffers, accumulators) adds the products of one unit for some
+// output channels, all of one group, to accumulators of (channel, c, r, s).
+template <class AddUnit>
+void reduce_weights(const Problem& p, const Reduction& reduction, void* workspace, Real* gw,
+                    const Executor& executor, const AddUnit& add_unit) {
+  const Slices slices(p);
+  reduce_chunks(p, reduction, p.groups * slices.in_group, workspace, gw, executor,
+                [&](int64_t slice, Range units, Real* buffers, Real* partial) {
+                  Real* accumulators = buffers + reduction.buffer_floats;
+                  const Range channels = slices.range(p, slice);
+                  set_zero(accumulators, slices.accumulator_floats());
+                  for (int64_t unit = units.begin; unit < units.end; ++unit) {
+                    add_unit(unit, channels, buffers, accumulators);
+                  }
+                  sum_lanes(accumulators, channels.size() * slices.weights,
+                            partial + channels.begin * slices.weights);
+                });
+}
+
+}  // namespace
+}  // namespace convkern::cpu

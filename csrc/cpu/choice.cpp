@@ -1,0 +1,107 @@
+#include "cpu/choice.h"
+
+#include <algorithm>
+
+#include "core/axis.h"
+
+namespace convkern::cpu {
+namespace {
+
+// The share of the lanes that are of use where n numbers fill whole vectors.
+double used_lanes(int64_t n, int lanes) {
+  return static_cast<double>(n) / static_cast<double>(ceil_div(n, lanes) * lanes);
+}
+
+// Columns that direct_columnlane computes as one row: of a residue of the stride for gx.
+int64_t columns_of_row(const Problem& p) {
+  return p.pass == Pass::grad_input ? ceil_div(p.W, p.stride_w) : p.OW();
+}
+
+}  // namespace
+
+// The share of useful lanes, where a tile of one vector a row is bound by its loads, and a sum
+// starts anew with every run of products whose factors are adjacent in memory.
+double estimate_implicit_gemm(const Problem& p, int lanes) {
+  const int64_t columns = p.pass == Pass::grad_input ? p.Cg : p.Og();
+  const double used = used_lanes(columns, lanes) * (columns <= lanes ? 0.65 : 1);
+  if (p.pass == Pass::grad_weight) return used * p.Cg / (p.Cg + 1);
+  const int64_t terms = p.pass == Pass::grad_input ? p.Og() : p.Cg;
+  const bool adjacent =
+      p.dilation_w == 1 && (p.layout == Layout::nchw ? terms <= lanes : p.groups == 1);
+  const double run = static_cast<double>(adjacent ? terms * p.S : terms);
+  return used * run / (run + 6);
+}
+
+double estimate_columnlane(const Problem& p, int lanes) {
+  const int64_t columns = columns_of_row(p);
+  double share = used_lanes(columns, lanes) * (columns <= lanes       ? 0.6
+                                               : columns <= 2 * lanes ? 0.7
+                                                                      : 0.9);
+  if (p.stride_w > 1) share *= 0.65;
+  if (p.layout == Layout::nhwc) share *= p.groups > 1 ? 0.3 : 0.6;
+  const int64_t taps = p.R * p.S;
+  if (p.pass == Pass::grad_weight) return share * (taps >= 25 ? 0.9 : taps > 1 ? 0.5 : 0.2);
+  return share * (taps > 1 ? 1 : 0.5);
+}
+
+double estimate_batchlane(const Problem& p, int lanes) {
+  double share = used_lanes(p.N, lanes) * (p.pass == Pass::grad_weight ? 0.6 : 0.85);
+  if (p.layout == Layout::nhwc && p.groups > 1) share *= 0.5;
+  if (p.R * p.S > 1) return share;
+  return share * (p.layout == Layout::nhwc ? 0.35 : 0.5);
+}
+
+// Others are faster where channels fill less than half a vector, and in grad_weight where a vector
+// is one group: implicit_gemm then reads less for a product.
+Reason channellane_declines(const Problem& p, int lanes) {
+  const int64_t columns = p.pass == Pass::grad_input ? p.Cg : p.Og();
+  if (2 * p.groups * columns < lanes) return Reason::empty_lanes;
+  return columns == lanes && p.pass == Pass::grad_weight ? Reason::slower : Reason::none;
+}
+
+// Another kernel has less to compute where the outputs use little of the tiles, and is faster with
+// so few channels that the transforms take longer than the products, or so few tiles that those of
+// gw do.
+Reason winograd_declines(const Problem& p, int64_t tile) {
+  constexpr int64_t kFewChannels = 8, kFewTiles = 16;
+  if (std::min(p.Cg, p.Og()) < kFewChannels) return Reason::slower;
+  const bool input = p.pass == Pass::grad_input;
+  const int64_t height = input ? p.H : p.OH(), width = input ? p.W : p.OW();
+  // Products of a plane of outputs, in tiles of n x n.
+  auto products = [&](int64_t n) {
+    return ceil_div(height, n) * ceil_div(width, n) * (n + 2) * (n + 2);
+  };
+  const int64_t of_image = products(tile);
+  const int64_t least = std::min(products(2), 9 * height * width);
+  const bool few_tiles = p.N * of_image < kFewTiles * (tile + 2) * (tile + 2);
+  const bool slower = of_image > least || (p.pass == Pass::grad_weight && few_tiles);
+  return slower ? Reason::slower : Reason::none;
+}
+
+Reason implicit_gemm_declines(const Problem& p, int lanes, Computes columnlane,
+                              Computes batchlane) {
+  const double here = estimate_implicit_gemm(p, lanes);
+  const bool leaves = (here < estimate_columnlane(p, lanes) && columnlane()) ||
+                      (here < estimate_batchlane(p, lanes) && batchlane());
+  return leaves ? Reason::slower : Reason::none;
+}
+
+// direct_batchlane may make better use of the lanes. Where both fill the same share of them,
+// columns were found (AVX-512, Zen 4) to be 0.75 times as fast in rows of one or two vectors, whose
+// tiles are small, and 0.8 times in the weight gradient, which masks the last vector; otherwise
+// equal.
+Reason columnlane_declines(const Problem& p, int lanes, Computes batchlane) {
+  const int64_t columns = columns_of_row(p);
+  double speed = used_lanes(columns, lanes);
+  if (columns <= 2 * lanes) speed *= 0.75;
+  if (p.pass == Pass::grad_weight) speed *= 0.8;
+  return used_lanes(p.N, lanes) >= speed && batchlane() ? Reason::empty_lanes : Reason::none;
+}
+
+// With few channels it computes few products with many lanes empty, and others are made for that.
+Reason pairs_decline(const Problem& p) {
+  constexpr int64_t kFewChannels = 8;
+  return std::min(p.Cg, p.Og()) < kFewChannels ? Reason::empty_lanes : Reason::none;
+}
+
+}  // namespace convkern::cpu

@@ -1,0 +1,6 @@
+// float32 vectors of any processor.
+#pragma once
+
+#include "cpu/simd/half_baseline.h"
+#include "cpu/simd/real_f32.h"
+#include "cpu/simd/vec_baseline.h"

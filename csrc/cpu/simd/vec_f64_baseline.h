@@ -1,0 +1,5 @@
+// float64 vectors of any processor.
+#pragma once
+
+#include "cpu/simd/real_f64.h"
+#include "cpu/simd/vec_baseline.h"

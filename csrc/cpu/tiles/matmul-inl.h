@@ -1,0 +1,171 @@
+// The microkernel of the implicit GEMMs: a register tile of a sum of small matrix products (a
+// "batch-reduce GEMM": Georganas et al., "Harnessing Deep Learning via a Single Building Block",
+// IPDPS 2020).
+//
+//   out[row][column] = init + sum over outer, inner, k of
+//       a[outer][inner][row][k] * b[outer][inner][k][column]
+//
+// The columns are adjacent in memory, in up to kPanelVectors vectors. Of a, a float is read for all
+// columns, with any strides: from pixels of an image, or from its channels. All of a tile's outputs
+// stay in registers while a block of products is summed.
+#pragma once
+
+#include "cpu/blocking/parts-inl.h"
+#include "cpu/simd/product.h"
+#include "cpu/tiles/operands-inl.h"
+
+namespace convkern::cpu {
+namespace {
+
+constexpr int kPanelVectors = Vec::kTiles.panel_vectors;  // in the columns of a panel, at most
+
+// Strides in floats.
+struct MatmulTile {
+  const Real* a;
+  int64_t a_row, a_k, a_inner, a_outer;
+  const Real* b;
+  int64_t b_k, b_inner, b_outer;
+  int64_t k, inner, outer;
+  int64_t block;  // products summed one after the other; the sums of blocks are added in memory
+  Real* out;
+  int64_t out_row;
+  int lanes;  // of the last vector of a row that are in memory
+  Init init;
+  const Real* bias;    // for Init::bias, of a row
+  int bias_lanes = 0;  // of its last vector; fewer than `lanes` where rows are padded
+  bool relu;
+
+  // One run of products of the inner ones, where both factors follow each other.
+  void join_runs() {
+    if (a_inner != k * a_k || b_inner != k * b_k) return;
+    k *= inner;
+    inner = 1;
+  }
+};
+
+template <int kRows, int kVectors>
+struct MatmulKernel {
+  using Sums = Vec[kRows][kVectors];
+
+  static CONVKERN_INLINE void add_products(Sums& sum, const MatmulTile& t, const Real* a,
+                                           const Real* b, int64_t n) {
+    const int64_t row = t.a_row, a_step = t.a_k, b_step = t.b_k;
+    for (; n > 0; --n, a += a_step, b += b_step) {
+      Vec columns[kVectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) columns[v] = held(Vec::load_unaligned(b + v * kLanes));
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const Vec x = held(Vec::broadcast(a + r * row));
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) sum[r][v] = add_product(x, columns[v], sum[r][v]);
+      }
+    }
+  }
+
+  // Starts the sums anew.
+  static CONVKERN_INLINE void clear(Sums& sum) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = Vec::zero();
+    }
+  }
+
+  static CONVKERN_INLINE void store(const Sums& sum, const MatmulTile& t, bool accumulate,
+                                    bool apply_relu) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        Real* at = t.out + r * t.out_row + v * kLanes;
+        Vec total = sum[r][v];
+        if (accumulate) total = add(load(t.lanes, v, at), total);
+        if (apply_relu) total = relu(total);
+        is_whole(t.lanes, v) ? total.store_unaligned(at) : total.store_first(at, t.lanes);
+      }
+    }
+  }
+
+  static CONVKERN_NOINLINE void run(const MatmulTile& t) {
+    // The outputs come from memory while the products are computed.
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < kVectors; ++v) {
+        __builtin_prefetch(t.out + r * t.out_row + v * kLanes, /*write=*/1);
+      }
+    }
+    Sums sum;
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      const Vec start =
+          t.init == Init::bias ? load(t.bias_lanes, v, t.bias + v * kLanes) : Vec::zero();
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) sum[r][v] = start;
+    }
+    bool accumulate = t.init == Init::accumulate;
+    int64_t left = t.block;
+    for (int64_t outer = 0; outer < t.outer; ++outer) {
+      for (int64_t inner = 0; inner < t.inner; ++inner) {
+        const Real* a = t.a + outer * t.a_outer + inner * t.a_inner;
+        const Real* b = t.b + outer * t.b_outer + inner * t.b_inner;
+        for (int64_t k = 0, n; k < t.k; k += n) {
+          if (left == 0) {
+            store(sum, t, accumulate, false);
+            clear(sum);
+            accumulate = true;
+            left = t.block;
+          }
+          n = std::min(left, t.k - k);
+          left -= n;
+          add_products(sum, t, a + k * t.a_k, b + k * t.b_k, n);
+        }
+      }
+    }
+    store(sum, t, accumulate, t.relu);
+  }
+
+  // Vector v of a row whose last vector has so many lanes in memory.
+  static CONVKERN_INLINE bool is_whole(int lanes, int v) {
+    return v < kVectors - 1 || lanes == kLanes;
+  }
+  static CONVKERN_INLINE Vec load(int lanes, int v, const Real* at) {
+    return is_whole(lanes, v) ? Vec::load_unaligned(at) : Vec::load_first(at, lanes);
+  }
+};
+
+constexpr int64_t kMostBlock = 128;  // products summed one after the other; more gain no speed
+
+// Blocks of about the square root of the whole keep rounding errors smallest, and of four times as
+// many below twice those of torch.
+int64_t block_of_products(int64_t products) {
+  const auto most = static_cast<int64_t>(4 * std::sqrt(static_cast<double>(products)));
+  return near_equal_block(products, std::clamp<int64_t>(most, 1, kMostBlock));
+}
+
+// Rows of a tile of so many vectors, at most: as many as registers allow, but no more than pay.
+constexpr int tile_rows(int vectors) { return Vec::kTiles.panel_rows[vectors - 1]; }
+
+using RunMatmul = void (*)(const MatmulTile&);
+
+template <int kVectors, int... kRow>
+RunMatmul matmul_of(int64_t rows, std::integer_sequence<int, kRow...>) {
+  static constexpr RunMatmul table[] = {MatmulKernel<kRow + 1, kVectors>::run...};
+  return table[rows - 1];
+}
+
+template <int... kVector>
+RunMatmul matmul_of(int64_t rows, int64_t vectors, std::integer_sequence<int, kVector...>) {
+  using Of = RunMatmul (*)(int64_t);
+  static constexpr Of table[] = {[](int64_t n) {
+    return matmul_of<kVector + 1>(n, std::make_integer_sequence<int, tile_rows(kVector + 1)>{});
+  }...};
+  return table[vectors - 1](rows);
+}
+
+// The microkernel for 1 <= rows <= tile_rows(vectors).
+RunMatmul matmul_of(int64_t rows, int64_t vectors) {
+  return matmul_of(rows, vectors, std::make_integer_sequence<int, kPanelVectors>{});
+}
+
+}  // namespace
+}  // namespace convkern::cpu

@@ -1,0 +1,208 @@
+// Between images in memory and images in lanes.
+//
+// A block of up to kLanes images is held with the image innermost: element e of the block is a
+// vector whose lane l belongs to image l. Lanes beyond the last image are zero.
+#pragma once
+
+#include "cpu/simd/product.h"  // its overloads of store_vector() and the like come first
+
+namespace convkern::cpu {
+namespace {
+
+constexpr int kQuarters = kLanes / 4;
+
+CONVKERN_INLINE Quarter load_quarter(const Real* p) {
+  Quarter q;
+  std::memcpy(&q, p, sizeof(q));
+  return q;
+}
+
+// A type of numbers in memory other than Real has overloads of these, which round.
+CONVKERN_INLINE void store_quarter(Real* p, Quarter q) { std::memcpy(p, &q, sizeof(q)); }
+CONVKERN_INLINE void store_number(Real* p, Real number) { *p = number; }
+CONVKERN_INLINE void store_vector(Real* p, Vec v) { v.store_unaligned(p); }
+CONVKERN_INLINE void store_first(Real* p, int lanes, Vec v) { v.store_first(p, lanes); }
+
+// The addresses of vectors 0, 1, ..., which are `step` floats apart, with a gap after every `inner`
+// of them.
+class VectorCursor {
+ public:
+  VectorCursor(Real* first, int64_t step, int64_t inner, int64_t gap)
+      : first_(first), step_(step), inner_(inner), gap_(gap), at_(first) {}
+  CONVKERN_INLINE void seek(int64_t e) {
+    const int64_t groups = e / inner_;
+    index_ = e - groups * inner_;
+    at_ = first_ + e * step_ + groups * gap_;
+  }
+  CONVKERN_INLINE Real* next() {
+    Real* at = at_;
+    const bool last = ++index_ == inner_;
+    at_ += last ? step_ + gap_ : step_;
+    index_ = last ? 0 : index_;
+    return at;
+  }
+
+ private:
+  Real* first_;
+  int64_t step_, inner_, gap_;
+  Real* at_;
+  int64_t index_ = 0;
+};
+
+struct ImageBlock {
+  int64_t stride;  // floats from one image to the next
+  int count;       // images, at most kLanes
+};
+
+constexpr int kAhead = 48;  // floats that are fetched ahead of what is written
+
+// The next kLanes elements of kLanes images.
+CONVKERN_INLINE void square_to_lanes(const Real* p, int64_t stride, VectorCursor& lanes) {
+  Vec rows[4][kQuarters];  // rows[r][q] is image 4q + r, then quarter q of rows[r][g] is its
+                           // elements 4g to 4g + 3
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+#pragma GCC unroll 4
+    for (int q = 0; q < kQuarters; ++q) {
+      rows[r][q] = Vec::load_unaligned(p + (4 * q + r) * stride);
+    }
+    exchange_quarters(rows[r]);
+  }
+#pragma GCC unroll 4
+  for (int g = 0; g < kQuarters; ++g) {
+    Vec vectors[4] = {rows[0][g], rows[1][g], rows[2][g], rows[3][g]};
+    transpose_quarters(vectors);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) vectors[i].store(lanes.next());
+  }
+}
+
+template <class T>
+CONVKERN_INLINE void square_to_images(T* p, int64_t stride, VectorCursor& lanes) {
+  Vec rows[4][kQuarters];
+  for (int image = 0; image < kLanes; ++image) {
+    __builtin_prefetch(p + image * stride + kAhead, /*write=*/1);
+  }
+#pragma GCC unroll 4
+  for (int g = 0; g < kQuarters; ++g) {
+    Vec vectors[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) vectors[i] = Vec::load(lanes.next());
+    transpose_quarters(vectors);
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) rows[r][g] = vectors[r];
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+    exchange_quarters(rows[r]);
+#pragma GCC unroll 4
+    for (int q = 0; q < kQuarters; ++q) store_vector(p + (4 * q + r) * stride, rows[r][q]);
+  }
+}
+
+// The next 4 elements of the images there are; the other lanes are zero.
+CONVKERN_INLINE void strip_to_lanes(const Real* p, ImageBlock images, VectorCursor& lanes) {
+  Vec vectors[4];
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+    Quarter quarters[kQuarters];
+#pragma GCC unroll 4
+    for (int q = 0; q < kQuarters; ++q) {
+      const int lane = 4 * q + r;
+      quarters[q] = lane < images.count ? load_quarter(p + lane * images.stride) : Quarter{};
+    }
+    vectors[r] = Vec::from_quarters(quarters);
+  }
+  transpose_quarters(vectors);
+  for (int i = 0; i < 4; ++i) vectors[i].store(lanes.next());
+}
+
+template <class T>
+CONVKERN_INLINE void strip_to_images(T* p, ImageBlock images, VectorCursor& lanes) {
+  Vec vectors[4];
+  for (int i = 0; i < 4; ++i) vectors[i] = Vec::load(lanes.next());
+  transpose_quarters(vectors);
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+    Quarter quarters[kQuarters];
+    vectors[r].to_quarters(quarters);
+#pragma GCC unroll 4
+    for (int q = 0; q < kQuarters; ++q) {
+      const int lane = 4 * q + r;
+      if (lane < images.count) store_quarter(p + lane * images.stride, quarters[q]);
+    }
+  }
+}
+
+// Calls move(e) so that parts of `width` elements from e on, where `lanes` then is, cover [0, n),
+// n >= width; the last part overlaps its predecessor where width does not divide n.
+template <class Move>
+CONVKERN_INLINE void for_each_part(int64_t n, int64_t width, VectorCursor& lanes,
+                                   const Move& move) {
+  int64_t e = 0;
+  for (; e + width <= n; e += width) move(e);
+  if (e == n) return;
+  lanes.seek(n - width);
+  move(n - width);
+}
+
+// Elements p[0, n) of each image become vectors 0 to n - 1 of `lanes`.
+CONVKERN_INLINE void images_to_lanes(const Real* p, ImageBlock images, int64_t n,
+                                     VectorCursor lanes) {
+  if (images.count == kLanes && n >= kLanes) {
+    for_each_part(n, kLanes, lanes, [&](int64_t e) __attribute__((always_inline)) {
+      square_to_lanes(p + e, images.stride, lanes);
+    });
+  } else if (n >= 4) {
+    for_each_part(n, 4, lanes, [&](int64_t e) __attribute__((always_inline)) {
+      strip_to_lanes(p + e, images, lanes);
+    });
+  } else {
+    for (int64_t e = 0; e < n; ++e) {
+      Real* to = lanes.next();
+      Vec::zero().store(to);
+      for (int lane = 0; lane < images.count; ++lane) to[lane] = p[lane * images.stride + e];
+    }
+  }
+}
+
+// The reverse.
+template <class T>
+CONVKERN_INLINE void lanes_to_images(T* p, ImageBlock images, int64_t n, VectorCursor lanes) {
+  if (images.count == kLanes && n >= kLanes) {
+    for_each_part(n, kLanes, lanes, [&](int64_t e) __attribute__((always_inline)) {
+      square_to_images(p + e, images.stride, lanes);
+    });
+  } else if (n >= 4) {
+    for_each_part(n, 4, lanes, [&](int64_t e) __attribute__((always_inline)) {
+      strip_to_images(p + e, images, lanes);
+    });
+  } else {
+    for (int64_t e = 0; e < n; ++e) {
+      const Real* from = lanes.next();
+      for (int lane = 0; lane < images.count; ++lane) {
+        store_number(p + lane * images.stride + e, from[lane]);
+      }
+    }
+  }
+}
+
+// out[e] = the sum of the lanes of vector e of `from`, e in [0, n).
+inline void sum_lanes(const Real* from, int64_t n, Real* out) {
+  for (int64_t e = 0; e < n; e += 4) {
+    Vec vectors[4];
+    for (int i = 0; i < 4; ++i) {
+      vectors[i] = e + i < n ? Vec::load(from + (e + i) * kLanes) : Vec::zero();
+    }
+    transpose_quarters(vectors);
+    const Vec sums = add(add(vectors[0], vectors[1]), add(vectors[2], vectors[3]));
+    Quarter quarters[kQuarters];
+    sums.to_quarters(quarters);
+    Quarter total = quarters[0];
+    for (int q = 1; q < kQuarters; ++q) total += quarters[q];
+    for (int i = 0; i < 4 && e + i < n; ++i) out[e + i] = total[i];
+  }
+}
+
+}  // namespace
+}  // namespace convkern::cpu

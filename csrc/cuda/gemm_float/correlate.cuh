@@ -1,0 +1,208 @@
+// The kernel behind forward and grad_input: pixels of the result are the rows of a matrix product,
+// channels its columns, and channels of the input at each tap its terms. Nothing is copied to an
+// im2col matrix: each tap's pixels come from the tensor to shared memory.
+//
+// grad_input with a stride is a correlation for each residue of the index modulo the stride
+// (core/axis.h). Weights are packed before, see pack.cuh.
+// Blocks are (pixels, columns, group, split); kRows x kColumns results each.
+#pragma once
+
+#include "cuda/gemm/geometry.cuh"
+#include "cuda/gemm_float/tiles.cuh"
+
+namespace convkern::cuda {
+
+// Blocks that a multiprocessor shall hold at once, by which a thread's registers are limited: 128;
+// 168, or 255 in a block of 256 threads, for 64-bit indices; and 168 where small blocks copy single
+// channels of channels_last.
+template <class Index, Layout kLayout, int kVector>
+constexpr int resident_blocks(int threads) {
+  const bool single = kLayout == Layout::nhwc && kVector == 1 && threads < 256;
+  return (sizeof(Index) == 8 || single ? 384 : 512) / threads;
+}
+
+template <class Index>
+struct Correlation : CorrelationSizes<Index> {
+  const float *in, *packed, *bias;  // bias null: none
+  float* out;
+  int term_chunks, packed_columns;
+  bool writes_fours;  // aligned ones of the result, see write_results()
+};
+
+// Copies four adjacent floats, of which `left` are in the tensor, or more, and the others zeros:
+// each on its own, or with kVector 4 together, where all are or none.
+template <int kVector, class Index>
+__device__ __forceinline__ void copy_four(float* to, const float* tensor, Index from, int left) {
+  if constexpr (kVector == 4) {
+    copy_async<16>(to, left > 0 ? tensor + from : tensor, left > 0 ? 16 : 0);
+  } else {
+    const float* first = tensor + from;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      copy_async<4>(to + i, i < left ? first + i : tensor, i < left ? 4 : 0);
+    }
+  }
+}
+
+// Copies the pixels of a tap: kDepth channels of kRows pixels.
+// In channels_last it copies kVector channels at once: 4 where addresses are multiples of 16 bytes.
+template <class T, class Index, Layout kLayout, int kVector>
+struct PixelCopies {
+  static constexpr Inner kInner = kLayout == Layout::nchw ? Inner::rows : Inner::terms;
+  using Shared = SharedOperand<T::kRows, kInner>;
+  // Where rows are innermost, a thread copies every kLanes-th term of one pixel. Else kLanes
+  // threads copy a pixel, four terms each at a time: 32 bytes together, what memory gives at least.
+  static constexpr int kLanes = kInner == Inner::rows ? T::kThreads / T::kRows : 2;
+  static constexpr int kPixels = kInner == Inner::rows ? 1 : T::kRows * kLanes / T::kThreads;
+  static_assert(kLanes * T::kRows == kPixels * T::kThreads);
+
+  const Correlation<Index>& c;
+  InputPixel<Index> pixels[kPixels];
+
+  __device__ PixelCopies(const Correlation<Index>& c, Index first_pixel, Index channel) : c(c) {
+#pragma unroll
+    for (int i = 0; i < kPixels; ++i) pixels[i] = {c, first_pixel + tile_row(i), channel};
+  }
+  __device__ static int tile_row(int i) {
+    return kInner == Inner::rows ? threadIdx.x % T::kRows
+                                 : threadIdx.x / kLanes + i * (T::kThreads / kLanes);
+  }
+
+  __device__ void begin(int tap_row, int tap_column, int term, float* to) const {
+    const int h = tap_row * c.tap_step_h, w = tap_column * c.tap_step_w;
+    const Index tap = h * c.in_strides.row + w * c.in_strides.column;
+    if constexpr (kInner == Inner::rows) {
+      const bool inside = pixels[0].has(c, h, w);
+      const int first_term = threadIdx.x / T::kRows;
+      Index from = pixels[0].first + tap + (term + first_term) * c.in_strides.channel;
+#pragma unroll
+      for (int t = 0; t < kDepth; t += kLanes, from += kLanes * c.in_strides.channel) {
+        const bool exists = inside && term + first_term + t < c.terms;
+        copy_async<4>(to + Shared::at(tile_row(0), first_term + t), exists ? c.in + from : c.in,
+                      exists ? 4 : 0);
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < kPixels; ++i) {
+        const bool inside = pixels[i].has(c, h, w);
+#pragma unroll
+        for (int t = 0; t < kDepth; t += 4 * kLanes) {
+          const int at = t + threadIdx.x % kLanes * 4;
+          copy_four<kVector>(to + Shared::at(tile_row(i), at), c.in,
+                             pixels[i].first + tap + term + at, inside ? c.terms - term - at : 0);
+        }
+      }
+    }
+  }
+};
+
+// Copies kDepth rows of packed taps, which have all columns of the tile.
+template <class T>
+struct TapCopies {
+  using Shared = SharedOperand<T::kColumns, Inner::rows>;
+  static constexpr int kQuads = T::kColumns / 4, kSteps = kDepth * kQuads / T::kThreads;
+  static_assert(kDepth * kQuads % T::kThreads == 0);
+
+  const float* from;
+  int64_t pitch;
+
+  __device__ void begin(float* to) {
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      const int quad = threadIdx.x + i * T::kThreads;
+      const int term = quad / kQuads, column = quad % kQuads * 4;
+      copy_async<16>(to + Shared::at(column, term), from + term * pitch + column, 16);
+    }
+    from += kDepth * pitch;
+  }
+};
+
+template <class Index>
+__device__ __forceinline__ float finished(const Correlation<Index>& c, float sum, Index channel) {
+  if (c.bias != nullptr) sum += c.bias[channel];
+  return c.relu && sum < 0 ? 0 : sum;  // NaN stays
+}
+
+// A thread has four adjacent pixels at a time where rows are innermost in A, of NCHW, and four
+// adjacent columns, which are channels_last's neighbours. Where they are 16 aligned bytes of the
+// result, they are written together.
+template <class A, class B, Layout kLayout, class T, class Index>
+__device__ __forceinline__ void write_results(const Correlation<Index>& c,
+                                              const CorrelationBlock<T, Index>& block,
+                                              const T& tile, const typename T::Sums& sums) {
+  constexpr bool kPlanes = kLayout == Layout::nchw;
+  constexpr int kRowStep = kPlanes ? 4 : 1, kColumnStep = kPlanes ? 1 : 4;
+  float* all = c.out + block.split * c.split_size;
+#pragma unroll
+  for (int i = 0; i < kThreadRows; i += kRowStep) {
+    const Index first = block.first_pixel + tile.template row<A>(i);
+    if (first >= c.pixels) continue;
+    float* pixels[kRowStep];
+#pragma unroll
+    for (int k = 0; k < kRowStep; ++k) {
+      const bool exists = k == 0 || (!c.writes_fours && first + k < c.pixels);
+      pixels[k] = exists ? all + c.result_of(first + k) : nullptr;
+    }
+#pragma unroll
+    for (int j = 0; j < T::kThreadColumns; j += kColumnStep) {
+      const int column = block.first_column + tile.template column<B>(j);
+      if (column >= c.columns) continue;
+      const Index channel = static_cast<Index>(block.group) * c.columns + column;
+      if (c.writes_fours) {
+        float four[4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          const int row = kPlanes ? k : 0, next = kPlanes ? 0 : k;
+          four[k] = finished(c, sums[i + row][j + next], channel + next);
+        }
+        store4(pixels[0] + channel * c.out_strides.channel, four);
+        continue;
+      }
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const int row = kPlanes ? k : 0, next = kPlanes ? 0 : k;
+        if (pixels[row] == nullptr || column + next >= c.columns) continue;
+        pixels[row][(channel + next) * c.out_strides.channel] =
+            finished(c, sums[i + row][j + next], channel + next);
+      }
+    }
+  }
+}
+
+template <class T, class Index, Layout kLayout, int kVector>
+__global__ void __launch_bounds__(T::kThreads,
+                                  resident_blocks<Index, kLayout, kVector>(T::kThreads))
+    correlate(const Correlation<Index> c) {
+  using Pixels = PixelCopies<T, Index, kLayout, kVector>;
+  using Taps = TapCopies<T>;
+  using A = typename Pixels::Shared;
+  using B = typename Taps::Shared;
+  const int steps = c.taps_h * c.taps_w * c.term_chunks;
+  const CorrelationBlock<T, Index> block(c, steps);
+
+  const Pixels pixels(c, block.first_pixel, static_cast<Index>(block.group) * c.terms);
+  // With zeros between groups, packed weights may be larger than any tensor.
+  const int64_t first_term =
+      (static_cast<int64_t>(block.group) * steps + block.first_step) * kDepth;
+  Taps taps{c.packed + first_term * c.packed_columns + block.first_column, c.packed_columns};
+  const Digits<int> first(block.first_step, c.taps_w, c.term_chunks);
+  int tap_row = first.high, tap_column = first.middle, chunk = first.low;
+  const T tile;
+  typename T::Sums sums = {};
+  multiply_pipelined<A, B>(
+      tile, block.steps,
+      [&](float* a, float* b) {
+        pixels.begin(tap_row, tap_column, chunk * kDepth, a);
+        taps.begin(b);
+        if (++chunk < c.term_chunks) return;
+        chunk = 0;
+        if (++tap_column < c.taps_w) return;
+        tap_column = 0;
+        ++tap_row;
+      },
+      sums);
+
+  write_results<A, B, kLayout>(c, block, tile, sums);
+}
+
+}  // namespace convkern::cuda

@@ -1,0 +1,43 @@
+// implicit_gemm_mma: bfloat16 and float16 convolutions of many channels, and float32 ones whose
+// operands may be rounded to TF32, as matrix products on tensor cores (mma.sync, compute capability
+// 8.0 and later), summed in float32. See correlate.cuh and grad_weight.cuh.
+#include "cuda/choice.h"
+#include "cuda/gemm_mma/run_correlation.h"
+#include "cuda/gemm_mma/run_grad_weight.h"
+#include "cuda/kernel_list.h"
+
+namespace convkern::cuda {
+namespace implicit_gemm_mma {
+namespace {
+
+template <DType kDType>
+Reason supports(const Problem& p) {
+  if (p.dtype != kDType) return Reason::dtype;
+  return p.empty() ? Reason::empty : counts_in_ints(p);
+}
+
+template <class Element>
+Reason declines(const Problem& p) {
+  return leaves_to_direct(p, sizeof(Element) == sizeof(float) ? kTf32Gemm : kHalfGemm);
+}
+
+template <DType kDType, class Element>
+constexpr Algorithm algorithm() {
+  constexpr Functions kCorrelation = {supports<kDType>, correlation_workspace<Element>,
+                                      correlation<Element>};
+  return {"implicit_gemm_mma", kCorrelation,
+          kCorrelation,        {supports<kDType>, weight_workspace<Element>, grad_weight<Element>},
+          declines<Element>,   kDType == DType::f32 ? Precision::tf32 : Precision::highest};
+}
+
+}  // namespace
+}  // namespace implicit_gemm_mma
+
+void add_implicit_gemm_mma(std::vector<Kernel>& kernels) {
+  using implicit_gemm_mma::algorithm;
+  add_kernels(algorithm<DType::bf16, BFloat16>(), KernelDType::bf16, kernels);
+  add_kernels(algorithm<DType::f16, Half>(), KernelDType::f16, kernels);
+  add_kernels(algorithm<DType::f32, float>(), KernelDType::f32, kernels);
+}
+
+}  // namespace convkern::cuda

@@ -1,0 +1,61 @@
+// Runs grad_weight on tensor cores. The workspace holds gy and x if they are packed, then the
+// partial sums of all splits.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "cuda/gemm_mma/grad_weight.cuh"
+#include "cuda/gemm_mma/pixels.h"
+
+namespace convkern::cuda::implicit_gemm_mma {
+
+template <class T, bool kAligned, class Index>
+void launch_weight_sums(const Problem& p, const Operands& ops, const WeightTiles& tiles,
+                        float* partial, const Executor& executor) {
+  using Element = typename T::Element;
+  const Pixels<Element> gy = pixels_of_gy<Element>(p), x = pixels_of_x<Element>(p);
+  Sums<Element, Index> c{weight_sums<Element, Index>(p, ops, tiles, kDepth<Element>, partial),
+                         small(gy.chunks()), small(x.chunks())};
+  c.gy.strides = gy.template strides<Index>();
+  c.x.strides = x.template strides<Index>();
+  launch(sum_weights<T, Index, kAligned>,
+         {dim3(static_cast<unsigned>(tiles.blocks(p))), T::kThreads, kStages * T::kStageBytes},
+         executor, c);
+}
+
+template <class Element>
+void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
+  const WeightTiles tiles(p);
+  const Pixels<Element> gy = pixels_of_gy<Element>(p), x = pixels_of_x<Element>(p);
+  char* memory = static_cast<char*>(workspace);
+  Operands read = ops;
+  read.gy = gy.get(ops.gy, memory, executor);
+  memory += gy.packed_bytes();
+  read.x = x.get(ops.x, memory, executor);
+  memory += x.packed_bytes();
+  auto* partial = reinterpret_cast<float*>(memory);
+  auto sum = [&](auto tile) {
+    using T = typename decltype(tile)::type;
+    if (!begins_chunk(read.gy) || !begins_chunk(read.x)) {
+      return launch_weight_sums<T, false, int64_t>(p, read, tiles, partial, executor);
+    }
+    with_index(gy.fits_int32() && x.fits_int32(), [&](auto index) {
+      launch_weight_sums<T, true, decltype(index)>(p, read, tiles, partial, executor);
+    });
+  };
+  if (tiles.tile == TileSize::t128x128) {
+    sum(std::type_identity<Tile<Element, 128, 128, 64>>());
+  } else {
+    sum(std::type_identity<Tile<Element, 64, 64, 32>>());
+  }
+  add_weight_splits<Element>(p, tiles, partial, ops.out, executor);
+}
+
+template <class Element>
+int64_t weight_workspace(const Problem& p, int) {
+  return pixels_of_gy<Element>(p).packed_bytes() + pixels_of_x<Element>(p).packed_bytes() +
+         WeightTiles(p).bytes();
+}
+
+}  // namespace convkern::cuda::implicit_gemm_mma

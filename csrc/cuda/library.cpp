@@ -1,0 +1,7 @@
+#include "cuda/library.h"
+
+#include "cuda/kernel_list.h"
+
+extern "C" __attribute__((visibility("default")))
+const convkern::cuda::Library convkern_cuda_library = {convkern::cuda::kernel_list,
+                                                       CONVKERN_CUDA_TOOLKIT};

@@ -1,0 +1,194 @@
+// The C interface of libconvkern: problems, plans, kernels and settings, without torch.
+//
+// One build of the library serves every framework binding that is compiled against this header.
+// Structures are plain data, errors are a status and a text, and C++ exceptions do not leave the
+// library. All functions may be called from any thread.
+#ifndef CONVKERN_H
+#define CONVKERN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+// ---- Errors ----
+
+typedef enum convkern_status {
+  CONVKERN_OK = 0,
+  CONVKERN_INVALID,        // an argument breaks a rule, which the text names
+  CONVKERN_OUT_OF_MEMORY,  // memory of the host
+  CONVKERN_FAILED          // anything else, such as a CUDA error
+} convkern_status;
+
+// The text of this thread's last error, valid until its next call.
+const char* convkern_last_error(void);
+
+// ---- Problems ----
+
+typedef enum convkern_pass {
+  CONVKERN_FORWARD,      // x, w, b -> y
+  CONVKERN_GRAD_INPUT,   // gy, w -> gx
+  CONVKERN_GRAD_WEIGHT,  // gy, x -> gw
+} convkern_pass;
+typedef enum convkern_dtype {
+  CONVKERN_F32,
+  CONVKERN_F64,
+  CONVKERN_BF16,
+  CONVKERN_F16,
+} convkern_dtype;
+typedef enum convkern_layout { CONVKERN_NCHW, CONVKERN_NHWC } convkern_layout;  // of x and y
+typedef enum convkern_activation { CONVKERN_NO_ACTIVATION, CONVKERN_RELU } convkern_activation;
+typedef enum convkern_device { CONVKERN_CPU, CONVKERN_CUDA } convkern_device;
+
+// One pass over one geometry: x (N, C, H, W), w (O, Cg, R, S), y (N, O, OH, OW); Cg is C / groups.
+typedef struct convkern_problem {
+  int64_t N, C, H, W, O, Cg, R, S;
+  int64_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
+  uint8_t pass, dtype, layout, bias, activation;  // values of the enumerations above
+} convkern_problem;
+
+// Facts that follow from a problem; the names are static.
+typedef struct convkern_problem_facts {
+  const char *pass, *dtype, *layout;
+  int64_t OH, OW;
+  double flops, real_flops;  // two a multiply-add; the latter without products with padding zeros
+  int64_t min_bytes;         // that must move at least once
+} convkern_problem_facts;
+
+// Parses the text form (core/problem.h has its grammar).
+convkern_status convkern_parse_problem(const char* text, convkern_problem* problem);
+// Writes the canonical text form, with its final zero, to a buffer of CONVKERN_PROBLEM_TEXT bytes.
+#define CONVKERN_PROBLEM_TEXT 512
+void convkern_problem_text(const convkern_problem* problem, char* buffer);
+// Checks the sizes and rules of nn.Conv2d, in torch's words where it has some, and makes strides
+// and dilations that lead nowhere small enough for sums.
+convkern_status convkern_check_problem(convkern_problem* problem);
+convkern_problem_facts convkern_facts(const convkern_problem* problem);
+
+// ---- Kernels and plans ----
+
+// One row of the kernel lists; the texts are static.
+typedef struct convkern_kernel_row {
+  const char *name, *pass, *algorithm, *dtype, *device, *isa, *precision;
+  int deterministic;  // bitwise equal results from run to run and for any number of threads
+} convkern_kernel_row;
+
+// The row at `index`, in order of preference within its device and pass; 0 beyond the last.
+int convkern_kernel_at(size_t index, convkern_kernel_row* row);
+
+// What the caller brings to the choice of a kernel.
+typedef struct convkern_request {
+  uint8_t device;         // convkern_device
+  uint8_t deterministic;  // whether results must be bitwise equal from run to run
+  uint8_t tf32;           // whether float32 may be rounded to TF32
+  uint8_t packs;          // whether the caller keeps packed weights, and wants their size
+  int32_t threads;        // that will work
+} convkern_request;
+
+// How a problem will be computed.
+typedef struct convkern_plan {
+  convkern_problem problem;  // the whole
+  int64_t images_at_a_time;  // the kernel runs once for so many images
+  const void* kernel;        // known to the library
+  const char* kernel_name;
+  int64_t workspace_bytes;  // of scratch memory, 64-byte aligned
+  int64_t packed_bytes;     // of packed weights, 64-byte aligned; 0 if the kernel has none
+  uint8_t forced;           // whether the kernel was forced by name
+  uint8_t reference;        // whether it is the slow reference
+  const char* warning;      // null, or what to tell the user, valid until this thread's next call
+} convkern_plan;
+
+// Chooses the kernel that runs the problem. CONVKERN_INVALID if a forced kernel does not support it
+// or the build has none for the device; CONVKERN_FAILED if only the reference does and the setting
+// `strict` forbids it.
+convkern_status convkern_make_plan(const convkern_problem* problem, const convkern_request* request,
+                                   convkern_plan* plan);
+// The same without warning or log, and for each other kernel of the pass and dtype why it is not
+// chosen.
+convkern_status convkern_explain(const convkern_problem* problem, const convkern_request* request,
+                                 void (*rejected)(void* self, const char* kernel,
+                                                  const char* reason),
+                                 void* self, convkern_plan* plan);
+
+// ---- Execution ----
+
+// Tasks [begin, end) on thread `thread` of [0, threads).
+typedef void (*convkern_body)(void* context, int64_t begin, int64_t end, int thread);
+
+// Where kernels run. `run` calls `body` for all tasks [0, count) in ranges of at least `grain`
+// (unless count is less), on at most `threads` threads, and returns when all are done.
+typedef struct convkern_executor {
+  const void* self;
+  int threads;
+  void (*run)(const void* self, int64_t count, int64_t grain, convkern_body body, void* context);
+  void* stream;                    // a cudaStream_t for CUDA, else null
+  void (*wait)(const void* self);  // returns when all that was launched is done; may be null
+} convkern_executor;
+
+// Dense operands in the problem's layout (w and gw contiguous); null where the pass reads none.
+typedef struct convkern_operands {
+  const void *x, *w, *b, *gy;
+  void* out;           // y, gx or gw; every element is written
+  const void* packed;  // what convkern_pack_weights wrote, in place of w
+} convkern_operands;
+
+convkern_status convkern_run(const convkern_plan* plan, const convkern_operands* operands,
+                             void* workspace, const convkern_executor* executor);
+// Packs contiguous weights for later runs of plans with this kernel, groups and weight sizes.
+convkern_status convkern_pack_weights(const convkern_plan* plan, const void* w, void* packed,
+                                      const convkern_executor* executor);
+
+// The gradient of y = relu(convolution + bias), of float32 tensors (images, channels, pixels) that
+// are dense in `layout`: masked = gy where y > 0, else 0 (where y is given), and gb, (channels,),
+// its sum over a channel (where gb is given).
+typedef struct convkern_epilogue_gradient {
+  int64_t images, channels, pixels;
+  uint8_t layout;
+  const float *gy, *y;
+  float *masked, *gb;
+} convkern_epilogue_gradient;
+
+convkern_status convkern_run_epilogue_gradient(const convkern_epilogue_gradient* gradient,
+                                               const convkern_executor* executor);
+
+// ---- Settings and facts of the process ----
+
+// Sets "precision" (highest, high), "verbosity" (empty, dispatch, plan, profile), "strict" or
+// "batch_invariant" (0, 1).
+convkern_status convkern_set(const char* setting, const char* value);
+// The value of a setting, or of a fact: "isa_cap", "available_isa", "cpu_features" (separated by
+// spaces), "compiler", "cuda" (the toolkit that the loaded CUDA kernels were built with, or empty).
+// Null for an unknown name.
+const char* convkern_get(const char* name);
+// Reads the CONVKERN_* variables that core/config.h lists.
+convkern_status convkern_configure_from_environment(void);
+
+// Forces a kernel for its device and pass, or caps the instruction set, until the context, a number
+// above 0, is left. Contexts may be left in any order.
+convkern_status convkern_force_kernel(const char* name, int64_t* context);
+convkern_status convkern_cap_isa(const char* isa, int64_t* context);
+convkern_status convkern_leave(int64_t context);
+
+// Loads a library of kernels for CUDA devices, once, before any of the above is used.
+convkern_status convkern_load_cuda(const char* path);
+
+// Measures FLOP/s of float32 and bytes/s of the executor's threads, in a third of a second.
+convkern_status convkern_measure_peak(const convkern_executor* executor, double* flops,
+                                      double* bandwidth);
+// What so many threads can do at most, for the lines of verbosity `profile`.
+void convkern_set_roof(int threads, double flops, double bandwidth);
+
+// The lock of the library's own state, for callers that keep state of the same life: a fork waits
+// for it, so that a child never finds it locked. Not recursive.
+void convkern_lock(void);
+void convkern_unlock(void);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,101 @@
+// The short road from convkern.conv2d to the op: Python arguments are read as they are, without
+// the schema matching and boxing of torch.ops, which take longer than a small convolution.
+#include "python_binding/eager_call.h"
+
+#include <ATen/PythonTorchFunctionTLS.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/jit/frontend/tracer.h>
+
+#include <array>
+
+#include "torch_binding/op_handles.h"
+
+namespace py = pybind11;
+
+namespace convkern::torch_binding {
+namespace {
+
+using Pair = std::array<int64_t, 2>;
+
+bool read_int(PyObject* object, int64_t& value) {
+  if (!PyLong_CheckExact(object)) return false;
+  int overflow = 0;
+  value = PyLong_AsLongLongAndOverflow(object, &overflow);
+  return overflow == 0 && c10::SymInt::check_range(value);
+}
+
+// One int, or a tuple or list of two.
+bool read_pair(PyObject* object, Pair& pair) {
+  if (read_int(object, pair[0])) {
+    pair[1] = pair[0];
+    return true;
+  }
+  if (!PyTuple_CheckExact(object) && !PyList_CheckExact(object)) return false;
+  PyObject* const* items = PySequence_Fast_ITEMS(object);
+  return PySequence_Fast_GET_SIZE(object) == 2 && read_int(items[0], pair[0]) &&
+         read_int(items[1], pair[1]);
+}
+
+// None or a string.
+bool read_name(PyObject* object, std::optional<std::string_view>& name) {
+  if (object == Py_None) return true;
+  Py_ssize_t size = 0;
+  const char* text = PyUnicode_AsUTF8AndSize(object, &size);
+  if (text != nullptr) name = std::string_view(text, static_cast<size_t>(size));
+  return text != nullptr;
+}
+
+// A plain tensor or parameter, no other subclass.
+const at::Tensor* read_tensor(PyObject* object) {
+  return THPVariable_CheckExact(object) ? &THPVariable_Unpack(object) : nullptr;
+}
+
+// Neither sparse, quantised nor in oneDNN's own layout.
+bool is_dense(const at::Tensor& t) { return t.layout() == at::kStrided && !t.is_quantized(); }
+
+bool has_kernels(const at::Tensor& t) {
+  switch (t.scalar_type()) {
+    case at::kFloat:
+    case at::kDouble:
+    case at::kBFloat16:
+    case at::kHalf:
+      return t.is_cpu() || t.is_cuda() || t.is_meta();
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+PyObject* eager_conv2d(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  TORCH_INTERNAL_ASSERT(count == 8);
+  const at::Tensor* x = read_tensor(args[0]);
+  const at::Tensor* w = read_tensor(args[1]);
+  const at::Tensor* b = read_tensor(args[2]);
+  Pair stride, padding, dilation;
+  int64_t groups;
+  std::optional<std::string_view> activation;
+  const bool readable = x != nullptr && w != nullptr && (b != nullptr || args[2] == Py_None) &&
+                        read_pair(args[3], stride) && read_pair(args[4], padding) &&
+                        read_pair(args[5], dilation) && read_int(args[6], groups) &&
+                        read_name(args[7], activation);
+  if (!readable || x->dim() != 4 || !has_kernels(*x) || !is_dense(*x) || !is_dense(*w) ||
+      (b != nullptr && !is_dense(*b)) || torch::jit::tracer::isTracing() ||
+      at::impl::torch_function_mode_enabled()) {
+    PyErr_Clear();
+    Py_RETURN_NONE;
+  }
+  const at::Tensor y = [&] {
+    const py::gil_scoped_release no_gil;
+    return forward_op().call(*x, *w, b == nullptr ? std::nullopt : std::make_optional(*b),
+                             c10::fromIntArrayRefUnchecked(stride),
+                             c10::fromIntArrayRefUnchecked(padding),
+                             c10::fromIntArrayRefUnchecked(dilation), groups, activation);
+  }();
+  return THPVariable_Wrap(y);
+  END_HANDLE_TH_ERRORS
+}
+
+}  // namespace convkern::torch_binding

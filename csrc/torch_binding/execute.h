@@ -1,0 +1,26 @@
+// Runs one op call: plans it, allocates the workspace and calls the kernel.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "convkern.h"
+#include "core/geometry.h"
+
+namespace convkern::torch_binding {
+
+// A checked call with its operands, dense in the result's memory format but for w, which may have
+// any strides; those that the pass does not read are undefined.
+struct Call {
+  convkern_pass pass;
+  Geometry<int64_t> geometry;
+  at::Tensor x, w, b, gy;
+  convkern_activation activation = CONVKERN_NO_ACTIVATION;
+};
+
+// Writes the result of the call to `out`, y, gx or gw.
+void execute(const Call& call, at::MemoryFormat format, at::Tensor& out);
+
+// What torch allows on the device, for so many threads.
+convkern_request request_for(convkern_device device, int threads);
+
+}  // namespace convkern::torch_binding
