@@ -7,19 +7,20 @@ _refuse_subinterpreters()
 
 import torch as _torch
 
-try:
-    from convkern import _C
-except ImportError as error:
+# The ops of a process are defined once.
+if hasattr(_torch.ops.convkern, "conv2d"):
     raise ImportError(
-        "convkern: the native extension could not be loaded: "
-        f"{error}. It must be built against the installed torch {_torch.__version__}: "
-        "run `pip install --no-build-isolation .` in the source tree."
-    ) from error
+        "convkern: it is loaded in this process already, from another copy or before sys.modules "
+        "was purged of it, and can be only once"
+    )
 
-from convkern import batching as _batching  # noqa: F401  (registers rules)
-from convkern import flops as _flops  # noqa: F401  (registers formulas)
+from convkern import _C
+from convkern._register import flops as _flops  # noqa: F401  (registers formulas)
+from convkern._register import vmap as _vmap  # noqa: F401  (registers rules)
+from convkern._register.onnx import onnx_translations
 from convkern.config import (
     get_float32_precision,
+    set_batch_invariant,
     set_float32_precision,
     set_weight_cache,
     use_isa,
@@ -29,7 +30,6 @@ from convkern.config import (
 from convkern.explain import explain
 from convkern.functional import conv2d, output_size, same_padding
 from convkern.modules import Conv2d, LazyConv2d
-from convkern.onnx import onnx_translations
 from convkern.profiling import measure_roof as _measure_roof
 from convkern.profiling import profile
 from convkern.surgery import replace_conv2d, restore_conv2d
@@ -49,20 +49,13 @@ __all__ = [
     "replace_conv2d",
     "restore_conv2d",
     "same_padding",
+    "set_batch_invariant",
     "set_float32_precision",
     "set_weight_cache",
     "use_isa",
     "use_kernel",
     "weight_cache_bytes",
 ]
-
-_BUILT = _C.build_info()["torch"]
-# torch's C++ interface changes with the minor version, perhaps without a missing symbol.
-if _BUILT.split(".")[:2] != _torch.__version__.split(".")[:2]:
-    raise ImportError(
-        f"convkern: this build is for torch {_BUILT}, and torch {_torch.__version__} is installed: "
-        "run `pip install --no-build-isolation .` in the source tree."
-    )
 
 _C.configure_from_environment()
 if _C.profiling():

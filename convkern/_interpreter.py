@@ -1,4 +1,4 @@
-"""What is checked before torch is imported."""
+"""A check of the interpreter that must come before torch is imported."""
 
 from __future__ import annotations
 

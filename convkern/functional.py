@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,11 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convkern import _C
+from convkern.choices import Activation, Padding
 from convkern.problem import DTYPES
 from convkern.reference import pair
 
 _KERNEL_DTYPES = frozenset(DTYPES.values())
 _KERNEL_DEVICES = frozenset({"cpu", "cuda", "meta"})
+
+# torch's own, where torch keeps it: a program may have put convkern.conv2d in the place of
+# torch.nn.functional.conv2d and torch.conv2d, before or after this import.
+torch_conv2d: Callable[..., Tensor] = torch._C._VariableFunctions.conv2d
 
 
 def conv2d(
@@ -25,11 +30,11 @@ def conv2d(
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | str = 0,
+    padding: int | Sequence[int] | Padding = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
-    activation: str | None = None,
+    activation: Activation | None = None,
 ) -> Tensor:
     """2D cross-correlation, a drop-in for :func:`torch.nn.functional.conv2d`.
 
@@ -73,14 +78,14 @@ def _general_conv2d(
     weight: Tensor,
     bias: Tensor | None,
     stride: int | Sequence[int],
-    padding: int | Sequence[int] | str,
+    padding: int | Sequence[int] | Padding,
     dilation: int | Sequence[int],
     groups: int,
     *,
-    activation: str | None,
+    activation: Activation | None,
 ) -> Tensor:
-    """conv2d for all arguments: tensor subclasses, no batch, padding by name, symbolic sizes, other
-    dtypes and devices, wrong types."""
+    """Computes conv2d for all arguments: tensor subclasses, no batch, padding by name, symbolic
+    sizes, other dtypes and devices, wrong types."""
     if torch.overrides.has_torch_function((input, weight, bias)):
         return torch.overrides.handle_torch_function(
             conv2d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups,
@@ -88,8 +93,8 @@ def _general_conv2d(
         )  # fmt: skip
     check_types(input, weight, bias)
     groups = _int(groups, "groups", groups)
-    if not has_kernels(input, weight, bias):
-        return _fallback(input, weight, bias, stride, padding, dilation, groups, activation)
+    if not has_kernels(input, weight, bias) or _exporting_to_onnx():
+        return _by_torch(input, weight, bias, stride, padding, dilation, groups, activation)
     if not torch.compiler.is_compiling():
         _meet_dtensor(input)
     x, *window = canonical(input, weight, stride, padding, dilation)
@@ -97,12 +102,23 @@ def _general_conv2d(
     return y if input.dim() == 4 else y.squeeze(0)
 
 
+def _exporting_to_onnx() -> bool:
+    """Tells whether the call is being traced by torch.onnx.export, which knows torch's conv2d.
+
+    Its package takes a while to import, and whoever exports has done so. Dynamo cannot trace the
+    look, and is not how torch.onnx.export traces unless all else has failed.
+    """
+    if torch.compiler.is_dynamo_compiling() or "torch.onnx" not in sys.modules:
+        return False
+    return torch.onnx.is_in_onnx_export()
+
+
 def _meet_dtensor(input: Tensor) -> None:
     """Tells DTensor how to shard the ops when the first one comes by: to import its package, which
     whoever has a DTensor has done, takes a second."""
     dtensor = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
     if dtensor is not None and isinstance(input, dtensor):
-        import convkern.distributed  # noqa: F401
+        from convkern._register import dtensor
 
 
 def check_types(input: Any, weight: Any, bias: Any) -> None:
@@ -113,8 +129,8 @@ def check_types(input: Any, weight: Any, bias: Any) -> None:
 
 
 def has_kernels(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether convkern computes input's dtype on its device, and all are dense: neither sparse,
-    quantised nor in oneDNN's own layout."""
+    """Tells whether convkern computes input's dtype on its device, and all tensors are dense:
+    neither sparse, quantised nor in oneDNN's own layout."""
     if input.dtype not in _KERNEL_DTYPES or input.device.type not in _KERNEL_DEVICES:
         return False
     tensors = (input, weight) if bias is None else (input, weight, bias)
@@ -125,27 +141,28 @@ def canonical(
     input: Tensor,
     weight: Tensor,
     stride: int | Sequence[int],
-    padding: int | Sequence[int] | str,
+    padding: int | Sequence[int] | Padding,
     dilation: int | Sequence[int],
 ) -> tuple[Tensor, list[int], list[int], list[int]]:
-    """What the op takes: a batched input, and stride, padding and dilation as two integers each."""
+    """The arguments as the op takes them: a batched input, and stride, padding and dilation as two
+    integers each."""
     if input.dim() not in (3, 4):
         raise RuntimeError(
             "conv2d: Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of "
             f"size: {list(input.shape)}"
         )
     x = input if input.dim() == 4 else input.unsqueeze(0)
-    stride, dilation = _ints(stride, "stride"), _ints(dilation, "dilation")
+    stride, dilation = integers(stride, "stride"), integers(dilation, "dilation")
     if isinstance(padding, str):
         x, padding = _pad_for(padding, x, weight, stride, dilation)
-    return x, stride, _ints(padding, "padding"), dilation
+    return x, stride, integers(padding, "padding"), dilation
 
 
 def output_size(
     input: int | Sequence[int],
     kernel: int | Sequence[int],
     stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | str = 0,
+    padding: int | Sequence[int] | Padding = 0,
     dilation: int | Sequence[int] = 1,
 ) -> tuple[int, int]:
     """Rows and columns of the output, floor((n + 2p - d(k - 1) - 1) / s) + 1 for each axis.
@@ -224,7 +241,7 @@ def _kernel_size(weight: Tensor) -> tuple[int, int]:
         return int(rows), int(columns)
 
 
-def _ints(value: Any, name: str) -> list[int]:
+def integers(value: Any, name: str) -> list[int]:
     """One integer or a sequence of one or two, as two."""
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     values = [_int(v, name, value) for v in values]
@@ -232,7 +249,8 @@ def _ints(value: Any, name: str) -> list[int]:
 
 
 def _int(value: Any, name: str, given: Any) -> int:
-    """What counts as an integer: int, symbolic int, integers of numpy, tensors of one integer."""
+    """The value as an integer. int, symbolic int, numpy's integers and tensors of one integer
+    count as integers; all else, bool too, is a TypeError."""
     if isinstance(value, torch.SymInt):
         return value  # type: ignore[return-value]
     try:
@@ -250,18 +268,19 @@ def _int(value: Any, name: str, given: Any) -> int:
     return number
 
 
-def _fallback(
+def _by_torch(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     stride: int | Sequence[int],
-    padding: int | Sequence[int] | str,
+    padding: int | Sequence[int] | Padding,
     dilation: int | Sequence[int],
     groups: int,
-    activation: str | None,
+    activation: Activation | None,
 ) -> Tensor:
-    """Dtypes, layouts and devices that convkern has no kernels for."""
+    """Hands the call to torch. This is for dtypes, layouts and devices that convkern has no kernels
+    for, and for exports to ONNX."""
     if activation not in (None, "relu"):
         raise ValueError(f"conv2d: activation must be None or 'relu', got {activation!r}")
-    y = F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    y = torch_conv2d(input, weight, bias, stride, padding, dilation, groups)
     return F.relu(y) if activation else y

@@ -1,4 +1,4 @@
-"""What is installed, compiled and detected: the facts that a bug report needs."""
+"""Facts that a bug report needs: what is installed, compiled and detected."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _ISAS = ("baseline", "avx2", "avx512", "avx512bf16")  # each has what those befo
 # Optional packages: what needs them, and the extra that installs them.
 _OPTIONAL = {
     "torchvision": (
-        "bench --models, explain of its models, and downloads of Fashion-MNIST",
+        "bench models, explain of its models, and downloads of Fashion-MNIST",
         "data",
     ),
+    "rich": ("bars of progress", "progress"),
     "matplotlib": ("bench --report and compare", "report"),
     "jinja2": ("compare", "report"),
     "scipy": ("compare", "report"),
@@ -63,7 +64,7 @@ def info() -> dict[str, str]:
 
 
 def _missing(cuda: str | None, has_gpu: bool, versions: dict[str, str | None]) -> list[str]:
-    """What is not there, and how to get it."""
+    """Lines that say what is not there, and how to get it."""
     lines = []
     if cuda is None:
         lines.append(

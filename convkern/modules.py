@@ -1,13 +1,14 @@
 """convkern.Conv2d, the module form, and its lazy variant."""
 
 # Annotations are no strings here, as torch.jit.script reads them.
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy, Tracer
 
+from convkern.choices import Activation, Padding, PaddingMode
 from convkern.functional import conv2d
 
 
@@ -21,16 +22,66 @@ class Conv2d(nn.Conv2d):
     Shapes, dtypes and errors are those of :func:`convkern.conv2d`.
     """
 
-    activation: str | None = None  # also of an nn.Conv2d that was unpickled or turned into this
+    activation: Activation | None = None  # also of an nn.Conv2d that was turned into this
+    # torch.jit.script sees attributes of the class if they are constants.
+    __constants__ = [*nn.Conv2d.__constants__, "activation"]  # noqa: RUF012  (as torch's are)
 
-    def __init__(self, *args: Any, activation: str | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | Padding = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        activation: Activation | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            padding_mode, device, dtype,
+        )  # fmt: skip
         self.activation = _checked(activation)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Computes the layer."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self._conv_forward(input, self.weight, self.bias)
+        if isinstance(input, Proxy):
+            recorded = self._recorded(input)
+            if recorded is not None:
+                return recorded
+        return self._conv_forward(input, self.weight, self.bias)
+
+    def _recorded(self, input: Proxy) -> Any:
+        """The node of a torch.fx graph that calls this layer, if the tracer makes a node of an
+        nn.Conv2d; else None.
+
+        Tracers know torch's layers by the name of their package, so they are asked about an
+        nn.Conv2d with the attributes of this layer. None where the layer is what is traced, not a
+        part of it, and for a layer with hooks: those are being traced already, and the node would
+        call them again.
+        """
+        tracer = input.tracer
+        if type(self) is not Conv2d or not isinstance(tracer, Tracer) or tracer.root is self:
+            return None
+        if self._forward_pre_hooks or self._forward_hooks:
+            return None
+        name, plain = tracer.path_of_module(self), nn.Conv2d.__new__(nn.Conv2d)
+        plain.__dict__ = self.__dict__
+        if not tracer.is_leaf_module(plain, name):
+            return None
+        return tracer.create_proxy("call_module", name, (input,), {})
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return self._scripted(input, weight, bias)
-        padding: str | Sequence[int] = self.padding
+        padding: Any = self.padding
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0, 0
@@ -54,7 +105,11 @@ class Conv2d(nn.Conv2d):
                 x, weight, bias, self.stride, padding, self.dilation, self.groups, self.activation
             )
         else:
-            y = F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+            # torch's op is called by its own name, since a program may have put another function in
+            # the place of F.conv2d.
+            y = torch.ops.aten.conv2d(
+                x, weight, bias, self.stride, padding, self.dilation, self.groups
+            )
             y = F.relu(y) if self.activation is not None else y
         return y if input.dim() == 4 else y.squeeze(0)
 
@@ -70,14 +125,39 @@ class LazyConv2d(nn.LazyConv2d):
     Takes nn.LazyConv2d's arguments and ``activation``.
     """
 
-    cls_to_become = Conv2d
+    cls_to_become = Conv2d  # type: ignore[assignment]
 
-    def __init__(self, *args: Any, activation: str | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | Padding = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        activation: Activation | None = None,
+    ) -> None:
+        super().__init__(
+            out_channels,
+            kernel_size,
+            stride,
+            padding,  # type: ignore[arg-type]  # by name too, which torch forgets
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
         self.activation = _checked(activation)
 
 
-def _checked(activation: str | None) -> str | None:
+def _checked(activation: Activation | None) -> Activation | None:
     if activation not in (None, "relu"):
         raise ValueError(f"activation must be None or 'relu', got activation={activation!r}")
     return activation

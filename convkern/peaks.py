@@ -1,40 +1,33 @@
-"""What this machine can do at most: the peak of float32 multiply-adds and the memory bandwidth."""
+"""The machine's limits, measured: the peak of float32 multiply-adds and the memory bandwidth."""
 
 from __future__ import annotations
 
-import ctypes
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from statistics import median
 
 import torch
 
-from convkern._C import available_isa
-
-SOURCE = Path(__file__).with_name("peak.cpp")
-FLOATS = 1 << 25  # of each array of the bandwidth: 128 MiB, beyond every cache
-REPEATS = 9
-ISA_FLAGS: dict[str, list[str]] = {
-    "baseline": [], "avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f"]
-}  # fmt: skip
-ISA_FLAGS["avx512bf16"] = ISA_FLAGS["avx512"]  # the peak is that of float32
+from convkern import _C
 
 
 @dataclass(frozen=True)
 class Peaks:
-    """What a machine can do at most with so many threads: float32 FLOP/s and bytes/s."""
+    """The limits of a machine with so many threads: float32 FLOP/s and bytes/s."""
 
     threads: int
     peak: float
     bandwidth: float
 
+    def __post_init__(self) -> None:
+        for value in (self.threads, self.peak, self.bandwidth):
+            if not 0 < value < math.inf:
+                raise ValueError(f"peaks must be finite and above 0, got {value}")
+
     def least_seconds(self, flops: float, moved: float) -> tuple[float, str]:
-        """That so many FLOPs over so many bytes take, and the bound: "multiply-adds" or
-        "bandwidth"."""
+        """The seconds that so many FLOPs over so many bytes take at least, and what bounds them:
+        "multiply-adds" or "bandwidth"."""
         by_peak, by_bandwidth = flops / self.peak, moved / self.bandwidth
         return max(by_peak, by_bandwidth), (
             "multiply-adds" if by_peak > by_bandwidth else "bandwidth"
@@ -42,37 +35,30 @@ class Peaks:
 
 
 def measure_peaks(threads: Iterable[int]) -> list[Peaks]:
-    """Measures this machine with each number of threads, some seconds each. Do it under the load of
-    the measurements that are to be set against it.
+    """Measures this machine with each number of threads, in about a third of a second each, with
+    the instruction sets in use. Do it under the load of the measurements that are to be set against
+    it.
 
     Raises:
-        ValueError: there is no g++, which compiles what is measured, or it fails.
+        MemoryError: there are no 384 MiB of memory.
     """
-    if shutil.which("g++") is None:
-        raise ValueError("the roofline needs g++, which was not found")
-    with tempfile.TemporaryDirectory() as folder:
-        library = _compile(Path(folder))
-        return [_measure(count, library) for count in threads]
+    return [_measure(count) for count in threads]
 
 
-def _measure(threads: int, library: ctypes.CDLL) -> Peaks:
-    a, b, c = (torch.ones(FLOATS) for _ in range(3))
-    arrays = [ctypes.c_void_p(t.data_ptr()) for t in (a, b, c)]
-    peaks = [library.measure_peak(threads) for _ in range(REPEATS)]
-    rates = [
-        library.measure_bandwidth(*arrays, ctypes.c_int64(FLOATS), threads) for _ in range(REPEATS)
-    ]
-    return Peaks(threads, median(peaks), median(rates))
+def _measure(count: int) -> Peaks:
+    with torch_threads(count):
+        try:
+            return Peaks(count, *_C.measure_peak())
+        except MemoryError:
+            raise MemoryError("measuring the bandwidth needs 384 MiB of memory") from None
 
 
-def _compile(folder: Path) -> ctypes.CDLL:
-    path = folder / "peak.so"
-    # Not -march=native: a compiler older than the processor may leave its vectors out.
-    flags = ["-O3", *ISA_FLAGS[available_isa()], "-fopenmp", "-shared", "-fPIC"]
-    command = ["g++", *flags, str(SOURCE), "-o", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise ValueError(f"the roofline's g++ failed: {done.stderr.strip()}")
-    library = ctypes.CDLL(str(path))
-    library.measure_peak.restype = library.measure_bandwidth.restype = ctypes.c_double
-    return library
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Gives torch so many threads within the context."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -13,6 +13,7 @@ from convkern._C import Problem
 DTYPES = {
     "f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16, "f16": torch.float16
 }  # fmt: skip
+FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -32,7 +33,9 @@ def forward_problem(
         ValueError: the convolution is impossible.
     """
     sizes = (*x.shape, w.shape[0], *w.shape[2:], *padding, *stride, *dilation, groups)
-    return _problem(sizes, (x, w), "fwd" + "+bias" * bias + "+relu" * relu)
+    return _problem(
+        sizes, x.dtype, {_format(x), _format(w)}, "fwd" + "+bias" * bias + "+relu" * relu
+    )
 
 
 def problem_of(pass_: str, args: Sequence[Any]) -> Problem:
@@ -44,23 +47,31 @@ def problem_of(pass_: str, args: Sequence[Any]) -> Problem:
     """
     first, second, third, *window = args if len(args) > 2 else (*args, None)
     defaults: list[Any] = [[1, 1], [0, 0], [1, 1], 1, None]
-    stride, padding, dilation, groups, activation = [*window, *defaults[len(window) :]]
+    # The last is the activation of fwd, and the memory format of gx or gw.
+    stride, padding, dilation, groups, last = [*window, *defaults[len(window) :]]
+    formats = {_format(first), _format(second)}
     if pass_ == "gx":
         x_size, w_size = third, second.shape
+        formats = formats if last is None else {last}
     elif pass_ == "gw":
         x_size, w_size = second.shape, third
     else:
         x_size, w_size = first.shape, second.shape
-    epilogue = "+bias" * (third is not None) + "+relu" * (activation == "relu")
+    epilogue = "+bias" * (third is not None) + "+relu" * (last == "relu")
     tail = f"fwd{epilogue}" if pass_ == "fwd" else pass_
     window_sizes = (*padding, *stride, *dilation, groups)
-    return _problem((*x_size, w_size[0], *w_size[2:], *window_sizes), (first, second), tail)
+    return _problem((*x_size, w_size[0], *w_size[2:], *window_sizes), first.dtype, formats, tail)
 
 
-def _problem(sizes: Sequence[int], operands: tuple[Tensor, Tensor], tail: str) -> Problem:
-    """Of sizes in the order of a problem string, in the operands' dtype, channels_last if either
-    is."""
-    formats = (torch._prims_common.suggest_memory_format(t) for t in operands)
+def _format(t: Tensor) -> torch.memory_format:
+    result: torch.memory_format = torch._prims_common.suggest_memory_format(t)
+    return result
+
+
+def _problem(
+    sizes: Sequence[int], dtype: torch.dtype, formats: set[torch.memory_format], tail: str
+) -> Problem:
+    """The problem of sizes in the order of a problem string, channels_last if a format is."""
     layout = "nhwc" if torch.channels_last in formats else "nchw"
     text = "".join(f"{letter}{n}" for letter, n in zip("nchwkrspquvdeg", sizes, strict=True))
-    return Problem(f"{text}_{_NAMES[operands[0].dtype]}_{layout}_{tail}")
+    return Problem(f"{text}_{_NAMES[dtype]}_{layout}_{tail}")

@@ -14,10 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convkern import _C, html
+from convkern import _C
 from convkern._C import Problem
+from convkern._show import html
+from convkern._show.tables import Table
 from convkern.peaks import Peaks, measure_peaks
 from convkern.problem import problem_of
+
+_ON_CUDA = {row["name"] for row in _C.kernels() if row["device"] == "cuda"}
 
 _PASSES = {"conv2d": "fwd", "conv2d_grad_input": "gx", "conv2d_grad_weight": "gw"}
 
@@ -50,7 +54,7 @@ class Execution:
 
 @dataclass
 class Profile:
-    """What :func:`profile` saw. ``str()`` and Jupyter give a table with a row for each op.
+    """The ops that :func:`profile` saw. ``str()`` and Jupyter give a table with a row for each.
 
     Attributes:
         executions: in the order of the calls.
@@ -61,19 +65,14 @@ class Profile:
     note: str = ""
 
     def __str__(self) -> str:
-        from convkern.tables import as_text  # not in `import convkern`: rich is slow
-
-        return "\n".join([as_text(self._table()), *[self.note] * bool(self.note)])
+        return "\n".join([str(self._table()), *[self.note] * bool(self.note)])
 
     def _repr_html_(self) -> str:
-        from convkern.tables import as_html
+        note = html.paragraph(self.note) if self.note else ""
+        return self._table()._repr_html_() + note
 
-        return as_html(self._table()) + (html.paragraph(self.note) if self.note else "")
-
-    def _table(self) -> Any:
-        from convkern.tables import plain_table
-
-        result = plain_table(("problem", "kernel"), ("ms", "GFLOP/s", "of the roof"))
+    def _table(self) -> Table:
+        result = Table(("problem", "kernel"), ("ms", "GFLOP/s", "of the roof"))
         for e in self.executions:
             share = "" if e.share is None else f"{e.share:.0%}"
             row = f"{e.seconds * 1e3:.3f}", f"{e.rate * 1e-9:.1f}", share
@@ -85,8 +84,8 @@ class Profile:
 
 @contextmanager
 def profile(roof: bool = True) -> Iterator[Profile]:
-    """Within it every convkern op that is executed, forward and backward, is timed; what compiled
-    code executes is not seen. The first calls of a layer are slower: they map memory.
+    """Times every convkern op that is executed within the context, forward and backward. What
+    compiled code executes is not seen. The first calls of a layer are slower: they map memory.
 
     ::
 
@@ -96,7 +95,8 @@ def profile(roof: bool = True) -> Iterator[Profile]:
 
     Args:
         roof: measure what this machine can do at most when the context ends, for the percentages.
-            It takes some seconds, once in a process and number of threads, and g++.
+            It takes about a third of a second, once in a process for a number of threads and an
+            instruction set, and 384 MiB of memory.
     """
     result = Profile()
     with _Watch(result.executions):
@@ -104,7 +104,7 @@ def profile(roof: bool = True) -> Iterator[Profile]:
     if roof:
         try:
             result.executions[:] = [_with_share(e) for e in result.executions]
-        except ValueError as error:
+        except MemoryError as error:
             result.note = f"no percentages: {error}"
 
 
@@ -112,8 +112,8 @@ def measure_roof() -> None:
     """Measures what this machine can do at most with torch's number of threads, for the lines of
     ``CONVKERN_VERBOSE=profile``."""
     try:
-        peaks = _peaks(torch.get_num_threads())
-    except ValueError as error:
+        (peaks,) = measure_peaks([torch.get_num_threads()])
+    except MemoryError as error:
         print(f"convkern: no percentages: {error}", file=sys.stderr)
     else:
         _C.set_roof(peaks.threads, peaks.peak, peaks.bandwidth)
@@ -150,12 +150,12 @@ def _wait(t: Tensor) -> None:
 
 def _with_share(e: Execution) -> Execution:
     problem = Problem(e.problem)
-    if problem.dtype != "f32" or e.kernel.endswith(".cuda"):
+    if problem.dtype != "f32" or e.kernel in _ON_CUDA:
         return e
-    least, _ = _peaks(e.threads).least_seconds(problem.real_flops, problem.min_bytes)
+    least, _ = _peaks(e.threads, _C.isa_cap()).least_seconds(problem.real_flops, problem.min_bytes)
     return Execution(e.problem, e.kernel, e.seconds, e.threads, least / e.seconds)
 
 
 @cache
-def _peaks(threads: int) -> Peaks:
+def _peaks(threads: int, isa_cap: str) -> Peaks:
     return measure_peaks([threads])[0]

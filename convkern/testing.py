@@ -1,4 +1,5 @@
-"""What tests and benchmarks share: operands of a problem, the float64 oracle, the tolerance rule.
+"""Parts that tests and benchmarks share: operands of a problem, the float64 oracle, the tolerance
+rule.
 
 A problem is named by its problem string (see ``convkern._C.Problem``); its pass decides what is
 computed.
@@ -15,13 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convkern._C import Problem
-from convkern.problem import DTYPES
-
-_FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+from convkern.choices import Dtype, Layout, Pass
+from convkern.functional import torch_conv2d
+from convkern.problem import DTYPES, FORMATS
 
 
 def variant(
-    text: str, *, dtype: str | None = None, layout: str | None = None, pass_: str = "fwd"
+    text: str,
+    *,
+    dtype: Dtype | None = None,
+    layout: Layout | None = None,
+    pass_: Pass = "fwd",
 ) -> str:
     """A forward problem string with its `dtype`, `layout` or `pass_` replaced. Epilogues are
     dropped where the new pass has none."""
@@ -63,7 +68,7 @@ def operands(text: str, seed: int = 0, device: str = "cpu") -> Operands:
     def random(*size: int) -> Tensor:
         return torch.randn(size, generator=generator, dtype=torch.float64)
 
-    memory_format = _FORMATS[problem.layout]
+    memory_format = FORMATS[problem.layout]
     return Operands(
         problem,
         random(*problem.input_size).contiguous(memory_format=memory_format),
@@ -102,7 +107,7 @@ def run_torch(ops: Operands) -> Tensor:
     problem = ops.problem
     x = ops.x.detach().requires_grad_(problem.pass_ == "gx")
     w = ops.w.detach().requires_grad_(problem.pass_ == "gw")
-    y = F.conv2d(x, w, ops.b, *ops.window)
+    y = torch_conv2d(x, w, ops.b, *ops.window)
     if problem.pass_ == "fwd":
         return F.relu(y) if problem.relu else y
     return torch.autograd.grad(y, x if problem.pass_ == "gx" else w, ops.gy)[0]
@@ -114,8 +119,8 @@ def oracle(ops: Operands) -> Tensor:
 
 
 class Accuracy:
-    """What the result of a problem's pass may be, by the rule of :func:`assert_accurate`, for
-    results of several kernels."""
+    """The rule of :func:`assert_accurate` for a problem's pass, made once for the results of
+    several kernels."""
 
     def __init__(self, ops: Operands, *, peer: bool = True) -> None:
         problem = self.problem = ops.problem

@@ -6,6 +6,8 @@ allocation of the results included and no weights prepacked.
 
 from convkern.bench.compare import compare
 from convkern.bench.models import (
+    LAYOUT_NAMES,
+    STEP_NAMES,
     VISION_MODELS,
     ModelRow,
     ModelTimes,
@@ -13,7 +15,7 @@ from convkern.bench.models import (
     models_table,
     time_models,
 )
-from convkern.bench.peers import PASSES, PEERS
+from convkern.bench.peers import PASS_NAMES, PASSES, PEERS
 from convkern.bench.report import check_report, read_results, write_report
 from convkern.bench.suite import (
     Row,
@@ -24,12 +26,14 @@ from convkern.bench.suite import (
     with_batch,
 )
 from convkern.bench.timing import Sample, time_in_turn
-from convkern.bench.training import time_training
 from convkern.peaks import Peaks, measure_peaks
 
 __all__ = [
+    "LAYOUT_NAMES",
     "PASSES",
+    "PASS_NAMES",
     "PEERS",
+    "STEP_NAMES",
     "VISION_MODELS",
     "ModelRow",
     "ModelTimes",
@@ -48,7 +52,6 @@ __all__ = [
     "table",
     "time_in_turn",
     "time_models",
-    "time_training",
     "with_batch",
     "write_report",
 ]

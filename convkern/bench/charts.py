@@ -1,7 +1,8 @@
 """The charts of the benchmarks. They need matplotlib, which is imported when one is drawn.
 
 Colours are those of Okabe and Ito, which the colour-blind tell apart; what is told by colour is
-told by the order, the marker or the dash as well.
+told by the order, the marker or the dash as well. Names from outside are not parsed as formulas,
+which a name with two $ would be.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from math import ceil
-from pathlib import Path
 from typing import Any
 
-# By whose times, or of what: a colour, a marker, a dash.
+from convkern.bench.peers import PASS_NAMES
+
+# The colour, marker and dash of each peer and each kind of step.
 STYLES = {
     "convkern": ("#D55E00", "o", "-"),
     "torch": ("#0072B2", "s", "--"),
@@ -22,15 +24,12 @@ STYLES = {
     "training step": ("#E69F00", "^", "-."),
 }
 PASS_STYLES = {"fwd": ("#0072B2", "o"), "fwd_bwd": ("#D55E00", "^")}
-PASS_NAMES = {"fwd": "forward", "fwd_bwd": "forward+backward"}
-LAYOUT_COLOURS = {"NCHW": "#1f6f8b", "channels_last": "#e07a3f"}
-Ratios = Mapping[str, Sequence[float]]  # torch's time / convkern's, by name
 Line = tuple[Sequence[float], Sequence[float]]  # x, y
 
 _WIDTH = 6.0  # inches: on a telephone, half as wide, letters are still read
 _DPI = 150
 _BAR = 0.2  # inches
-# Of logarithmic axes of ratios, by how wide they are.
+# Ticks of logarithmic axes of ratios: which are used depends on how wide the axis is.
 _FINE = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 1.7, 2, 2.5, 3)
 _MARKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
 _POWERS = (1e-4, 1e-3, 0.01, 0.1, 1, 10, 100, 1e3, 1e4, 1e5)
@@ -67,7 +66,7 @@ def bars(names: Sequence[str], series: Mapping[str, Sequence[float | None]], axi
     plot.minorticks_off()
     plot.spines["left"].set_visible(False)
     plot.axvline(1, color="0.2", linewidth=1)
-    plot.set_yticks(range(len(names)), names, fontsize=9)
+    plot.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
     plot.set_ylim(len(names) - 0.4, -0.6)  # the first on top
     plot.tick_params(axis="y", length=0)
     plot.set_xlabel(axis)
@@ -130,7 +129,7 @@ def lines(panels: Mapping[str, Mapping[str, Line]], x: str, y: str, *, log: bool
             _plain_numbers(plot.yaxis)
         else:
             plot.set_ylim(bottom=0)
-        plot.set_title(title, fontsize=9)
+        plot.set_title(title, fontsize=9, parse_math=False)
         plot.grid(color="0.9")
     for plot in axes[len(panels) :]:
         plot.set_visible(False)
@@ -158,7 +157,7 @@ def _tidy(plot: Any) -> None:
 
 
 def _plain_numbers(axis: Any) -> None:
-    """Of a logarithmic axis: 1, 10, 100, and, where there would be few, 2 and 5 between them."""
+    """Labels a logarithmic axis with 1, 10, 100 and, where these are few, 2 and 5 between them."""
     from matplotlib.ticker import LogLocator
 
     low, high = axis.get_view_interval()
@@ -171,39 +170,3 @@ def _png(figure: Any) -> bytes:
     buffer = BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
-
-
-def draw_dots(
-    panels: Mapping[str, Mapping[str, Ratios]], ticks: Sequence[float], path: Path
-) -> None:
-    """Draws, as SVG, a panel for each title, in it the ratios of each layout on a logarithmic axis.
-    All have the names of the first."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    names = list(next(iter(next(iter(panels.values())).values())))
-    size = (11, 0.36 * len(names) + 1.2)
-    figure = Figure(figsize=size)
-    axes = figure.subplots(1, len(panels), sharey=True)
-    for axis, (title, layouts) in zip(axes, panels.items(), strict=True):
-        axis.axvline(1, color="0.6", linewidth=1)
-        for place, (layout, ratios) in enumerate(layouts.items()):
-            shift = 0.3 * place - 0.15 * (len(layouts) - 1)
-            for y, name in enumerate(names):
-                dots = ratios[name]
-                label = layout if y == 0 else None
-                axis.plot(dots, [y + shift] * len(dots), "o", ms=5, alpha=0.7, mew=0,
-                          color=LAYOUT_COLOURS[layout], label=label)  # fmt: skip
-        axis.set_xscale("log")
-        axis.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
-        axis.minorticks_off()
-        axis.set_title(f"{title}: torch's time / convkern's", fontsize=10)
-        axis.grid(axis="x", color="0.9")
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].invert_yaxis()
-    axes[-1].legend(frameon=False, fontsize=9)
-    figure.tight_layout()
-    with matplotlib.rc_context({"svg.hashsalt": path.name}):  # the same file for the same results
-        figure.savefig(path, metadata={"Date": None})

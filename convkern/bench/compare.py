@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean
 
-from rich.table import Table
-
+from convkern._show.tables import Table
 from convkern.bench.suite import Row, Suite
-from convkern.tables import plain_table
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def compare(old: Suite, new: Suite, threshold: float = 0.1) -> tuple[Table, int]
 
 def changes_table(found: Sequence[Change]) -> Table:
     """Times and ratios of both runs, with the geometric mean of the speeds."""
-    table = plain_table(
+    table = Table(
         ("problem", "pass", "on"),
         ("old, ms", "new, ms", "old ratio", "new ratio", "speed", ""),
     )

@@ -29,11 +29,12 @@ def require_gpu() -> None:
 
 @contextmanager
 def cudnn_chooses(tf32: bool) -> Iterator[None]:
-    """Within it torch's convolutions are those that cuDNN's benchmark chooses, in TF32 or in exact
-    float32."""
+    """Makes torch's convolutions within the context those that cuDNN's benchmark chooses, in TF32
+    or in exact float32."""
     cudnn: Any = torch.backends.cudnn
     before = cudnn.enabled, cudnn.benchmark, cudnn.conv.fp32_precision
-    # Of convolutions by name: allow_tf32 = False would leave them to torch.backends.fp32_precision.
+    # The precision of convolutions is set by name, since allow_tf32 = False would leave them to
+    # torch.backends.fp32_precision.
     cudnn.enabled, cudnn.benchmark = True, True
     cudnn.conv.fp32_precision = "tf32" if tf32 else "ieee"
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from statistics import geometric_mean
@@ -11,13 +11,13 @@ from typing import Final
 
 import torch
 import torch.nn.functional as F
-from rich.table import Table
 from torch import Tensor, nn
 
-from convkern.bench.results import Result
+from convkern._show.tables import Table
+from convkern.bench.results import Result, check_one_of, check_samples
 from convkern.bench.timing import Call, Sample, time_in_turn
+from convkern.problem import FORMATS
 from convkern.surgery import replace_conv2d
-from convkern.tables import plain_table
 
 VISION_MODELS: Final = (
     "resnet18",
@@ -29,10 +29,8 @@ VISION_MODELS: Final = (
     "densenet121",
     "shufflenet_v2_x1_0",
 )
-_FORMATS: Final[Mapping[str, torch.memory_format]] = {
-    "nchw": torch.contiguous_format,
-    "nhwc": torch.channels_last,
-}
+LAYOUT_NAMES: Final = {"nchw": "NCHW", "nhwc": "channels_last"}
+STEP_NAMES: Final = {"inference": "inference", "training": "training step"}
 
 
 @dataclass(frozen=True)
@@ -49,17 +47,24 @@ class ModelRow:
     what: str
     samples: dict[str, Sample]
 
+    def __post_init__(self) -> None:
+        check_one_of("layout", self.layout, LAYOUT_NAMES)
+        check_one_of("what", self.what, STEP_NAMES)
+        check_samples(self.samples, "torch", "convkern")
+
     @property
     def ratio(self) -> float:
-        """How many times faster the model is with convkern's convolutions."""
+        """The time with torch's convolutions, as a multiple of the time with convkern's."""
         return self.samples["torch"].median / self.samples["convkern"].median
 
 
-class ModelTimes(Result[ModelRow]):
+@dataclass(frozen=True)
+class ModelTimes(Result):
     """A run over models."""
 
-    row_type = ModelRow
-    source = "bench --models"
+    source = "bench models"
+
+    rows: list[ModelRow]
 
 
 def time_models(
@@ -86,10 +91,10 @@ def time_models(
         ours = copy.deepcopy(theirs)
         replace_conv2d(ours)
         for layout in layouts:
-            x = torch.randn(batch, 3, size, size).contiguous(memory_format=_FORMATS[layout])
+            x = torch.randn(batch, 3, size, size).contiguous(memory_format=FORMATS[layout])
             labels = torch.randint(1000, (batch,))
             for model in (theirs, ours):
-                model.to(memory_format=_FORMATS[layout])
+                model.to(memory_format=FORMATS[layout])
             for what, prepare in (("inference", _inference), ("training", _training)):
                 calls = {"torch": prepare(theirs, x, labels), "convkern": prepare(ours, x, labels)}
                 times.rows.append(ModelRow(name, layout, what, time_in_turn(calls, seconds)))
@@ -100,7 +105,7 @@ def time_models(
 def models_table(rows: Sequence[ModelRow]) -> Table:
     """Milliseconds with their spread, and the ratio; then the ratios' geometric mean for each
     layout, of inference and of training."""
-    result = plain_table(("model", "layout", ""), ("torch, ms", "convkern, ms", "ratio"))
+    result = Table(("model", "layout", ""), ("torch, ms", "convkern, ms", "ratio"))
     for row in rows:
         times = (_cell(row.samples[peer]) for peer in ("torch", "convkern"))
         result.add_row(row.model, row.layout, row.what, *times, f"{row.ratio:.2f}x")

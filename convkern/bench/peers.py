@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convkern.bench.timing import Call
-from convkern.functional import conv2d
+from convkern.choices import Activation, Pass
+from convkern.functional import conv2d, torch_conv2d
 from convkern.testing import Operands
 
-# By name, the passes of a problem string that each consists of.
-PASSES: Final[Mapping[str, tuple[str, ...]]] = {"fwd": ("fwd",), "fwd_bwd": ("fwd", "gx", "gw")}
+# What is timed, by name, and the passes of a problem string that it consists of.
+PASSES: Final[Mapping[str, tuple[Pass, ...]]] = {"fwd": ("fwd",), "fwd_bwd": ("fwd", "gx", "gw")}
+PASS_NAMES: Final = {"fwd": "forward", "fwd_bwd": "forward+backward"}
 
 
 def prepare(peer: str, ops: Operands, pass_: str) -> Call | None:
@@ -46,13 +48,13 @@ def _by_convkern(
     x: Tensor, w: Tensor, b: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int,
     relu: bool,
 ) -> Tensor:  # fmt: skip
-    activation = "relu" if relu else None
+    activation: Activation | None = "relu" if relu else None
     return conv2d(x, w, b, stride, padding, dilation, groups, activation=activation)
 
 
 def _by_torch(x: Tensor, w: Tensor, b: Tensor | None, *window_and_relu: Any) -> Tensor:
     *window, relu = window_and_relu
-    y = F.conv2d(x, w, b, *window)
+    y = torch_conv2d(x, w, b, *window)
     return F.relu(y) if relu else y
 
 

@@ -8,19 +8,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import geometric_mean
 
-from convkern import html
 from convkern._C import Problem
+from convkern._files import check_writable, write_file
+from convkern._show import html
 from convkern.bench import charts
-from convkern.bench.charts import PASS_NAMES
 from convkern.bench.compare import changes, changes_table
-from convkern.bench.models import ModelRow, ModelTimes, models_table
+from convkern.bench.models import LAYOUT_NAMES, STEP_NAMES, ModelRow, ModelTimes, models_table
+from convkern.bench.peers import PASS_NAMES
 from convkern.bench.roofline import points, roofline_table
 from convkern.bench.scaling import Series, over_batches, over_threads
 from convkern.bench.suite import Row, Suite, geometric_means, table
-from convkern.tables import as_html
-
-_LAYOUTS = {"nchw": "NCHW", "nhwc": "channels_last"}
-_STEPS = {"inference": "inference", "training": "training step"}
 
 
 def check_report(folder: Path) -> None:
@@ -28,11 +25,11 @@ def check_report(folder: Path) -> None:
 
     Raises:
         ValueError: matplotlib is missing.
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be made, or not written into.
     """
     if find_spec("matplotlib") is None:
         raise ValueError("the charts of a report need matplotlib: pip install 'convkern[bench]'")
-    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder / "index.html")
 
 
 def read_results(paths: Sequence[Path]) -> tuple[list[Suite], list[ModelTimes]]:
@@ -51,7 +48,7 @@ def read_results(paths: Sequence[Path]) -> tuple[list[Suite], list[ModelTimes]]:
                 models.append(ModelTimes.read(path))
             except ValueError as error:
                 raise ValueError(
-                    f"{path} is a result neither of the benchmark suite nor of bench --models"
+                    f"{path} is a result neither of the benchmark suite nor of bench models"
                 ) from error
     return suites, models
 
@@ -90,7 +87,7 @@ def write_report(
         sections.append(report.comparison(against, suites))
     sections.append(_machines(suites, models))
     page = folder / "index.html"
-    page.write_text(html.page("convkern benchmark report", sections), encoding="utf-8")
+    write_file(page, html.page("convkern benchmark report", sections))
     return page
 
 
@@ -116,7 +113,7 @@ class _Report:
                 )
             )  # fmt: skip
         parts.append(html.details("The times, median and half the quartiles' distance",
-                                  as_html(table(rows))))  # fmt: skip
+                                  table(rows)._repr_html_()))  # fmt: skip
         return html.section("Speed-up of each layer over each peer", *parts)
 
     def rooflines(self, suites: Sequence[Suite]) -> str:
@@ -145,7 +142,7 @@ class _Report:
                 every += found
         if not every:
             note = (
-                "No peaks were measured with this run. bench --report measures them, with g++, for "
+                "No peaks were measured with this run. bench --report measures them, for "
                 "float32 on the CPU."
             )
             return html.section("Roofline", html.paragraph(note))
@@ -154,7 +151,7 @@ class _Report:
             "padding zeros do not count. What stays in the cache from call to call can be above "
             "the bandwidth's part."
         )
-        rows = html.details("Every row's share of its roof", as_html(roofline_table(every)))
+        rows = html.details("Every row's share of its roof", roofline_table(every)._repr_html_())
         return html.section("Roofline", html.paragraph(note), *parts, rows)
 
     def batches(self, rows: Sequence[Row]) -> str:
@@ -211,25 +208,26 @@ class _Report:
             for pass_, peer, few, many, speed in cells
         )
         caption = "geometric means over the layers of the speed against the fewest threads"
-        names = ("pass", "by", "from threads", "to threads")
+        headings = ("pass", "by", "from threads", "to threads", "speed")
+        right = [heading == "speed" for heading in headings]
         return html.section(
             heading, self._picture("threads", png, alt, caption),
-            html.details("The means", html.table(names, ("speed",), cells)),
+            html.details("The means", html.table(headings, right, cells)),
         )  # fmt: skip
 
     def models(self, rows: Sequence[ModelRow]) -> str:
         keys = list(dict.fromkeys((row.model, row.layout) for row in rows))
         ratios = {
-            _STEPS[what]: [
+            STEP_NAMES[what]: [
                 next((r.ratio for r in rows if (r.model, r.layout, r.what) == (*key, what)), None)
                 for key in keys
             ]
             for what in dict.fromkeys(row.what for row in rows)
         }
-        names = [f"{model}, {_LAYOUTS[layout]}" for model, layout in keys]
+        names = [f"{model}, {LAYOUT_NAMES[layout]}" for model, layout in keys]
         bars = self._bars("models", "inference and training step", names, ratios,
                           "with torch's convolutions / with convkern's")  # fmt: skip
-        return html.section("Whole models", bars, as_html(models_table(rows)))
+        return html.section("Whole models", bars, models_table(rows)._repr_html_())
 
     def comparison(self, old: Suite, suites: Sequence[Suite]) -> str:
         new = Suite({}, "", [row for suite in suites for row in suite.rows])
@@ -253,7 +251,7 @@ class _Report:
             "Compared with an older run",
             html.paragraph(note),
             *parts,
-            as_html(changes_table(found)),
+            changes_table(found)._repr_html_(),
         )
 
     def _bars(
@@ -271,7 +269,7 @@ class _Report:
 
     def _picture(self, name: str, png: bytes, alt: str, caption: str) -> str:
         path = self._folder / f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.png"
-        path.write_bytes(png)
+        write_file(path, png)
         return html.picture(png, alt, caption)
 
 
@@ -287,7 +285,7 @@ def _names(rows: Sequence[Row]) -> list[str]:
     problems = [Problem(row.problem) for row in rows]
     several = [len({p.dtype for p in problems}) > 1, len({p.layout for p in problems}) > 1]
     return [
-        ", ".join([row.label, *[p.dtype] * several[0], *[_LAYOUTS[p.layout]] * several[1]])
+        ", ".join([row.label, *[p.dtype] * several[0], *[LAYOUT_NAMES[p.layout]] * several[1]])
         for row, p in zip(rows, problems, strict=True)
     ]
 
@@ -298,7 +296,8 @@ def _ratio(row: Row, peer: str) -> float | None:
 
 
 def _lines(series: Series, value: Callable[[int, float, float], float]) -> dict[str, charts.Line]:
-    """For each of whose times all steps have: value(step, its seconds, the first step's)."""
+    """A line of value(step, its seconds, the first step's) for each peer that all steps have times
+    of."""
     first = series.steps[0][1].samples
     return {
         whose: (
@@ -324,7 +323,9 @@ def _summary(rows: Sequence[Row]) -> str:
     note = "Geometric means of the speed-up over the faster of torch's two layouts:"
     if not cells:
         return html.paragraph("torch was not among the peers: there is no mean speed-up over it.")
-    return html.paragraph(note) + html.table(("pass", "on"), ("speed-up",), cells)
+    return html.paragraph(note) + html.table(
+        ("pass", "on", "speed-up"), (False, False, True), cells
+    )
 
 
 def _when(suites: Sequence[Suite], models: Sequence[ModelTimes]) -> str:

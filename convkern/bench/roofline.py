@@ -1,4 +1,4 @@
-"""How near rows of the suite come to what the machine can do at most.
+"""The roofline: how near rows of the suite come to what the machine can do at most.
 
 A row's roof is the lower of the peak and its FLOPs per byte times the bandwidth (Williams et al.
 2009); which of the two it is names the bound. Only products with real inputs count, none with
@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.table import Table
-
 from convkern._C import Problem
+from convkern._show.tables import Table
 from convkern.bench.peers import PASSES
 from convkern.bench.suite import Row
 from convkern.peaks import Peaks
-from convkern.tables import plain_table
 from convkern.testing import variant
 
 
@@ -34,7 +32,8 @@ class Point:
 
 
 def points(rows: Sequence[Row], peaks: Sequence[Peaks]) -> list[Point]:
-    """Of the rows that have a roof: float32, at a number of threads that was measured."""
+    """Points of the rows that have a roof: those of float32, at a number of threads whose peaks
+    were measured."""
     at = {machine.threads: machine for machine in peaks}
     return [
         _point(row, at[row.threads])
@@ -55,7 +54,7 @@ def _point(row: Row, machine: Peaks) -> Point:
 def roofline_table(found: Sequence[Point]) -> Table:
     """Times, FLOP/s and shares of the roof."""
     figures = ("convkern, ms", "GFLOP/s", "FLOPs a byte", "of the roof")
-    result = plain_table(("problem", "pass", "on", "bound"), figures)
+    result = Table(("problem", "pass", "on", "bound"), figures)
     for point in found:
         milliseconds = point.row.samples["convkern"].median * 1e3
         result.add_row(

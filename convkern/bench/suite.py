@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from statistics import geometric_mean
-from typing import Any
 
 import torch
-from rich.table import Table
 
 from convkern._C import Problem
+from convkern._show.tables import Table
 from convkern.bench.gpu import EventClock, cudnn_chooses, l2_buffer, require_gpu
 from convkern.bench.peers import CPU_PEERS, PASSES, prepare
-from convkern.bench.results import Result
+from convkern.bench.results import Result, check_one_of, check_samples
 from convkern.bench.timing import Call, Sample, time_in_turn, wall_clock
 from convkern.explain import explain
-from convkern.peaks import Peaks
-from convkern.tables import plain_table
+from convkern.peaks import Peaks, torch_threads
 from convkern.testing import operands, variant
 
 SHAPES = Path(__file__).parents[2] / "benchmarks" / "shapes"  # of a source checkout
@@ -48,6 +45,13 @@ class Row:
     device: str = "cpu"
     tf32: bool | None = None
 
+    def __post_init__(self) -> None:
+        Problem(self.problem)  # raises ValueError if it is none
+        check_one_of("pass_", self.pass_, PASSES)
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}")
+        check_samples(self.samples, "convkern")
+
     @property
     def label(self) -> str:
         return self.problem.partition("#")[2] or self.problem
@@ -62,28 +66,24 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes two rows of different runs the same measurement."""
+        """The identity of a measurement: rows of different runs that share it can be compared."""
         return self.problem, self.pass_, self.where
 
     @property
     def ratio(self) -> float | None:
-        """How many times faster convkern is than the better of torch's layouts."""
+        """The time of the better of torch's layouts, as a multiple of convkern's."""
         best = min((self.samples[p].median for p in _BEST_OF if p in self.samples), default=None)
         return None if best is None else best / self.samples["convkern"].median
 
 
 @dataclass(frozen=True)
-class Suite(Result[Row]):
+class Suite(Result):
     """A run of the suite, and the machine's peaks where they were measured with it."""
 
-    row_type = Row
     source = "the benchmark suite"
 
+    rows: list[Row]
     peaks: list[Peaks] = field(default_factory=list)
-
-    @classmethod
-    def _more(cls, data: dict[str, Any]) -> dict[str, Any]:
-        return {"peaks": [Peaks(**peaks) for peaks in data.get("peaks", [])]}
 
 
 def read_shapes(name: str) -> list[str]:
@@ -141,7 +141,7 @@ def run_suite(
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
         suite.machine["cuDNN"] = str(cudnn)
     for count, problem, pass_ in product([None] if on_gpu else threads, problems, passes):
-        with cudnn_chooses(tf32) if count is None else _threads(count):
+        with cudnn_chooses(tf32) if count is None else torch_threads(count):
             calls = _calls(problem, pass_, ["convkern", *peers], device)
             samples = time_in_turn(calls, seconds, stopwatch)
             parts = [variant(problem, pass_=part) for part in PASSES[pass_]]
@@ -168,20 +168,10 @@ def _check_device(device: str, peers: Iterable[str], threads: Sequence[int], tf3
 
 
 def _calls(problem: str, pass_: str, peers: Iterable[str], device: str) -> dict[str, Call]:
-    """By peer, of those that can."""
+    """The calls of those peers that can compute the problem, by peer."""
     ops = operands(problem, device=device)
     calls = {peer: prepare(peer, ops, pass_) for peer in dict.fromkeys(peers)}
     return {peer: call for peer, call in calls.items() if call is not None}
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -189,7 +179,7 @@ def table(rows: Sequence[Row]) -> Table:
     layouts; then the ratios' geometric mean for each pass and number of threads or GPU."""
     peers = list(dict.fromkeys(peer for row in rows for peer in row.samples))
     figures = (*(f"{peer}, ms" for peer in peers), "ratio")
-    result = plain_table(("problem", "pass", "on"), figures)
+    result = Table(("problem", "pass", "on"), figures)
     for row in rows:
         times = (_cell(row.samples.get(peer)) for peer in peers)
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"
@@ -200,7 +190,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def geometric_means(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
-    """Of the ratios that there are, by pass and number of threads or GPU."""
+    """The means of the ratios that there are, by pass and number of threads or GPU."""
     ratios: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         if row.ratio is not None:

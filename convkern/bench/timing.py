@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,13 @@ class Sample:
     low: float
     high: float
     rounds: int
+
+    def __post_init__(self) -> None:
+        for seconds in (self.median, self.low, self.high):
+            if not 0 < seconds < math.inf:
+                raise ValueError(f"times must be finite and above 0, got {seconds}")
+        if self.rounds < 1:
+            raise ValueError(f"rounds must be at least 1, got {self.rounds}")
 
     @property
     def spread(self) -> float:

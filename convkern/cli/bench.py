@@ -1,14 +1,16 @@
-"""`bench`: convkern and its peers timed side by side."""
+"""`bench`: problems and models timed against their peers, and what is made of the results."""
 
 import argparse
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
+from convkern._files import check_writable
+from convkern._show.progress import Progress
 from convkern.bench import (
+    LAYOUT_NAMES,
     PASSES,
     PEERS,
     VISION_MODELS,
@@ -23,21 +25,30 @@ from convkern.bench import (
     run_suite,
     table,
     time_models,
-    time_training,
     with_batch,
     write_report,
 )
 from convkern.cli.arguments import Commands, counts, names
-from convkern.fashion_mnist import read_fashion_mnist
 from convkern.problem import DTYPES
-from convkern.tables import wide_console
 from convkern.testing import variant
+
+_EXIT = "exit with 1 if a row became slower"
 
 
 def add_command(commands: Commands) -> None:
     summary = "time convkern and its peers side by side"
-    parser = commands.add_parser("bench", help=summary, description=summary)
-    add, instead = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
+    description = f"{summary}; the options of `bench` alone are those of `bench problems`"
+    parser = commands.add_parser("bench", help=summary, description=description)
+    parser.default_command = "problems"
+    kinds = parser.add_subparsers(required=True, metavar="WHAT")
+    for add in (_add_problems, _add_models, _add_compare, _add_report):
+        add(kinds)
+
+
+def _add_problems(kinds: Commands) -> None:
+    summary = "time problems; `bench` alone means this"
+    parser = kinds.add_parser("problems", help=summary, description=summary)
+    add = parser.add_argument
     add(
         "--shapes",
         type=names,
@@ -61,7 +72,7 @@ def add_command(commands: Commands) -> None:
     )
     add(
         "--layout",
-        choices=("nchw", "nhwc"),
+        choices=tuple(LAYOUT_NAMES),
         help="of all problems (as they say); to compare with torch in the same layout only, give "
         "its peer alone",
     )
@@ -72,11 +83,7 @@ def add_command(commands: Commands) -> None:
         default="cpu",
         help="cuda: the current GPU, against cuDNN through torch, by events (%(default)s)",
     )
-    add(
-        "--tf32",
-        action="store_true",
-        help="on cuda, allow TF32 for float32",
-    )
+    add("--tf32", action="store_true", help="on cuda, allow TF32 for float32")
     add(
         "--threads",
         type=counts,
@@ -89,15 +96,7 @@ def add_command(commands: Commands) -> None:
         metavar="N,...",
         help="every problem with each of these batch sizes (its own)",
     )
-    add("--seconds", type=float, default=1.0, help="for each row (%(default)s)")
-    add("--out", type=Path, metavar="FILE", help="where to write the result as JSON")
-    instead(
-        "--compare",
-        type=Path,
-        nargs=2,
-        metavar=("OLD", "NEW"),
-        help="measure nothing: compare two results; exit with 1 if a row became slower",
-    )
+    _add_measuring(parser)
     add(
         "--report",
         type=Path,
@@ -105,92 +104,115 @@ def add_command(commands: Commands) -> None:
         help="write DIR/index.html, a page with charts, and the charts as PNG files; also measures "
         "the peaks of the CPU for the roofline",
     )
-    instead(
-        "--from",
-        dest="results",
-        type=names,
-        metavar="FILE,...",
-        help="measure nothing: make the --report of results that --out wrote",
-    )
-    add(
-        "--against",
-        type=Path,
-        metavar="OLD",
-        help="compare with an older result, in the report too; exit with 1 if a row became slower",
-    )
-    instead(
-        "--models",
+    add("--against", type=Path, metavar="OLD", help=f"compare with an older result; {_EXIT}")
+    parser.set_defaults(run=_problems)
+
+
+def _add_models(kinds: Commands) -> None:
+    summary = "time models of torchvision with their own layers and with convkern's"
+    parser = kinds.add_parser("models", help=summary, description=summary)
+    parser.add_argument(
+        "models",
         type=names,
         metavar="NAME,...",
-        help="measure models of torchvision instead, in --layout or both; of the published table: "
-        + ",".join(VISION_MODELS),
+        help="in the published table: " + ",".join(VISION_MODELS),
     )
-    instead(
-        "--train",
-        action="store_true",
-        help="measure epochs of the Fashion-MNIST model instead",
-    )
-    parser.set_defaults(run=_bench)
+    parser.add_argument("--layout", choices=tuple(LAYOUT_NAMES), help="of the models (both)")
+    _add_measuring(parser)
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write DIR/index.html")
+    parser.set_defaults(run=_models)
 
 
-def _bench(args: argparse.Namespace) -> int:
-    console = wide_console()
-    _check(args)
+def _add_compare(kinds: Commands) -> None:
+    summary = f"compare two results of problems that --out wrote; {_EXIT}"
+    parser = kinds.add_parser("compare", help=summary, description=summary)
+    parser.add_argument("old", type=Path, metavar="OLD")
+    parser.add_argument("new", type=Path, metavar="NEW")
+    parser.set_defaults(run=_compare)
+
+
+def _add_report(kinds: Commands) -> None:
+    summary = "make a page with charts of results that --out wrote"
+    parser = kinds.add_parser("report", help=summary, description=summary)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="where to write index.html")
+    parser.add_argument(
+        "results", type=Path, nargs="+", metavar="RESULT", help="of problems or of models"
+    )
+    parser.add_argument(
+        "--against", type=Path, metavar="OLD", help=f"compare with an older result, too; {_EXIT}"
+    )
+    parser.set_defaults(run=_report)
+
+
+def _add_measuring(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each row (%(default)s)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="where to write the result as JSON"
+    )
+
+
+def _problems(args: argparse.Namespace) -> int:
+    _check_outputs(args)
+    against = None if args.against is None else Suite.read(args.against)
+    suite = _measure_problems(args)
+    print(table(suite.rows))
+    if args.report is not None and args.device == "cpu":
+        try:
+            threads = dict.fromkeys(row.threads for row in suite.rows if row.threads is not None)
+            suite.peaks.extend(measure_peaks(threads))
+        except MemoryError as error:  # the rest of the report does without
+            print(f"no roofline: {error}")
+    if args.out is not None:
+        suite.write(args.out)
+    return _finish(args.report, [suite], [], against)
+
+
+def _models(args: argparse.Namespace) -> int:
+    _check_outputs(args)
+    layouts = [args.layout] if args.layout else list(LAYOUT_NAMES)
+    with Progress() as progress:
+        bar = progress.bar("measuring", len(args.models), "models")
+        times = time_models(args.models, layouts, args.seconds, report=lambda name: bar.advance())
+    print(models_table(times.rows))
+    if args.out is not None:
+        times.write(args.out)
+    return _finish(args.report, [], [times], None)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    old, new = Suite.read(args.old), Suite.read(args.new)
+    return _finish(None, [new], [], old)
+
+
+def _report(args: argparse.Namespace) -> int:
+    check_report(args.folder)
+    against = None if args.against is None else Suite.read(args.against)
+    return _finish(args.folder, *read_results(args.results), against)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Fail now rather than after the measurements."""
+    if args.out is not None:
+        check_writable(args.out)
     if args.report is not None:
         check_report(args.report)
-    against = None if args.against is None else Suite.read(args.against)
-    suites: list[Suite] = []
-    models: list[ModelTimes] = []
-    if args.compare:
-        against, new = (Suite.read(path) for path in args.compare)
-        suites = [new]
-    elif args.results:
-        suites, models = read_results([Path(name) for name in args.results])
-    elif args.models:
-        models = [_bench_models(args, console)]
-    elif args.train:
-        console.print(time_training(read_fashion_mnist(), report=console.print))
-    else:
-        suites = [_bench_suite(args, console)]
+
+
+def _finish(
+    folder: Path | None, suites: Sequence[Suite], models: Sequence[ModelTimes], old: Suite | None
+) -> int:
+    """Compares with an older result, writes the report, and returns the exit code."""
     slower = 0
-    if against is not None:
-        rows = [row for suite in suites for row in suite.rows]
-        changes, slower = compare(against, Suite({}, "", rows))
-        console.print(changes)
-    if args.report is not None:
-        page = write_report(args.report, suites, models, against)
-        console.print(f"report: {page}")
+    if old is not None:
+        new = Suite({}, "", [row for suite in suites for row in suite.rows])
+        changes, slower = compare(old, new)
+        print(changes)
+    if folder is not None:
+        print(f"report: {write_report(folder, suites, models, old)}")
     return int(slower > 0)
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Raises ValueError where options do not go together."""
-    if (args.models or args.train) and (args.device != "cpu" or args.tf32):
-        raise ValueError("models and training are measured on the CPU: not on device cuda")
-    if args.train and args.report is not None:
-        raise ValueError("--report is of layers and models, not of --train")
-    if args.results and args.report is None and args.against is None:
-        raise ValueError("--from is for --report or --against")
-    if args.against is not None and (args.models or args.train or args.compare):
-        raise ValueError(
-            "--against is for the suite's results, not for --models, --train, --compare"
-        )
-
-
-def _bench_models(args: argparse.Namespace, console: Console) -> ModelTimes:
-    layouts = [args.layout] if args.layout else ["nchw", "nhwc"]
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("measuring", total=len(args.models))
-        times = time_models(
-            args.models, layouts, args.seconds, report=lambda name: bar.advance(task)
-        )
-    console.print(models_table(times.rows))
-    if args.out is not None:
-        times.write(args.out)
-    return times
-
-
-def _bench_suite(args: argparse.Namespace, console: Console) -> Suite:
+def _measure_problems(args: argparse.Namespace) -> Suite:
     for given, known, what in ((args.passes, PASSES, "passes"), (args.peers, PEERS, "peers")):
         if not set(given) <= set(known):
             raise ValueError(f"{what} must be among {', '.join(known)}, got {','.join(given)}")
@@ -207,19 +229,10 @@ def _bench_suite(args: argparse.Namespace, console: Console) -> Suite:
     ]
     default_threads = (1, torch.get_num_threads()) if args.device == "cpu" else ()
     threads = list(dict.fromkeys(args.threads or default_threads))
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress() as progress:
         rows = len(problems) * len(args.passes) * max(1, len(threads))
-        task = bar.add_task("measuring", total=rows)
-        suite = run_suite(
+        bar = progress.bar("measuring", rows, "rows")
+        return run_suite(
             problems, args.passes, args.peers, threads, args.seconds,
-            report=lambda row: bar.advance(task), device=args.device, tf32=args.tf32,
+            report=lambda row: bar.advance(), device=args.device, tf32=args.tf32,
         )  # fmt: skip
-    console.print(table(suite.rows))
-    if args.report is not None and threads:
-        try:
-            suite.peaks.extend(measure_peaks(threads))
-        except ValueError as error:  # the rest of the report does without
-            console.print(f"no roofline: {error}")
-    if args.out is not None:
-        suite.write(args.out)
-    return suite

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch.distributed as dist
-from rich.console import Console
 
-from convkern.cli.arguments import Commands, names, natural, positive
-from convkern.fashion_mnist import MODELS, FashionMNISTData, read_fashion_mnist
-from convkern.study import (
+from convkern._files import check_writable, locked
+from convkern._show.progress import Progress
+from convkern.cli.arguments import Commands, add_training, names, natural, positive, resuming
+from convkern.fashion_mnist import CONVS, MODELS, FashionMNISTData, read_fashion_mnist
+from convkern.fashion_mnist.study import (
     Plan,
     Study,
     Watcher,
@@ -24,11 +25,8 @@ from convkern.study import (
     steadiness,
     time_epochs,
 )
-from convkern.study.progress import TrainingBar, progress, timing_bar
-from convkern.study.tables import results_table
-from convkern.tables import wide_console
-
-INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
+from convkern.fashion_mnist.study.progress import TrainingBar, timing_bar
+from convkern.fashion_mnist.study.tables import results_table
 
 
 def add_command(commands: Commands) -> None:
@@ -43,8 +41,7 @@ def add_command(commands: Commands) -> None:
         help=f"of {','.join(MODELS)} (all)",
     )
     add("--seeds", type=positive, default=3, help="how many, from 0 on (%(default)s)")
-    add("--epochs", type=positive, default=5, help="passes over the data (%(default)s)")
-    add("--data", type=Path, metavar="DIR", help="where the data is (searched for if not given)")
+    add_training(parser)
     add(
         "--out",
         type=Path,
@@ -66,23 +63,19 @@ def add_command(commands: Commands) -> None:
     )
     add("--tensorboard", type=Path, metavar="DIR", help="where to write TensorBoard's event files")
     add("--quiet", action="store_true", help="print only the verdicts and the report's path")
-    parser.set_defaults(run=_compare)
+    parser.set_defaults(run=_compare, interrupted=_interrupted)
 
 
 def _compare(args: argparse.Namespace) -> int:
     plan = _prepare(args)
-    console = Console(quiet=args.quiet, highlight=False, soft_wrap=True)
-    try:
-        study = _study(args, plan, console)
-    except KeyboardInterrupt:
-        print(
-            f"convkern: interrupted; what was trained is in {args.out}. To go on, give the same "
-            "command with --resume",
-            file=sys.stderr,
-        )
-        return INTERRUPTED
+    with locked(args.out):
+        if not args.resume and (existing := plan.existing()):
+            raise ValueError(
+                f"{existing[0]} exists: add --resume to go on from it, or choose another --out"
+            )
+        study = _study(args, plan)
     if not args.quiet:
-        wide_console().print(results_table(study))
+        print(results_table(study))
         if note := steadiness(study):
             print(note)
     print(dead_seeds(study))
@@ -90,6 +83,13 @@ def _compare(args: argparse.Namespace) -> int:
         print(verdict.text)
     print(f"report: {args.out / 'report.html'}")
     return 0
+
+
+def _interrupted(args: argparse.Namespace, words: Sequence[str]) -> str:
+    return (
+        f"interrupted; what was trained is in {args.out}. To go on: "
+        f"python -m convkern {resuming(words, args.resume)}"
+    )
 
 
 def _prepare(args: argparse.Namespace) -> Plan:
@@ -104,48 +104,60 @@ def _prepare(args: argparse.Namespace) -> Plan:
     if args.tensorboard is not None and find_spec("tensorboard") is None:
         raise ValueError("--tensorboard needs tensorboard: pip install 'convkern[tensorboard]'")
     plan = Plan(args.models, range(args.seeds), args.epochs, args.out)
-    if not args.resume and (existing := plan.existing()):
-        raise ValueError(
-            f"{existing[0]} exists: add --resume to go on from it, or choose another --out"
-        )
-    args.out.mkdir(parents=True, exist_ok=True)
+    check_writable(args.out / "report.html", args.out / "study.json")
+    if args.tensorboard is not None:
+        check_writable(args.tensorboard / "events")
     return plan
 
 
-def _study(args: argparse.Namespace, plan: Plan, console: Console) -> Study:
+def _study(args: argparse.Namespace, plan: Plan) -> Study:
     """The study, written to --out with its report."""
-    from convkern.study.report import write_report  # needs what may not be installed
+    from convkern.fashion_mnist.study.report import write_report  # needs what may not be installed
 
     data = read_fashion_mnist(args.data)
-    console.print(f"data: {data.source}")
+    progress = Progress(args.quiet)
+    progress.print(f"data: {data.source}")
     with ExitStack() as stack:
-        bar = stack.enter_context(progress(console))
-        watchers: list[Watcher] = [TrainingBar(bar, plan, len(data.train))]
+        stack.enter_context(progress)
+        watchers: list[Watcher] = [TrainingBar(progress, plan, len(data.train))]
         if args.tensorboard is not None:
-            from convkern.study.events import Events
+            from convkern.fashion_mnist.study.events import Events
 
             watchers.append(stack.enter_context(Events(args.tensorboard)))
         study, models = run_study(data, plan, watchers)
-    study = replace(study, times=_times(args, data, console))
+    study = replace(study, times=_times(args, data))
     study.write(args.out / "study.json")
-    console.print("drawing the report")
+    progress.print("drawing the report")
     write_report(args.out, study, models, data)
     return study
 
 
-def _times(
-    args: argparse.Namespace, data: FashionMNISTData, console: Console
-) -> dict[str, dict[str, list[float]]]:
-    """Of as many epochs as asked for; those of a finished study that is resumed are kept."""
+def _times(args: argparse.Namespace, data: FashionMNISTData) -> dict[str, dict[str, list[float]]]:
+    """The seconds of as many epochs as asked for. Those of a finished study are kept if it is
+    resumed."""
     if not args.timing_epochs:
         return {}
-    file = args.out / "study.json"
-    times = Study.read(file).times if args.resume and file.exists() else {}
+    progress = Progress(args.quiet)
+    times = _earlier_times(args.out / "study.json", progress) if args.resume else {}
     wanted = {model: times.get(model, {}) for model in args.models}
     counts = {len(seconds) for by_conv in wanted.values() for seconds in by_conv.values()}
-    if all(wanted.values()) and counts == {args.timing_epochs}:
+    if all(set(by_conv) == set(CONVS) for by_conv in wanted.values()) and counts == {
+        args.timing_epochs
+    }:
         return wanted
-    console.print("timing epochs with either layer")
-    with progress(console) as bar:
-        report = timing_bar(bar, 2 * len(args.models) * args.timing_epochs)
+    progress.print("timing epochs with either layer")
+    with progress:
+        report = timing_bar(progress, 2 * len(args.models) * args.timing_epochs)
         return time_epochs(data, args.models, args.timing_epochs, report)
+
+
+def _earlier_times(file: Path, progress: Progress) -> dict[str, dict[str, list[float]]]:
+    """The times of a study that was finished; none if there is no such study, or if its file is
+    damaged. All else in the file follows from the checkpoints, and it is written anew."""
+    if not file.exists():
+        return {}
+    try:
+        return Study.read(file).times
+    except ValueError:
+        progress.print(f"{file} is damaged: it is made anew, and epochs are timed again")
+        return {}

@@ -10,8 +10,8 @@ from torch import nn
 
 from convkern.cli.arguments import Commands, positive
 from convkern.explain import explain
-from convkern.explanation import Explanation
-from convkern.model_explanation import ModelExplanation
+from convkern.explain.explanation import Explanation
+from convkern.explain.model import ModelExplanation
 from convkern.surgery import replace_conv2d
 
 
@@ -60,7 +60,7 @@ def _explain_model(name: str, sizes: list[int], device: str) -> ModelExplanation
         )
     from torchvision.models import get_model, get_model_builder
 
-    # Of two parts, the backbone has weights of its own.
+    # In models of two parts the backbone has weights of its own, which another argument names.
     taken = inspect.signature(get_model_builder(name)).parameters
     none = {key: None for key in ("weights", "weights_backbone") if key in taken}
     with torch.device("meta"):  # neither memory nor time for weights that are not looked at

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import io
-import os
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from convkern.fashion_mnist.data import Loader
+from convkern._files import write_file
+from convkern.fashion_mnist.loaders import Loader
 from convkern.fashion_mnist.parallel import Processes
 from convkern.fashion_mnist.training import TrainResult
+
+# The first line of a checkpoint. The second is the SHA-256, in hexadecimal digits, of all that
+# follows, which is what torch.save writes.
+_HEADING: Final = b"convkern checkpoint, version 2\n"
+_PARTS: Final = ("settings", "result", "model", "optimizer", "order", "random_states")
 
 
 @dataclass(frozen=True)
 class Training:
-    """What changes in training; a checkpoint is its state.
+    """The objects that change in training; a checkpoint is their state.
 
     Attributes:
         model: the network itself, not its DistributedDataParallel.
@@ -50,8 +59,14 @@ class Checkpoint:
         A process that is killed meanwhile leaves the checkpoint before or this one, never a part.
         """
         random_states = training.processes.gather(torch.get_rng_state())
-        if not training.processes.is_main:
-            return
+        # If it cannot be written, all processes end, and the main one says why.
+        training.processes.main_first(
+            lambda: (
+                self._write(training, result, random_states) if training.processes.is_main else None
+            )
+        )
+
+    def _write(self, training: Training, result: TrainResult, random_states: list[Tensor]) -> None:
         state = {
             "settings": self._settings,
             "result": asdict(result),
@@ -60,14 +75,9 @@ class Checkpoint:
             "order": training.loader.generator.get_state(),
             "random_states": random_states,
         }
-        # In the same directory, since only within a file system a file can be replaced at once.
-        staged = self.path.with_suffix(".new")
-        with staged.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())  # its content, before its name
-        staged.replace(self.path)
-        _sync_directory(self.path.parent)
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_file(self.path, _sealed(content.getvalue()))
 
     def read(self, training: Training) -> TrainResult:
         """Load the state into `training`, and return what it saw so far.
@@ -76,37 +86,157 @@ class Checkpoint:
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it is no checkpoint, or one of other settings.
+            ValueError: it is no checkpoint, is damaged, has a part that does not fit the training,
+                which the message names, or is of other settings. The training is as it was.
         """
         state = self._load()
-        if differences := [
-            f"{name} {state['settings'].get(name)!r}, not {value!r}"
-            for name, value in self._settings.items()
-            if state["settings"].get(name) != value
-        ]:
+        with self._part("settings"):
+            found = dict(state["settings"])
+            differences = [
+                f"{name} {found.get(name)!r}, not {value!r}"
+                for name, value in self._settings.items()
+                if type(found.get(name)) is not type(value) or found[name] != value
+            ]
+        if differences:
             raise ValueError(f"{self.path} is of a training with {'; '.join(differences)}")
+        # All is tried on copies first: a part that does not fit leaves the training as it was.
+        model, optimizer = copy.deepcopy((training.model, training.optimizer))
+        with self._part("result"):
+            result = _result_of(state["result"], len(training.loader))
+        with self._part("model"):
+            _load_model(model, state["model"])
+        with self._part("optimizer"):
+            _load_optimizer(optimizer, state["optimizer"])
+        with self._part("order"):
+            torch.Generator().set_state(state["order"])
+        with self._part("random_states"):
+            random_states = list(state["random_states"])
+            if not random_states:
+                raise ValueError("there is none")
+            for random_state in random_states:
+                torch.Generator().set_state(random_state)
         training.model.load_state_dict(state["model"])
         training.optimizer.load_state_dict(state["optimizer"])
         training.loader.generator.set_state(state["order"])
-        if training.processes.rank < len(state["random_states"]):
-            torch.set_rng_state(state["random_states"][training.processes.rank])
-        return TrainResult(**state["result"])
+        if training.processes.rank < len(random_states):
+            torch.set_rng_state(random_states[training.processes.rank])
+        return result
 
     def _load(self) -> dict[str, Any]:
-        keys = {"settings", "result", "model", "optimizer", "order", "random_states"}
-        content = io.BytesIO(self.path.read_bytes())
+        content = self._unsealed()
         try:
-            state = torch.load(content, weights_only=True)
-        except Exception as error:  # a damaged file makes torch raise anything, OSError too
-            raise ValueError(f"{self.path} is not a checkpoint, or is damaged") from error
-        if not isinstance(state, dict) or set(state) != keys:
-            raise ValueError(f"{self.path} is not a checkpoint of `convkern train`")
+            state = torch.load(io.BytesIO(content), weights_only=True)
+        except Exception as error:  # whatever torch raises of what is not its own
+            raise ValueError(f"{self.path} is not a checkpoint of `convkern train`") from error
+        if not isinstance(state, dict) or set(state) != set(_PARTS):
+            names = sorted(map(str, state)) if isinstance(state, dict) else []
+            raise ValueError(
+                f"{self.path} is not a checkpoint of `convkern train`: it should have the parts "
+                f"{', '.join(sorted(_PARTS))}, and has {', '.join(names) or 'none'}"
+            )
         return state
 
+    def _unsealed(self) -> bytes:
+        """The bytes that torch.save wrote."""
+        if not self.path.is_file():  # a pipe would be waited for
+            raise ValueError(f"{self.path} is not a file")
+        content = self.path.read_bytes()
+        body = content[len(_sealed(b"")) :]
+        if not content.startswith(_HEADING):
+            raise ValueError(
+                f"{self.path} is damaged, or not a checkpoint of this version of `convkern train`"
+            )
+        if content != _sealed(body):
+            raise ValueError(f"{self.path} is damaged: its content is not what was written")
+        return body
 
-def _sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    @contextmanager
+    def _part(self, name: str) -> Iterator[None]:
+        """An error within it is of this part of the file."""
+        try:
+            yield
+        except Exception as error:  # torch's, of values that nobody wrote, are of many classes
+            why = " ".join(str(error).split())
+            raise ValueError(
+                f"{self.path} does not fit this training: its part {name!r} is wrong ({why})"
+            ) from error
+
+
+def _sealed(content: bytes) -> bytes:
+    return b"%b%b\n%b" % (_HEADING, sha256(content).hexdigest().encode(), content)
+
+
+def _result_of(found: Any, steps: int) -> TrainResult:
+    """The losses and times of whole epochs, of so many steps."""
+    result = TrainResult(**found)
+    for name, values in vars(result).items():
+        if not isinstance(values, list) or not all(type(v) is float for v in values):
+            raise TypeError(f"{name} is not a list of numbers")
+        if not all(map(math.isfinite, values)):
+            raise ValueError(f"{name} has an infinite number or NaN")
+    counts = [len(result.step_losses), len(result.epoch_losses), len(result.epoch_seconds)]
+    if counts[0] != steps or counts[1] < 1 or counts[1] != counts[2]:
+        raise ValueError(
+            f"{counts[0]} losses of steps, {counts[1]} of epochs and {counts[2]} times of epochs, "
+            f"where there should be {steps}, and as many of epochs as times, at least 1"
+        )
+    return result
+
+
+def _load_model(model: nn.Module, found: Any) -> None:
+    expected = model.state_dict()
+    if not isinstance(found, dict) or set(found) != set(expected):
+        raise ValueError(f"its tensors should be {', '.join(expected)}")
+    for name, tensor in expected.items():
+        _check_tensor(name, found[name], tensor.shape, tensor.dtype)
+    model.load_state_dict(found)
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, found: Any) -> None:
+    """`optimizer` is a copy, with its own parameters."""
+    # An optimizer shows only after a step what its state consists of.
+    expected = _after_a_step(copy.deepcopy(optimizer))
+    if len(found["param_groups"]) != len(expected["param_groups"]):
+        raise ValueError("it should have as many groups of parameters")
+    for group, own in zip(found["param_groups"], expected["param_groups"], strict=True):
+        if set(group) != set(own):
+            raise ValueError(f"the settings should be {', '.join(own)}")
+        for name, value in own.items():
+            if type(group[name]) is not type(value) or group[name] != value:
+                raise ValueError(f"{name} is {group[name]!r}, not {value!r}")
+    for number, own in expected["state"].items():
+        state = found["state"].get(number, {})
+        if set(state) != set(own):
+            raise ValueError(f"the state of parameter {number} should be {', '.join(own)}")
+        for name, value in own.items():
+            if isinstance(value, Tensor):
+                named = f"{name} of parameter {number}"
+                _check_tensor(named, state[name], value.shape, value.dtype)
+            if name == "step" and state[name] < 1:
+                raise ValueError(f"step of parameter {number} is {float(state[name]):g}")
+    if len(found["state"]) != len(expected["state"]):
+        raise ValueError("it has states of more parameters than there are")
+    optimizer.load_state_dict(copy.deepcopy(found))  # else the step would change what was found
+    _after_a_step(optimizer)
+    if not all(p.isfinite().all() for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError("a step with it makes weights infinite or NaN")
+
+
+def _after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    return optimizer.state_dict()
+
+
+def _check_tensor(name: str, found: Any, shape: torch.Size, dtype: torch.dtype) -> None:
+    if not isinstance(found, Tensor) or found.shape != shape or found.dtype != dtype:
+        kind = (
+            f"{found.dtype} of shape {tuple(found.shape)}"
+            if isinstance(found, Tensor)
+            else type(found).__name__
+        )
+        raise ValueError(f"{name} should be {dtype} of shape {tuple(shape)}, not {kind}")
+    if not found.isfinite().all():
+        raise ValueError(f"{name} has an infinite number or NaN")

@@ -25,8 +25,13 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process speaks and writes for all."""
+        """True in the process that speaks and writes for all."""
         return self.rank == 0
+
+    def say(self, text: str) -> None:
+        """Print a line, in the main process alone."""
+        if self.is_main:
+            print(text)
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """`model`, whose gradients become the processes' mean in each backward pass."""

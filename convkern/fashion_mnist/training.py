@@ -1,16 +1,18 @@
 """Training and testing of a classifier, with its losses kept for a plot."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from convkern.fashion_mnist.data import Loader
+from convkern._show.progress import Progress
+from convkern.fashion_mnist.dead import DeadWatch
+from convkern.fashion_mnist.loaders import Loader
 from convkern.fashion_mnist.parallel import ALONE, Processes
 
 Cost = Callable[[Tensor, Tensor], Tensor]
@@ -18,7 +20,7 @@ Cost = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass
 class TrainResult:
-    """What `train_model` saw.
+    """Losses and times of a training, as `train_model` saw them.
 
     Attributes:
         step_losses: the cost of each batch of the first epoch, before that batch's step.
@@ -37,6 +39,10 @@ class TrainResult:
         return self.step_losses + self.epoch_losses[1:]
 
 
+def _warn(text: str) -> None:
+    warnings.warn(f"convkern: {text}", RuntimeWarning, stacklevel=4)  # where train_model is called
+
+
 def train_model(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -48,6 +54,7 @@ def train_model(
     start: TrainResult | None = None,
     after_epoch: Callable[[TrainResult], None] = lambda result: None,
     processes: Processes = ALONE,
+    warn: Callable[[str], None] | None = _warn,
 ) -> TrainResult:
     """Train `model` in place, in training mode, and return its losses.
 
@@ -56,26 +63,31 @@ def train_model(
     `start`, which it extends, up to `epochs` in all; `after_epoch` gets what it has seen. Of
     several `processes`, each with its share of the batches, the losses are of the whole batches.
 
+    Where the loss stays at that of guessing, ln(classes), `warn` is told once, with the ReLU that
+    is dead. By default it makes a RuntimeWarning; None says nothing.
+
     Raises:
         FloatingPointError: a batch's cost is infinite or NaN; its step was not taken.
         ValueError: `train_loader` has no batches.
     """
     result = TrainResult() if start is None else start
-    console = Console(quiet=not progress, highlight=False)
+    network = model.module if isinstance(model, DistributedDataParallel) else model
+    watch = DeadWatch(network, warn) if warn is not None and processes.is_main else None
     model.train()
-    shows_bar = progress and console.is_terminal
-    with Progress(console=console, transient=True, disable=not shows_bar) as bar:
+    with Progress(quiet=not progress) as shown:
         for epoch in range(len(result.epoch_losses) + 1, epochs + 1):
             name = f"epoch {epoch}/{epochs}"
-            batches = bar.track(train_loader, description=name)
+            batches = shown.track(train_loader, name, "steps")
             began = perf_counter()
-            losses, sizes = _train_epoch(model, optimizer, cost, batches, name)
+            losses, sizes, images, classes = _train_epoch(model, optimizer, cost, batches, name)
             losses, mean = _whole_batches(losses, sizes, processes)
             seconds = perf_counter() - began
             result.step_losses = result.step_losses or losses
             result.epoch_losses.append(mean)
             result.epoch_seconds.append(seconds)
-            console.print(f"{name}: loss {mean:.4f}, {seconds:.1f} s")
+            shown.print(f"{name}: loss {mean:.4f}, {seconds:.1f} s")
+            if watch is not None:
+                watch.epoch_done(losses, images, classes)
             after_epoch(result)
     return result
 
@@ -109,7 +121,7 @@ def test_model(
                 correct += int((logits.argmax(dim=1) == labels).sum())
     finally:
         model.train(was_training)
-    # Only all of them together need have a batch.
+    # A process may have no batch, as long as one of them has.
     total = sum(loss * size for loss, size in zip(losses, sizes, strict=True))
     total, count, correct_of_all = processes.sum([total, sum(sizes), correct])
     if not count:
@@ -123,17 +135,19 @@ def _train_epoch(
     cost: Cost,
     batches: Iterable[Sequence[Tensor]],
     name: str,
-) -> tuple[list[float], list[int]]:
-    """Return the cost and the size of each batch."""
-    losses, sizes = [], []
+) -> tuple[list[float], list[int], Tensor, int]:
+    """Return the cost and the size of each batch, the last images, and the number of classes."""
+    losses, sizes, images, logits = [], [], torch.empty(0), torch.empty(0)
     for step, (images, labels) in enumerate(batches, 1):
         optimizer.zero_grad()
-        loss = cost(model(images), labels)
+        logits = model(images)
+        loss = cost(logits, labels)
         losses.append(_finite(loss, f"{name}, step {step}"))
         sizes.append(len(labels))
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return losses, sizes
+    is_matrix = isinstance(logits, Tensor) and logits.dim() == 2
+    return losses, sizes, images, logits.shape[1] if is_matrix else 0
 
 
 def _whole_batches(
@@ -155,7 +169,7 @@ def _finite(loss: Tensor, where: str) -> float:
 
 
 def _sample_mean(losses: Sequence[float], sizes: Sequence[int]) -> float:
-    # By samples, not by batches: the last batch may be smaller.
+    # The mean is over samples, since the last batch may be smaller than the others.
     if not sizes:
         raise ValueError("the loader has no batches")
     return sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)

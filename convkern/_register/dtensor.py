@@ -1,0 +1,153 @@
+"""Rules by which DTensor may shard the three ops. Importing this file registers them.
+
+A rule says how, on one dimension of the mesh, the operands of an op may be placed and how its
+result then is; for a mesh of several dimensions DTensor combines rules, and it redistributes
+operands that follow none. Each axis of a convolution's loops but those of the window can be split:
+
+- N, the batch: of x, gy and y; the gradient of the weight is then a partial sum.
+- O, the output channels, without groups: of w, b, gy and y; the gradient of the input is partial.
+- C, the input channels, without groups: of x, w and gx; the output is partial, and so is the bias,
+  which each process would otherwise add.
+- with groups, all channels at once, where whole groups fall to each process.
+
+Rows and columns overlap in their windows, so DTensor gathers them: see
+:func:`convkern.distributed.conv2d_sharded_rows`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+from torch.distributed.tensor._dtensor_spec import DTensorSpec
+from torch.distributed.tensor._op_schema import (
+    OpSchema,
+    OpStrategy,
+    PlacementList,
+    RuntimeSchemaInfo,
+)
+from torch.distributed.tensor._ops.utils import expand_to_full_mesh_op_strategy
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+# Positions among the ops' arguments.
+_BIAS, _SIZE, _GROUPS, _ACTIVATION = 2, 2, 6, 7
+
+
+class _Op(NamedTuple):
+    """One of the three ops: the names of its tensors, and rules.
+
+    A rule is the placement of the result, then those of the tensors in their order.
+    """
+
+    tensors: tuple[str, ...]
+    rules: list[PlacementList]  # for any number of groups
+    whole: list[PlacementList]  # only without groups
+    grouped: list[PlacementList]  # only with groups
+
+
+_R, _SUM, _0, _1 = Replicate(), Partial(), Shard(0), Shard(1)
+
+_FORWARD = _Op(
+    ("x", "w", "b"),
+    rules=[[_R, _R, _R, _R], [_0, _0, _R, _R]],
+    whole=[[_1, _R, _0, _0], [_SUM, _1, _1, _SUM]],
+    grouped=[[_1, _1, _0, _0]],
+)
+_GRAD_INPUT = _Op(
+    ("gy", "w"),
+    rules=[[_R, _R, _R], [_0, _0, _R]],
+    whole=[[_SUM, _1, _0], [_1, _R, _1]],
+    grouped=[[_1, _1, _0]],
+)
+_GRAD_WEIGHT = _Op(
+    ("gy", "x"),
+    rules=[[_R, _R, _R], [_SUM, _0, _0]],
+    whole=[[_0, _1, _R], [_1, _R, _1]],
+    grouped=[[_0, _1, _1]],
+)
+
+
+def register_sharding() -> None:
+    """Register the rules of the three ops; importing `convkern.distributed` has done it."""
+    ops, propagator = torch.ops.convkern, DTensor._op_dispatcher.sharding_propagator
+    for overload, op in (
+        (ops.conv2d.default, _FORWARD),
+        (ops.conv2d_grad_input.default, _GRAD_INPUT),
+        (ops.conv2d_grad_weight.default, _GRAD_WEIGHT),
+    ):
+        # DTensor keeps its decision for all arguments but the two operands' values.
+        propagator.register_op_strategy(overload, partial(_strategy, op), RuntimeSchemaInfo(2))
+        propagator.op_to_scalar_shape_adjuster[overload] = partial(_local_schema, op)
+
+
+def _strategy(op: _Op, schema: OpSchema) -> OpStrategy:
+    """The placements that this call admits."""
+    groups = _argument(schema, _GROUPS, 1)
+    rules = op.rules + (op.whole if groups == 1 else op.grouped)
+    if op is _FORWARD:
+        if _argument(schema, _ACTIVATION, None) is not None:  # of a sum, not of its parts
+            rules = [rule for rule in rules if not isinstance(rule[0], Partial)]
+        if _argument(schema, _BIAS, None) is None:
+            rules = [rule[:-1] for rule in rules]
+
+    def admits(specs: list[DTensorSpec], _: object) -> bool:
+        named = zip(op.tensors, specs, strict=False)  # there may be no bias
+        return all(_splits_well(name, spec, groups) for name, spec in named)
+
+    return expand_to_full_mesh_op_strategy(
+        schema.get_mesh_from_args(), schema, rules, full_mesh_strategy_filter=admits
+    )
+
+
+def _splits_well(name: str, spec: DTensorSpec, groups: int) -> bool:
+    """Tells whether every process gets a part, and whole groups of the channels."""
+    for axis, size in enumerate(spec.shape):
+        batch = name in ("x", "gy") and axis == 0
+        unit = 1 if batch or groups == 1 else size // groups
+        parts = [size]
+        for placement, count in zip(spec.placements, spec.mesh.shape, strict=True):
+            if placement.is_shard(axis):
+                parts = [part for whole in parts for part in _chunks(whole, count)]
+        if len(parts) > 1 and any(part == 0 or part % unit for part in parts):
+            return False
+    return True
+
+
+def _chunks(size: int, count: int) -> list[int]:
+    """The sizes of `count` shards: those of torch.chunk, and then zeros."""
+    full = -(-size // count)
+    return [max(0, min(full, size - part * full)) for part in range(count)]
+
+
+def _local_schema(op: _Op, specs: list[DTensorSpec], schema: OpSchema) -> OpSchema:
+    """The call as one process makes it: with the groups and the sizes of its shards."""
+    shapes = {
+        name: compute_local_shape_and_global_offset(
+            spec.shape, spec.mesh, spec.placements, skip_offset=True
+        )[0]
+        for name, spec in zip(op.tensors, specs, strict=False)
+    }
+    arguments: list[Any] = list(schema.args_schema)
+    groups = _argument(schema, _GROUPS, 1)
+    if groups > 1:
+        tensor, axis = ("gy", 1) if "gy" in shapes else ("w", 0)
+        out_channels = specs[op.tensors.index(tensor)].shape[axis]
+        groups = arguments[_GROUPS] = groups * shapes[tensor][axis] // out_channels
+    if op is _GRAD_INPUT:
+        channels = shapes["w"][1] * groups
+        arguments[_SIZE] = [shapes["gy"][0], channels, *arguments[_SIZE][2:]]
+    if op is _GRAD_WEIGHT:
+        group_channels = shapes["x"][1] // groups
+        arguments[_SIZE] = [shapes["gy"][1], group_channels, *arguments[_SIZE][2:]]
+    return OpSchema(schema.op, tuple(arguments), schema.kwargs_schema)
+
+
+def _argument(schema: OpSchema, position: int, default: Any) -> Any:
+    """An argument, which the dispatcher leaves out where it and all after it are the defaults."""
+    arguments = schema.args_schema
+    return arguments[position] if position < len(arguments) else default
+
+
+register_sharding()

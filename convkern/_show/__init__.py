@@ -1,0 +1,1 @@
+"""Ways to show results: text in a terminal, and HTML in pages and in Jupyter."""

@@ -1,0 +1,213 @@
+"""Which kernel runs a convolution, why, why not the others, and what bounds its speed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from convkern import _C
+from convkern._C import Problem
+from convkern._show import html
+from convkern.choices import Activation, Padding
+from convkern.functional import canonical, check_types, has_kernels
+from convkern.problem import forward_problem
+
+_KERNELS = {row["name"]: row for row in _C.kernels()}
+_LEAST_CAPABILITY = 80  # of the GPUs that the CUDA kernels are built for
+
+
+# What a processor is assumed to do for each byte from memory, in FLOPs: where it is not measured,
+# one that does more or less by half is judged as well. 229 GFLOP/s of float32 and 31 GB/s were
+# measured on two cores of Zen 4 with AVX-512, 201 and 28 on two of Zen 3 with AVX2.
+_CPU_RIDGE = 7.4
+_CPU_SOURCE = "two Zen 4 cores do 229 GFLOP/s of float32 and 31 GB/s"
+# TFLOP/s of an A100 of 1.555 TB/s (NVIDIA's data sheet).
+_GPU_PEAKS = {"tensor": 312.0, "tf32": 156.0, "f32": 19.5, "f64": 9.7}
+_GPU_BANDWIDTH = 1.555
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The plan of one problem. ``str()`` is the short answer, :meth:`full` adds the kernels that
+    were not chosen; Jupyter shows it as a table.
+
+    Attributes:
+        problem: the problem string.
+        kernel: the name of the kernel that runs, ``"torch"`` where convkern has none.
+        reason: why that kernel.
+        rejected: (kernel, reason) for each other kernel of the dtype, in order of preference.
+        flops: of the direct sum, two per multiply-add.
+        min_bytes: that must move at least once: operands read, result written.
+        workspace_bytes: that the kernel works in, with torch's current number of threads.
+        ridge: FLOPs a byte at which arithmetic and memory are assumed to take equally long; 0 where
+            nothing is assumed, as for kernel ``"torch"``.
+        ridge_source: where that number is from.
+    """
+
+    problem: str
+    kernel: str
+    reason: str
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    flops: float = 0.0
+    min_bytes: int = 0
+    workspace_bytes: int = 0
+    ridge: float = 0.0
+    ridge_source: str = ""
+
+    @property
+    def algorithm(self) -> str:
+        """The algorithm of the kernel, such as ``"direct_batchlane"``; ``""`` for torch's."""
+        return _KERNELS[self.kernel]["algorithm"] if self.kernel in _KERNELS else ""
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs a byte that must move."""
+        return self.flops / self.min_bytes if self.min_bytes else 0.0
+
+    @property
+    def bound(self) -> str:
+        """The side that is expected to bound the speed, by the roofline model and the assumed
+        ridge: ``"compute"``, the multiply-adds, or ``"memory"``, the bytes; ``""`` without a
+        ridge."""
+        if not self.ridge or not self.min_bytes:
+            return ""
+        return "compute" if self.intensity > self.ridge else "memory"
+
+    def full(self) -> str:
+        """The text with a line for each kernel that was not chosen, and why."""
+        rejected = [("rejected", f"{name}: {reason}") for name, reason in self.rejected]
+        return _lines([*self._facts(), *rejected])
+
+    def __str__(self) -> str:
+        count = len(self.rejected)
+        others = f"{count} other kernel{'s' * (count > 1)}, listed by .full() or --full"
+        return _lines([*self._facts(), *([("rejected", others)] if count else [])])
+
+    def _repr_html_(self) -> str:
+        rejected = html.table(("kernel", "why not"), (False, False), self.rejected)
+        others = html.details(f"{len(self.rejected)} other kernels", rejected)
+        return html.facts(self._facts()) + (others if self.rejected else "")
+
+    def _facts(self) -> list[tuple[str, str]]:
+        facts = [("problem", self.problem), ("kernel", f"{self.kernel}: {self.reason}")]
+        if self.bound:
+            side = "above" if self.bound == "compute" else "not above"
+            facts.append((
+                "bound",
+                f"{self.bound}: {self.intensity:,.1f} FLOPs a byte, {side} the ridge of "
+                f"{self.ridge:.3g} (assumed: {self.ridge_source})",
+            ))  # fmt: skip
+        if self.min_bytes:
+            facts += [("FLOPs", f"{self.flops:,.0f}"), ("bytes", f"{self.min_bytes:,} at least")]
+        if self.kernel != "torch":
+            facts.append(("workspace", f"{self.workspace_bytes:,} bytes"))
+        return facts
+
+
+def _lines(facts: list[tuple[str, str]]) -> str:
+    return "\n".join(f"{name:11}{text}" for name, text in facts)
+
+
+def explain_conv2d(
+    input: Tensor | str,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    activation: Activation | None = None,
+    device: str | None = None,
+) -> Explanation:
+    """See :func:`convkern.explain`, of a call of conv2d or a problem string."""
+    if isinstance(input, str):
+        return _explain_problem(Problem(input), device or "cpu", input.partition("#")[2])
+    check_types(input, weight, bias)
+    assert weight is not None  # check_types() raised otherwise
+    if not has_kernels(input, weight, bias):
+        return Explanation(
+            problem=f"{input.dtype} on {input.device.type}",
+            kernel="torch",
+            reason="convkern computes dense float32, float64, bfloat16 and float16 on CPU and CUDA",
+        )
+    x, steps, pads, spacing = canonical(on_meta(input), weight, stride, padding, dilation)
+    w, b = on_meta(weight), None if bias is None else on_meta(bias)
+    window = (steps, pads, spacing, groups)
+    torch.ops.convkern.conv2d(x, w, b, *window, activation)  # checks; computes nothing
+    problem = forward_problem(x, w, b is not None, *window, activation == "relu")
+    own_device = next((t.device.type for t in (input, weight) if not t.is_meta), "cpu")
+    return _explain_problem(problem, device or own_device)
+
+
+def on_meta(t: Tensor) -> Tensor:
+    """A tensor on the meta device, in the dtype that autocast gives it in a call from here."""
+    device = t.device.type
+    if (
+        device in ("cpu", "cuda")
+        and torch.is_autocast_enabled(device)
+        and t.is_floating_point()
+        and t.dtype != torch.float64
+    ):
+        return t.to("meta", torch.get_autocast_dtype(device))
+    return t.to("meta")
+
+
+def _with_kernels(device: str) -> str:
+    """The device without its compute capability, for which there must be kernels."""
+    capability = re.fullmatch(r"cuda:sm_(\d+)a?", device)
+    if capability is None:
+        return device
+    if int(capability[1]) < _LEAST_CAPABILITY:
+        raise ValueError(f"device must be sm_{_LEAST_CAPABILITY} or later for CUDA, got {device!r}")
+    return "cuda"
+
+
+def _explain_problem(problem: Problem, device: str, label: str = "") -> Explanation:
+    plan = _C.plan(problem, _with_kernels(device))
+    ridge, source = _ridge(plan["kernel"], problem.dtype, device)
+    if plan["forced"]:
+        reason = "forced"
+    elif plan["reference"]:
+        reason = "every other kernel leaves the problem to it"
+    else:
+        reason = "the first in order of preference that supports the problem"
+    return Explanation(
+        problem=f"{problem}#{label}" if label else str(problem),
+        kernel=plan["kernel"],
+        reason=reason,
+        rejected=[(name, why) for name, why in plan["rejected"] if _of_dtype(name, problem.dtype)],
+        flops=problem.flops,
+        min_bytes=problem.min_bytes,
+        workspace_bytes=plan["workspace_bytes"],
+        ridge=ridge,
+        ridge_source=source,
+    )
+
+
+def _of_dtype(kernel: str, dtype: str) -> bool:
+    half = ("half",) if dtype in ("bf16", "f16") else ()
+    return _KERNELS[kernel]["dtype"] in (dtype, "any", *half)
+
+
+def _ridge(kernel: str, dtype: str, device: str) -> tuple[float, str]:
+    """FLOPs a byte, and the source of that number."""
+    if device.startswith("cuda"):
+        unit = dtype if dtype == "f64" else "f32"
+        if _KERNELS[kernel]["algorithm"] == "implicit_gemm_mma":
+            unit = "tf32" if dtype == "f32" else "tensor"
+        peak = _GPU_PEAKS[unit]
+        return peak / _GPU_BANDWIDTH, f"an A100 does {peak:g} TFLOP/s and {_GPU_BANDWIDTH:g} TB/s"
+    isa = _KERNELS[kernel]["isa"]
+    share, why = 1.0, ""
+    if dtype == "f64":  # half as many in a vector
+        share, why = share / 2, why + "; half as much of float64"
+    if isa == "avx512bf16":  # two products to a lane's multiply-add
+        share, why = share * 2, why + "; twice as much of bfloat16"
+    if isa == "baseline":  # vectors of half the length, and no fused multiply-add
+        share, why = share / 4, why + "; a quarter without AVX2"
+    return _CPU_RIDGE * share, _CPU_SOURCE + why

@@ -1,0 +1,93 @@
+"""The form of the report's pictures: size, colours, and what is said of each. Needs matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+# Okabe and Ito's colours, which the colour-blind tell apart; those of sufficient contrast on white.
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#666666"
+COLORS = {"plain": BLUE, "padding2": VERMILLION, "padding3": GREEN, "stride": PURPLE}
+MARKERS = {"plain": "o", "padding2": "s", "padding3": "^", "stride": "D"}
+SEED_LINES = ("-", "--", ":", "-.")
+
+# A phone shows this width in some 360 of its pixels, and then 10 points as 11 of them.
+WIDTH = 4.6  # inches
+_DPI = 200
+_STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "image.interpolation": "nearest",
+    "svg.hashsalt": "convkern",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and its words.
+
+    Attributes:
+        file: its name below the report's directory.
+        title: a heading.
+        alt: what it shows, for those who do not see it.
+        caption: how to read it.
+        draw: writes it to a path.
+    """
+
+    file: str
+    title: str
+    alt: str
+    caption: str
+    draw: Callable[[Path], None]
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Gives figures the report's style within the context, whatever the user's settings are."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def new_figure(height: float) -> Any:
+    """A figure of the report's width, `height` inches high."""
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def saver(draw: Callable[[], Any]) -> Callable[[Path], None]:
+    """A function that writes the figure that `draw` returns as a PNG."""
+
+    def save(path: Path) -> None:
+        with style():
+            draw().savefig(path, dpi=_DPI, metadata={"Software": None})
+
+    return save
+
+
+def bare(axes: Any) -> None:
+    """Take away ticks and frame, of pictures."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def square(axes: Any, start: float, size: float, row: float | None = None, **line: Any) -> None:
+    """The outline of a square from column `start` and row `row`, by default the same."""
+    corner = (start, start if row is None else row)
+    axes.add_patch(Rectangle(corner, size, size, fill=False, **line))
