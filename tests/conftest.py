@@ -1,9 +1,15 @@
-"""Options and shared fixtures."""
+"""Options, shared fixtures, and what the workers of a run have in common."""
 
+import os
 from collections.abc import Callable, Iterator
-from functools import cache
+from typing import Any
 
 import pytest
+
+# Threads of OpenMP that wait for each other in sleep: those that spin would take the processors
+# from the other workers. It is read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import torch
 
 import convkern
@@ -11,6 +17,12 @@ from convkern import _C
 from counts import COUNTS
 from cuda_simulator import Objects, Simulator
 from processes import Processes
+from shared_builds import Once, builder
+
+HAS_GPU = torch.cuda.is_available() and _C.build_info()["cuda"] is not None
+# Tests that need a GPU are made only where there is one: these files are all of such tests, and
+# those of other files have the marker `gpu`.
+collect_ignore_glob = [] if HAS_GPU else ["cuda/test_gpu_*.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,13 +31,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     skip_slow = pytest.mark.skip(reason="slow: add --run-slow to run it")
-    skip_gpu = pytest.mark.skip(reason="no CUDA device, or a build without CUDA")
-    has_gpu = torch.cuda.is_available() and _C.build_info()["cuda"] is not None
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--run-slow"):
             item.add_marker(skip_slow)
-        if item.get_closest_marker("gpu") and not has_gpu:
-            item.add_marker(skip_gpu)
+    if not HAS_GPU:
+        config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("gpu")])
+        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+
+
+def pytest_report_header() -> str:
+    return "GPU: yes" if HAS_GPU else "GPU: none, or a build without CUDA; its tests are not made"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker gives its counts to the process that prints them."""
+    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["counts"] = dict(COUNTS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    COUNTS.update(getattr(node, "workeroutput", {}).get("counts", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -42,19 +70,28 @@ def high_precision() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def cuda_objects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Objects]:
-    """The CUDA kernels compiled for the simulator with a sanitizer, each once."""
+def build_once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Folders of programs that are compiled once for all workers."""
+    return builder(tmp_path_factory)
 
-    @cache
+
+@pytest.fixture(scope="session")
+def cuda_objects(build_once: Once) -> Callable[[str], Objects]:
+    """The CUDA kernels compiled for the simulator with a sanitizer."""
+
     def compiled(sanitizer: str) -> Objects:
-        return Objects(tmp_path_factory.mktemp("objects") / "all", sanitizer=sanitizer).compile()
+        name = f"simulator_{sanitizer or 'plain'}"
+        folder = build_once(name, lambda f: Objects(f, sanitizer=sanitizer).compile())
+        return Objects(folder, sanitizer=sanitizer)
 
     return compiled
 
 
 @pytest.fixture(scope="session")
-def simulator(cuda_objects: Callable[[str], Objects]) -> Simulator:
-    return Simulator(cuda_objects("").library())
+def simulator(cuda_objects: Callable[[str], Objects], build_once: Once) -> Simulator:
+    objects = cuda_objects("")
+    build_once("simulator_library", lambda _: objects.link_library())
+    return Simulator(objects.library)
 
 
 @pytest.fixture(scope="session")
@@ -66,5 +103,8 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
+def _state_of_torch() -> None:
+    """Each test begins with the same seed, and may set the flags of torch.backends: importing
+    torch.testing._internal, as torch.library.opcheck does, forbids that for the whole process."""
     torch.manual_seed(0)
+    torch.backends.__allow_nonbracketed_mutation_flag = True

@@ -1,0 +1,107 @@
+// Random problems: every parameter, sizes at and beside the edges of lanes and blocks, and few
+// products, so that many problems are seen.
+#pragma once
+
+#include <algorithm>
+#include <initializer_list>
+#include <iterator>
+
+#include "core/problem.h"
+#include "random.h"
+
+namespace convkern {
+
+class ProblemSource {
+ public:
+  explicit ProblemSource(Random& random) : random_(random) {}
+
+  Problem next() {
+    Problem p;
+    p.pass = pick({Pass::forward, Pass::grad_input, Pass::grad_weight});
+    p.dtype = pick({DType::f32, DType::f32, DType::f64});  // float32 has more kernels
+    p.layout = pick({Layout::nchw, Layout::nhwc});
+    p.bias = p.pass == Pass::forward && one_in(2);
+    p.N = one_in(2) ? 1 + random_.below(3) : size(17);
+    p.H = size(33);
+    p.W = size(33);
+    choose_channels(p);
+    choose_window(p);
+    while (cost(p) > most_) shrink(p);
+    return p;
+  }
+
+ private:
+  bool one_in(int64_t n) { return random_.below(n) == 0; }
+  template <class T>
+  T pick(std::initializer_list<T> of) {
+    return of.begin()[random_.below(static_cast<int64_t>(of.size()))];
+  }
+  // At most `most` and 1.
+  int64_t size(int64_t most) {
+    const int64_t edge = pick<int64_t>({2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 128});
+    return std::min(most, edge - 1 + random_.below(3));
+  }
+  void choose_channels(Problem& p) {
+    int64_t Og = 1;
+    switch (random_.below(4)) {
+      case 0:  // depthwise, perhaps with several outputs a channel
+        p.groups = size(40);
+        p.Cg = 1;
+        Og = one_in(3) ? 1 + random_.below(4) : 1;
+        break;
+      case 1:  // groups of which vectors may hold whole ones
+        p.groups = size(20);
+        p.Cg = pick<int64_t>({1, 2, 3, 4, 8, 16});
+        Og = pick<int64_t>({1, 2, 4, 8, 16});
+        break;
+      default:
+        p.groups = one_in(4) ? 1 + random_.below(4) : 1;
+        p.Cg = size(one_in(8) ? 260 : 66);
+        Og = size(one_in(8) ? 260 : 66);
+    }
+    p.C = p.Cg * p.groups;
+    p.O = Og * p.groups;
+  }
+  void choose_window(Problem& p) {
+    most_ = static_cast<double>(1 << (one_in(100) ? 20 : 11 + random_.below(7)));
+    if (one_in(4)) {  // what Winograd's algorithms compute
+      p.R = p.S = 3;
+      p.pad_h = random_.below(4);
+      p.pad_w = random_.below(4);
+    } else {
+      const int64_t taps = pick<int64_t>({1, 3, 4, 7, 14}), stride = pick<int64_t>({1, 1, 2, 5}),
+                    dilation = pick<int64_t>({1, 1, 3}), pad = pick<int64_t>({0, 3, 9});
+      for (int64_t* extent : {&p.R, &p.S}) *extent = 1 + random_.below(taps);
+      for (int64_t* step : {&p.stride_h, &p.stride_w}) *step = 1 + random_.below(stride);
+      for (int64_t* step : {&p.dilation_h, &p.dilation_w}) *step = 1 + random_.below(dilation);
+      for (int64_t* zeros : {&p.pad_h, &p.pad_w}) *zeros = random_.below(pad + 1);
+    }
+    fit(p);
+  }
+  // Images of which the kernel is no larger.
+  static void fit(Problem& p) {
+    p.H = std::max(p.H, p.kernel_extent_h() - 2 * p.pad_h);
+    p.W = std::max(p.W, p.kernel_extent_w() - 2 * p.pad_w);
+  }
+  // Products and, as images may have more, elements.
+  static double cost(const Problem& p) {
+    return p.flops() / 2 + static_cast<double>(p.min_bytes() / size_of(p.dtype));
+  }
+  // Halves a size or a padding; 3x3 stays.
+  void shrink(Problem& p) {
+    const bool is_3x3 = p.R == 3 && p.S == 3;
+    int64_t Og = p.Og();
+    int64_t* const sizes[] = {&p.N, &p.H,     &p.W,     &p.groups, &p.Cg,
+                              &Og,  &p.pad_h, &p.pad_w, &p.R,      &p.S};
+    int64_t& size = *sizes[random_.below(std::size(sizes) - (is_3x3 ? 2 : 0))];
+    size = (size + 1) / 2;
+    p.C = p.groups * p.Cg;
+    p.O = p.groups * Og;
+    fit(p);
+  }
+
+  Random& random_;
+  double most_ = 0;  // of cost()
+};
+
+}  // namespace convkern

@@ -1,0 +1,152 @@
+// Compares every CPU kernel that supports a problem, and that this processor can run, with the
+// plain sum. Prints a line for each difference.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <string>
+
+#include "../../support/compare.h"
+#include "core/reference.h"
+#include "cpu/cpu_features.h"
+#include "cpu/kernel_list.h"
+#include "programs.h"
+#include "thread_pool.h"
+
+namespace {
+
+using namespace convkern;
+
+// Numbers in memory of exactly their size, for ASan, aligned like a tensor that is a view: to an
+// element, and no more.
+template <class T>
+class Numbers {
+ public:
+  explicit Numbers(int64_t size) : size_(size) {
+    const size_t bytes = (size + 1) * sizeof(T);
+    if (size > 0) memory_.reset(static_cast<char*>(std::malloc(bytes)));
+  }
+  T* data() const { return size_ > 0 ? reinterpret_cast<T*>(memory_.get()) + 1 : nullptr; }
+  int64_t size() const { return size_; }
+  const Numbers& fill(double number) const {
+    std::fill_n(data(), size_, from_double<T>(number));
+    return *this;
+  }
+  const Numbers& randomize(std::mt19937& engine) const {
+    std::normal_distribution<double> normal;
+    for (int64_t i = 0; i < size_; ++i) data()[i] = from_double<T>(normal(engine));
+    return *this;
+  }
+
+ private:
+  struct Free {
+    void operator()(char* p) const { std::free(p); }
+  };
+  int64_t size_;
+  std::unique_ptr<char, Free> memory_;
+};
+
+template <class T>
+struct Tensors {
+  Numbers<T> x, w, b, gy;
+
+  explicit Tensors(const Problem& p)
+      : x(p.N * p.C * p.H * p.W),
+        w(p.O * p.Cg * p.R * p.S),
+        b(p.bias ? p.O : 0),
+        gy(p.N * p.O * p.OH() * p.OW()) {
+    std::mt19937 engine(0);
+    for (const Numbers<T>* numbers : {&x, &w, &b, &gy}) numbers->randomize(engine);
+  }
+  Operands operands(const Numbers<T>& out) const {
+    return {x.data(), w.data(), b.data(), gy.data(), out.data()};
+  }
+};
+
+// Relative to the largest result.
+template <class T>
+double tolerance(const Kernel& kernel) {
+  if (std::is_same_v<T, double>) return 1e-13;
+  return kernel.precision == Precision::highest ? 1e-5 : 1e-3;
+}
+
+struct Workspace {
+  explicit Workspace(int64_t bytes) {
+    if (bytes <= 0) return;
+    // The size is not rounded up to the alignment: ASan guards the byte after the last.
+    if (posix_memalign(&memory, 64, bytes) != 0) std::abort();
+    std::fill_n(static_cast<unsigned char*>(memory), bytes, 0xff);  // NaN
+  }
+  ~Workspace() { std::free(memory); }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+  void* memory = nullptr;
+};
+
+struct Count {
+  int runs = 0, faults = 0;
+};
+
+template <class T>
+void check(const Problem& p, const Executor& executor, Count& count) {
+  const Tensors<T> tensors(p);
+  const int64_t size = Reference<T>(p, {}).size();
+  const Numbers<T> expected(size), out(size);
+  const Reference<T> reference(p, tensors.operands(expected));
+  executor.run(size, 64, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) reference.element(i);
+  });
+  Constraints constraints;
+  constraints.available = cpu::available_isa();
+  constraints.precision = Precision::high;
+  auto run = [&](const Kernel& kernel, const Operands& operands, const std::string& how) {
+    out.fill(NAN);
+    const Workspace workspace(kernel.workspace(p, executor.threads()));
+    kernel.run(p, operands, workspace.memory, executor);
+    const std::string what = difference(out.data(), expected.data(), size, tolerance<T>(kernel));
+    ++count.runs;
+    if (what.empty()) return;
+    ++count.faults;
+    std::printf("%s%s, %s: %s\n", kernel.name, how.c_str(), to_string(p).c_str(), what.c_str());
+  };
+  for (const Kernel& kernel : cpu::kernel_list()) {
+    if (kernel.pass != p.pass || why_not(kernel, p, constraints) != Reason::none) continue;
+    Operands operands = tensors.operands(out);
+    run(kernel, operands, "");
+    if (kernel.packing.pack == nullptr || p.pass != Pass::forward) continue;
+    const Workspace packed(kernel.packing.bytes(p));
+    kernel.packing.pack(p, operands.w, packed.memory, executor);
+    operands.w = nullptr;
+    operands.packed = packed.memory;
+    run(kernel, operands, " with packed weights");
+  }
+}
+
+}  // namespace
+
+int check_kernels(int threads, const std::vector<std::string>& problems) {
+  const ThreadPool pool(threads);
+  Count count;
+  for (const std::string& text : problems) {
+    const Problem p = parse_problem(text);
+    switch (p.dtype) {
+      case DType::f32:
+        check<float>(p, pool, count);
+        break;
+      case DType::f64:
+        check<double>(p, pool, count);
+        break;
+      case DType::bf16:
+        check<BFloat16>(p, pool, count);
+        break;
+      case DType::f16:
+        check<Half>(p, pool, count);
+        break;
+    }
+  }
+  std::printf("%s: %d runs, %d faults\n", to_string(cpu::available_isa()), count.runs,
+              count.faults);
+  return count.faults == 0 && count.runs > 0 ? 0 : 1;
+}

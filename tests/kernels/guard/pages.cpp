@@ -1,0 +1,121 @@
+// Preloaded into a process (LD_PRELOAD), it takes the place of posix_memalign, from which torch has
+// the memory of every CPU tensor, and so that of operands, results, workspaces and packed weights;
+// and of operator new, for the vectors and objects of C++. While it is on, each block lies between
+// two protected pages, one of which it touches: it ends where the page after it begins, or begins
+// where the page before it ends. One byte too far is a SIGSEGV. A fresh block is full of 0xFF
+// bytes, which are NaN in every floating point format; freed ones are protected and never used
+// again.
+//
+// A block that ends at a page is aligned as its size is, whatever was asked for. Objects need no
+// more. torch asks for 64 bytes; what its ops and ours rely on is the alignment of the element type
+// in tensors, which may be views at any offset, and that of the kernel's vectors in workspaces,
+// whose sizes are multiples of it.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+extern "C" {
+// glibc's own, by their other names.
+void __libc_free(void* block);
+void* __libc_memalign(size_t alignment, size_t bytes);
+}
+
+namespace {
+
+// Of address space, most of which is never memory: 100,000 blocks of 20 MiB.
+constexpr size_t kReserved = size_t{1} << 41;
+
+enum Mode : int { off, end, begin };
+
+std::atomic<int> mode{off};
+std::atomic<int64_t> tensors{0};
+std::atomic<size_t> shortened{0};
+const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+char* first = nullptr;             // of the reserved addresses
+std::atomic<char*> next{nullptr};  // that no block has had; the page before it is protected
+uint32_t* pages_of = nullptr;      // of the block whose first page is first + index * page
+
+[[noreturn]] void fail(const char* what) {
+  std::perror(what);
+  std::abort();
+}
+
+void* map(void* at, size_t bytes, int access, int flags = 0) {
+  void* pages = mmap(at, bytes, access, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+  if (pages == MAP_FAILED) fail("guard pages: mmap");
+  return pages;
+}
+
+void reserve() {
+  first = static_cast<char*>(map(nullptr, kReserved, PROT_NONE));
+  next = first + page;
+  pages_of = static_cast<uint32_t*>(
+      map(nullptr, kReserved / page * sizeof(uint32_t), PROT_READ | PROT_WRITE));
+}
+
+void* guarded(size_t bytes) {
+  if (bytes == shortened) bytes -= 64;
+  const size_t pages = (bytes + page - 1) / page;
+  char* data = next.fetch_add((pages + 1) * page);
+  if (data + (pages + 1) * page > first + kReserved) fail("guard pages: no addresses left");
+  if (mprotect(data, pages * page, PROT_READ | PROT_WRITE) != 0) fail("guard pages: mprotect");
+  pages_of[(data - first) / page] = static_cast<uint32_t>(pages);
+  std::memset(data, 0xFF, pages * page);
+  return mode == end ? data + pages * page - bytes : data;
+}
+
+void protect(void* block) {
+  const size_t index = (static_cast<char*>(block) - first) / page;
+  // New pages in the place of the old ones, whose memory goes back to the system.
+  map(first + index * page, pages_of[index] * page, PROT_NONE, MAP_FIXED);
+}
+
+}  // namespace
+
+extern "C" {
+
+// 0: no new block is guarded; 1: blocks end at a protected page; 2: they begin at one.
+void set_guard_pages(int wanted) {
+  if (first == nullptr) reserve();
+  mode = wanted;
+}
+
+// A planted fault: blocks of so many bytes have 64 less.
+void shorten(size_t bytes) { shortened = bytes; }
+
+// How many blocks of posix_memalign have been guarded so far.
+int64_t guarded_tensors() { return tensors; }
+
+int posix_memalign(void** result, size_t alignment, size_t bytes) noexcept {
+  const bool guard = mode != off && bytes > 0;
+  void* block = guard ? guarded(bytes) : __libc_memalign(alignment, bytes);
+  if (block == nullptr) return ENOMEM;
+  if (guard) ++tensors;
+  *result = block;
+  return 0;
+}
+
+void free(void* block) noexcept {
+  const auto at = reinterpret_cast<uintptr_t>(block), low = reinterpret_cast<uintptr_t>(first);
+  if (first != nullptr && at >= low && at - low < kReserved) {
+    protect(block);
+  } else {
+    __libc_free(block);
+  }
+}
+
+}  // extern "C"
+
+void* operator new(size_t bytes) {
+  if (mode != off && bytes > 0) return guarded(bytes);
+  void* block = std::malloc(bytes);
+  if (block == nullptr) throw std::bad_alloc();
+  return block;
+}

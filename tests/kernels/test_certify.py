@@ -1,0 +1,188 @@
+"""The CPU kernels on integers modulo a prime (tests/kernels/certify): exact, for every term. Every
+run of the tests has those of one dtype and instruction set, some random problems and faults planted
+in them; `make certify` has all, the case table, and CONVKERN_CERTIFY_PROBLEMS random problems."""
+
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cases import DEPTHWISE, GROUPED, MATMUL, NON_EMPTY, WIDE, WINOGRAD
+from certify_program import CUDA, SMALL_BLOCKS, UNITS, Certified, CertifyProgram, Edit
+from convkern import _C
+from convkern.testing import variant
+from counts import count
+from shared_builds import Once
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+QUICK = "f32_avx2"
+LAYOUTS = ("nchw", "nhwc")
+PROBLEMS = int(os.environ.get("CONVKERN_CERTIFY_PROBLEMS", "20000"))
+SEED = int(os.environ.get("CONVKERN_CERTIFY_SEED", "0"))
+# In every pass, dtypes and layouts in turn.
+CASES = [
+    variant(case, pass_=pass_, dtype=("f32", "f64")[(i + j) % 2], layout=LAYOUTS[(i // 2 + j) % 2])
+    for i, case in enumerate(NON_EMPTY + MATMUL + DEPTHWISE + GROUPED + WINOGRAD + WIDE)
+    for j, pass_ in enumerate(("fwd", "gx", "gw"))
+]
+
+TILE, TRANSFORMS = "tiles/correlation-inl.h", "algos/winograd/transforms-inl.h"
+GEMM, BATCHES = "algos/implicit_gemm/correlate-inl.h", "algos/batchlane/forward-inl.h"
+FAULTS = {
+    "a tap at the edge is left out": Edit(TILE, "j > count", "j >= count"),
+    "planes are added twice": Edit(
+        TILE, "std::min(c.planes, plane + block)", "std::min(c.planes, plane + block + 1)"
+    ),
+    "the last images are left out": Edit(
+        "blocking/reduction-inl.h",
+        "near_equal_part(reduction.units, reduction.chunks, chunk)",
+        "near_equal_part(reduction.units - 1, reduction.chunks, chunk)",
+    ),
+    "the last block of numbers is one too early": Edit(
+        "tiles/transpose-inl.h", "move(n - width)", "move(n - width - 1)"
+    ),
+    "a constant of Winograd's is off by the least": Edit(
+        TRANSFORMS, "fma(kRatio<1, 24>, wide, sum)", "fma(kRatio<1, 24> + Real(1), wide, sum)"
+    ),
+    "a transform has a wrong sign": Edit(TRANSFORMS, "add(d[1], d[2])", "sub(d[1], d[2])"),
+    "the bias is left out": Edit(GEMM, "bias == nullptr ? Init::zero : Init::bias", "Init::zero"),
+    "the bias of the first panel is that of all": Edit(
+        GEMM, "bias + channel", "bias + group * all.columns"
+    ),
+    "the last columns are not masked": Edit(
+        "algos/columnlane/grad_weight-inl.h", "p.OW() % kLanes", "(p.OW() - 1) % kLanes"
+    ),
+    "a lane reads the next one's group": Edit(
+        "algos/channellane/groups-inl.h",
+        "lane / groups.columns * groups.terms + term",
+        "(lane + 1) % kLanes / groups.columns * groups.terms + term",
+    ),
+    "the taps of gx are not reversed": Edit(
+        "algos/winograd/correlate-inl.h", "(taps.reversed ? 8 - tap : tap)", "tap"
+    ),
+    "the zeros around an image are not written": Edit(
+        BATCHES, "set_zero(memory, buffers.x_floats)", "void()"
+    ),
+}
+
+
+def kernels_of(unit: str) -> list[str]:
+    """The kernels of the product whose algorithms the unit has."""
+    dtype, isa = unit.split("_")
+    return [
+        k["name"]
+        for k in _C.kernels()
+        if (k["device"], k["dtype"], k["isa"]) == ("cpu", dtype, isa)
+    ]
+
+
+def test_there_is_a_unit_for_every_kernel() -> None:
+    kernels = [k for k in _C.kernels() if k["device"] == "cpu" and k["dtype"] in ("f32", "f64")]
+    of_floats = {f"{k['dtype']}_{k['isa']}" for k in kernels}
+    assert of_floats <= set(UNITS)
+
+
+@pytest.fixture(scope="module")
+def quick(build_once: Once) -> CertifyProgram:
+    folder = build_once("certify_quick", lambda folder: CertifyProgram(folder, [QUICK]).build())
+    return CertifyProgram(folder, [QUICK])
+
+
+@pytest.fixture(scope="module")
+def faulty(quick: CertifyProgram, build_once: Once) -> CertifyProgram:
+    """With small blocks, and with faults where a run is to have one."""
+    folder = build_once(
+        "certify_faulty",
+        lambda folder: quick.edited(folder, SMALL_BLOCKS, list(FAULTS.values())),
+    )
+    return CertifyProgram(folder, [QUICK])
+
+
+def check(done: Certified, units: Sequence[str]) -> None:
+    assert done.returncode == 0, done.output + done.errors
+    assert done.kernels == sum(len(kernels_of(unit)) for unit in units)
+    count("kernels modulo a prime: runs that are the plain sum exactly", done.runs)
+
+
+def test_random_problems(quick: CertifyProgram) -> None:
+    check(quick.run(range(2000)), [QUICK])
+
+
+def test_problems_are_numbered(quick: CertifyProgram) -> None:
+    whole, parts = quick.run(range(40)), [quick.run(range(25)), quick.run(range(25, 40))]
+    assert whole.runs == sum(part.runs for part in parts)
+    assert whole.runs != quick.run(range(40), seed=1).runs
+
+
+def test_kernels_that_did_not_run_are_a_failure(quick: CertifyProgram) -> None:
+    done = quick.run(range(3))
+    assert done.returncode == 1
+    assert " has not run\n" in done.output
+    assert done.faults == 0
+
+
+def test_given_problems_need_not_run_all_kernels(quick: CertifyProgram) -> None:
+    done = quick.run(given=[CASES[0]])
+    assert done.returncode == 0
+    assert done.problems == 1
+
+
+def test_bounds_of_a_band_are_in_order(quick: CertifyProgram) -> None:
+    """As std::clamp demands, with the assertions of the C++ library."""
+    (narrow,) = (case for case in MATMUL if case.endswith("#narrow_rows_of_many_channels"))
+    assert quick.run(given=[narrow]).returncode == 0
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_fault_is_found(faulty: CertifyProgram, fault: str) -> None:
+    done = faulty.run(range(300), fault=1 + list(FAULTS).index(fault))
+    assert done.returncode == 1
+    assert done.faults > 0
+    what = (
+        "comes from memory that was not written" if "not written" in fault else r"is \d+, not \d+"
+    )
+    assert re.search(rf"^\w+\.\w+\.f32\.avx2.*: element \d+ {what}", done.output, re.M)
+
+
+def test_random_problems_in_small_blocks(faulty: CertifyProgram) -> None:
+    check(faulty.run(range(2000)), [QUICK])
+
+
+def test_cuda_kernels_in_the_simulator(tmp_path: Path) -> None:
+    done = CertifyProgram(tmp_path / "certify", [CUDA]).build().run(range(2000))
+    assert done.returncode == 0, done.output + done.errors
+    assert done.kernels == 3  # the float64 kernels of direct
+    count("kernels modulo a prime: runs that are the plain sum exactly", done.runs)
+
+
+@pytest.fixture(scope="module")
+def all_units(build_once: Once) -> CertifyProgram:
+    return CertifyProgram(build_once("certify_all", lambda folder: CertifyProgram(folder).build()))
+
+
+@pytest.mark.slow
+def test_the_case_table(all_units: CertifyProgram) -> None:
+    done = all_units.run(given=CASES)
+    check(done, UNITS)
+    assert done.problems == len(CASES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edits", [[], SMALL_BLOCKS], ids=["", "small_blocks"])
+def test_random_problems_in_all_units(
+    all_units: CertifyProgram, edits: list[Edit], tmp_path: Path
+) -> None:
+    program = all_units.edited(tmp_path / "certify", edits) if edits else all_units
+    processes = os.cpu_count() or 1
+    bounds = [PROBLEMS // 2 * i // processes for i in range(processes + 1)]
+    parts = [range(a, b) for a, b in itertools.pairwise(bounds)]
+    with ThreadPoolExecutor(processes) as pool:
+        for done in pool.map(lambda part: program.run(part, seed=SEED), parts):
+            print(done.output)
+            check(done, UNITS)

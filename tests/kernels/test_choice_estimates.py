@@ -1,0 +1,95 @@
+"""What csrc/cpu/choice.h says of problems with vectors of 16 numbers: the estimates that decide
+between the CPU kernels, and why a kernel leaves a problem to others."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from folders import CSRC, KERNEL_TESTS
+
+Said = Callable[[str], dict[str, str]]
+LANES, SLOWER, SUPPORTED = (
+    "would do too, but another kernel should make better use of the lanes",
+    "would do too, but another kernel should be faster",
+    "supported",
+)
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
+    program = tmp_path_factory.mktemp("choice") / "choice"
+    sources = [KERNEL_TESTS / "choice" / "main.cpp", CSRC / "cpu" / "choice.cpp"]
+    sources += [CSRC / "core" / name for name in ("problem.cpp", "geometry_rules.cpp")]
+    subprocess.run(
+        ["g++", "-std=c++20", f"-I{CSRC}", "-o", str(program), *map(str, sources)], check=True
+    )
+
+    def run(problem: str) -> dict[str, str]:
+        done = subprocess.run([program, "16", problem], check=True, capture_output=True, text=True)
+        lines = done.stdout.splitlines()
+        said: dict[str, str] = {}
+        for line in lines:
+            split = line.find("decline")
+            end = line.find(" ", max(split, 0))
+            said[line[:end]] = line[end + 1 :]
+        return said
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("problem", "name", "value"),
+    [
+        # All 64 channels in 4 whole vectors, and runs of 64 products: 64 / 70.
+        ("n8c64h14w14k64r3s3p1q1_f32_nchw_fwd", "implicit_gemm", 64 / 70),
+        # One vector, of which 4 of 16 lanes are used, and runs of 3 channels x 3 taps.
+        ("n8c3h14w14k4r3s3p1q1_f32_nchw_fwd", "implicit_gemm", 4 / 16 * 0.65 * 9 / 15),
+        ("n8c64h14w14k64r3s3p1q1_f32_nchw_gw", "implicit_gemm", 64 / 65),
+        # Rows of 28 in 2 vectors.
+        ("n1c1h28w28k1r5s5p2q2_f32_nchw_fwd", "columnlane", 28 / 32 * 0.7),
+        ("n1c1h28w28k1r5s5p2q2_f32_nhwc_fwd", "columnlane", 28 / 32 * 0.7 * 0.6),
+        ("n1c1h28w28k1r5s5p2q2_f32_nchw_gw", "columnlane", 28 / 32 * 0.7 * 0.9),
+        # 17 images in 2 vectors.
+        ("n17c1h28w28k1r5s5p2q2_f32_nchw_fwd", "batchlane", 17 / 32 * 0.85),
+        ("n17c1h28w28k1r5s5p2q2_f32_nchw_gw", "batchlane", 17 / 32 * 0.6),
+        ("n16c2h28w28k2r1s1_f32_nhwc_fwd", "batchlane", 0.85 * 0.35),
+    ],
+)
+def test_estimates(said: Said, problem: str, name: str, value: float) -> None:
+    assert float(said(problem)[name]) == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("problem", "name", "reason"),
+    [
+        # Depthwise layers whose channels fill half a vector, and less.
+        ("n2c8h9w9k8r3s3g8_f32_nchw_fwd", "channellane declines", SUPPORTED),
+        ("n2c7h9w9k7r3s3g7_f32_nchw_fwd", "channellane declines", LANES),
+        # A vector that is one group reads less by implicit_gemm in the weight gradient.
+        ("n2c64h9w9k64r3s3g4_f32_nchw_fwd", "channellane declines", SUPPORTED),
+        ("n2c64h9w9k64r3s3g4_f32_nchw_gw", "channellane declines", SLOWER),
+        # Tiles of 4x4 that outputs fill, and that they use little of.
+        ("n8c64h16w16k64r3s3p1q1_f32_nchw_fwd", "winograd_4x4 declines", SUPPORTED),
+        ("n8c64h2w2k64r3s3p1q1_f32_nchw_fwd", "winograd_4x4 declines", SLOWER),
+        ("n8c64h2w2k64r3s3p1q1_f32_nchw_fwd", "winograd_2x2 declines", SUPPORTED),
+        ("n8c7h16w16k64r3s3p1q1_f32_nchw_fwd", "winograd_4x4 declines", SLOWER),
+        # Too few tiles for the transforms of the weight gradient.
+        ("n1c64h4w4k64r3s3p1q1_f32_nchw_fwd", "winograd_4x4 declines", SUPPORTED),
+        ("n1c64h4w4k64r3s3p1q1_f32_nchw_gw", "winograd_4x4 declines", SLOWER),
+        # Few channels are left to the direct kernels, if these compute the problem.
+        ("n8c64h14w14k64r3s3p1q1_f32_nchw_fwd", "implicit_gemm declines", SUPPORTED),
+        ("n512c1h28w28k1r14s14_f32_nchw_fwd", "implicit_gemm declines", SLOWER),
+        ("n512c1h28w28k1r14s14_f32_nchw_fwd", "implicit_gemm alone declines", SUPPORTED),
+        # Images in the lanes, or columns.
+        ("n512c1h28w28k1r14s14_f32_nchw_fwd", "columnlane declines", LANES),
+        ("n512c1h28w28k1r14s14_f32_nchw_fwd", "columnlane alone declines", SUPPORTED),
+        ("n1c1h28w28k1r14s14_f32_nchw_fwd", "columnlane declines", SUPPORTED),
+        ("n8c8h14w14k8r3s3_f32_nchw_fwd", "pairs decline", SUPPORTED),
+        ("n8c6h14w14k8r3s3_f32_nchw_fwd", "pairs decline", LANES),
+    ],
+)
+def test_reasons(said: Said, problem: str, name: str, reason: str) -> None:
+    assert said(problem)[name] == reason

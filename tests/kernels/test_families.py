@@ -1,0 +1,130 @@
+"""Which algorithm runs each pass of every layer of the benchmark suite, so that a change of the
+choice shows. The tables state it; the reasons are in csrc/cpu/choice.h."""
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+import pytest
+
+import convkern
+from convkern import _C
+from convkern.bench import read_shapes
+from convkern.bench.suite import SHAPES
+from convkern.testing import variant
+
+PASSES = ("fwd", "gx", "gw")
+BATCH, COLUMN, CHANNEL = "direct_batchlane", "direct_columnlane", "direct_channellane"
+GEMM, WINOGRAD = "implicit_gemm", "winograd_4x4"
+Table = dict[str, tuple[str, str, str]]
+
+# The algorithm of each pass by pattern of labels, with AVX-512. Where several lines match, the last
+# holds.
+CHOICES: Table = {
+    # Many channels, small batches.
+    "resnet50/*": (GEMM, GEMM, GEMM),
+    "mobilenet_v2/*": (GEMM, GEMM, GEMM),
+    "convnext/*": (GEMM, GEMM, GEMM),
+    "srcnn/conv2": (GEMM, GEMM, GEMM),
+    # Images of 3 channels, too few for the lanes of gx.
+    "resnet50/conv1": (GEMM, COLUMN, GEMM),
+    "mobilenet_v2/features.0.0": (GEMM, COLUMN, GEMM),
+    "convnext/features.0.0": (GEMM, COLUMN, GEMM),
+    # One channel in, or one out.
+    "srcnn/conv1": (GEMM, COLUMN, GEMM),
+    "srcnn/conv3": (COLUMN, COLUMN, COLUMN),
+    # Depthwise.
+    "mobilenet_v2/features.1.conv.0.0": (CHANNEL, CHANNEL, CHANNEL),
+    "mobilenet_v2/features.*.conv.1.0": (CHANNEL, CHANNEL, CHANNEL),
+    "convnext/*.block.0": (CHANNEL, CHANNEL, CHANNEL),
+    "replknet/*": (CHANNEL, CHANNEL, CHANNEL),
+    # Groups of so many channels.
+    "resnext/layer1.0.conv2": (CHANNEL, CHANNEL, CHANNEL),  # 4
+    "resnext/layer2.0.conv2": (CHANNEL, CHANNEL, CHANNEL),  # 8, stride 2
+    "resnext/layer2.1.conv2": (CHANNEL, CHANNEL, CHANNEL),  # 8
+    "resnext/layer3.0.conv2": (CHANNEL, CHANNEL, GEMM),  # 16, stride 2
+    "resnext/layer3.1.conv2": (CHANNEL, CHANNEL, GEMM),  # 16
+    "resnext/layer4.0.conv2": (GEMM, GEMM, GEMM),  # 32, stride 2
+    "resnext/layer4.1.conv2": (GEMM, GEMM, GEMM),  # 32
+    # Few channels, large batches.
+    "fmnist/*": (BATCH, BATCH, BATCH),
+    "lenet/*": (BATCH, BATCH, BATCH),
+    "batches/*": (BATCH, BATCH, BATCH),
+    "batches/17": (BATCH, COLUMN, BATCH),
+    "edge/*": (BATCH, BATCH, BATCH),
+    "edge/grouped": (CHANNEL, CHANNEL, CHANNEL),
+    # Few channels, small batches.
+    "edge/tiny": (COLUMN, COLUMN, COLUMN),
+    "fmnist/*.batch[127]": (COLUMN, COLUMN, COLUMN),
+    "fmnist/padding2.conv1.batch7": (BATCH, COLUMN, BATCH),
+    "fmnist/padding2.conv2.batch7": (COLUMN, BATCH, BATCH),
+    "fmnist/padding3.conv1.batch7": (COLUMN, COLUMN, BATCH),
+    "fmnist/padding3.conv3.batch7": (COLUMN, COLUMN, BATCH),
+    "fmnist/stride.conv3.batch7": (BATCH, BATCH, BATCH),
+    "lenet/conv1.batch[127]": (COLUMN, COLUMN, COLUMN),
+    "lenet/conv2.batch[127]": (GEMM, COLUMN, GEMM),
+}
+IN_NCHW: Table = {
+    "srcnn/conv1": (COLUMN, COLUMN, COLUMN),
+}
+# 3x3 layers of many channels with stride 1; direct_channellane keeps its own.
+UNDER_HIGH: Table = {
+    "resnet50/layer1.0.conv2": (WINOGRAD, WINOGRAD, WINOGRAD),
+    "resnet50/layer[234].1.conv2": (WINOGRAD, WINOGRAD, WINOGRAD),
+    "resnext/layer3.1.conv2": (CHANNEL, CHANNEL, WINOGRAD),
+    "resnext/layer4.1.conv2": (WINOGRAD, WINOGRAD, WINOGRAD),
+}
+LAYERS = {
+    name: {problem.partition("#")[2]: problem for problem in read_shapes(name)}
+    for name in sorted(path.stem for path in SHAPES.glob("*.txt"))
+}
+
+
+@pytest.fixture(params=["highest", "high"])
+def precision(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = convkern.get_float32_precision()
+    convkern.set_float32_precision(request.param)
+    yield request.param
+    convkern.set_float32_precision(before)
+
+
+def line_of(label: str, table: Table) -> str | None:
+    matching = [pattern for pattern in table if fnmatchcase(label, pattern)]
+    return matching[-1] if matching else None
+
+
+def expected(label: str, tables: list[Table]) -> tuple[str, str, str]:
+    for table in reversed(tables):
+        line = line_of(label, table)
+        if line is not None:
+            return table[line]
+    pytest.fail(f"no line of the tables is for {label}")
+
+
+def algorithm(problem: str) -> str:
+    return convkern.explain(problem).algorithm
+
+
+@pytest.mark.skipif(
+    not _C.available_isa().startswith("avx512"),
+    reason="the tables are of AVX-512, which this processor lacks",
+)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_run_the_algorithms_of_the_tables(name: str, layout: str, precision: str) -> None:
+    tables = [CHOICES]
+    if layout == "nchw":
+        tables.append(IN_NCHW)
+    if precision == "high":
+        tables.append(UNDER_HIGH)
+    with convkern.use_isa("avx512"):
+        chosen = {
+            label: tuple(algorithm(variant(text, layout=layout, pass_=pass_)) for pass_ in PASSES)
+            for label, text in LAYERS[name].items()
+        }
+    assert chosen == {label: expected(label, tables) for label in chosen}
+
+
+@pytest.mark.parametrize("table", [CHOICES, IN_NCHW, UNDER_HIGH], ids=["all", "nchw", "high"])
+def test_every_line_of_a_table_is_of_some_layer(table: Table) -> None:
+    lines = {line_of(label, table) for layers in LAYERS.values() for label in layers}
+    assert lines - {None} == set(table)

@@ -1,0 +1,317 @@
+"""Every kernel, forced by name, over the case table against float64: a test for each problem."""
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import pytest
+import torch
+
+import convkern
+from cases import (
+    DEPTHWISE,
+    EMPTY_BATCH,
+    FEW,
+    GROUPED,
+    HALF_CHUNKS,
+    MATMUL,
+    NON_EMPTY,
+    WIDE,
+    WINOGRAD,
+    label,
+    problem_id,
+)
+from convkern import _C
+from convkern.testing import Accuracy, operands, oracle, run, variant
+from counts import count
+from named_kernels import (
+    CPU_KERNELS,
+    EXACT,
+    ISAS,
+    PASSES,
+    ROWS,
+    WINOGRAD_ERRORS,
+    available,
+    check_accurate,
+    check_winograd,
+    every_failure,
+    forced,
+    is_available,
+    supporting,
+)
+
+
+def kernel_names(algorithm: str, half: bool = False) -> list[str]:
+    """The kernels of the algorithm: those of bfloat16 and float16, or those of other dtypes."""
+    return [
+        name
+        for name, row in ROWS.items()
+        if row["algorithm"] == algorithm and (row["dtype"] == "half") == half
+    ]
+
+
+MATMULS = kernel_names("implicit_gemm")
+ANY_SHAPE = kernel_names("direct_batchlane") + kernel_names("direct_columnlane") + MATMULS
+CHANNELLANE = kernel_names("direct_channellane")
+WINOGRADS = [name for algorithm in WINOGRAD_ERRORS for name in kernel_names(algorithm)]
+HALF_CHANNELLANE = kernel_names("direct_channellane", half=True)
+HALF = [
+    name
+    for algorithm in ("direct_batchlane", "direct_columnlane", "implicit_gemm")
+    for name in kernel_names(algorithm, half=True)
+]
+
+
+def of_kernel(name: str, text: str) -> str:
+    """The problem in the kernel's pass, and in its dtype, where it has only one."""
+    pass_, dtype = ROWS[name]["pass_"], ROWS[name]["dtype"]
+    return variant(text, pass_=pass_, dtype=None if dtype in ("any", "half") else dtype)
+
+
+def has_lanes_for(name: str, case: str) -> bool:
+    """What direct_channellane of this width computes, written anew."""
+    pass_, dtype, isa = ROWS[name]["pass_"], ROWS[name]["dtype"], ROWS[name]["isa"]
+    lanes = {"baseline": 4, "avx2": 8, "avx512": 16}[isa]
+    if dtype == "f64" and isa != "baseline":
+        lanes //= 2
+    problem = _C.Problem(case)
+    terms, columns = problem.weight_size[1], problem.weight_size[0] // problem.groups
+    if pass_ == "gx":
+        terms, columns = columns, terms
+    undilated = problem.dilation[1] == 1 and (problem.stride[1] <= 2 or pass_ == "gx")
+    return lanes % columns == 0 and terms <= columns and undilated
+
+
+def has_pairs_for(name: str, case: str) -> bool:
+    """What the bfloat16 kernels compute, written anew."""
+    pass_, dtype = ROWS[name]["pass_"], ROWS[name]["dtype"]
+    problem = _C.Problem(case)
+    terms = {"fwd": problem.weight_size[1], "gx": problem.weight_size[0] // problem.groups, "gw": 0}
+    return dtype != "bf16" or terms[pass_] % 2 == 0
+
+
+REFERENCE = kernel_names("reference")
+# The cases that each kernel must compute.
+CASES = [
+    (ANY_SHAPE, NON_EMPTY),
+    (kernel_names("direct_columnlane"), WIDE),
+    (MATMULS, MATMUL),
+    (CHANNELLANE, DEPTHWISE + GROUPED),
+    (REFERENCE, [*FEW, EMPTY_BATCH]),
+    (HALF, FEW + HALF_CHUNKS),
+    (HALF_CHANNELLANE, DEPTHWISE[::9]),
+]
+OWN_DTYPES = {"any": ["f32", "f64", "bf16", "f16"], "half": ["bf16", "f16"]}
+
+
+def problems_of_kernels() -> dict[str, list[str]]:
+    """Each problem, and the kernels that must compute it."""
+    problems: dict[str, list[str]] = {}
+    for names, table in CASES:
+        for name, case, layout in product(names, table, ["nchw", "nhwc"]):
+            if (case in GROUPED and not has_lanes_for(name, case)) or not has_pairs_for(name, case):
+                continue
+            pass_, dtype = ROWS[name]["pass_"], ROWS[name]["dtype"]
+            for own in OWN_DTYPES.get(dtype, [dtype]):
+                text = variant(case, layout=layout, pass_=pass_, dtype=own)
+                problems.setdefault(text, []).append(name)
+    return problems
+
+
+PROBLEMS = problems_of_kernels()
+FORCED = "kernels: results of kernels against float64, forced in turn"
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=problem_id)
+def test_kernels(problem: str) -> None:
+    names = [name for name in PROBLEMS[problem] if is_available(name)]
+    ops = operands(problem)
+    accuracy = Accuracy(ops)
+    with every_failure(problem) as failures:
+        for name in names:
+            with failures.of(name):
+                check_accurate(accuracy, forced(name, ops))
+                count(FORCED)
+        # Kernels whose edges are in other cases are held to the rounding errors of a sum of its
+        # length: torch's error, of which the others may make twice, is lucky in some problems.
+        accuracy.torchs_error = None
+        for name in supporting(ops, [name for name in EXACT if name not in names + REFERENCE]):
+            with failures.of(name):
+                check_accurate(accuracy, forced(name, ops))
+                count(FORCED)
+
+
+@pytest.mark.usefixtures("high_precision")
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("pass_", PASSES)
+@pytest.mark.parametrize("case", WINOGRAD, ids=label)
+def test_winograd(case: str, pass_: str, layout: str) -> None:
+    ops = operands(variant(case, pass_=pass_, layout=layout))
+    accuracy = Accuracy(ops, peer=False)
+    with every_failure(ops.problem) as failures:
+        for name in filter(is_available, WINOGRADS):
+            if name.startswith(f"{pass_}."):
+                with failures.of(name):
+                    check_winograd(name, accuracy, forced(name, ops))
+                    count(FORCED)
+
+
+@pytest.mark.parametrize("pass_", PASSES)
+@pytest.mark.parametrize(
+    ("problem", "why"),
+    [
+        ("n2c32h5w6k32r3s3p1q1_f32_nhwc", "grouped"),
+        ("n2c64h5w6k64r3s3p1q1g2_f32_nhwc", "hold whole ones"),
+        ("n2c36h5w6k36r3s3p1q1g6_f32_nhwc", "hold whole ones"),
+        ("n2c32h9w9k32r3s3p1q1u1v1d1e2g8_f32_nhwc", "dilation of 1"),
+    ],
+)
+def test_channellane_says_what_it_does_not_compute(pass_: str, problem: str, why: str) -> None:
+    name = f"{pass_}.direct_channellane.f32.avx512"
+    available(name)
+    plan = _C.plan(_C.Problem(f"{problem}_{pass_}"))
+    assert why in dict(plan["rejected"])[name]
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+@pytest.mark.parametrize("isa", ISAS)
+def test_half_conversions_are_exact(isa: str, dtype: str) -> None:
+    name = f"fwd.implicit_gemm.half.{isa}"
+    available(name)
+    ops = operands(f"n1c2h256w257k1r1s1_{dtype}_nchw_fwd")
+    bits = torch.arange(2**16, dtype=torch.int32).to(torch.int16)
+    every_number = bits.view(ops.x.dtype)
+    x, w = torch.zeros_like(ops.x), torch.ones_like(ops.w)
+    x[0, 0].view(-1)[: 2**16] = every_number
+    with convkern.use_kernel(name):
+        same = convkern.conv2d(x, w)[0, 0].view(-1)[: 2**16]
+    torch.testing.assert_close(same, every_number, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+@pytest.mark.parametrize("isa", ISAS)
+def test_half_results_are_rounded_to_nearest_even(isa: str, dtype: str) -> None:
+    """Sums of two numbers, ties, overflows and subnormal numbers among them, as torch rounds."""
+    name = f"fwd.implicit_gemm.half.{isa}"
+    available(name)
+    ops = operands(f"n1c2h64w64k1r1s1_{dtype}_nchw_fwd")
+    info = torch.finfo(ops.x.dtype)
+    small = torch.randint(-8, 9, (64, 64))
+    x, w = torch.empty_like(ops.x), torch.ones_like(ops.w)
+    for unit, start in [
+        (info.eps / 2, 1.0),
+        (info.max * info.eps / 16, info.max),
+        (info.smallest_normal * info.eps, info.smallest_normal),
+    ]:
+        x[0, 0], x[0, 1] = start, small * unit
+        with convkern.use_kernel(name):
+            y = convkern.conv2d(x, w)
+        expected = (x[0, 0].float() + x[0, 1].float()).to(x.dtype)
+        torch.testing.assert_close(y[0, 0], expected, rtol=0, atol=0)
+
+
+def test_every_kernel_is_tested() -> None:
+    tested = {name for names in PROBLEMS.values() for name in names}
+    assert sorted([*tested, *WINOGRADS]) == sorted(CPU_KERNELS)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("pass_", PASSES)
+def test_a_capped_isa_is_the_one_that_runs(isa: str, pass_: str) -> None:
+    name = f"{pass_}.direct_batchlane.f32.{isa}"
+    available(name)
+    # A batch that fills the lanes of every instruction set.
+    ops = operands(variant("n16c2h7w9k3r3s2p1q1_f32_nchw_fwd", pass_=pass_))
+    with convkern.use_isa(isa), torch.profiler.profile() as profile:
+        run(ops)
+    ran = [e.key for e in profile.key_averages() if e.key in CPU_KERNELS]
+    assert ran == [name]
+
+
+@pytest.mark.usefixtures("high_precision")
+@pytest.mark.parametrize("pass_", PASSES)
+@pytest.mark.parametrize("case", WINOGRAD, ids=label)
+def test_winograd_does_not_depend_on_threads(case: str, pass_: str) -> None:
+    test_results_do_not_depend_on_threads(case, pass_)
+
+
+@pytest.mark.parametrize("case", NON_EMPTY + MATMUL + GROUPED, ids=label)
+@pytest.mark.parametrize("pass_", PASSES)
+def test_results_do_not_depend_on_threads(case: str, pass_: str) -> None:
+    ops = operands(variant(case, pass_=pass_))
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 4, 1):
+            torch.set_num_threads(threads)
+            results.append(run(ops))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("case", FEW + HALF_CHUNKS + MATMUL[::5], ids=label)
+@pytest.mark.parametrize("pass_", PASSES)
+def test_half_results_do_not_depend_on_threads(case: str, pass_: str) -> None:
+    test_results_do_not_depend_on_threads(variant(case, dtype="bf16"), pass_)
+
+
+def test_python_threads_may_call_at_once() -> None:
+    problems = [operands(variant(case, pass_=p)) for case in FEW[:6] for p in PASSES]
+    expected = [run(ops) for ops in problems]
+
+    def call_all(_: int) -> bool:
+        return all(torch.equal(run(o), y) for o, y in zip(problems, expected, strict=True))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(call_all, range(24)))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_kernels_run_on_torch_threads(threads: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        assert _C.threads_at_work() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("column", [2, 6])
+@pytest.mark.parametrize("dtype", ["f32", "f64", "bf16"])
+@pytest.mark.parametrize("pass_", PASSES)
+def test_lanes_that_do_not_count_do_not_leak(pass_: str, dtype: str, column: int) -> None:
+    """NaN and Inf must not be multiplied into lanes without an image, or beyond the columns."""
+    ops = operands(variant("n5c2h6w7k2r3s3p1q1_f32_nchw_fwd", pass_=pass_, dtype=dtype))
+    ops.x[0, 0, 2, column] = torch.inf
+    ops.gy[0, 0, 2, 2] = torch.inf
+    expected = oracle(ops)
+    near = 0.1 if dtype == "bf16" else 1e-4
+    of_dtype = [n for n in ANY_SHAPE if (ROWS[n]["pass_"], ROWS[n]["dtype"]) == (pass_, dtype)]
+    with every_failure(ops.problem) as failures:
+        for name in filter(is_available, of_dtype):
+            with failures.of(name):
+                result = forced(name, ops)
+                close = {"rtol": near, "atol": near, "equal_nan": True}
+                torch.testing.assert_close(result.double(), expected, **close)
+                assert not result.isfinite().all()
+
+
+@pytest.mark.parametrize("relu", ["", "+relu"])
+def test_nan_survives_the_epilogue(relu: str) -> None:
+    dense = f"n3c2h5w5k1r3s3_f32_nchw_fwd+bias{relu}"
+    depthwise = f"n3c16h5w5k16r3s3g16_f32_nhwc_fwd+bias{relu}"
+    for name in filter(is_available, ANY_SHAPE + CHANNELLANE + REFERENCE):
+        if not name.startswith("fwd."):
+            continue
+        ops = operands(of_kernel(name, depthwise if name in CHANNELLANE else dense))
+        ops.x[1, 0, 0, 0] = torch.nan
+        assert forced(name, ops).isnan().nonzero().tolist() == [[1, 0, 0, 0]], name
+
+
+def test_workspace_limit_is_a_reason() -> None:
+    problem = _C.Problem("n1c1h1w3000000k1r1s3000000_f32_nchw_gw")
+    plan = _C.plan(problem)
+    assert plan["reference"]
+    assert {reason for _, reason in plan["rejected"]} >= {
+        "would need more workspace than a thread may have"
+    }

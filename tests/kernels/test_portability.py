@@ -1,0 +1,43 @@
+"""The core and the CPU kernels on other processors, emulated: aarch64, and x86-64 with less than
+this machine has, where a kernel that asks for more would be an illegal instruction."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from test_core_sanitizers import SMALL, check_kernels, problems
+
+from core_program import CoreProgram
+from shared_builds import Once
+
+AARCH64 = "aarch64-linux-gnu-g++"
+
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    missing = [name for name in programs if shutil.which(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
+
+
+@pytest.mark.slow
+@needs(AARCH64, "qemu-aarch64")
+def test_aarch64(tmp_path: Path) -> None:
+    program = CoreProgram(tmp_path, compiler=AARCH64, static=True).build()
+    check_kernels(program.run("kernels", "2", *problems(SMALL), before=["qemu-aarch64"]))
+
+
+@pytest.fixture(scope="module")
+def program(build_once: Once) -> CoreProgram:
+    return CoreProgram(build_once("core_x86", lambda folder: CoreProgram(folder).build()))
+
+
+@pytest.mark.slow
+@needs("g++", "qemu-x86_64")
+@pytest.mark.parametrize(("cpu", "isa"), [("Nehalem", "baseline"), ("Haswell", "avx2")])
+def test_x86_64_of_less(program: CoreProgram, cpu: str, isa: str) -> None:
+    emulator = ["qemu-x86_64", "-cpu", cpu]
+    done = program.run("kernels", "2", *problems(SMALL), before=emulator)
+    check_kernels(done)
+    assert re.match(rf"{isa}: ", done.stdout)

@@ -1,0 +1,175 @@
+"""Builds the program of tests/kernels/certify, the CPU kernels on integers modulo a prime, and
+plants faults in its kernels."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from folders import CSRC, KERNEL_TESTS, SIMULATOR
+
+SOURCES = KERNEL_TESTS / "certify"
+# Each has the CPU kernels of a dtype and an instruction set; CUDA those that run in the simulator.
+UNITS = tuple(sorted(path.stem for path in (SOURCES / "kernels").glob("*.cpp")))
+CUDA = "cuda"
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@dataclass(frozen=True)
+class Certified:
+    """What a run of the program says."""
+
+    returncode: int
+    output: str
+    errors: str
+    problems: int
+    runs: int
+    kernels: int
+    faults: int
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A piece of a file of csrc/cpu, and another in its place."""
+
+    file: str
+    old: str
+    new: str
+
+    def apply(self, cpu: Path) -> None:
+        source = cpu / self.file
+        text = source.read_text()
+        assert text.count(self.old) == 1, self
+        source.write_text(text.replace(self.old, self.new))
+
+
+# What fills a cache, or makes long sums precise, cut down, so that small problems have several
+# blocks of everything.
+SMALL_BLOCKS = [
+    Edit("blocking/tasks-inl.h", "kBandBytes = 384 << 10", "kBandBytes = 2 << 10"),
+    Edit("blocking/tasks-inl.h", "kAccumulatorBytes = 1 << 20", "kAccumulatorBytes = 2 << 10"),
+    Edit("blocking/tasks-inl.h", "kPartialBytes = 4 << 20", "kPartialBytes = 4 << 10"),
+    Edit("tiles/correlation-inl.h", "kBlockProducts = 256", "kBlockProducts = 20"),
+    Edit("tiles/matmul-inl.h", "kMostBlock = 128", "kMostBlock = 18"),
+    Edit("blocking/pixels-inl.h", "sizeof(Real) % 4096", "sizeof(Real) % 128"),
+    Edit("algos/columnlane/row_buffers-inl.h", "kSliceChannels = 16", "kSliceChannels = 3"),
+    Edit("algos/channellane/shared-inl.h", "kFetchedBytes = 16 << 20", "kFetchedBytes = 1 << 10"),
+    Edit("algos/channellane/strips-inl.h", "kStripOutputs = 16", "kStripOutputs = 3"),
+    Edit("algos/implicit_gemm/correlate-inl.h", "kBandPixels = 512", "kBandPixels = 16"),
+    Edit("algos/implicit_gemm/correlate-inl.h", "kLeastBandPixels = 64", "kLeastBandPixels = 4"),
+    Edit("blocking/bands-inl.h", "kLeastBandColumns = 128", "kLeastBandColumns = 3"),
+    Edit(
+        "algos/implicit_gemm/correlate-inl.h", "kBandFloats = (1 << 20)", "kBandFloats = (1 << 11)"
+    ),
+    Edit("blocking/panels-inl.h", "kBlockRows = 1152", "kBlockRows = 20"),
+    Edit(
+        "algos/implicit_gemm/grad_weight-inl.h",
+        "kAccumulatorFloats = 1 << 16",
+        "kAccumulatorFloats = 1 << 9",
+    ),
+    Edit("algos/implicit_gemm/grad_weight-inl.h", "kSlabFloats = 1 << 16", "kSlabFloats = 1 << 8"),
+    Edit("algos/implicit_gemm/grad_weight-inl.h", "kBandColumns = 1 << 11", "kBandColumns = 18"),
+    Edit("algos/implicit_gemm/grad_weight-inl.h", "p.C > 128", "p.C > 8"),
+    Edit("algos/winograd/correlate-inl.h", "kTileBytes = 768 << 10", "kTileBytes = 12 << 10"),
+    Edit("algos/winograd/correlate-inl.h", "kTapFloats = 1 << 20", "kTapFloats = 1 << 12"),
+    Edit("algos/winograd/correlate-inl.h", "kBandTiles = 64", "kBandTiles = 6"),
+    Edit("algos/winograd/correlate-inl.h", "kTransformedTerms = 64", "kTransformedTerms = 8"),
+    Edit("algos/winograd/grad_weight-inl.h", "kSliceChannels = 64", "kSliceChannels = 8"),
+    Edit("algos/winograd/grad_weight-inl.h", "kGradWeightTiles = 64", "kGradWeightTiles = 6"),
+]
+
+
+@dataclass(frozen=True)
+class CertifyProgram:
+    """The program in a folder, with the kernels of the units."""
+
+    folder: Path
+    units: Sequence[str] = UNITS
+
+    def build(self) -> CertifyProgram:
+        """Compiles and links it. A failed assertion has the compiler's messages."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        core = [*(CSRC / "core").glob("*.cpp"), CSRC / "cpu" / "choice.cpp"]
+        return self._compile([*self._units(), *SOURCES.glob("*.cpp"), *core], CSRC)
+
+    def edited(
+        self, folder: Path, edits: Sequence[Edit], faults: Sequence[Edit] = ()
+    ) -> CertifyProgram:
+        """This program with edited kernels, of which moreover the faults are expressions that a run
+        may have wrong: see run()."""
+        shutil.copytree(self.folder, folder)
+        shutil.copytree(CSRC, folder / "csrc")
+        planted = [
+            replace(fault, new=f"(planted == {number} ? {fault.new} : {fault.old})")
+            for number, fault in enumerate(faults, start=1)
+        ]
+        for edit in [*edits, *planted]:
+            edit.apply(folder / "csrc" / "cpu")
+        header = folder / "planted.h"
+        header.write_text(
+            '#include <cstdlib>\ninline const int planted = std::atoi(std::getenv("PLANTED"));\n'
+        )
+        program = CertifyProgram(folder, self.units)
+        return program._compile(self._units(), folder / "csrc", "-include", str(header))
+
+    def _units(self) -> list[Path]:
+        if self.units == [CUDA]:
+            of_simulator = [SIMULATOR / "simulator.cpp", SIMULATOR / "fiber.cpp"]
+            return [*(SOURCES / "cuda").glob("*.cpp"), *of_simulator]
+        return [SOURCES / "kernels" / f"{unit}.cpp" for unit in self.units]
+
+    def _compile(self, sources: Sequence[Path], csrc: Path, *flags: str) -> CertifyProgram:
+        def compiled(source: Path) -> None:
+            # The algorithms would take minutes with optimisation; what takes their time has it.
+            level = "-O0" if source.parent.name == "kernels" else "-O2"
+            _run(
+                "g++", "-std=c++20", level, "-Wall", "-Werror", "-D_GLIBCXX_ASSERTIONS", *flags,
+                "-Wno-unknown-pragmas", "-DCONVKERN_SIMULATOR",
+                f"-I{csrc}", f"-I{SIMULATOR}", f"-I{SOURCES}",
+                "-c", str(source), "-o", str(self.folder / f"{source.name}.o"),
+            )  # fmt: skip
+
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            list(pool.map(compiled, sources))
+        objects = sorted(str(path) for path in self.folder.glob("*.o"))
+        _run("g++", *objects, "-o", str(self.folder / "certify"))
+        return self
+
+    def run(
+        self,
+        problems: range = range(0),
+        given: Sequence[str] = (),
+        *,
+        seed: int = 0,
+        fault: int = 0,
+    ) -> Certified:
+        """Certifies the random problems of those numbers and those given, with the fault of that
+        number (from 1) or, as it is, without."""
+        done = subprocess.run(
+            [
+                str(self.folder / "certify"),
+                str(seed),
+                str(problems.start),
+                str(problems.stop),
+                *given,
+            ],
+            env={**os.environ, "PLANTED": str(fault)},
+            capture_output=True,
+            text=True,
+        )
+        pattern = r"(\d+) problems, (\d+) runs of (\d+) kernels, (\d+) faults"
+        found = re.search(pattern, done.stdout)
+        assert found is not None, done.stdout + done.stderr
+        return Certified(
+            done.returncode, done.stdout, done.stderr, *(int(n) for n in found.groups())
+        )
