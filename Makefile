@@ -7,18 +7,27 @@ SEEDS ?= 3
 OUT ?= runs/compare
 FUZZ_EXAMPLES ?= 3000
 FUZZ_SEED ?= 0
+CERTIFY_PROBLEMS ?= 1000000
+CERTIFY_SEED ?= 0
 
 BIN := $(VENV)/bin
 CXX_FILES := '*.h' '*.cpp' '*.cu' '*.cuh'
-NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
+NATIVE := setup.py tools/native_build.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: train test check format sanitize fuzz bench docs build clean
+.PHONY: train test test-all check format sanitize fuzz certify bench wheel docs build clean
 
 train: build  ## the study: four models on Fashion-MNIST, and a report; again, it goes on
 	$(BIN)/python -m convkern compare --seeds $(SEEDS) --epochs $(EPOCHS) --out $(OUT) --resume
 
+# A worker of pytest for each processor. Each takes its share of the tests in order, so that those of
+# a file mostly stay together, and then some of those that others have not begun.
+WORKERS ?= auto
+
 test: build  ## all tests but the slow ones
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-all: build  ## all tests, for hours: also what sanitize and certify run
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --run-slow
 
 check: build  ## formatting, lint, types
 	$(BIN)/ruff format --check .
@@ -32,15 +41,24 @@ format: build  ## format in place
 	$(BIN)/clang-format -i $$(git ls-files $(CXX_FILES))
 
 sanitize: build  ## the CPU kernels, and the CUDA kernels in the simulator, under ASan, UBSan, TSan
-	$(BIN)/python -m pytest --run-slow tests/test_core_sanitizers.py tests/test_cuda_faults.py
+	$(BIN)/python -m pytest --run-slow tests/kernels/test_core_sanitizers.py \
+	  tests/cuda/test_cuda_faults.py tests/kernels/test_guard_pages.py
 
 fuzz: build  ## random problems against float64; e.g. FUZZ_EXAMPLES=20000 FUZZ_SEED=7
-	CONVKERN_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/test_fuzz.py \
+	CONVKERN_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/kernels/test_fuzz.py \
+	  tests/kernels/test_guard_pages.py -k "test_fuzz or random_problems" \
 	  --hypothesis-seed=$(FUZZ_SEED)
-	$(BIN)/python -m pytest --run-slow tests/test_core_sanitizers.py -k "plans or planned"
+	$(BIN)/python -m pytest --run-slow tests/kernels/test_core_sanitizers.py -k "plans or planned"
+
+certify: build  ## the CPU kernels on integers modulo a prime, against the plain sum, exactly
+	CONVKERN_CERTIFY_PROBLEMS=$(CERTIFY_PROBLEMS) CONVKERN_CERTIFY_SEED=$(CERTIFY_SEED) \
+	  $(BIN)/python -m pytest --run-slow -s tests/kernels/test_certify.py
 
 bench: build  ## time the Fashion-MNIST layers against torch
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only
+
+wheel: build  ## a source distribution, and a wheel for every supported torch, in dist/
+	$(BIN)/python tools/release.py build
 
 docs: build  ## the documentation, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -57,4 +75,4 @@ $(VENV)/built: $(VENV)/installed $(NATIVE)
 	touch $@
 
 clean:  ## all that was built, but not the virtual environment
-	rm -rf build site convkern.egg-info convkern/_C*.so $(VENV)/built
+	rm -rf build site convkern.egg-info convkern/_native $(VENV)/built

@@ -1,6 +1,5 @@
-"""What can be known of the CUDA kernels without a GPU: a table of registers, stack (what is spilt),
-shared memory, occupancy and the instructions of the inner loop, and the time that a layer takes at
-least.
+"""Facts of the CUDA kernels that need no GPU: a table of registers, stack (what is spilt), shared
+memory, occupancy and the instructions of the inner loop, and the time that a layer takes at least.
 
     python -m benchmarks.cuda_static --arch 8.0,9.0
     python -m benchmarks.cuda_static --roofline resnet50
@@ -28,10 +27,10 @@ from convkern.bench import read_shapes
 from convkern.testing import variant
 
 ROOT = Path(__file__).parent.parent
-ALGORITHMS = ["implicit_gemm", "implicit_gemm_mma", "direct"]
-SOURCES = [ROOT / "csrc" / "cuda" / name / f"{name}.cu" for name in ALGORITHMS]
-DEPTH, STAGES = 16, 3  # of csrc/cuda/implicit_gemm/tiles.cuh and pipeline.cuh
-MMA_ROW_BYTES, MMA_WARP_COLUMNS = 64, 32  # of csrc/cuda/implicit_gemm_mma/tiles.cuh
+FOLDERS = {"implicit_gemm": "gemm_float", "implicit_gemm_mma": "gemm_mma", "direct": "direct"}
+SOURCES = [ROOT / "csrc" / "cuda" / name / f"{name}.cu" for name in FOLDERS.values()]
+DEPTH, STAGES = 16, 3  # of csrc/cuda/gemm_float/tiles.cuh and gemm/pipeline.cuh
+MMA_ROW_BYTES, MMA_WARP_COLUMNS = 64, 32  # of csrc/cuda/gemm_mma/tiles.cuh
 ELEMENTS = {"BFloat16": "bf16", "Half": "f16", "float": "f32", "double": "f64"}
 MULTIPLY_ADDS = ("FFMA", "DFMA", "HMMA")
 TILE = re.compile(
@@ -43,7 +42,7 @@ MMA_TILE = re.compile(
     r"(?P<warp_rows>\d+)>, (?P<index>int|long), \(?(?:bool\))?(?P<aligned>\w+)>"
 )
 PLANES = re.compile(r"(?P<name>\w+_planes)<(?:\w+::)*(?P<element>\w+)>")
-DIRECT_THREADS = 256  # kMostThreads of csrc/cuda/direct/plan.h
+DIRECT_THREADS = 256  # kMostThreads of csrc/cuda/direct/blocking.h
 # float32 without tensor cores, and memory: NVIDIA's data sheets (A100 SXM 80 GB, H100 SXM).
 GPUS = {"A100": (19.5e12, 2.039e12), "H100": (67e12, 3.35e12)}
 
@@ -62,13 +61,13 @@ class Compiled:
 
 
 def in_cuda_wheels(path: str) -> list[str]:
-    """Where it is among torch's CUDA wheels, if it is."""
+    """The files of that path in torch's CUDA wheels; none if the wheels lack it."""
     site = Path(torch.__file__).parent.parent
     return sorted(str(found) for found in site.glob(f"nvidia/cu[0-9]*/{path}"))
 
 
 def tool(name: str) -> str:
-    """From torch's CUDA wheels, or on PATH."""
+    """The program of that name in torch's CUDA wheels, or else on PATH."""
     return (in_cuda_wheels(f"bin/{name}") or [name])[-1]
 
 
@@ -115,7 +114,7 @@ def functions(sass: str) -> Iterator[tuple[str, list[str]]]:
 
 @dataclass(frozen=True)
 class Block:
-    """What a kernel's template parameters say of its blocks."""
+    """A kernel's blocks, by its template parameters."""
 
     name: str
     threads: int
@@ -123,7 +122,7 @@ class Block:
 
 
 def block_of(plain: str) -> Block | None:
-    """Of a kernel's name without mangling; None if the kernel has no tile."""
+    """The blocks of the kernel with that demangled name; None if the kernel has no tile."""
     if (tile := TILE.search(plain)) is not None:
         rows, columns, thread = (int(tile[k]) for k in ("rows", "columns", "thread"))
         nchw = tile["layout"] == "0"

@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import geometric_mean
 
 from convkern._C import Problem
-from convkern.bench import PASSES, Row, Suite
-from convkern.bench.charts import draw_dots
+from convkern.bench import LAYOUT_NAMES, PASS_NAMES, PASSES, Row, Suite
+from dots import draw_dots
 
 NETWORKS = {
     "resnet50": "ResNet-50",
@@ -27,12 +27,11 @@ NETWORKS = {
     "lenet": "LeNet",
     "srcnn": "SRCNN",
 }
-PASS_NAMES = {"fwd": "forward", "fwd_bwd": "forward+backward"}
 Ratios = dict[str, dict[str, list[float]]]  # of a kind's layers, by pass
 
 
 def kind(row: Row) -> str:
-    """For instance "ResNet-50 3x3 stride 2"."""
+    """The kind of a layer, for instance "ResNet-50 3x3 stride 2"."""
     problem = Problem(row.problem)
     network = NETWORKS[row.label.partition("/")[0]]
     _, inputs_of_group, *kernel = problem.weight_size
@@ -49,7 +48,7 @@ def kind(row: Row) -> str:
 
 
 def ratios_by_kind(rows: list[Row], threads: int) -> Ratios:
-    """Of the rows at so many threads, or on a GPU."""
+    """The ratios of the rows that were measured at so many threads, or on a GPU."""
     found: Ratios = defaultdict(lambda: {pass_: [] for pass_ in PASSES})
     for row in rows:
         if row.threads in (threads, None) and row.ratio is not None:
@@ -63,7 +62,7 @@ def cell(ratios: list[float]) -> str:
 
 
 def table(layouts: dict[str, Ratios]) -> str:
-    """In Markdown."""
+    """The table in Markdown."""
     columns = [(layout, pass_) for layout in layouts for pass_ in PASSES]
     heads = [f"{layout} {PASS_NAMES[pass_]}" for layout, pass_ in columns]
     lines = ["| layers | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
@@ -100,8 +99,8 @@ def main() -> None:
     parser.add_argument("--chart", type=Path, help="where to draw, as SVG")
     args = parser.parse_args()
     layouts = {
-        "NCHW": ratios_by_kind(Suite.read(args.nchw).rows, args.threads),
-        "channels_last": ratios_by_kind(Suite.read(args.nhwc).rows, args.threads),
+        name: ratios_by_kind(Suite.read(getattr(args, layout)).rows, args.threads)
+        for layout, name in LAYOUT_NAMES.items()
     }
     print(table(layouts))
     if args.chart is not None:

@@ -1,6 +1,6 @@
 """Results of whole models: a table of times and ratios, and a chart.
 
-    python -m convkern bench --models resnet18,resnet50 --out models.json
+    python -m convkern bench models resnet18,resnet50 --out models.json
     python benchmarks/models_chart.py models.json --chart benchmarks/models.svg
 
 Needs matplotlib for the chart (pip install '.[bench]').
@@ -12,11 +12,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from convkern.bench import ModelRow, ModelTimes, mean_ratios
-from convkern.bench.charts import draw_dots
+from convkern.bench import LAYOUT_NAMES, STEP_NAMES, ModelRow, ModelTimes, mean_ratios
+from dots import draw_dots
 
-LAYOUTS = {"nchw": "NCHW", "nhwc": "channels_last"}
-STEPS = {"inference": "inference", "training": "training step"}
 MEAN = "geometric mean"
 
 
@@ -26,9 +24,9 @@ def cell(row: ModelRow) -> str:
 
 
 def table(rows: Sequence[ModelRow]) -> str:
-    """In Markdown."""
+    """The table in Markdown."""
     means = mean_ratios(rows)
-    heads = [f"{LAYOUTS[layout]} {STEPS[what]}" for layout, what in means]
+    heads = [f"{LAYOUT_NAMES[layout]} {STEP_NAMES[what]}" for layout, what in means]
     lines = ["| model | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
     cells: dict[str, list[str]] = {}
     for row in rows:
@@ -42,16 +40,16 @@ def draw(rows: Sequence[ModelRow], path: Path) -> None:
     """One dot a model, and the mean."""
     panels: dict[str, dict[str, dict[str, list[float]]]] = {}
     for row in rows:
-        panel = panels.setdefault(STEPS[row.what], {})
-        panel.setdefault(LAYOUTS[row.layout], {})[row.model] = [row.ratio]
+        panel = panels.setdefault(STEP_NAMES[row.what], {})
+        panel.setdefault(LAYOUT_NAMES[row.layout], {})[row.model] = [row.ratio]
     for (layout, what), mean in mean_ratios(rows).items():
-        panels[STEPS[what]][LAYOUTS[layout]][MEAN] = [mean]
+        panels[STEP_NAMES[what]][LAYOUT_NAMES[layout]][MEAN] = [mean]
     draw_dots(panels, [0.8, 0.9, 1, 1.2, 1.4, 1.6], path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("result", type=Path, help="JSON that bench --models wrote")
+    parser.add_argument("result", type=Path, help="JSON that bench models wrote")
     parser.add_argument("--chart", type=Path, help="where to draw, as SVG")
     args = parser.parse_args()
     rows = ModelTimes.read(args.result).rows

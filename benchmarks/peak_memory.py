@@ -12,15 +12,15 @@ from __future__ import annotations
 import argparse
 import ctypes
 import multiprocessing
+from itertools import product
 from pathlib import Path
 
 import torch
-from rich.progress import track
 
+from convkern._show.tables import Table
 from convkern.bench import PASSES, read_shapes
 from convkern.bench.peers import prepare
 from convkern.problem import DTYPES
-from convkern.tables import plain_table, wide_console
 from convkern.testing import operands, variant
 
 _WARM_UP = "n1c16h8w8k16r3s3p1q1_f32_nchw_fwd"  # loads libraries, starts threads
@@ -60,26 +60,24 @@ def main() -> None:
         for name in args.shapes.split(",")
         for problem in read_shapes(name)
     ]
-    table = plain_table(("problem", "pass"), ("convkern, MB", "torch, MB", "ratio", "above"))
+    table = Table(("problem", "pass"), ("convkern, MB", "torch, MB", "ratio", "above"))
     above = 0
     torch.set_num_threads(args.threads)
     fork = multiprocessing.get_context("fork")
-    for problem in track(problems, transient=True):
-        for pass_ in PASSES:
-            sizes = []
-            for peer in ("convkern", _PEERS[args.layout]):
-                with fork.Pool(1) as pool:
-                    sizes.append(pool.apply(peak_growth, (peer, problem, pass_)))
-            ours, theirs = sizes
-            worse = ours > theirs + _TOLERANCE
-            above += worse
-            megabytes = (f"{size / 1e6:.1f}" for size in sizes)
-            ratio = f"{ours / theirs:.2f}" if theirs > 0 else "-"
-            label = problem.partition("#")[2] or problem
-            table.add_row(label, pass_, *megabytes, ratio, "yes" if worse else "")
-    console = wide_console()
-    console.print(table)
-    console.print(f"above torch's: {above} of {2 * len(problems)}")
+    for problem, pass_ in product(problems, PASSES):
+        sizes = []
+        for peer in ("convkern", _PEERS[args.layout]):
+            with fork.Pool(1) as pool:
+                sizes.append(pool.apply(peak_growth, (peer, problem, pass_)))
+        ours, theirs = sizes
+        worse = ours > theirs + _TOLERANCE
+        above += worse
+        megabytes = (f"{size / 1e6:.1f}" for size in sizes)
+        ratio = f"{ours / theirs:.2f}" if theirs > 0 else "-"
+        label = problem.partition("#")[2] or problem
+        table.add_row(label, pass_, *megabytes, ratio, "yes" if worse else "")
+    print(table)
+    print(f"above torch's: {above} of {2 * len(problems)}")
 
 
 if __name__ == "__main__":

@@ -7,50 +7,29 @@ fastest row of the group. Calls go through the public API, with allocation of th
 weights are not prepacked.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
-import torch
-import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 
-import convkern
+from convkern.bench import PASS_NAMES, read_shapes
+from convkern.bench.peers import prepare
 from convkern.testing import operands
 
-SHAPES = Path(__file__).parent / "shapes" / "fmnist.txt"
-LAYERS = [line for line in SHAPES.read_text().split() if "#fmnist/" in line]
-CONVS: dict[str, Callable[..., torch.Tensor]] = {
-    "convkern": convkern.conv2d,
-    "torch": F.conv2d,
-}
+LAYERS = read_shapes("fmnist")
 
 
 def label(problem: str) -> str:
     return problem.partition("#")[2]
 
 
-@pytest.mark.parametrize("conv", CONVS)
+@pytest.mark.parametrize("peer", ["convkern", "torch"])
 @pytest.mark.parametrize("layer", LAYERS, ids=label)
-def test_forward(benchmark: BenchmarkFixture, layer: str, conv: str) -> None:
-    ops = operands(layer)
-    benchmark.group = f"{label(layer)} forward"
-    with torch.no_grad():
-        y = benchmark(CONVS[conv], ops.x, ops.w, ops.b, *ops.window)
-    assert tuple(y.shape) == ops.problem.output_size
-
-
-@pytest.mark.parametrize("conv", CONVS)
-@pytest.mark.parametrize("layer", LAYERS, ids=label)
-def test_forward_backward(benchmark: BenchmarkFixture, layer: str, conv: str) -> None:
+@pytest.mark.parametrize("pass_", PASS_NAMES)
+def test_layer(benchmark: BenchmarkFixture, layer: str, peer: str, pass_: str) -> None:
     ops = operands(layer)
     assert ops.b is not None
-    leaves = [t.requires_grad_() for t in (ops.x, ops.w, ops.b)]
-    benchmark.group = f"{label(layer)} forward+backward"
-
-    def step() -> tuple[torch.Tensor, ...]:
-        y = CONVS[conv](*leaves, *ops.window)
-        return torch.autograd.grad(y, leaves, ops.gy)
-
-    gradients = benchmark(step)
-    assert [g.shape for g in gradients] == [t.shape for t in leaves]
+    call = prepare(peer, ops, pass_)
+    assert call is not None
+    benchmark.group = f"{label(layer)} {PASS_NAMES[pass_]}"
+    result = benchmark(call)
+    results, like = ((result,), (ops.gy,)) if pass_ == "fwd" else (result, (ops.x, ops.w, ops.b))
+    assert [r.shape for r in results] == [t.shape for t in like]

@@ -1,4 +1,4 @@
-"""What the site's build makes by itself: the tutorial's pictures, and the notebook as a page."""
+"""Files that the site's build makes: the tutorial's pictures, and the notebook as a page."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mkdocs.structure.files import File, Files
 from nbclient import NotebookClient
 
 from convkern.fashion_mnist import MODELS, build_convnet
-from convkern.study.diagrams import receptive_fields, sliding
-from convkern.study.figures import Picture, new_figure, saver
-from convkern.study.geometry import Layer, layers_of
-from convkern.study.pictures import draw_reads
+from convkern.fashion_mnist.study.diagrams import receptive_fields, sliding
+from convkern.fashion_mnist.study.figures import Picture, new_figure, saver
+from convkern.fashion_mnist.study.geometry import Layer, layers_of
+from convkern.fashion_mnist.study.pictures import draw_reads
 
 NOTEBOOK = "padding_and_stride.ipynb"
 PAGE = "notebook.md"
@@ -89,13 +89,13 @@ def page(notebook: nbformat.NotebookNode) -> Iterator[tuple[str, str | bytes]]:
             if picture is not None:
                 name = f"notebook-{number}.png"
                 yield f"pictures/{name}", base64.b64decode(picture)
-                # What a cell's picture shows is in its metadata.
+                # The metadata of a cell says in words what its picture shows.
                 parts.append(f"![{cell.metadata.alt}](pictures/{name})")
     yield PAGE, "\n\n".join(parts) + "\n"
 
 
 def _text(output: nbformat.NotebookNode) -> str:
-    """What an output says where it is no picture."""
+    """The text of an output; empty if it is a picture."""
     if output.output_type == "stream":
         return str(output.text)
     data = output.get("data", {})

