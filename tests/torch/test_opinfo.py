@@ -30,8 +30,6 @@ def info() -> Any:
     """torch's OpInfo; its import takes seconds, which other tests should not pay."""
     from torch.testing._internal.common_methods_invocations import op_db
 
-    # Importing it froze the flags of torch.backends for the process.
-    setattr(torch.backends, "__allow_nonbracketed_mutation_flag", True)
     return next(op for op in op_db if op.name == "nn.functional.conv2d")
 
 
