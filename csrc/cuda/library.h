@@ -11,6 +11,6 @@ struct Library {
 };
 
 // The name of the one symbol of the library, a const Library. It changes with what a Kernel is.
-constexpr const char* kLibrarySymbol = "convkern_cuda_library";
+constexpr const char* kLibrarySymbol = "convkern_cuda_library_2";
 
 }  // namespace convkern::cuda

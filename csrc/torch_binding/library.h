@@ -1,4 +1,4 @@
-// libconvkern's C interface for C++: errors as exceptions, and its lock.
+// libconvkern's C interface for C++: errors as exceptions, plans that free themselves, its lock.
 #pragma once
 
 #include <mutex>
@@ -23,6 +23,14 @@ inline void check(convkern_status status) {
   }
   throw std::runtime_error(convkern_last_error());
 }
+
+// A plan that is freed with the object.
+struct OwnedPlan : convkern_plan {
+  OwnedPlan() : convkern_plan{} {}
+  ~OwnedPlan() { convkern_free_plan(this); }
+  OwnedPlan(const OwnedPlan&) = delete;
+  OwnedPlan& operator=(const OwnedPlan&) = delete;
+};
 
 // The library's lock, for std::lock_guard.
 struct LibraryMutex {
