@@ -150,5 +150,7 @@ def _with_share(e: Execution) -> Execution:
     problem = Problem(e.problem)
     if problem.dtype != "f32" or e.kernel in _ON_CUDA:
         return e
-    least, _ = peaks_of(e.threads, _C.isa_cap()).least_seconds(problem.real_flops, problem.min_bytes)
+    least, _ = peaks_of(e.threads, _C.isa_cap()).least_seconds(
+        problem.real_flops, problem.min_bytes
+    )
     return Execution(e.problem, e.kernel, e.seconds, e.threads, least / e.seconds)

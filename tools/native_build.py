@@ -177,7 +177,10 @@ def cuda_library(toolkit: Path) -> Library:
         # Besides the kernels what they need of the core, which has no state.
         [
             *sources("cuda", suffixes=(".cpp", ".cu")),
-            *(CSRC / "core" / f"{name}.cpp" for name in ("geometry_rules", "kernel", "plan", "problem")),
+            *(
+                CSRC / "core" / f"{name}.cpp"
+                for name in ("geometry_rules", "kernel", "plan", "problem")
+            ),
         ],
         exports="convkern_cuda_library_*",
         flags=["-std=c++20", f"-I{toolkit}/include", f'-DCONVKERN_CUDA_TOOLKIT=\\"{version}\\"'],

@@ -8,16 +8,15 @@
 namespace convkern {
 
 const Kernel& reference_kernel(const KernelList& kernels, Pass pass) {
-  const Kernel* last = nullptr;
-  for (const Kernel& kernel : kernels) {
-    if (kernel.pass == pass) last = &kernel;
+  for (const Kernel* kernel = kernels.end(); kernel-- != kernels.begin();) {
+    if (kernel->pass == pass) return *kernel;
   }
-  if (last == nullptr) throw std::logic_error("no kernel computes the pass");
-  return *last;
+  throw std::logic_error("no kernel computes the pass");
 }
 
 Chooser::Chooser(const KernelList& kernels, const Problem& whole, const Constraints& constraints)
     : kernels_(kernels), problem_(whole), constraints_(constraints) {
+  attempts_.reserve(8);
   if (constraints.batch_invariant && whole.pass != Pass::grad_weight) {
     problem_.N = std::min<int64_t>(whole.N, 1);
   }

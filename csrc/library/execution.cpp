@@ -43,6 +43,10 @@ const Prepared& prepared(const convkern_plan& plan) {
   return *static_cast<const Prepared*>(plan.prepared);
 }
 
+bool is_reference(const Kernel& kernel) {
+  return &kernel == &reference_kernel(kernels_of(kernel.device), kernel.pass);
+}
+
 convkern_plan plan_of(Chooser& chooser, const Kernel& kernel, const convkern_problem& problem,
                       const Constraints& constraints, const convkern_request& request) {
   auto made = std::make_unique<Prepared>();
@@ -56,7 +60,7 @@ convkern_plan plan_of(Chooser& chooser, const Kernel& kernel, const convkern_pro
   plan.workspace_bytes = made->plan->workspace(request.threads);
   if (request.packs != 0) plan.packed_bytes = made->plan->packed_bytes();
   plan.forced = constraints.forced != nullptr;
-  plan.reference = &kernel == &reference_kernel(kernels_of(kernel.device), kernel.pass);
+  plan.reference = is_reference(kernel);
   plan.prepared = made.release();
   return plan;
 }
@@ -108,8 +112,8 @@ convkern_status convkern_make_plan(const convkern_problem* problem, const convke
     std::vector<Rejection> rejected;
     const Kernel& kernel = chooser.choose(&rejected);
     std::string warning;
-    const bool reference = &kernel == &reference_kernel(kernels_of(kernel.device), kernel.pass);
-    if (reference && constraints.forced == nullptr && !rejected.empty() && !p.empty()) {
+    const bool forced = constraints.forced != nullptr;
+    if (is_reference(kernel) && !forced && !rejected.empty() && !p.empty()) {
       if (config().strict) refuse_fallback(p, kernel, rejected);
       warning = fallback_warning(p, kernel, rejected);
     }
