@@ -44,6 +44,49 @@ def _run(*command: str) -> None:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """A piece of a file of csrc/cuda, statements or an expression, and something wrong.
+
+    Attributes:
+        sanitizer: which finds it, as in :class:`Objects`.
+        file: below csrc/cuda.
+        old: the piece.
+        new: what a faulty run has in its place.
+        message: a regular expression of what is said of it.
+        within: the text around the piece, ``{}``, where the file has the piece several times.
+    """
+
+    sanitizer: str
+    file: str
+    old: str
+    new: str
+    message: str
+    within: str = "{}"
+
+    @property
+    def place(self) -> str:
+        return self.within.replace("{}", self.old)
+
+    def planted_in(self, text: str, number: int) -> str:
+        """The text with the choice of both pieces, in each copy of the place that other faults have
+        made."""
+        if self.old.endswith((";", "\n")):
+            choice = f"if (planted == {number}) {{ {self.new} }} else {{ {self.old} }}"
+        else:
+            choice = f"(planted == {number} ? {self.new} : {self.old})"
+        return text.replace(self.place, self.within.replace("{}", choice))
+
+
+_PLANTED_HEADER = """\
+#include <cstdlib>
+inline const int planted = [] {
+  const char* number = std::getenv("PLANTED");
+  return number == nullptr ? 0 : std::atoi(number);
+}();
+"""
+
+
+@dataclass(frozen=True)
 class Objects:
     """The kernels of a source tree and the simulator, compiled with a sanitizer ("address", which
     also finds undefined behaviour, or "thread") or without ("")."""
@@ -52,57 +95,80 @@ class Objects:
     csrc: Path = CSRC
     sanitizer: str = ""
 
-    def compile(self, *, only: str = "", level: str = "-O1") -> Objects:
-        """Compiles all sources, or those of the name `only`.
+    def compile(self) -> Objects:
+        """Compiles all sources.
 
         Raises:
             BuildError: the compiler refused.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         core = (self.csrc / "core").glob("*.cpp")
+        return self._compile(sorted([*core, *self._kernels(), *SIMULATOR.glob("*.cpp")]), "-O1")
+
+    def with_faults(self, folder: Path, faults: Sequence[Fault]) -> Objects:
+        """These objects, of which a run may have one of the faults; see run_program(). The kernels
+        are compiled anew, without optimisation, which takes longer than the few problems that are
+        run with it."""
+        shutil.copytree(self.folder, folder)
+        tree = folder / "csrc"
+        shutil.copytree(CSRC, tree)
+        originals = {f.file: (tree / "cuda" / f.file).read_text() for f in faults}
+        texts = dict(originals)
+        for fault in sorted(faults, key=lambda f: len(f.place), reverse=True):
+            assert originals[fault.file].count(fault.place) == 1, fault
+            number = 1 + faults.index(fault)
+            texts[fault.file] = fault.planted_in(texts[fault.file], number)
+        for file, text in texts.items():
+            variable = text.replace(
+                "constexpr double kInt32Elements", "inline const double kInt32Elements"
+            )
+            (tree / "cuda" / file).write_text(variable)
+        header = folder / "planted.h"
+        header.write_text(_PLANTED_HEADER)
+        planted = Objects(folder, tree, self.sanitizer)
+        # library.cpp has inline functions of the kernels' headers.
+        sources = [*planted._kernels(), SIMULATOR / "library.cpp"]
+        return planted._compile(sources, "-O0", "-include", str(header))
+
+    def _kernels(self) -> list[Path]:
         cuda = [p for p in (self.csrc / "cuda").rglob("*") if p.suffix in (".cpp", ".cu")]
-        kernels = [p for p in cuda if p.name != "library.cpp"]  # which names a toolkit
-        sources = sorted([*core, *kernels, *SIMULATOR.glob("*.cpp")])
+        return sorted(p for p in cuda if p.name != "library.cpp")  # which names a toolkit
+
+    def _compile(self, sources: Sequence[Path], level: str, *flags: str) -> Objects:
+        def compiled(source: Path) -> None:
+            _run(
+                "g++", level, *_FLAGS, *_SANITIZERS[self.sanitizer], *flags, f"-I{self.csrc}",
+                f"-I{SIMULATOR}", "-x", "c++", "-c", str(source),
+                "-o", str(self.folder / f"{source.name}.o"),
+            )  # fmt: skip
+
         with ThreadPoolExecutor(max_workers=2) as pool:
-            chosen = [source for source in sources if only in ("", source.name)]
-            list(pool.map(lambda source: self._compile(source, level), chosen))
-        self._link("program")
+            list(pool.map(compiled, sources))
+        self._link(self.folder / "program")
         return self
 
-    def _compile(self, source: Path, level: str) -> None:
-        _run(
-            "g++", level, *_FLAGS, *_SANITIZERS[self.sanitizer], f"-I{self.csrc}", f"-I{SIMULATOR}",
-            "-x", "c++", "-c", str(source), "-o", str(self.folder / f"{source.name}.o"),
-        )  # fmt: skip
-
-    def with_kernels(self, folder: Path, csrc: Path, changed: str) -> Objects:
-        """These objects, but for the source `changed`, which is compiled from another tree; for all
-        if it is empty. One source is compiled without optimisation, which takes longer than the few
-        problems that are run with it."""
-        shutil.copytree(self.folder, folder)
-        level = "-O0" if changed else "-O1"
-        return Objects(folder, csrc, self.sanitizer).compile(only=changed, level=level)
-
-    def _link(self, name: str, *flags: str) -> None:
+    def _link(self, path: Path, *flags: str) -> None:
         objects = sorted(str(p) for p in self.folder.glob("*.o"))
-        _run("g++", *flags, *_SANITIZERS[self.sanitizer], *objects, "-o", str(self.folder / name))
+        _run("g++", *flags, *_SANITIZERS[self.sanitizer], *objects, "-o", str(path))
 
     @property
     def library(self) -> Path:
         return self.folder / "libconvkern_simulator.so"
 
-    def link_library(self) -> Path:
-        self._link(self.library.name, "-shared")
-        return self.library
+    def link_library(self, folder: Path | None = None) -> Path:
+        """The library that :class:`Simulator` loads, in the folder or that of the objects."""
+        path = (folder or self.folder) / self.library.name
+        self._link(path, "-shared")
+        return path
 
     def run_program(
-        self, algorithm: str, problems: Sequence[str]
+        self, algorithm: str, problems: Sequence[str], *, fault: int = 0
     ) -> subprocess.CompletedProcess[str]:
         """Runs the algorithm's kernels on the problems and compares them with the plain sum; see
-        program.cpp."""
+        program.cpp. Objects made by with_faults() have the fault of that number, from 1."""
         return subprocess.run(
             [str(self.folder / "program"), algorithm, *problems],
-            env={**os.environ, "TSAN_OPTIONS": "halt_on_error=1"},
+            env={**os.environ, "TSAN_OPTIONS": "halt_on_error=1", "PLANTED": str(fault)},
             capture_output=True,
             text=True,
         )
