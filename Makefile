@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 CXX_FILES := '*.h' '*.cpp' '*.cu' '*.cuh'
 NATIVE := setup.py tools/native_build.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: train test test-all check format sanitize fuzz certify bench wheel docs build clean
+.PHONY: train test test-slow test-all test-exhaustive check format sanitize fuzz certify bench wheel docs build clean
 
 train: build  ## the study: four models on Fashion-MNIST, and a report; again, it goes on
 	$(BIN)/python -m convkern compare --seeds $(SEEDS) --epochs $(EPOCHS) --out $(OUT) --resume
@@ -23,11 +23,18 @@ train: build  ## the study: four models on Fashion-MNIST, and a report; again, i
 # a file mostly stay together, and then some of those that others have not begun.
 WORKERS ?= auto
 
-test: build  ## all tests but the slow ones
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-test-all: build  ## all tests, for hours: also what sanitize and certify run
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --run-slow
+test: build  ## the tests, but for those that take minutes each
+	$(PYTEST)
+
+test-slow: build  ## sanitizers and what else takes minutes
+	$(PYTEST) --run-slow -m slow
+
+test-all: test-slow test  ## what a change must pass
+
+test-exhaustive: build  ## all tests, for hours: also what sanitize and certify run
+	$(PYTEST) --run-slow --run-exhaustive
 
 check: build  ## formatting, lint, types
 	$(BIN)/ruff format --check .
@@ -41,18 +48,18 @@ format: build  ## format in place
 	$(BIN)/clang-format -i $$(git ls-files $(CXX_FILES))
 
 sanitize: build  ## the CPU kernels, and the CUDA kernels in the simulator, under ASan, UBSan, TSan
-	$(BIN)/python -m pytest --run-slow tests/kernels/test_core_sanitizers.py \
+	$(BIN)/python -m pytest --run-slow --run-exhaustive tests/kernels/test_core_sanitizers.py \
 	  tests/cuda/test_cuda_faults.py tests/kernels/test_guard_pages.py
 
 fuzz: build  ## random problems against float64; e.g. FUZZ_EXAMPLES=20000 FUZZ_SEED=7
 	CONVKERN_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/kernels/test_fuzz.py \
 	  tests/kernels/test_guard_pages.py -k "test_fuzz or random_problems" \
 	  --hypothesis-seed=$(FUZZ_SEED)
-	$(BIN)/python -m pytest --run-slow tests/kernels/test_core_sanitizers.py -k "plans or planned"
+	$(BIN)/python -m pytest --run-slow --run-exhaustive tests/kernels/test_core_sanitizers.py -k "plans or planned"
 
 certify: build  ## the CPU kernels on integers modulo a prime, against the plain sum, exactly
 	CONVKERN_CERTIFY_PROBLEMS=$(CERTIFY_PROBLEMS) CONVKERN_CERTIFY_SEED=$(CERTIFY_SEED) \
-	  $(BIN)/python -m pytest --run-slow -s tests/kernels/test_certify.py
+	  $(BIN)/python -m pytest --run-exhaustive -s tests/kernels/test_certify.py
 
 bench: build  ## time the Fashion-MNIST layers against torch
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only

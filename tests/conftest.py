@@ -26,14 +26,20 @@ collect_ignore_glob = [] if HAS_GPU else ["cuda/test_gpu_*.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--run-slow", action="store_true", help="also run tests marked slow")
+    for marker in ("slow", "exhaustive"):
+        parser.addoption(
+            f"--run-{marker}", action="store_true", help=f"also run tests marked {marker}"
+        )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    skip_slow = pytest.mark.skip(reason="slow: add --run-slow to run it")
-    for item in items:
-        if item.get_closest_marker("slow") and not config.getoption("--run-slow"):
-            item.add_marker(skip_slow)
+    for marker in ("slow", "exhaustive"):
+        if config.getoption(f"--run-{marker}"):
+            continue
+        skip = pytest.mark.skip(reason=f"{marker}: add --run-{marker} to run it")
+        for item in items:
+            if item.get_closest_marker(marker):
+                item.add_marker(skip)
     if not HAS_GPU:
         config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("gpu")])
         items[:] = [item for item in items if not item.get_closest_marker("gpu")]

@@ -105,16 +105,18 @@ class Explanation:
             facts.append(("workspace", f"{self.workspace_bytes:,} bytes"))
         return facts
 
-
     def _bound_facts(self) -> list[tuple[str, str]]:
         measured = self._peaks()
         if measured is None or not self.bound:
             return []
         side = "above" if self.bound == "compute" else "not above"
         rate, bandwidth = measured.peak * 1e-9, measured.bandwidth * 1e-9
-        machine = f"{measured.threads} threads do {rate:,.0f} GFLOP/s of float32 and {bandwidth:.0f}"
+        machine = (
+            f"{measured.threads} threads do {rate:,.0f} GFLOP/s of float32 and {bandwidth:.0f}"
+        )
         text = f"{self.intensity:,.1f} FLOPs a byte, {side} the ridge of {self.ridge:.3g}"
         return [("bound", f"{self.bound}: {text} (measured: {machine} GB/s)")]
+
 
 def _lines(facts: list[tuple[str, str]]) -> str:
     return "\n".join(f"{name:11}{text}" for name, text in facts)

@@ -259,7 +259,7 @@ def test_processes_train_as_one_and_survive_a_kill(
     assert_same(tmp_path / "parts", tmp_path / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("count", "killed", "epochs_before", "options"),
     [
@@ -292,7 +292,7 @@ def test_kill_of_any_process_at_any_time(
         assert_same(tmp_path / "parts", tmp_path / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_errors_under_torchrun_are_told_once(data_dir: Path, hashes: Path, tmp_path: Path) -> None:
     for options, message in (
         (("--data", str(tmp_path / "none")), "convkern: Fashion-MNIST is not in"),

@@ -339,7 +339,7 @@ def test_racing_processes_both_succeed(
 # --- the real data, from the network -------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("lists", ["the system's", "missing"])
 def test_real_debian_archive(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, lists: str

@@ -249,7 +249,8 @@ def problems(cases: list[str], dtype: str = "f32") -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("step", [5, pytest.param(1, id="all", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [5, pytest.param(1, id="all", marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])
 @pytest.mark.parametrize(("algorithm", "dtype", "cases"), SANITIZED)
 def test_sanitizers_find_nothing(
@@ -283,7 +284,13 @@ def faulty(cuda_objects: Callable[[str], Objects], build_once: Once) -> Callable
 
 
 @pytest.mark.parametrize(
-    ("unit", "fault"), [(unit, fault) for unit, (faults, _, _) in UNITS.items() for fault in faults]
+    ("unit", "fault"),
+    [
+        # Kernels take a minute to compile with a sanitizer.
+        pytest.param(unit, fault, marks=[pytest.mark.slow] if planted.sanitizer else [])
+        for unit, (faults, _, _) in UNITS.items()
+        for fault, planted in faults.items()
+    ],
 )
 def test_planted_fault_is_found(faulty: Callable[[str], Objects], unit: str, fault: str) -> None:
     faults, cases, dtype = UNITS[unit]
@@ -295,12 +302,11 @@ def test_planted_fault_is_found(faulty: Callable[[str], Objects], unit: str, fau
 
 
 @pytest.mark.parametrize("unit", UNITS)
-@pytest.mark.parametrize("sanitizer", ["", "address", "thread"])
 def test_no_fault_is_found_where_none_is_planted(
-    faulty: Callable[[str], Objects], unit: str, sanitizer: str
+    faulty: Callable[[str], Objects], unit: str
 ) -> None:
     _, cases, dtype = UNITS[unit]
-    done = faulty(sanitizer).run_program(unit, problems(cases, dtype))
+    done = faulty("").run_program(unit, problems(cases, dtype))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -14,7 +14,7 @@ from documents import DOCS, ROOT
 from shared_builds import Once
 
 pytestmark = [
-    pytest.mark.slow,  # it draws the pictures and runs the notebook
+    pytest.mark.exhaustive,  # it draws the pictures and runs the notebook
     pytest.mark.skipif(not DOCS.exists(), reason="needs the source tree"),
 ]
 

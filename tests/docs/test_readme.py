@@ -65,7 +65,7 @@ def test_the_training_example_is_the_same_each_time(
     assert losses(1) == losses(2)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_training_example_runs() -> None:
     names: dict[str, float] = {}
     printed(PYTHON[-1], names)
@@ -73,7 +73,7 @@ def test_the_training_example_runs() -> None:
     assert names["accuracy"] > 0.77
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_rows_are_spread_over_processes(tmp_path: Path) -> None:
     script = next(block.text for block in PYTHON if block.text.startswith("# rows.py"))
     (tmp_path / "rows.py").write_text(script)

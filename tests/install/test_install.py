@@ -127,7 +127,7 @@ def test_a_bad_wheel_is_refused(
         release.check(tmp_path / name)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_wheel_of_a_release_works_in_a_new_environment(tmp_path: Path) -> None:
     """torch alone comes from this environment, since it is 5 GB."""
     pytest.importorskip("auditwheel", reason="needs auditwheel and patchelf")

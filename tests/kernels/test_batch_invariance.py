@@ -93,7 +93,7 @@ def test_of_the_case_table() -> None:
     check(TABLE)
 
 
-@pytest.mark.parametrize("problems", [150, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("problems", [150, pytest.param(1000, marks=pytest.mark.exhaustive)])
 def test_of_random_problems(problems: int) -> None:
     rng = random.Random(0)
     check([random_problem(rng) for _ in range(problems)])

@@ -166,14 +166,14 @@ def all_units(build_once: Once) -> CertifyProgram:
     return CertifyProgram(build_once("certify_all", lambda folder: CertifyProgram(folder).build()))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_case_table(all_units: CertifyProgram) -> None:
     done = all_units.run(given=CASES)
     check(done, UNITS)
     assert done.problems == len(CASES)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("edits", [[], SMALL_BLOCKS], ids=["", "small_blocks"])
 def test_random_problems_in_all_units(
     all_units: CertifyProgram, edits: list[Edit], tmp_path: Path

@@ -1,6 +1,6 @@
 """The core and the CPU kernels without torch (tests/kernels/core): they build alone, and run under
-ASan, UBSan, TSan and valgrind. Every run of the tests has the portable kernels and some cases;
-`make sanitize` has those of all instruction sets, and every kernel meets its cases."""
+ASan, UBSan, TSan and valgrind. `make test-slow` has the portable kernels and some cases; `make
+sanitize` has those of all instruction sets, and every kernel meets its cases."""
 
 import re
 import shutil
@@ -58,6 +58,7 @@ def with_tsan(build_once: Once) -> CoreProgram:
     return portable(build_once, "thread")
 
 
+@pytest.mark.slow
 def test_the_portable_kernels_need_no_torch_and_no_bytes_but_their_own(
     with_asan: CoreProgram,
 ) -> None:
@@ -66,12 +67,14 @@ def test_the_portable_kernels_need_no_torch_and_no_bytes_but_their_own(
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_threads_of_the_portable_kernels_do_not_race(with_tsan: CoreProgram) -> None:
     done = with_tsan.run("kernels", "3", *problems(SMALL))
     check_kernels(done)
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_random_problem_strings_are_refused_or_planned(with_asan: CoreProgram) -> None:
     done = with_asan.run("plans", "0", "20000")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -79,12 +82,13 @@ def test_random_problem_strings_are_refused_or_planned(with_asan: CoreProgram) -
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_it_says_how_it_is_used(with_asan: CoreProgram) -> None:
     assert with_asan.run("kernels").returncode == 2
     assert "usage" in with_asan.run().stderr
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
 def test_valgrind_finds_nothing(tmp_path: Path) -> None:
     portable = CoreProgram(tmp_path, portable=True, level="-O0").build()
@@ -102,7 +106,7 @@ CLANG = shutil.which("clang++") or next(
 RUNS = 300_000  # two minutes, after as many of compiling
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(CLANG is None, reason="needs clang++ with libFuzzer")
 def test_libfuzzer_finds_nothing_in_plans(tmp_path: Path) -> None:
     assert CLANG is not None
@@ -130,7 +134,7 @@ def sanitized(request: pytest.FixtureRequest, build_once: Once) -> CoreProgram:
     return program(build_once(f"core_{request.param}", lambda folder: program(folder).build()))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("sanitized", "threads"),
     [("address", "1"), ("address", "3"), ("thread", "3")],
@@ -142,7 +146,7 @@ def test_sanitizers_find_nothing(sanitized: CoreProgram, threads: str) -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("sanitized", ["address"], indirect=True)
 def test_sanitizers_find_nothing_in_plans(sanitized: CoreProgram) -> None:
     done = sanitized.run("plans", "1", "200000")

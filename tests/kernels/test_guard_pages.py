@@ -91,7 +91,7 @@ def test_kernels_keep_to_their_memory(guard: Guard) -> None:
     assert set(runs) == {(mode, name) for mode in MODES for name in [*AVAILABLE, "conv2d"]}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kernels_keep_to_their_memory_in_every_case(guard: Guard, dtype: str) -> None:
     guard.check(

@@ -110,7 +110,7 @@ def test_an_impossible_size_is_torchs_out_of_memory_and_the_next_call_works() ->
 
 # A result of 4.5 GB at most in all, of inputs that take no memory: x is expanded, in NHWC of one
 # channel dense only where it is read.
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", ["bf16", "f16"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_an_output_of_more_than_int32_elements(dtype: str, layout: str) -> None:

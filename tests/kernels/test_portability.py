@@ -21,7 +21,7 @@ def needs(*programs: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @needs(AARCH64, "qemu-aarch64")
 def test_aarch64(tmp_path: Path) -> None:
     program = CoreProgram(tmp_path, compiler=AARCH64, static=True).build()
@@ -33,7 +33,7 @@ def program(build_once: Once) -> CoreProgram:
     return CoreProgram(build_once("core_x86", lambda folder: CoreProgram(folder).build()))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @needs("g++", "qemu-x86_64")
 @pytest.mark.parametrize(("cpu", "isa"), [("Nehalem", "baseline"), ("Haswell", "avx2")])
 def test_x86_64_of_less(program: CoreProgram, cpu: str, isa: str) -> None:

@@ -200,7 +200,7 @@ def test_inductor(dynamic: bool) -> None:
         assert torch.equal(compiled(x), layer(x))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_inductor_training_step(dynamic: bool) -> None:
     net, x = Net(), torch.randn(4, 3, 9, 8)
@@ -210,7 +210,7 @@ def test_inductor_training_step(dynamic: bool) -> None:
             torch.testing.assert_close(ours, eager, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -226,7 +226,7 @@ def test_inductor_gives_a_convolution_bit_for_bit(
         assert y.stride() == eager.stride()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
 def test_inductor_modes(mode: str) -> None:
     net, x = Net(), torch.randn(4, 3, 9, 8)
@@ -235,7 +235,7 @@ def test_inductor_modes(mode: str) -> None:
         torch.testing.assert_close(ours, eager, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_inductor_trains_a_model() -> None:
     """Losses of ten steps, compiled and not, of a replaced torchvision-like stack."""
     losses = []

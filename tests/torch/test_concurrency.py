@@ -80,7 +80,7 @@ def call_from_threads(
     return sum(calls), wrong
 
 
-@pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.exhaustive)])
 def test_eight_threads_of_mixed_problems(seconds: float) -> None:
     calls, wrong = call_from_threads([operands(text) for text in PROBLEMS], seconds)
     assert wrong == []
@@ -88,7 +88,7 @@ def test_eight_threads_of_mixed_problems(seconds: float) -> None:
     count("concurrency: results from eight threads", calls)
 
 
-@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.exhaustive)])
 def test_the_weight_cache_is_switched_under_eight_threads(seconds: float) -> None:
     texts = [
         f"n{n}c32h{h}w9k{k}r3s3p1q1_{dtype}_nchw_fwd"

@@ -101,7 +101,7 @@ print("as expected")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_aot_inductor_package_in_another_process(tmp_path: Path) -> None:
     net = Net().eval().requires_grad_(False)
     package = str(tmp_path / "net.pt2")

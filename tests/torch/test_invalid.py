@@ -150,7 +150,10 @@ def test_class_message_and_meta_tensors(name: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name",
-    [n if i % 8 == 0 else pytest.param(n, marks=pytest.mark.slow) for i, n in enumerate(CASES)],
+    [
+        n if i % 8 == 0 else pytest.param(n, marks=pytest.mark.exhaustive)
+        for i, n in enumerate(CASES)
+    ],
 )
 def test_compiled(name: str) -> None:
     x, w, keywords, words = CASES[name]

@@ -136,7 +136,7 @@ def test_gradients_of_both_orders_and_modes(info: Any) -> None:
     check_gradients(info, torch.float64, fast=True)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_gradients_element_by_element(info: Any) -> None:
     check_gradients(info, torch.float64, fast=False, every=2)  # without their unbatched twins
 
@@ -212,12 +212,12 @@ def test_opcheck(info: Any) -> None:
     check_op(info, every=8)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_opcheck_of_all(info: Any) -> None:
     check_op(info, every=1)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_compiled(info: Any) -> None:
     for what, tensors, keywords in samples(info, torch.float32, grad=True):
         torch._dynamo.reset()
