@@ -10,8 +10,7 @@ namespace {
 
 constexpr int kRepeats = 9;
 constexpr int64_t kRounds = 4'000'000;  // takes about 8 ms
-constexpr int64_t kFloats =
-    1 << 25;  // in each array of the bandwidth test: 128 MiB, beyond any cache
+constexpr int64_t kFloats = 1 << 25;    // in each array of the bandwidth: 128 MiB, beyond any cache
 
 const PeakLoop& loop_of([[maybe_unused]] Isa isa) {
 #if defined(__x86_64__) && !defined(CONVKERN_PORTABLE)

@@ -120,7 +120,7 @@ DIRECT = {
     ),
     "a term is overwritten while it is read": (
         "thread", "direct/correlate_planes.cuh",
-        "    __syncthreads();  // all have read the term before\n", "", "data race",
+        "    __syncthreads();  // all threads have read the previous term\n", "", "data race",
     ),
     "no wait for copies": (
         "", "direct/sum_planes.cuh", "    wait_for_copies<0>();\n", "", "never waited for",
