@@ -1,4 +1,4 @@
-// libconvkern's C interface for C++: errors as exceptions, and its lock.
+// Wraps libconvkern's C interface for C++: errors become exceptions, and the lock becomes a mutex.
 #pragma once
 
 #include <mutex>
@@ -9,7 +9,7 @@
 
 namespace convkern::torch_binding {
 
-// Throws what the status stands for.
+// Throws the exception that belongs to the status.
 inline void check(convkern_status status) {
   switch (status) {
     case CONVKERN_OK:
@@ -24,7 +24,7 @@ inline void check(convkern_status status) {
   throw std::runtime_error(convkern_last_error());
 }
 
-// The library's lock, for std::lock_guard.
+// The library's lock, in the form that std::lock_guard needs.
 struct LibraryMutex {
   void lock() { convkern_lock(); }
   void unlock() { convkern_unlock(); }
