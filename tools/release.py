@@ -26,11 +26,11 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# One version of each minor version that is served: its patches have the same C++ interface.
+# One version for each supported minor version, whose patches share a C++ interface.
 TORCHES = ("2.10.0", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")
 OF_TORCH = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libtorch_python.so")
 OF_CUDA = ("libcudart.so.13",)
-LIMIT = 20 << 20  # bytes of a wheel; one with debugging symbols or copied libraries is larger
+LIMIT = 20 << 20  # bytes of a wheel without debugging symbols or copied libraries
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
@@ -48,7 +48,7 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
 
 
 def version(root: Path = ROOT) -> str:
-    """The version, which convkern/__init__.py alone has."""
+    """Returns the version, which only convkern/__init__.py states."""
     text = (root / "convkern" / "__init__.py").read_text()
     found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
     if found is None:
@@ -57,7 +57,7 @@ def version(root: Path = ROOT) -> str:
 
 
 def refusals(root: Path = ROOT) -> list[str]:
-    """The reasons why this tree cannot be released; each is a sentence."""
+    """Returns the reasons why this tree cannot be released, each as a sentence."""
     new = version(root)
     found = []
     if changed := run("git", "status", "--porcelain", cwd=root):
@@ -70,7 +70,7 @@ def refusals(root: Path = ROOT) -> list[str]:
 
 
 def unpacked_torch(version: str) -> Path:
-    """The torch package of the version, of which the headers and what is linked are unpacked."""
+    """Returns torch's package of that version. Only its headers and what is linked are unpacked."""
     folder = ROOT / "build" / "torches" / version
     if (folder / "torch").exists():
         return folder / "torch"

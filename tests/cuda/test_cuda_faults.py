@@ -1,5 +1,5 @@
-"""The CUDA kernels under sanitizers; and faults planted in them, each of which the simulator or a
-sanitizer must find: proof that the tests of the kernels can fail."""
+"""The CUDA kernels under sanitizers, and faults planted in them. The simulator or a sanitizer must
+find each fault. This proves that the tests of the kernels can fail."""
 
 import re
 import shutil
@@ -14,7 +14,8 @@ from convkern.testing import variant
 from cuda_simulator import Objects, Simulator
 from folders import CSRC
 
-# The sanitizer that finds it, the file, what is replaced by what, and what is then said.
+# For each fault: the sanitizer that finds it, the file, the text that is replaced, its replacement,
+# and the expected message.
 IMPLICIT_GEMM = {
     "no barrier": ("", "gemm/pipeline.cuh", "    __syncthreads();\n", "", "is -?nan"),
     "no barrier, as a race": (
@@ -151,7 +152,8 @@ DIRECT = {
     ),
 }  # fmt: skip
 FAULTY_TILES = ("cuda_3x3_20_to_63", "cuda_3x3_36_to_129", "cuda_many_splits")
-# Of a unit, named like its algorithm: the faults, and the problems and the dtype that show them.
+# For each unit, named like its algorithm: the faults, and the problems and the dtype that show
+# them.
 UNITS = {
     "implicit_gemm": (IMPLICIT_GEMM, [c for c in CUDA_TILES if label(c) in FAULTY_TILES], "f32"),
     "implicit_gemm_mma": (IMPLICIT_GEMM_MMA, CUDA_TILES[3:7], "bf16"),
@@ -168,7 +170,7 @@ SANITIZED = [
 
 
 def problems(cases: list[str], dtype: str = "f32") -> list[str]:
-    """Each case in every pass, in alternating layouts."""
+    """Returns each case in every pass, in alternating layouts."""
     layouts = ("nchw", "nhwc")
     return [
         variant(case, pass_=pass_, dtype=dtype, layout=layouts[(i + j) % 2])
@@ -203,8 +205,8 @@ SOURCES = {
 
 
 def edited(objects: Objects, folder: Path, file: str, old: str, new: str, changed: str) -> Objects:
-    """The kernels with a piece of their source replaced, and the source `changed` compiled anew, or
-    all if it is empty."""
+    """Returns the kernels with a piece of their source replaced. Only the source `changed` is
+    compiled anew, or all if it is empty."""
     tree = folder / "csrc"
     shutil.copytree(CSRC, tree)
     source = tree / "cuda" / file

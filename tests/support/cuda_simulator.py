@@ -34,7 +34,7 @@ _SANITIZERS = {
 
 
 class BuildError(RuntimeError):
-    """The compiler's messages."""
+    """The compiler failed. The text has its messages."""
 
 
 def _run(*command: str) -> None:
@@ -45,23 +45,23 @@ def _run(*command: str) -> None:
 
 @dataclass(frozen=True)
 class Objects:
-    """The kernels of a source tree and the simulator, compiled with a sanitizer ("address", which
-    also finds undefined behaviour, or "thread") or without ("")."""
+    """The kernels of a source tree and the simulator, compiled. `sanitizer` is "address" (which
+    also finds undefined behaviour), "thread" or ""."""
 
     folder: Path
     csrc: Path = CSRC
     sanitizer: str = ""
 
     def compile(self, *, only: str = "", level: str = "-O1") -> Objects:
-        """Compiles all sources, or those of the name `only`.
+        """Compiles all sources, or those with the name `only`.
 
         Raises:
-            BuildError: the compiler refused.
+            BuildError: the compiler failed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         core = (self.csrc / "core").glob("*.cpp")
         cuda = [p for p in (self.csrc / "cuda").rglob("*") if p.suffix in (".cpp", ".cu")]
-        kernels = [p for p in cuda if p.name != "library.cpp"]  # which names a toolkit
+        kernels = [p for p in cuda if p.name != "library.cpp"]  # library.cpp names a toolkit
         sources = sorted([*core, *kernels, *SIMULATOR.glob("*.cpp")])
         with ThreadPoolExecutor(max_workers=2) as pool:
             chosen = [source for source in sources if only in ("", source.name)]
@@ -76,9 +76,9 @@ class Objects:
         )  # fmt: skip
 
     def with_kernels(self, folder: Path, csrc: Path, changed: str) -> Objects:
-        """These objects, but for the source `changed`, which is compiled from another tree; for all
-        if it is empty. One source is compiled without optimisation, which takes longer than the few
-        problems that are run with it."""
+        """Returns these objects with the source `changed` compiled from another tree, or with all
+        sources if it is empty. One source is compiled without optimisation, which would take longer
+        than the few problems that run with it."""
         shutil.copytree(self.folder, folder)
         level = "-O0" if changed else "-O1"
         return Objects(folder, csrc, self.sanitizer).compile(only=changed, level=level)
@@ -114,7 +114,8 @@ class SimulatorError(RuntimeError):
 
 @dataclass(frozen=True)
 class DirectPlan:
-    """What a block of a direct kernel has: `images` of `channels` channels each."""
+    """The part that a block of a direct kernel has: `channels` channels in each of `images`
+    images."""
 
     images: int
     channels: int
@@ -124,7 +125,7 @@ class DirectPlan:
 
 
 class Simulator:
-    """The kernels of a library that `Objects` made."""
+    """The kernels of a library that `Objects` built."""
 
     def __init__(self, library: Path) -> None:
         self._library = ctypes.CDLL(str(library))
@@ -153,7 +154,7 @@ class Simulator:
         return names
 
     def fields(self, kernel: str) -> tuple[str, str, str]:
-        """The kernel's pass, algorithm and dtype."""
+        """Returns the kernel's pass, algorithm and dtype."""
         name = kernel.encode()
         return (
             self._library.convkern_kernel_pass(name).decode(),
@@ -162,14 +163,14 @@ class Simulator:
         )
 
     def rejection(self, kernel: str, problem: str) -> str:
-        """Why the kernel does not run the problem; empty if it does."""
+        """Returns why the kernel does not run the problem, or "" if it runs it."""
         reason: bytes = self._library.convkern_rejection(kernel.encode(), problem.encode())
         return reason.decode()
 
     def tile_columns(
         self, *, pixels: int, columns: int, groups: int = 1, multiprocessors: int = 132
     ) -> int:
-        """The width of the tile that implicit_gemm chooses for forward and grad_input."""
+        """Returns the width of the tile that implicit_gemm chooses for forward and grad_input."""
         sizes = (ctypes.c_int64(n) for n in (pixels, columns, groups))
         chosen: int = self._library.convkern_tile_columns(*sizes, multiprocessors)
         return chosen
@@ -177,26 +178,28 @@ class Simulator:
     def correlation_splits(
         self, *, pixels: int, columns: int, steps: int, groups: int = 1, bytes_: int = 1
     ) -> int:
-        """Into how many parts, of 4 steps or more, implicit_gemm splits the terms of forward and
-        grad_input."""
+        """Returns into how many parts, of at least 4 steps each, implicit_gemm splits the terms of
+        forward and grad_input."""
         sizes = (ctypes.c_int64(n) for n in (pixels, columns, groups, steps, 4, bytes_))
         splits: int = self._library.convkern_correlation_splits(*sizes)
         return splits
 
     def weight_splits(self, *, pixels: int, blocks: int, bytes_: int = 1) -> int:
-        """Into how many parts implicit_gemm splits the pixels of grad_weight."""
+        """Returns into how many parts implicit_gemm splits the pixels of grad_weight."""
         sizes = (ctypes.c_int64(n) for n in (pixels, blocks, bytes_))
         splits: int = self._library.convkern_weight_splits(*sizes)
         return splits
 
     def direct_plan(self, problem: str) -> DirectPlan:
-        """The blocks that direct chooses for the problem, or for the first part of its pass."""
+        """Returns the blocks that direct chooses for the problem, or for the first part of its
+        pass."""
         sizes = (ctypes.c_int * 5)()
         self._library.convkern_direct_plan(problem.encode(), sizes)
         return DirectPlan(*sizes)
 
     def broken_primitive(self) -> str:
-        """Which of the simulator's own shuffles, ballots and barriers is wrong; empty if none."""
+        """Returns which of the simulator's shuffles, ballots and barriers is wrong, or "" if none
+        is."""
         name: bytes = self._library.convkern_broken_primitive()
         return name.decode()
 
@@ -205,10 +208,10 @@ class Simulator:
         return fits
 
     def run(self, kernel: str, ops: Operands, schedule: int = 0) -> Tensor:
-        """The problem's pass by a kernel.
+        """Returns the result of the problem's pass by a kernel.
 
         Raises:
-            SimulatorError: what the kernel did wrong.
+            SimulatorError: the kernel did something wrong, which the message says.
         """
         problem = ops.problem
         names = {"fwd": "output_size", "gx": "input_size", "gw": "weight_size"}
