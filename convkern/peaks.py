@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -43,6 +44,17 @@ def measure_peaks(threads: Iterable[int]) -> list[Peaks]:
         MemoryError: there are no 384 MiB of memory.
     """
     return [_measure(count) for count in threads]
+
+
+@cache
+def peaks_of(threads: int, isa_cap: str) -> Peaks:
+    """What this machine does with so many threads, and with the instruction sets up to the one in
+    use, which ``isa_cap`` names. It is measured once in a process.
+
+    Raises:
+        MemoryError: there are no 384 MiB of memory.
+    """
+    return _measure(threads)
 
 
 def _measure(count: int) -> Peaks:

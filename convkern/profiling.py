@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from time import perf_counter
 from typing import Any
 
@@ -18,7 +17,7 @@ from convkern import _C
 from convkern._C import Problem
 from convkern._show import html
 from convkern._show.tables import Table
-from convkern.peaks import Peaks, measure_peaks
+from convkern.peaks import peaks_of
 from convkern.problem import problem_of
 
 _ON_CUDA = {row["name"] for row in _C.kernels() if row["device"] == "cuda"}
@@ -112,7 +111,7 @@ def measure_roof() -> None:
     """Measures what this machine can do at most with torch's number of threads, for the lines of
     ``CONVKERN_VERBOSE=profile``."""
     try:
-        (peaks,) = measure_peaks([torch.get_num_threads()])
+        peaks = peaks_of(torch.get_num_threads(), _C.isa_cap())
     except MemoryError as error:
         print(f"convkern: no percentages: {error}", file=sys.stderr)
     else:
@@ -136,10 +135,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         _wait(args[0])
         seconds = perf_counter() - begin
         if args[0].device.type in ("cpu", "cuda") and result.numel() > 0:
-            problem = problem_of(_PASSES[name], args)
-            kernel = _C.plan(problem, args[0].device.type)["kernel"]
+            problem = str(problem_of(_PASSES[name], args))
             threads = torch.get_num_threads()
-            self._executions.append(Execution(str(problem), kernel, seconds, threads))
+            self._executions.append(Execution(problem, _C.last_kernel(), seconds, threads))
         return result
 
 
@@ -152,10 +150,7 @@ def _with_share(e: Execution) -> Execution:
     problem = Problem(e.problem)
     if problem.dtype != "f32" or e.kernel in _ON_CUDA:
         return e
-    least, _ = _peaks(e.threads, _C.isa_cap()).least_seconds(problem.real_flops, problem.min_bytes)
+    least, _ = peaks_of(e.threads, _C.isa_cap()).least_seconds(
+        problem.real_flops, problem.min_bytes
+    )
     return Execution(e.problem, e.kernel, e.seconds, e.threads, least / e.seconds)
-
-
-@cache
-def _peaks(threads: int, isa_cap: str) -> Peaks:
-    return measure_peaks([threads])[0]

@@ -177,9 +177,12 @@ def cuda_library(toolkit: Path) -> Library:
         # The kernels, and the part of the core that they need, which has no state.
         [
             *sources("cuda", suffixes=(".cpp", ".cu")),
-            *(CSRC / "core" / f"{name}.cpp" for name in ("geometry_rules", "kernel", "problem")),
+            *(
+                CSRC / "core" / f"{name}.cpp"
+                for name in ("geometry_rules", "kernel", "plan", "problem")
+            ),
         ],
-        exports="convkern_cuda_library",
+        exports="convkern_cuda_library_*",
         flags=["-std=c++20", f"-I{toolkit}/include", f'-DCONVKERN_CUDA_TOOLKIT=\\"{version}\\"'],
         link=[f"-Wl,-soname,{name}", f"-L{toolkit}/lib64", "-lcudart"],
     )

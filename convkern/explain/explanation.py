@@ -9,25 +9,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from convkern import _C
+from convkern import _C, peaks
 from convkern._C import Problem
 from convkern._show import html
 from convkern.choices import Activation, Padding
 from convkern.functional import canonical, check_types, has_kernels
+from convkern.peaks import Peaks
 from convkern.problem import forward_problem
 
 _KERNELS = {row["name"]: row for row in _C.kernels()}
 _LEAST_CAPABILITY = 80  # of the GPUs that the CUDA kernels are built for
-
-
-# What a processor is assumed to do for each byte from memory, in FLOPs: where it is not measured,
-# one that does more or less by half is judged as well. 229 GFLOP/s of float32 and 31 GB/s were
-# measured on two cores of Zen 4 with AVX-512, 201 and 28 on two of Zen 3 with AVX2.
-_CPU_RIDGE = 7.4
-_CPU_SOURCE = "two Zen 4 cores do 229 GFLOP/s of float32 and 31 GB/s"
-# TFLOP/s of an A100 of 1.555 TB/s (NVIDIA's data sheet).
-_GPU_PEAKS = {"tensor": 312.0, "tf32": 156.0, "f32": 19.5, "f64": 9.7}
-_GPU_BANDWIDTH = 1.555
 
 
 @dataclass(frozen=True)
@@ -43,9 +34,6 @@ class Explanation:
         flops: of the direct sum, two per multiply-add.
         min_bytes: that must move at least once: operands read, result written.
         workspace_bytes: that the kernel works in, with torch's current number of threads.
-        ridge: FLOPs a byte at which arithmetic and memory are assumed to take equally long; 0 where
-            nothing is assumed, as for kernel ``"torch"``.
-        ridge_source: where that number is from.
     """
 
     problem: str
@@ -55,8 +43,6 @@ class Explanation:
     flops: float = 0.0
     min_bytes: int = 0
     workspace_bytes: int = 0
-    ridge: float = 0.0
-    ridge_source: str = ""
 
     @property
     def algorithm(self) -> str:
@@ -69,13 +55,31 @@ class Explanation:
         return self.flops / self.min_bytes if self.min_bytes else 0.0
 
     @property
+    def ridge(self) -> float:
+        """FLOPs a byte at which arithmetic and memory take equally long on this machine, with
+        torch's current number of threads; 0 for kernels of a GPU and for ``"torch"``. It is
+        measured when it is first asked for, in about a third of a second and 384 MiB of memory; 0
+        without that memory."""
+        measured = self._peaks()
+        if measured is None:
+            return 0.0
+        return _share_of_peak(self.kernel) * measured.peak / measured.bandwidth
+
+    @property
     def bound(self) -> str:
-        """The side that is expected to bound the speed, by the roofline model and the assumed
-        ridge: ``"compute"``, the multiply-adds, or ``"memory"``, the bytes; ``""`` without a
-        ridge."""
-        if not self.ridge or not self.min_bytes:
+        """The side that is expected to bound the speed, by the roofline model and the ridge:
+        ``"compute"``, the multiply-adds, or ``"memory"``, the bytes; ``""`` without a ridge."""
+        if not self.min_bytes or not self.ridge:
             return ""
         return "compute" if self.intensity > self.ridge else "memory"
+
+    def _peaks(self) -> Peaks | None:
+        if self.kernel not in _KERNELS or _KERNELS[self.kernel]["device"] != "cpu":
+            return None
+        try:
+            return peaks.peaks_of(torch.get_num_threads(), _C.isa_cap())
+        except MemoryError:
+            return None
 
     def full(self) -> str:
         """The text with a line for each kernel that was not chosen, and why."""
@@ -94,12 +98,15 @@ class Explanation:
 
     def _facts(self) -> list[tuple[str, str]]:
         facts = [("problem", self.problem), ("kernel", f"{self.kernel}: {self.reason}")]
-        if self.bound:
+        measured = self._peaks()
+        if self.bound and measured is not None:
             side = "above" if self.bound == "compute" else "not above"
             facts.append((
                 "bound",
                 f"{self.bound}: {self.intensity:,.1f} FLOPs a byte, {side} the ridge of "
-                f"{self.ridge:.3g} (assumed: {self.ridge_source})",
+                f"{self.ridge:.3g} (measured: {measured.threads} threads do "
+                f"{measured.peak * 1e-9:,.0f} GFLOP/s of float32 and {measured.bandwidth * 1e-9:.0f} "
+                "GB/s)",
             ))  # fmt: skip
         if self.min_bytes:
             facts += [("FLOPs", f"{self.flops:,.0f}"), ("bytes", f"{self.min_bytes:,} at least")]
@@ -169,7 +176,6 @@ def _with_kernels(device: str) -> str:
 
 def _explain_problem(problem: Problem, device: str, label: str = "") -> Explanation:
     plan = _C.plan(problem, _with_kernels(device))
-    ridge, source = _ridge(plan["kernel"], problem.dtype, device)
     if plan["forced"]:
         reason = "forced"
     elif plan["reference"]:
@@ -184,8 +190,6 @@ def _explain_problem(problem: Problem, device: str, label: str = "") -> Explanat
         flops=problem.flops,
         min_bytes=problem.min_bytes,
         workspace_bytes=plan["workspace_bytes"],
-        ridge=ridge,
-        ridge_source=source,
     )
 
 
@@ -194,20 +198,8 @@ def _of_dtype(kernel: str, dtype: str) -> bool:
     return _KERNELS[kernel]["dtype"] in (dtype, "any", *half)
 
 
-def _ridge(kernel: str, dtype: str, device: str) -> tuple[float, str]:
-    """FLOPs a byte, and the source of that number."""
-    if device.startswith("cuda"):
-        unit = dtype if dtype == "f64" else "f32"
-        if _KERNELS[kernel]["algorithm"] == "implicit_gemm_mma":
-            unit = "tf32" if dtype == "f32" else "tensor"
-        peak = _GPU_PEAKS[unit]
-        return peak / _GPU_BANDWIDTH, f"an A100 does {peak:g} TFLOP/s and {_GPU_BANDWIDTH:g} TB/s"
-    isa = _KERNELS[kernel]["isa"]
-    share, why = 1.0, ""
-    if dtype == "f64":  # half as many in a vector
-        share, why = share / 2, why + "; half as much of float64"
-    if isa == "avx512bf16":  # two products to a lane's multiply-add
-        share, why = share * 2, why + "; twice as much of bfloat16"
-    if isa == "baseline":  # vectors of half the length, and no fused multiply-add
-        share, why = share / 4, why + "; a quarter without AVX2"
-    return _CPU_RIDGE * share, _CPU_SOURCE + why
+def _share_of_peak(kernel: str) -> float:
+    """The peak of a CPU kernel's multiply-adds as a multiple of that of float32."""
+    if _KERNELS[kernel]["isa"] == "avx512bf16":
+        return 2.0  # a lane adds two products at once
+    return 0.5 if _KERNELS[kernel]["dtype"] == "f64" else 1.0  # a vector has half as many numbers

@@ -178,10 +178,7 @@ def _of_torch(layer: nn.Conv2d, plan: Explanation) -> Explanation:
         if kept is not None
         else f"nn.Conv2d, which convkern.replace_conv2d would run on {plan.kernel}"
     )
-    return replace(
-        plan, kernel="torch", reason=reason, rejected=[], workspace_bytes=0, ridge=0.0,
-        ridge_source="",
-    )  # fmt: skip
+    return replace(plan, kernel="torch", reason=reason, rejected=[], workspace_bytes=0)
 
 
 def _dataless(fake: Tensor) -> Tensor:

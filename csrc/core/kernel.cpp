@@ -64,23 +64,20 @@ Precision parse_precision(std::string_view name) {
                               std::string(name) + "'");
 }
 
-Kernel::Kernel(Pass pass, const Algorithm& algorithm, KernelDType dtype, Device device, Isa isa)
-    : Functions(algorithm.functions(pass)),
+Kernel::Kernel(Pass pass, const Algorithm& algorithm, const Target& target)
+    : Target(target),
       pass(pass),
       algorithm(algorithm.name),
-      dtype(dtype),
-      device(device),
-      isa(isa),
       deterministic(algorithm.deterministic),
       precision(algorithm.precision),
+      plan(algorithm.plan(pass)),
       declines(algorithm.declines) {
   std::snprintf(name, sizeof(name), "%s.%s.%s.%s", to_string(pass), algorithm.name,
                 to_string(dtype), device == Device::cpu ? to_string(isa) : to_string(device));
 }
 
-void add_kernels(const Algorithm& algorithm, KernelDType dtype, Device device, Isa isa,
-                 std::vector<Kernel>& kernels) {
-  for (const Pass pass : kAllPasses) kernels.emplace_back(pass, algorithm, dtype, device, isa);
+void add_kernels(const Algorithm& algorithm, const Target& target, std::vector<Kernel>& kernels) {
+  for (const Pass pass : kAllPasses) kernels.emplace_back(pass, algorithm, target);
 }
 
 namespace {

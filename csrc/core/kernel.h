@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/executor.h"
+#include "core/plan.h"
 #include "core/problem.h"
 #include "core/reason.h"
 
@@ -33,73 +34,59 @@ Precision parse_precision(std::string_view name);
 const char* to_string(Isa isa);
 Isa parse_isa(std::string_view name);  // throws std::invalid_argument
 
-// Raw operands of one pass: x (N, C, H, W), gy and y (N, O, OH, OW) dense in the problem's layout,
-// w and gw (O, C / groups, R, S) contiguous, b (O,). The pass says which are read:
-//   forward      x, w, b (null without bias) -> y
-//   grad_input   gy, w -> gx
-//   grad_weight  gy, x -> gw
-struct Operands {
-  const void* x = nullptr;
-  const void* w = nullptr;
-  const void* b = nullptr;
-  const void* gy = nullptr;
-  void* out = nullptr;           // y, gx or gw; every element is written
-  const void* packed = nullptr;  // w as Packing::pack left it, in place of w
+// A kernel that supports a problem, as the rules of choice see it (cpu/choice.h, cuda/choice.h).
+struct Candidate {
+  const Problem& problem;  // by which kernels are compared, see Plan::compared()
+  int lanes;               // numbers in a vector of the kernel
+  // Returns whether the kernel of another algorithm, of the same dtype and instruction set,
+  // supports the problem too. It makes that kernel's plan, which takes longer than an estimate.
+  FunctionRef<bool(const char* algorithm)> supported_by;
 };
 
-// How a forward kernel rearranges the weights before it uses them, for callers that keep the result
-// from call to call; it depends on the weights and groups only. Null where a kernel does not.
-struct Packing {
-  int64_t (*bytes)(const Problem&) = nullptr;  // of the result, 64-byte aligned
-  void (*pack)(const Problem&, const void* w, void* packed, const Executor&) = nullptr;
-};
-
-// The functions of a kernel: one pass of an algorithm.
-struct Functions {
-  // Why the kernel does not compute a problem of its pass; Reason::none if it does.
-  Reason (*supports)(const Problem&);
-  // Bytes of scratch memory, 64-byte aligned, that run() needs with so many threads.
-  int64_t (*workspace)(const Problem&, int threads);
-  void (*run)(const Problem&, const Operands&, void* workspace, const Executor&);
-  Packing packing = {};
-};
+// Makes the plan of a problem of the kernel's pass, or says why the kernel does not compute it.
+using MakePlan = Planned (*)(const Problem&);
 
 // An algorithm and its three passes, which become a kernel each.
 struct Algorithm {
   const char* name;
-  Functions forward, grad_input, grad_weight;
+  MakePlan forward, grad_input, grad_weight;
   // Why, unless forced, to leave a supported problem to the kernels after it; null: never.
-  Reason (*declines)(const Problem&) = nullptr;
+  Reason (*declines)(const Candidate&) = nullptr;
   Precision precision = Precision::highest;  // the best that it gives
   bool deterministic = true;  // bitwise equal results from run to run and for any number of threads
 
-  constexpr const Functions& functions(Pass pass) const {
+  constexpr MakePlan plan(Pass pass) const {
     return pass == Pass::forward ? forward : pass == Pass::grad_input ? grad_input : grad_weight;
   }
 };
 
-// A kernel is identified by its pass, algorithm, dtype and instruction set (or device).
-struct Kernel : Functions {
-  Pass pass;
-  const char* algorithm;
+// What an algorithm was compiled for: the dtype, device and instruction set of its kernels.
+struct Target {
   KernelDType dtype;
   Device device;
-  Isa isa;  // Isa::baseline on other devices than the CPU
+  Isa isa;        // Isa::baseline on other devices than the CPU
+  int lanes = 1;  // numbers in a vector
+};
+
+// A kernel is identified by its pass, algorithm, dtype and instruction set (or device).
+struct Kernel : Target {
+  Pass pass;
+  const char* algorithm;
   bool deterministic;
   Precision precision;
-  Reason (*declines)(const Problem&);
+  MakePlan plan;
+  Reason (*declines)(const Candidate&);
   // The identity for people and for forcing: pass.algorithm.dtype.isa, or the device in the place
   // of the instruction set. It is composed by the constructor and never taken apart.
   char name[64];
 
-  Kernel(Pass pass, const Algorithm& algorithm, KernelDType dtype, Device device, Isa isa);
+  Kernel(Pass pass, const Algorithm& algorithm, const Target& target);
 };
 
 constexpr Pass kAllPasses[] = {Pass::forward, Pass::grad_input, Pass::grad_weight};
 
 // Appends the kernels of the algorithm's three passes.
-void add_kernels(const Algorithm& algorithm, KernelDType dtype, Device device, Isa isa,
-                 std::vector<Kernel>& kernels);
+void add_kernels(const Algorithm& algorithm, const Target& target, std::vector<Kernel>& kernels);
 
 // The kernels of one device, in order of preference; the last of each pass is the reference
 // kernel, which supports every problem.

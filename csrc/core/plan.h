@@ -1,47 +1,61 @@
-// Which kernel runs a problem: the first of the device's list that supports it.
+// What a kernel has worked out for one problem: its blocking, its workspace, and how to run it.
 #pragma once
 
-#include <vector>
+#include <memory>
+#include <utility>
 
-#include "core/kernel.h"
+#include "core/executor.h"
+#include "core/problem.h"
+#include "core/reason.h"
 
 namespace convkern {
 
-// Constraints that narrow the choice besides the problem.
-struct Constraints {
-  Isa available = Isa::baseline;  // of the processor
-  Isa cap = Isa::avx512bf16;      // of the configuration
-  bool deterministic = false;     // required by the caller
-  Precision precision = Precision::highest;
-  bool batch_invariant = false;  // required of forward and grad_input, see judged_problem()
-  const Kernel* forced = nullptr;
+// Raw operands of one pass: x (N, C, H, W), gy and y (N, O, OH, OW) dense in the problem's layout,
+// w and gw (O, C / groups, R, S) contiguous, b (O,). The pass says which are read:
+//   forward      x, w, b (null without bias) -> y
+//   grad_input   gy, w -> gx
+//   grad_weight  gy, x -> gw
+struct Operands {
+  const void* x = nullptr;
+  const void* w = nullptr;
+  const void* b = nullptr;
+  const void* gy = nullptr;
+  void* out = nullptr;           // y, gx or gw; every element is written
+  const void* packed = nullptr;  // w as Plan::pack left it, in place of w
 };
 
-struct Rejection {
-  const Kernel* kernel;
-  Reason reason;
+// A kernel's plan for one problem. It is made once a call, before the operands are known, and runs
+// any number of times, on several threads at once too.
+class Plan {
+ public:
+  Plan() = default;
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+  virtual ~Plan();
+
+  // Bytes of scratch memory, 64-byte aligned, that run() needs with so many threads.
+  virtual int64_t workspace(int threads) const;
+  virtual void run(const Operands& operands, void* workspace, const Executor& executor) const = 0;
+
+  // Forward kernels may rearrange the weights before they use them, for callers that keep the
+  // result from call to call. It depends on the weights and groups only. packed_bytes() is its
+  // size, 64-byte aligned, and 0 where the kernel reads the weights as they are.
+  virtual int64_t packed_bytes() const;
+  virtual void pack(const void* w, void* packed, const Executor& executor) const;
+
+  // The problem by which kernels of this dtype are compared: `problem` itself, unless the kernel
+  // computes it as others, as half precision is computed as float32 some images at a time.
+  virtual Problem compared(const Problem& problem) const;
 };
 
-// The problem for which kernels are compared, and which the chosen one computes at a time: the
-// given one or, where results must not depend on the batch that an image comes in, that of a single
-// image, since some kernels divide their work by the number of images.
-Problem judged_problem(const Problem& problem, const Constraints& constraints);
+// A plan, or the reason why a kernel does not compute the problem.
+struct Planned {
+  Reason reason = Reason::none;
+  std::unique_ptr<const Plan> plan;
 
-// Why the kernel cannot run the problem.
-Reason why_not(const Kernel& kernel, const Problem& problem, const Constraints& constraints);
-
-// Why it does not where none is forced: it cannot, or it declines.
-Reason why_passed_over(const Kernel& kernel, const Problem& problem,
-                       const Constraints& constraints);
-
-// The kernel to run the judged problem: the first that supports the problem and does not decline
-// it, but rather than the reference kernel the first that supports it. Appends every kernel of the
-// dtype passed over before it to `rejected` if that is given. Throws std::invalid_argument with the
-// reason if the forced kernel does not support the problem.
-const Kernel& choose(const KernelList& kernels, const Problem& problem,
-                     const Constraints& constraints, std::vector<Rejection>* rejected = nullptr);
-
-// The last kernel of the problem's pass.
-const Kernel& reference_kernel(const KernelList& kernels, Pass pass);
+  Planned(Reason why) : reason(why) {}
+  template <class PassPlan>
+  Planned(std::unique_ptr<PassPlan> made) : plan(std::move(made)) {}
+};
 
 }  // namespace convkern

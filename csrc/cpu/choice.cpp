@@ -4,7 +4,7 @@
 
 #include "core/axis.h"
 
-namespace convkern::cpu {
+namespace convkern::cpu::choice {
 namespace {
 
 // The share of the lanes that are of use where n numbers fill whole vectors.
@@ -53,7 +53,9 @@ double estimate_batchlane(const Problem& p, int lanes) {
 
 // Others are faster where channels fill less than half a vector, and in grad_weight where a vector
 // is one group: implicit_gemm then reads less for a product.
-Reason channellane_declines(const Problem& p, int lanes) {
+Reason channellane_declines(const Candidate& candidate) {
+  const Problem& p = candidate.problem;
+  const int lanes = candidate.lanes;
   const int64_t columns = p.pass == Pass::grad_input ? p.Cg : p.Og();
   if (2 * p.groups * columns < lanes) return Reason::empty_lanes;
   return columns == lanes && p.pass == Pass::grad_weight ? Reason::slower : Reason::none;
@@ -62,7 +64,7 @@ Reason channellane_declines(const Problem& p, int lanes) {
 // Another kernel has less to compute where the outputs use little of the tiles, and is faster with
 // so few channels that the transforms take longer than the products, or so few tiles that those of
 // gw do.
-Reason winograd_declines(const Problem& p, int64_t tile) {
+static Reason winograd_declines(const Problem& p, int64_t tile) {
   constexpr int64_t kFewChannels = 8, kFewTiles = 16;
   if (std::min(p.Cg, p.Og()) < kFewChannels) return Reason::slower;
   const bool input = p.pass == Pass::grad_input;
@@ -78,11 +80,19 @@ Reason winograd_declines(const Problem& p, int64_t tile) {
   return slower ? Reason::slower : Reason::none;
 }
 
-Reason implicit_gemm_declines(const Problem& p, int lanes, Computes columnlane,
-                              Computes batchlane) {
-  const double here = estimate_implicit_gemm(p, lanes);
-  const bool leaves = (here < estimate_columnlane(p, lanes) && columnlane()) ||
-                      (here < estimate_batchlane(p, lanes) && batchlane());
+Reason winograd_4x4_declines(const Candidate& candidate) {
+  return winograd_declines(candidate.problem, 4);
+}
+Reason winograd_2x2_declines(const Candidate& candidate) {
+  return winograd_declines(candidate.problem, 2);
+}
+
+Reason implicit_gemm_declines(const Candidate& candidate) {
+  const Problem& p = candidate.problem;
+  const double here = estimate_implicit_gemm(p, candidate.lanes);
+  const bool leaves =
+      (here < estimate_columnlane(p, candidate.lanes) && candidate.supported_by(kColumnlane)) ||
+      (here < estimate_batchlane(p, candidate.lanes) && candidate.supported_by(kBatchlane));
   return leaves ? Reason::slower : Reason::none;
 }
 
@@ -90,18 +100,22 @@ Reason implicit_gemm_declines(const Problem& p, int lanes, Computes columnlane,
 // columns were found (AVX-512, Zen 4) to be 0.75 times as fast in rows of one or two vectors, whose
 // tiles are small, and 0.8 times in the weight gradient, which masks the last vector; otherwise
 // equal.
-Reason columnlane_declines(const Problem& p, int lanes, Computes batchlane) {
+Reason columnlane_declines(const Candidate& candidate) {
+  const Problem& p = candidate.problem;
+  const int lanes = candidate.lanes;
   const int64_t columns = columns_of_row(p);
   double speed = used_lanes(columns, lanes);
   if (columns <= 2 * lanes) speed *= 0.75;
   if (p.pass == Pass::grad_weight) speed *= 0.8;
-  return used_lanes(p.N, lanes) >= speed && batchlane() ? Reason::empty_lanes : Reason::none;
+  const bool leaves = used_lanes(p.N, lanes) >= speed && candidate.supported_by(kBatchlane);
+  return leaves ? Reason::empty_lanes : Reason::none;
 }
 
 // With few channels it computes few products with many lanes empty, and others are made for that.
-Reason pairs_decline(const Problem& p) {
+Reason pairs_decline(const Candidate& candidate) {
+  const Problem& p = candidate.problem;
   constexpr int64_t kFewChannels = 8;
   return std::min(p.Cg, p.Og()) < kFewChannels ? Reason::empty_lanes : Reason::none;
 }
 
-}  // namespace convkern::cpu
+}  // namespace convkern::cpu::choice

@@ -6,11 +6,13 @@
 
 #include <cstdint>
 
-#include "core/executor.h"
-#include "core/problem.h"
-#include "core/reason.h"
+#include "core/kernel.h"
 
-namespace convkern::cpu {
+namespace convkern::cpu::choice {
+
+// The names of algorithms that others are compared with.
+constexpr const char* kColumnlane = "direct_columnlane";
+constexpr const char* kBatchlane = "direct_batchlane";
 
 // The share of the peak that an algorithm is estimated to reach with vectors of so many lanes, of
 // the problem's dtype.
@@ -18,18 +20,15 @@ double estimate_implicit_gemm(const Problem& p, int lanes);
 double estimate_columnlane(const Problem& p, int lanes);
 double estimate_batchlane(const Problem& p, int lanes);
 
-// Returns whether an algorithm computes the problem. It takes longer than an estimate, hence a
-// function.
-using Computes = FunctionRef<bool()>;
-
 // Why each algorithm, although it supports the problem, leaves it to those after it in the list;
 // Reason::none if it does not. direct_batchlane, the last, never does.
-Reason channellane_declines(const Problem& p, int lanes);
-Reason winograd_declines(const Problem& p, int64_t tile);  // of tile x tile outputs
-Reason implicit_gemm_declines(const Problem& p, int lanes, Computes columnlane, Computes batchlane);
-Reason columnlane_declines(const Problem& p, int lanes, Computes batchlane);
+Reason channellane_declines(const Candidate& candidate);
+Reason winograd_4x4_declines(const Candidate& candidate);
+Reason winograd_2x2_declines(const Candidate& candidate);
+Reason implicit_gemm_declines(const Candidate& candidate);
+Reason columnlane_declines(const Candidate& candidate);
 
 // Why implicit_gemm on pairs of bfloat16 leaves the problem to other kernels.
-Reason pairs_decline(const Problem& p);
+Reason pairs_decline(const Candidate& candidate);
 
-}  // namespace convkern::cpu
+}  // namespace convkern::cpu::choice

@@ -13,16 +13,16 @@ KernelList kernel_list();
 struct CompiledAlgorithms {
   const Algorithm* const* first;  // in order of preference; null where one does not exist
   size_t count;
-  KernelDType dtype;
-  Isa isa;
+  Target target;
 
   template <size_t size>
-  constexpr CompiledAlgorithms(const Algorithm* const (&all)[size], KernelDType dtype, Isa isa)
-      : first(all), count(size), dtype(dtype), isa(isa) {}
+  constexpr CompiledAlgorithms(const Algorithm* const (&all)[size], KernelDType dtype, Isa isa,
+                               int lanes)
+      : first(all), count(size), target{dtype, Device::cpu, isa, lanes} {}
 
   void add_to(std::vector<Kernel>& kernels) const {
     for (size_t i = 0; i < count; ++i) {
-      if (first[i] != nullptr) add_kernels(*first[i], dtype, Device::cpu, isa, kernels);
+      if (first[i] != nullptr) add_kernels(*first[i], target, kernels);
     }
   }
 };

@@ -29,28 +29,32 @@ void run_as(const Problem& p, const Operands& ops, const Executor& executor) {
   }
 }
 
-void run(const Problem& p, const Operands& ops, void*, const Executor& executor) {
-  switch (p.dtype) {
-    case DType::f32:
-      return run_as<float>(p, ops, executor);
-    case DType::f64:
-      return run_as<double>(p, ops, executor);
-    case DType::bf16:
-      return run_as<BFloat16>(p, ops, executor);
-    case DType::f16:
-      return run_as<Half>(p, ops, executor);
+struct ReferencePlan final : Plan {
+  const Problem p;
+
+  explicit ReferencePlan(const Problem& problem) : p(problem) {}
+  void run(const Operands& ops, void*, const Executor& executor) const override {
+    switch (p.dtype) {
+      case DType::f32:
+        return run_as<float>(p, ops, executor);
+      case DType::f64:
+        return run_as<double>(p, ops, executor);
+      case DType::bf16:
+        return run_as<BFloat16>(p, ops, executor);
+      case DType::f16:
+        return run_as<Half>(p, ops, executor);
+    }
   }
-}
+};
 
-Reason supports(const Problem&) { return Reason::none; }
-int64_t workspace(const Problem&, int) { return 0; }
+Planned plan(const Problem& p) { return std::make_unique<const ReferencePlan>(p); }
 
-constexpr Functions kFunctions = {supports, workspace, run};
-constexpr Algorithm kAlgorithm = {"reference", kFunctions, kFunctions, kFunctions};
+constexpr Algorithm kAlgorithm = {"reference", plan, plan, plan};
 constexpr const Algorithm* kAlgorithms[] = {&kAlgorithm};
 
 }  // namespace
 
-const CompiledAlgorithms reference = {kAlgorithms, KernelDType::any, Isa::baseline};
+const CompiledAlgorithms reference = {kAlgorithms, KernelDType::any, Isa::baseline,
+                                      /*lanes=*/1};
 
 }  // namespace convkern::cpu

@@ -7,11 +7,10 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "core/problem.h"
-#include "core/reason.h"
+#include "core/kernel.h"
 #include "cuda/direct/windows.h"
 
-namespace convkern::cuda {
+namespace convkern::cuda::choice {
 
 // Elements that the direct kernels read of a plane along an axis of so many results, with padding.
 inline double elements_read(int64_t results, int64_t result_step, int64_t extent) {
@@ -64,14 +63,21 @@ inline double gemm_efficiency(const Problem& p, const ImplicitGemm& gemm) {
   return gemm.correlation * used(terms, gemm.chunk) * used(columns, 32);
 }
 
-inline Reason leaves_to_direct(const Problem& p, const ImplicitGemm& gemm) {
-  return gemm_efficiency(p, gemm) < direct_efficiency(p) ? Reason::slower : Reason::none;
+inline bool direct_is_faster(const Problem& p, const ImplicitGemm& gemm) {
+  return gemm_efficiency(p, gemm) < direct_efficiency(p);
 }
 
-// float32 only: implicit GEMMs of half precision come before, and there are none of float64.
-inline Reason leaves_to_implicit_gemm(const Problem& p) {
-  const bool leaves = p.dtype == DType::f32 && leaves_to_direct(p, kFloatGemm) == Reason::none;
+// Why each algorithm, although it supports the problem, leaves it to those after it in the list;
+// Reason::none if it does not. implicit_gemm, of float32 only, never does.
+inline Reason implicit_gemm_mma_declines(const Candidate& candidate) {
+  const Problem& p = candidate.problem;
+  const bool leaves = direct_is_faster(p, p.dtype == DType::f32 ? kTf32Gemm : kHalfGemm);
+  return leaves ? Reason::slower : Reason::none;
+}
+inline Reason direct_declines(const Candidate& candidate) {
+  const Problem& p = candidate.problem;
+  const bool leaves = p.dtype == DType::f32 && !direct_is_faster(p, kFloatGemm);
   return leaves ? Reason::slower : Reason::none;
 }
 
-}  // namespace convkern::cuda
+}  // namespace convkern::cuda::choice

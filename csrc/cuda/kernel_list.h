@@ -18,7 +18,7 @@ void add_reference(std::vector<Kernel>& kernels);
 // Appends the kernels of one algorithm for one dtype.
 inline void add_kernels(const Algorithm& algorithm, KernelDType dtype,
                         std::vector<Kernel>& kernels) {
-  convkern::add_kernels(algorithm, dtype, Device::cuda, Isa::baseline, kernels);
+  convkern::add_kernels(algorithm, {dtype, Device::cuda, Isa::baseline}, kernels);
 }
 
 }  // namespace convkern::cuda

@@ -11,6 +11,6 @@ struct Library {
 };
 
 // The name of the library's one symbol, a const Library. The name changes when Kernel changes.
-constexpr const char* kLibrarySymbol = "convkern_cuda_library";
+constexpr const char* kLibrarySymbol = "convkern_cuda_library_2";
 
 }  // namespace convkern::cuda

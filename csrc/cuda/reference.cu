@@ -21,27 +21,30 @@ void launch_reference(const Problem& p, const Operands& ops, const Executor& exe
   launch(reference_kernel<T>, element_shape(size), executor, reference, size);
 }
 
-void run(const Problem& p, const Operands& ops, void*, const Executor& executor) {
-  switch (p.dtype) {
-    case DType::f32:
-      return launch_reference<float>(p, ops, executor);
-    case DType::f64:
-      return launch_reference<double>(p, ops, executor);
-    case DType::bf16:
-      return launch_reference<BFloat16>(p, ops, executor);
-    case DType::f16:
-      return launch_reference<Half>(p, ops, executor);
-  }
-}
+struct ReferencePlan final : Plan {
+  const Problem p;
 
-Reason supports(const Problem&) { return Reason::none; }
-int64_t workspace(const Problem&, int) { return 0; }
+  explicit ReferencePlan(const Problem& problem) : p(problem) {}
+  void run(const Operands& ops, void*, const Executor& executor) const override {
+    switch (p.dtype) {
+      case DType::f32:
+        return launch_reference<float>(p, ops, executor);
+      case DType::f64:
+        return launch_reference<double>(p, ops, executor);
+      case DType::bf16:
+        return launch_reference<BFloat16>(p, ops, executor);
+      case DType::f16:
+        return launch_reference<Half>(p, ops, executor);
+    }
+  }
+};
+
+Planned plan(const Problem& p) { return std::make_unique<const ReferencePlan>(p); }
 
 }  // namespace
 
 void add_reference(std::vector<Kernel>& kernels) {
-  constexpr Functions kFunctions = {supports, workspace, run};
-  add_kernels({"reference", kFunctions, kFunctions, kFunctions}, KernelDType::any, kernels);
+  add_kernels({"reference", plan, plan, plan}, KernelDType::any, kernels);
 }
 
 }  // namespace convkern::cuda

@@ -88,11 +88,11 @@ typedef struct convkern_request {
   int32_t threads;        // that will work
 } convkern_request;
 
-// How a problem will be computed.
+// How a problem will be computed. Who gets a plan frees it with convkern_free_plan().
 typedef struct convkern_plan {
-  convkern_problem problem;  // the whole
-  int64_t images_at_a_time;  // the kernel runs once for so many images
-  const void* kernel;        // known to the library
+  convkern_problem problem;
+  const void* prepared;  // what the library has worked out; null after a failure
+  const void* kernel;    // identifies the kernel in this process
   const char* kernel_name;
   int64_t workspace_bytes;  // of scratch memory, 64-byte aligned
   int64_t packed_bytes;     // of packed weights, 64-byte aligned; 0 if the kernel has none
@@ -112,6 +112,8 @@ convkern_status convkern_explain(const convkern_problem* problem, const convkern
                                  void (*rejected)(void* self, const char* kernel,
                                                   const char* reason),
                                  void* self, convkern_plan* plan);
+// Frees what the library holds for the plan. Its other fields stay.
+void convkern_free_plan(convkern_plan* plan);
 
 // ---- Execution ----
 

@@ -2,6 +2,7 @@
 #include <chrono>
 #include <type_traits>
 
+#include "core/choose.h"
 #include "core/config.h"
 #include "core/report.h"
 #include "cpu/cpu_features.h"
@@ -31,31 +32,37 @@ KernelList kernels_for(Device device) {
   throw std::invalid_argument(std::string("this build has no kernels for ") + to_string(device));
 }
 
-convkern_plan plan_of(const Kernel& kernel, const convkern_problem& problem,
+// What convkern_plan::prepared points to.
+struct Prepared {
+  const Kernel* kernel;
+  Problem part;  // that the kernel computes at a time: some images of the whole problem
+  std::unique_ptr<const Plan> plan;
+};
+
+const Prepared& prepared(const convkern_plan& plan) {
+  return *static_cast<const Prepared*>(plan.prepared);
+}
+
+bool is_reference(const Kernel& kernel) {
+  return &kernel == &reference_kernel(kernels_of(kernel.device), kernel.pass);
+}
+
+convkern_plan plan_of(Chooser& chooser, const Kernel& kernel, const convkern_problem& problem,
                       const Constraints& constraints, const convkern_request& request) {
-  const Problem part = judged_problem(from_c(problem), constraints);
+  auto made = std::make_unique<Prepared>();
+  made->kernel = &kernel;
+  made->part = chooser.problem();
+  made->plan = chooser.take_plan(kernel);
   convkern_plan plan{};
   plan.problem = problem;
-  plan.images_at_a_time = part.N;
   plan.kernel = &kernel;
   plan.kernel_name = kernel.name;
-  plan.workspace_bytes = kernel.workspace(part, request.threads);
-  if (request.packs != 0 && kernel.packing.pack != nullptr) {
-    plan.packed_bytes = kernel.packing.bytes(part);
-  }
+  plan.workspace_bytes = made->plan->workspace(request.threads);
+  if (request.packs != 0) plan.packed_bytes = made->plan->packed_bytes();
   plan.forced = constraints.forced != nullptr;
-  plan.reference = &kernel == &reference_kernel(kernels_of(kernel.device), kernel.pass);
+  plan.reference = is_reference(kernel);
+  plan.prepared = made.release();
   return plan;
-}
-
-const Kernel& kernel_of(const convkern_plan& plan) {
-  return *static_cast<const Kernel*>(plan.kernel);
-}
-
-Problem part_of(const convkern_plan& plan) {
-  Problem part = from_c(plan.problem);
-  part.N = plan.images_at_a_time;
-  return part;
 }
 
 // The operands of the images from `image` on.
@@ -79,10 +86,10 @@ Operands operands_from(int64_t image, const Problem& p, const convkern_operands&
 
 void run_images(const convkern_plan& plan, const convkern_operands& operands, void* workspace,
                 const Executor& executor) {
-  const Problem part = part_of(plan);
+  const Problem& part = prepared(plan).part;
   int64_t image = 0;
   do {
-    kernel_of(plan).run(part, operands_from(image, part, operands), workspace, executor);
+    prepared(plan).plan->run(operands_from(image, part, operands), workspace, executor);
     image += part.N;
   } while (image < plan.problem.N);
 }
@@ -97,19 +104,25 @@ extern "C" {
 
 convkern_status convkern_make_plan(const convkern_problem* problem, const convkern_request* request,
                                    convkern_plan* plan) {
+  *plan = {};
   return guarded([&] {
     const Problem p = from_c(*problem);
     const Constraints constraints = constraints_for(*request, p.pass);
-    const KernelList kernels = kernels_for(static_cast<Device>(request->device));
+    Chooser chooser(kernels_for(static_cast<Device>(request->device)), p, constraints);
     std::vector<Rejection> rejected;
-    const Kernel& kernel = choose(kernels, p, constraints, &rejected);
-    *plan = plan_of(kernel, *problem, constraints, *request);
-    if (plan->reference && !plan->forced && !rejected.empty() && !p.empty()) {
+    const Kernel& kernel = chooser.choose(&rejected);
+    std::string warning;
+    const bool forced = constraints.forced != nullptr;
+    if (is_reference(kernel) && !forced && !rejected.empty() && !p.empty()) {
       if (config().strict) refuse_fallback(p, kernel, rejected);
-      last_error() = fallback_warning(p, kernel, rejected);
-      if (!last_error().empty()) plan->warning = last_error().c_str();
+      warning = fallback_warning(p, kernel, rejected);
     }
     log_choice(p, kernel, rejected);
+    *plan = plan_of(chooser, kernel, *problem, constraints, *request);
+    if (!warning.empty()) {
+      last_error() = std::move(warning);
+      plan->warning = last_error().c_str();
+    }
   });
 }
 
@@ -117,24 +130,28 @@ convkern_status convkern_explain(const convkern_problem* problem, const convkern
                                  void (*rejected)(void* self, const char* kernel,
                                                   const char* reason),
                                  void* self, convkern_plan* plan) {
+  *plan = {};
   return guarded([&] {
     const Problem p = from_c(*problem);
     const Constraints constraints = constraints_for(*request, p.pass);
     const KernelList kernels = kernels_for(static_cast<Device>(request->device));
-    const Kernel& kernel = choose(kernels, p, constraints);
-    *plan = plan_of(kernel, *problem, constraints, *request);
-    const Problem judged = judged_problem(p, constraints);
+    const bool forced = constraints.forced != nullptr;
+    Chooser chooser(kernels, p, constraints);
+    const Kernel& kernel = chooser.choose();
     for (const Kernel& other : kernels) {
       if (other.pass != p.pass || &other == &kernel) continue;
-      Reason reason = plan->forced ? why_not(other, judged, constraints)
-                                   : why_passed_over(other, judged, constraints);
+      Reason reason = forced ? chooser.why_not(other) : chooser.why_passed_over(other);
       if (reason == Reason::dtype) continue;
-      if (reason == Reason::none) {
-        reason = plan->forced ? Reason::not_forced : Reason::less_preferred;
-      }
+      if (reason == Reason::none) reason = forced ? Reason::not_forced : Reason::less_preferred;
       rejected(self, other.name, to_string(reason));
     }
+    *plan = plan_of(chooser, kernel, *problem, constraints, *request);
   });
+}
+
+void convkern_free_plan(convkern_plan* plan) {
+  delete static_cast<const Prepared*>(plan->prepared);
+  plan->prepared = nullptr;
 }
 
 convkern_status convkern_run(const convkern_plan* plan, const convkern_operands* operands,
@@ -149,15 +166,14 @@ convkern_status convkern_run(const convkern_plan* plan, const convkern_operands*
     run_images(*plan, *operands, workspace, threads);
     threads.wait();
     const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
-    log_time(from_c(plan->problem), kernel_of(*plan).device, executor->threads, time.count());
+    log_time(from_c(plan->problem), prepared(*plan).kernel->device, executor->threads,
+             time.count());
   });
 }
 
 convkern_status convkern_pack_weights(const convkern_plan* plan, const void* w, void* packed,
                                       const convkern_executor* executor) {
-  return guarded([&] {
-    kernel_of(*plan).packing.pack(part_of(*plan), w, packed, CallersExecutor(*executor));
-  });
+  return guarded([&] { prepared(*plan).plan->pack(w, packed, CallersExecutor(*executor)); });
 }
 
 convkern_status convkern_run_epilogue_gradient(const convkern_epilogue_gradient* gradient,

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "core/config.h"
-#include "core/plan.h"
+#include "core/kernel.h"
 #include "core/process_lock.h"
 #include "cpu/cpu_features.h"
 #include "cpu/peak.h"

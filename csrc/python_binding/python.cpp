@@ -58,7 +58,7 @@ py::list kernels() {
 
 py::dict plan(const convkern_problem& problem, const std::string& device_name) {
   const convkern_request request = request_for(parse_device(device_name), at::get_num_threads());
-  convkern_plan plan;
+  OwnedPlan plan;
   py::list rejected;
   check(convkern_explain(
       &problem, &request,
@@ -213,6 +213,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("kernels", kernels, "Every kernel of this build, in order of preference.");
   m.def("plan", plan, py::arg("problem"), py::arg("device") = "cpu",
         "The kernel that would run the problem, and why not each of the others.");
+  m.def("last_kernel", last_kernel,
+        "The name of the kernel that ran this thread's last op; empty before the first.");
   m.def(
       "force_kernel", [](const std::string& name) { return entered(convkern_force_kernel, name); },
       py::arg("name"),

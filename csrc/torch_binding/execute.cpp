@@ -42,19 +42,22 @@ convkern_problem problem_of(const Call& call, at::MemoryFormat format, const at:
   return problem;
 }
 
-convkern_plan make_plan(const convkern_problem& problem, const convkern_request& request) {
-  convkern_plan plan;
+void make_plan(const convkern_problem& problem, const convkern_request& request, OwnedPlan& plan) {
   const convkern_status status = convkern_make_plan(&problem, &request, &plan);
   TORCH_CHECK(status != CONVKERN_INVALID, "convkern: ", convkern_last_error());
   check(status);
   if (plan.warning != nullptr) TORCH_WARN(plan.warning);
-  return plan;
 }
+
+thread_local const char* last_kernel_name = "";
 
 const void* data_or_null(const at::Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; }
 
-void run(const Call& call, const convkern_plan& plan, const convkern_executor* executor,
-         at::Tensor& out) {
+void run(const Call& call, const convkern_problem& problem, const convkern_request& request,
+         const convkern_executor* executor, at::Tensor& out) {
+  OwnedPlan plan;
+  make_plan(problem, request, plan);
+  last_kernel_name = plan.kernel_name;
   RECORD_FUNCTION(plan.kernel_name, c10::ArrayRef<const c10::IValue>{});
   const Workspace workspace(plan.workspace_bytes, executor->threads, out.options());
   convkern_operands operands{data_or_null(call.x),   nullptr,
@@ -84,16 +87,18 @@ convkern_request request_for(convkern_device device, int threads) {
   return request;
 }
 
+const char* last_kernel() { return last_kernel_name; }
+
 void execute(const Call& call, at::MemoryFormat format, at::Tensor& out) {
   const convkern_problem problem = problem_of(call, format, out);
   if (out.numel() == 0) return;
   if (out.is_cuda()) {
     const c10::DeviceGuard guard(out.device());
     const StreamExecutor executor(out.device());
-    return run(call, make_plan(problem, request_for(CONVKERN_CUDA, 1)), executor, out);
+    return run(call, problem, request_for(CONVKERN_CUDA, 1), executor, out);
   }
   const TorchExecutor executor;
-  run(call, make_plan(problem, request_for(CONVKERN_CPU, executor.threads())), executor, out);
+  run(call, problem, request_for(CONVKERN_CPU, executor.threads()), executor, out);
 }
 
 }  // namespace convkern::torch_binding

@@ -20,6 +20,9 @@ struct Call {
 // Writes the result of the call to `out`, y, gx or gw.
 void execute(const Call& call, at::MemoryFormat format, at::Tensor& out);
 
+// The name of the kernel that this thread's last call of execute() ran; empty before the first.
+const char* last_kernel();
+
 // What torch allows on the device, for so many threads.
 convkern_request request_for(convkern_device device, int threads);
 

@@ -1,4 +1,5 @@
-// Wraps libconvkern's C interface for C++: errors become exceptions, and the lock becomes a mutex.
+// Wraps libconvkern's C interface for C++: errors become exceptions, plans free themselves, and the
+// lock becomes a mutex.
 #pragma once
 
 #include <mutex>
@@ -23,6 +24,14 @@ inline void check(convkern_status status) {
   }
   throw std::runtime_error(convkern_last_error());
 }
+
+// A plan that is freed when the object is destroyed.
+struct OwnedPlan : convkern_plan {
+  OwnedPlan() : convkern_plan{} {}
+  ~OwnedPlan() { convkern_free_plan(this); }
+  OwnedPlan(const OwnedPlan&) = delete;
+  OwnedPlan& operator=(const OwnedPlan&) = delete;
+};
 
 // The library's lock, in the form that std::lock_guard needs.
 struct LibraryMutex {

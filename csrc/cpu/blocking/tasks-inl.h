@@ -57,7 +57,7 @@ int64_t input_rows(const Axis& axis, int64_t rows) {
 }
 
 // The bytes of all taps, rearranged for a pass.
-inline int64_t packed_bytes(const Problem& p) { return whole_lines(p.O * p.Cg * p.R * p.S); }
+inline int64_t tap_bytes(const Problem& p) { return whole_lines(p.O * p.Cg * p.R * p.S); }
 
 // Tasks that a thread should have at least.
 int64_t task_grain(const Problem& p, int64_t tasks) {
@@ -67,27 +67,19 @@ int64_t task_grain(const Problem& p, int64_t tasks) {
 // Residues of gx modulo the stride for which plans are listed at most, at some 150 bytes each.
 constexpr double kMostResidues = 1 << 16;
 
-// Why a kernel that needs so much workspace does not compute the problem.
-template <int64_t (*workspace)(const Problem&, int)>
-Reason supports(const Problem& p) {
+// A plan of class PassPlan, which is made from the problem, or why there is none: the direct
+// algorithms compute a problem of their dtype whose buffers are small enough.
+template <class PassPlan>
+Planned plan_pass(const Problem& p) {
   if (p.dtype != kDType) return Reason::dtype;
   if (p.empty()) return Reason::empty;
   if (p.beyond_memory()) return Reason::beyond_memory;
   const double residues = 1.0 * std::min(p.stride_h, p.H) * std::min(p.stride_w, p.W);
   if (p.pass == Pass::grad_input && residues > kMostResidues) return Reason::residues;
+  auto plan = std::make_unique<const PassPlan>(p);
   // The difference is what a second thread adds.
-  if (workspace(p, 2) - workspace(p, 1) > kThreadBytes) return Reason::workspace;
-  return Reason::none;
-}
-
-// Returns whether an algorithm whose passes need so much workspace computes the problem.
-template <int64_t (*forward)(const Problem&, int), int64_t (*grad_input)(const Problem&, int),
-          int64_t (*grad_weight)(const Problem&, int)>
-bool computes(const Problem& p) {
-  const Reason reason = p.pass == Pass::forward      ? supports<forward>(p)
-                        : p.pass == Pass::grad_input ? supports<grad_input>(p)
-                                                     : supports<grad_weight>(p);
-  return reason == Reason::none;
+  if (plan->workspace(2) - plan->workspace(1) > kThreadBytes) return Reason::workspace;
+  return plan;
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ CONVKERN_END_TARGET
 
 namespace convkern::cpu {
 const CompiledAlgorithms bf16_avx512bf16 = {PairedAlgorithms::kAll, KernelDType::bf16,
-                                            Isa::avx512bf16};
+                                            Isa::avx512bf16, kLanes};
 }  // namespace convkern::cpu
 
 #endif

@@ -11,8 +11,8 @@ CONVKERN_BEGIN_TARGET("avx2,fma,f16c")
 CONVKERN_END_TARGET
 
 namespace convkern::cpu {
-const CompiledAlgorithms f32_avx2 = {Algorithms::kAll, KernelDType::f32, Isa::avx2};
-const CompiledAlgorithms half_avx2 = {HalfAlgorithms::kAll, KernelDType::half, Isa::avx2};
+const CompiledAlgorithms f32_avx2 = {Algorithms::kAll, KernelDType::f32, Isa::avx2, kLanes};
+const CompiledAlgorithms half_avx2 = {HalfAlgorithms::kAll, KernelDType::half, Isa::avx2, kLanes};
 const PeakLoop peak_avx2 = kPeakLoop;
 }  // namespace convkern::cpu
 

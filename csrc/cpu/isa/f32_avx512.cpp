@@ -14,8 +14,9 @@ CONVKERN_BEGIN_TARGET("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c")
 CONVKERN_END_TARGET
 
 namespace convkern::cpu {
-const CompiledAlgorithms f32_avx512 = {Algorithms::kAll, KernelDType::f32, Isa::avx512};
-const CompiledAlgorithms half_avx512 = {HalfAlgorithms::kAll, KernelDType::half, Isa::avx512};
+const CompiledAlgorithms f32_avx512 = {Algorithms::kAll, KernelDType::f32, Isa::avx512, kLanes};
+const CompiledAlgorithms half_avx512 = {HalfAlgorithms::kAll, KernelDType::half, Isa::avx512,
+                                        kLanes};
 const PeakLoop peak_avx512 = kPeakLoop;
 }  // namespace convkern::cpu
 

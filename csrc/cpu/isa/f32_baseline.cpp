@@ -7,7 +7,8 @@
 #include "cpu/peak-inl.h"
 
 namespace convkern::cpu {
-const CompiledAlgorithms f32_baseline = {Algorithms::kAll, KernelDType::f32, Isa::baseline};
-const CompiledAlgorithms half_baseline = {HalfAlgorithms::kAll, KernelDType::half, Isa::baseline};
+const CompiledAlgorithms f32_baseline = {Algorithms::kAll, KernelDType::f32, Isa::baseline, kLanes};
+const CompiledAlgorithms half_baseline = {HalfAlgorithms::kAll, KernelDType::half, Isa::baseline,
+                                          kLanes};
 const PeakLoop peak_baseline = kPeakLoop;
 }  // namespace convkern::cpu

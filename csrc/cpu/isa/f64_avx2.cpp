@@ -9,7 +9,7 @@ CONVKERN_BEGIN_TARGET("avx2,fma")
 CONVKERN_END_TARGET
 
 namespace convkern::cpu {
-const CompiledAlgorithms f64_avx2 = {Algorithms::kAll, KernelDType::f64, Isa::avx2};
+const CompiledAlgorithms f64_avx2 = {Algorithms::kAll, KernelDType::f64, Isa::avx2, kLanes};
 }  // namespace convkern::cpu
 
 #endif

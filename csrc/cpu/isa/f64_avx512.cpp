@@ -12,7 +12,7 @@ CONVKERN_BEGIN_TARGET("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 CONVKERN_END_TARGET
 
 namespace convkern::cpu {
-const CompiledAlgorithms f64_avx512 = {Algorithms::kAll, KernelDType::f64, Isa::avx512};
+const CompiledAlgorithms f64_avx512 = {Algorithms::kAll, KernelDType::f64, Isa::avx512, kLanes};
 }  // namespace convkern::cpu
 
 #endif

@@ -5,5 +5,5 @@
 #include "cpu/algos/kernels-inl.h"
 
 namespace convkern::cpu {
-const CompiledAlgorithms f64_baseline = {Algorithms::kAll, KernelDType::f64, Isa::baseline};
+const CompiledAlgorithms f64_baseline = {Algorithms::kAll, KernelDType::f64, Isa::baseline, kLanes};
 }  // namespace convkern::cpu

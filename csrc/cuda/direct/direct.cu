@@ -3,6 +3,7 @@
 // float64, all others in float32. See correlate_planes.cuh and sum_planes.cuh.
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "cuda/direct/correlate_planes.cuh"
@@ -66,20 +67,12 @@ template <class T>
 class PartBlockings {
  public:
   explicit PartBlockings(const Problem& p)
-      : planes_(plane_counts(p, result_channels(p), sizeof(Sum<T>))) {}
-
-  const PlaneBlocking& of(const Part& part) {
-    for (const Known& known : known_) {
-      if (known.rows.out == part.rows.out && known.rows.taps == part.rows.taps &&
-          known.columns.out == part.columns.out && known.columns.taps == part.columns.taps) {
-        return known.blocking;
-      }
-    }
-    const WindowAxis rows(part.rows), columns(part.columns);
-    known_.push_back({part.rows, part.columns, correlation_blocking(rows, columns, planes_)});
-    return known_.back().blocking;
+      : planes_(plane_counts(p, result_channels(p), sizeof(Sum<T>))) {
+    for_each_part(p, {}, [&](const Part& part) { add(part); });
   }
-  int64_t blocks(const Part& part) {
+
+  const PlaneBlocking& of(const Part& part) const { return find(part)->blocking; }
+  int64_t blocks(const Part& part) const {
     const PlaneBlocking& blocking = of(part);
     return planes_.plane_blocks(blocking) *
            blocks_of_plane(blocking, WindowAxis(part.rows), WindowAxis(part.columns));
@@ -90,6 +83,19 @@ class PartBlockings {
     Axis rows, columns;
     PlaneBlocking blocking;
   };
+
+  void add(const Part& part) {
+    if (find(part) != known_.end()) return;
+    const WindowAxis rows(part.rows), columns(part.columns);
+    known_.push_back({part.rows, part.columns, correlation_blocking(rows, columns, planes_)});
+  }
+  typename std::vector<Known>::const_iterator find(const Part& part) const {
+    return std::find_if(known_.begin(), known_.end(), [&](const Known& known) {
+      return known.rows.out == part.rows.out && known.rows.taps == part.rows.taps &&
+             known.columns.out == part.columns.out && known.columns.taps == part.columns.taps;
+    });
+  }
+
   PlaneCounts planes_;
   std::vector<Known> known_;  // a few: residues of an axis differ by one result and one tap at most
 };
@@ -99,8 +105,8 @@ int shared_bytes(const PlaneBlocking& blocking, int64_t element) {
 }
 
 template <class T>
-void run_part(const Problem& p, const Operands& ops, const Part& part, PartBlockings<T>& blockings,
-              const Executor& executor) {
+void run_part(const Problem& p, const Operands& ops, const Part& part,
+              const PartBlockings<T>& blockings, const Executor& executor) {
   PlaneCorrelation<T> c{plane_work(p, WindowAxis(part.rows), WindowAxis(part.columns),
                                    blockings.of(part),
                                    {small(result_channels(p)), 1, small(columns_of(p))})};
@@ -152,8 +158,22 @@ struct WeightBlocking {
 };
 
 template <class T>
-void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const WeightBlocking<T> blocking(p);
+struct GradWeight final : Plan {
+  const Problem p;
+  const WeightBlocking<T> blocking;
+
+  explicit GradWeight(const Problem& problem) : p(problem), blocking(p) {}
+  int64_t workspace(int) const override { return blocking.splits * blocking.bytes_of_split(p); }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override;
+
+  Reason unsupported() const {
+    if (blocking.blocking.images == 0) return Reason::shared_memory;
+    return blocking.blocks * blocking.splits > kMostCount ? Reason::size : Reason::none;
+  }
+};
+
+template <class T>
+void GradWeight<T>::run(const Operands& ops, void* workspace, const Executor& executor) const {
   const ImageSizes x_sizes{p.C, p.H, p.W}, gy_sizes{p.O, p.OH(), p.OW()};
   PlaneSums<T> c{plane_work(p, blocking.rows, blocking.columns, blocking.blocking,
                             {small(blocking.channels), small(p.Og()), small(p.Cg)})};
@@ -182,34 +202,20 @@ constexpr DType kDType<BFloat16> = DType::bf16;
 template <>
 constexpr DType kDType<Half> = DType::f16;
 
+// The plan of forward or grad_input.
 template <class T>
-struct Direct {
-  static void correlation(const Problem& p, const Operands& ops, void*, const Executor& executor) {
-    PartBlockings<T> blockings(p);
+struct Correlations final : Plan {
+  const Problem p;
+  const PartBlockings<T> blockings;
+
+  explicit Correlations(const Problem& problem) : p(problem), blockings(p) {}
+  void run(const Operands& ops, void*, const Executor& executor) const override {
     for_each_part(p, ops,
                   [&](const Part& part) { run_part<T>(p, ops, part, blockings, executor); });
   }
 
-  static int64_t no_workspace(const Problem&, int) { return 0; }
-  static int64_t weight_workspace(const Problem& p, int) {
-    const WeightBlocking<T> blocking(p);
-    return blocking.splits * blocking.bytes_of_split(p);
-  }
-
-  static Reason supports(const Problem& p) {
-    if (p.dtype != kDType<T>) return Reason::dtype;
-    if (p.empty()) return Reason::empty;
-    // Positions in images, and numbers of images, channels and blocks, are ints.
-    const double image =
-        static_cast<double>(p.H + 2 * p.pad_h) * static_cast<double>(p.W + 2 * p.pad_w);
-    if (image > kMostCount || std::max({p.N, p.C, p.O * p.Cg}) > kMostCount) return Reason::size;
-    if (p.pass == Pass::grad_weight) {
-      const WeightBlocking<T> blocking(p);
-      if (blocking.blocking.images == 0) return Reason::shared_memory;
-      return blocking.blocks * blocking.splits > kMostCount ? Reason::size : Reason::none;
-    }
+  Reason unsupported() const {
     Reason reason = Reason::none;
-    PartBlockings<T> blockings(p);
     for_each_part(p, {}, [&](const Part& part) {
       if (reason != Reason::none) return;
       if (blockings.of(part).images == 0) {
@@ -222,15 +228,24 @@ struct Direct {
   }
 };
 
+template <class T, class PassPlan>
+Planned plan_direct(const Problem& p) {
+  if (p.dtype != kDType<T>) return Reason::dtype;
+  if (p.empty()) return Reason::empty;
+  // Positions in images, and numbers of images, channels and blocks, are ints.
+  const double image =
+      static_cast<double>(p.H + 2 * p.pad_h) * static_cast<double>(p.W + 2 * p.pad_w);
+  if (image > kMostCount || std::max({p.N, p.C, p.O * p.Cg}) > kMostCount) return Reason::size;
+  auto plan = std::make_unique<const PassPlan>(p);
+  const Reason reason = plan->unsupported();
+  if (reason != Reason::none) return reason;
+  return std::move(plan);
+}
+
 template <class T>
 constexpr Algorithm algorithm() {
-  using D = Direct<T>;
-  constexpr Functions kCorrelation = {D::supports, D::no_workspace, D::correlation};
-  return {"direct",
-          kCorrelation,
-          kCorrelation,
-          {D::supports, D::weight_workspace, grad_weight<T>},
-          leaves_to_implicit_gemm};
+  return {"direct", plan_direct<T, Correlations<T>>, plan_direct<T, Correlations<T>>,
+          plan_direct<T, GradWeight<T>>, choice::direct_declines};
 }
 
 }  // namespace

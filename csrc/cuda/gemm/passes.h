@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 
 #include "core/axis.h"
 #include "core/kernel.h"
@@ -216,6 +217,16 @@ inline Reason counts_in_ints(const Problem& p) {
   const int64_t largest =
       std::max({blocks, p.H + 2 * p.pad_h, p.W + 2 * p.pad_w, p.C, p.O, p.R * p.S});
   return largest < INT32_MAX ? Reason::none : Reason::size;
+}
+
+// A plan of class PassPlan, or why an implicit GEMM does not compute the problem.
+template <DType kDType, class PassPlan>
+Planned plan_gemm(const Problem& p) {
+  if (p.dtype != kDType) return Reason::dtype;
+  if (p.empty()) return Reason::empty;
+  const Reason reason = counts_in_ints(p);
+  if (reason != Reason::none) return reason;
+  return std::make_unique<const PassPlan>(p);
 }
 
 }  // namespace convkern::cuda

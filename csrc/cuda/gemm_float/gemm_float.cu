@@ -99,10 +99,20 @@ void run_part(const Problem& p, const Operands& ops, const Part& part, const Ter
   });
 }
 
-void correlation(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
+struct Correlations final : Plan {
+  const Problem p;
+  const TermSplits splits;
+
+  explicit Correlations(const Problem& problem) : p(problem), splits(term_splits(p)) {}
+  int64_t workspace(int) const override {
+    return packed_floats(p, p.R * p.S) * static_cast<int64_t>(sizeof(float)) + splits.bytes();
+  }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override;
+};
+
+void Correlations::run(const Operands& ops, void* workspace, const Executor& executor) const {
   auto* packed = static_cast<float*>(workspace);
   float* partial = packed + packed_floats(p, p.R * p.S);
-  const TermSplits splits = term_splits(p);
   for_each_part(p, ops, [&](const Part& part) {
     run_part(p, ops, part, splits, packed, partial, executor);
     packed += packed_floats(p, part.tap_count());
@@ -120,8 +130,16 @@ void launch_weight_sums(const WeightSums<float, Index>& c, int64_t blocks,
          c);
 }
 
-void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const WeightTiles tiles(p);
+struct GradWeight final : Plan {
+  const Problem p;
+  const WeightTiles tiles;
+
+  explicit GradWeight(const Problem& problem) : p(problem), tiles(p) {}
+  int64_t workspace(int) const override { return tiles.bytes(); }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override;
+};
+
+void GradWeight::run(const Operands& ops, void* workspace, const Executor& executor) const {
   const int64_t blocks = tiles.blocks(p);
   auto* partial = static_cast<float*>(workspace);
   const bool aligned =
@@ -140,22 +158,11 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
   add_weight_splits<float>(p, tiles, partial, ops.out, executor);
 }
 
-int64_t correlation_workspace(const Problem& p, int) {
-  return packed_floats(p, p.R * p.S) * static_cast<int64_t>(sizeof(float)) + term_splits(p).bytes();
-}
-
-int64_t weight_workspace(const Problem& p, int) { return WeightTiles(p).bytes(); }
-
-Reason supports(const Problem& p) {
-  if (p.dtype != DType::f32) return Reason::dtype;
-  return p.empty() ? Reason::empty : counts_in_ints(p);
-}
-
 }  // namespace
 
 void add_implicit_gemm(std::vector<Kernel>& kernels) {
-  constexpr Functions kCorrelation = {supports, correlation_workspace, correlation};
-  constexpr Functions kWeights = {supports, weight_workspace, grad_weight};
+  constexpr MakePlan kCorrelation = plan_gemm<DType::f32, Correlations>;
+  constexpr MakePlan kWeights = plan_gemm<DType::f32, GradWeight>;
   add_kernels({"implicit_gemm", kCorrelation, kCorrelation, kWeights}, KernelDType::f32, kernels);
 }
 

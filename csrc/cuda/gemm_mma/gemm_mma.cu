@@ -10,24 +10,15 @@ namespace convkern::cuda {
 namespace implicit_gemm_mma {
 namespace {
 
-template <DType kDType>
-Reason supports(const Problem& p) {
-  if (p.dtype != kDType) return Reason::dtype;
-  return p.empty() ? Reason::empty : counts_in_ints(p);
-}
-
-template <class Element>
-Reason declines(const Problem& p) {
-  return leaves_to_direct(p, sizeof(Element) == sizeof(float) ? kTf32Gemm : kHalfGemm);
-}
-
 template <DType kDType, class Element>
 constexpr Algorithm algorithm() {
-  constexpr Functions kCorrelation = {supports<kDType>, correlation_workspace<Element>,
-                                      correlation<Element>};
-  return {"implicit_gemm_mma", kCorrelation,
-          kCorrelation,        {supports<kDType>, weight_workspace<Element>, grad_weight<Element>},
-          declines<Element>,   kDType == DType::f32 ? Precision::tf32 : Precision::highest};
+  constexpr MakePlan kCorrelation = plan_gemm<kDType, Correlations<Element>>;
+  return {"implicit_gemm_mma",
+          kCorrelation,
+          kCorrelation,
+          plan_gemm<kDType, GradWeight<Element>>,
+          choice::implicit_gemm_mma_declines,
+          kDType == DType::f32 ? Precision::tf32 : Precision::highest};
 }
 
 }  // namespace

@@ -99,26 +99,31 @@ void run_part(const Problem& p, const Operands& ops, const Part& part, const Ter
   });
 }
 
+// The plan of forward or grad_input.
 template <class Element>
-void correlation(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const Pixels<Element> pixels = correlated_pixels<Element>(p);
-  const void* in = p.pass == Pass::forward ? ops.x : ops.gy;
-  const Element* read = pixels.get(in, workspace, executor);
-  auto* packed = static_cast<Element*>(workspace) + pixels.packed_bytes() / sizeof(Element);
-  auto* partial = reinterpret_cast<float*>(packed + packed_taps<Element>(p, p.R * p.S));
-  const TermSplits splits = term_splits<Element>(p);
-  // One part after the other, so that they share the memory of packed weights.
-  for_each_part(p, ops, [&](const Part& part) {
-    run_part(p, ops, part, splits, read, packed, partial, executor);
-  });
-  if (splits.count > 1) launch_add_terms<Element>(p, ops, splits, partial, executor);
-}
+struct Correlations final : Plan {
+  const Problem p;
+  const Pixels<Element> pixels;
+  const TermSplits splits;
 
-template <class Element>
-int64_t correlation_workspace(const Problem& p, int) {
-  return correlated_pixels<Element>(p).packed_bytes() +
-         packed_taps<Element>(p, p.R * p.S) * static_cast<int64_t>(sizeof(Element)) +
-         term_splits<Element>(p).bytes();
-}
+  explicit Correlations(const Problem& problem)
+      : p(problem), pixels(correlated_pixels<Element>(p)), splits(term_splits<Element>(p)) {}
+  int64_t workspace(int) const override {
+    return pixels.packed_bytes() +
+           packed_taps<Element>(p, p.R * p.S) * static_cast<int64_t>(sizeof(Element)) +
+           splits.bytes();
+  }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override {
+    const void* in = p.pass == Pass::forward ? ops.x : ops.gy;
+    const Element* read = pixels.get(in, workspace, executor);
+    auto* packed = static_cast<Element*>(workspace) + pixels.packed_bytes() / sizeof(Element);
+    auto* partial = reinterpret_cast<float*>(packed + packed_taps<Element>(p, p.R * p.S));
+    // One part after the other, so that they share the memory of packed weights.
+    for_each_part(p, ops, [&](const Part& part) {
+      run_part(p, ops, part, splits, read, packed, partial, executor);
+    });
+    if (splits.count > 1) launch_add_terms<Element>(p, ops, splits, partial, executor);
+  }
+};
 
 }  // namespace convkern::cuda::implicit_gemm_mma

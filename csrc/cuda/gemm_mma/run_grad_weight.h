@@ -25,9 +25,22 @@ void launch_weight_sums(const Problem& p, const Operands& ops, const WeightTiles
 }
 
 template <class Element>
-void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const WeightTiles tiles(p);
-  const Pixels<Element> gy = pixels_of_gy<Element>(p), x = pixels_of_x<Element>(p);
+struct GradWeight final : Plan {
+  const Problem p;
+  const WeightTiles tiles;
+  const Pixels<Element> gy, x;
+
+  explicit GradWeight(const Problem& problem)
+      : p(problem), tiles(p), gy(pixels_of_gy<Element>(p)), x(pixels_of_x<Element>(p)) {}
+  int64_t workspace(int) const override {
+    return gy.packed_bytes() + x.packed_bytes() + tiles.bytes();
+  }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override;
+};
+
+template <class Element>
+void GradWeight<Element>::run(const Operands& ops, void* workspace,
+                              const Executor& executor) const {
   char* memory = static_cast<char*>(workspace);
   Operands read = ops;
   read.gy = gy.get(ops.gy, memory, executor);
@@ -50,12 +63,6 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
     sum(std::type_identity<Tile<Element, 64, 64, 32>>());
   }
   add_weight_splits<Element>(p, tiles, partial, ops.out, executor);
-}
-
-template <class Element>
-int64_t weight_workspace(const Problem& p, int) {
-  return pixels_of_gy<Element>(p).packed_bytes() + pixels_of_x<Element>(p).packed_bytes() +
-         WeightTiles(p).bytes();
 }
 
 }  // namespace convkern::cuda::implicit_gemm_mma

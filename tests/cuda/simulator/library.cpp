@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "core/plan.h"
+#include "core/kernel.h"
 #include "core/problem.h"
 #include "cuda/device_ops.cuh"
 #include "cuda/direct/blocking.h"
@@ -142,12 +142,12 @@ const char* convkern_kernel_dtype(const char* name) { return to_string(kernel_na
 
 // Returns why the kernel does not run a problem, or an empty text if it runs it.
 const char* convkern_rejection(const char* name, const char* problem) {
-  const Reason reason = kernel_named(name).supports(parse_problem(problem));
+  const Reason reason = kernel_named(name).plan(parse_problem(problem)).reason;
   return reason == Reason::none ? "" : to_string(reason);
 }
 
 int64_t convkern_workspace(const char* name, const char* problem) {
-  return kernel_named(name).workspace(parse_problem(problem), 1);
+  return kernel_named(name).plan(parse_problem(problem)).plan->workspace(1);
 }
 
 // Returns the columns of the tile that implicit_gemm chooses for forward and grad_input.
@@ -235,7 +235,8 @@ const char* convkern_run(const char* name, const char* problem, unsigned schedul
   try {
     simulator::set_schedule(schedule);
     Operands operands{x, w, b, gy, out};
-    kernel_named(name).run(parse_problem(problem), operands, workspace, SimulatedExecutor());
+    const Planned planned = kernel_named(name).plan(parse_problem(problem));
+    planned.plan->run(operands, workspace, SimulatedExecutor());
     text.clear();
   } catch (const std::exception& error) {
     text = error.what();

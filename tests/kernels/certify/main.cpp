@@ -77,11 +77,12 @@ void certify(Problem p, Random random, Count& count) {
   const PlayedThreads executor(static_cast<int>(1 + random.below(3)), random);
   Tensors tensors(p, random);
   const std::vector<Mod> expected = plain_sum(p, tensors.operands(), tensors.out.size());
-  auto run = [&](const Kernel& kernel, const Operands& operands, const char* how) {
+  auto run = [&](const Kernel& kernel, const Plan& plan, const Operands& operands,
+                 const char* how) {
     tensors.out.clear();
-    const int64_t bytes = kernel.workspace(p, executor.threads());
+    const int64_t bytes = plan.workspace(executor.threads());
     Memory workspace(ceil_div(bytes, sizeof(Mod)), 0);
-    kernel.run(p, operands, workspace.data(), executor);
+    plan.run(operands, workspace.data(), executor);
     const std::string what = fault(tensors.out, expected, workspace);
     ++count.runs;
     ++count.runs_of[kernel.name];
@@ -92,15 +93,18 @@ void certify(Problem p, Random random, Count& count) {
   };
   ++count.problems;
   for (const Kernel& kernel : cpu::mod_kernels()) {
-    if (kernel.pass != p.pass || kernel.supports(p) != Reason::none) continue;
+    if (kernel.pass != p.pass) continue;
+    const Planned planned = kernel.plan(p);
+    if (planned.reason != Reason::none) continue;
+    const Plan& plan = *planned.plan;
     Operands operands = tensors.operands();
-    run(kernel, operands, "");
-    if (kernel.packing.pack == nullptr) continue;
-    Memory packed(ceil_div(kernel.packing.bytes(p), sizeof(Mod)), 0);
-    kernel.packing.pack(p, operands.w, packed.data(), executor);
+    run(kernel, plan, operands, "");
+    if (plan.packed_bytes() == 0) continue;
+    Memory packed(ceil_div(plan.packed_bytes(), sizeof(Mod)), 0);
+    plan.pack(operands.w, packed.data(), executor);
     operands.w = nullptr;
     operands.packed = packed.data();
-    run(kernel, operands, " with packed weights");
+    run(kernel, plan, operands, " with packed weights");
   }
 }
 

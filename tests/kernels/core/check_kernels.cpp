@@ -101,26 +101,29 @@ void check(const Problem& p, const Executor& executor, Count& count) {
   Constraints constraints;
   constraints.available = cpu::available_isa();
   constraints.precision = Precision::high;
-  auto run = [&](const Kernel& kernel, const Operands& operands, const std::string& how) {
+  auto run = [&](const Kernel& kernel, const Plan& plan, const Operands& operands,
+                 const std::string& how) {
     out.fill(NAN);
-    const Workspace workspace(kernel.workspace(p, executor.threads()));
-    kernel.run(p, operands, workspace.memory, executor);
+    const Workspace workspace(plan.workspace(executor.threads()));
+    plan.run(operands, workspace.memory, executor);
     const std::string what = difference(out.data(), expected.data(), size, tolerance<T>(kernel));
     ++count.runs;
     if (what.empty()) return;
     ++count.faults;
     std::printf("%s%s, %s: %s\n", kernel.name, how.c_str(), to_string(p).c_str(), what.c_str());
   };
+  Chooser chooser(cpu::kernel_list(), p, constraints);
   for (const Kernel& kernel : cpu::kernel_list()) {
-    if (kernel.pass != p.pass || why_not(kernel, p, constraints) != Reason::none) continue;
+    if (kernel.pass != p.pass || chooser.why_not(kernel) != Reason::none) continue;
+    const std::unique_ptr<const Plan> plan = chooser.take_plan(kernel);
     Operands operands = tensors.operands(out);
-    run(kernel, operands, "");
-    if (kernel.packing.pack == nullptr || p.pass != Pass::forward) continue;
-    const Workspace packed(kernel.packing.bytes(p));
-    kernel.packing.pack(p, operands.w, packed.memory, executor);
+    run(kernel, *plan, operands, "");
+    if (plan->packed_bytes() == 0) continue;
+    const Workspace packed(plan->packed_bytes());
+    plan->pack(operands.w, packed.memory, executor);
     operands.w = nullptr;
     operands.packed = packed.memory;
-    run(kernel, operands, " with packed weights");
+    run(kernel, *plan, operands, " with packed weights");
   }
 }
 

@@ -85,12 +85,13 @@ std::string fault(const Problem& p) {
     constraints.available = isa;
     constraints.precision = Precision::high;
     std::vector<Rejection> rejected;
-    choose(cpu::kernel_list(), p, constraints, &rejected);
+    Chooser chooser(cpu::kernel_list(), p, constraints);
+    chooser.choose(&rejected);
     for (const Kernel& kernel : cpu::kernel_list()) {
-      if (kernel.pass != p.pass) continue;
-      if (why_passed_over(kernel, p, constraints) != Reason::none) continue;
+      if (kernel.pass != p.pass || chooser.why_passed_over(kernel) != Reason::none) continue;
+      const std::unique_ptr<const Plan> plan = chooser.take_plan(kernel);
       for (const int threads : {1, 2, 256}) {
-        if (kernel.workspace(p, threads) < 0) return std::string(kernel.name) + ": workspace";
+        if (plan->workspace(threads) < 0) return std::string(kernel.name) + ": workspace";
       }
     }
   }

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "core/plan.h"
+#include "core/choose.h"
 
 int check_kernels(int threads, const std::vector<std::string>& problems);
 int fuzz_plans(unsigned seed, int count);

@@ -21,16 +21,8 @@ namespace convkern::cpu {
 namespace {
 namespace batchlane {
 
-bool computes(const Problem& p) {
-  return cpu::computes<forward_workspace, grad_input_workspace, grad_weight_workspace>(p);
-}
-
-constexpr Algorithm algorithm = {
-    "direct_batchlane",
-    {supports<forward_workspace>, forward_workspace, forward},
-    {supports<grad_input_workspace>, grad_input_workspace, grad_input},
-    {supports<grad_weight_workspace>, grad_weight_workspace, grad_weight},
-};
+constexpr Algorithm algorithm = {choice::kBatchlane, plan_pass<Forward>, plan_pass<GradInput>,
+                                 plan_pass<GradWeight>};
 
 }  // namespace batchlane
 }  // namespace

@@ -18,8 +18,16 @@ Blocking forward_blocking(const Problem& p) {
   return {p, rows.out, n, make(n), span};
 }
 
-void forward(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const Blocking blocking = forward_blocking(p);
+struct Forward final : Plan {
+  const Problem p;
+  const Blocking blocking;
+
+  explicit Forward(const Problem& problem) : p(problem), blocking(forward_blocking(p)) {}
+  int64_t workspace(int threads) const override { return blocking.buffers.bytes() * threads; }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override;
+};
+
+void Forward::run(const Operands& ops, void* workspace, const Executor& executor) const {
   const Buffers& buffers = blocking.buffers;
   const Axis rows = forward_rows(p), columns = forward_columns(p);
   const ImageShape xs = x_shape(p), ys = y_shape(p);
@@ -54,10 +62,6 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
                  blocking.images(p, block, ys), ys, u, {group * Og, (group + 1) * Og}, y);
     }
   });
-}
-
-int64_t forward_workspace(const Problem& p, int threads) {
-  return forward_blocking(p).buffers.bytes() * threads;
 }
 
 }  // namespace batchlane

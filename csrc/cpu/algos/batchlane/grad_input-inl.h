@@ -21,15 +21,26 @@ Blocking grad_input_blocking(const Problem& p, const std::vector<Residue>& list)
   return {p, out_rows, n, make(n), span};
 }
 
-void grad_input(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const std::vector<Residue> list = residues(p);
-  const Blocking blocking = grad_input_blocking(p, list);
+struct GradInput final : Plan {
+  const Problem p;
+  const std::vector<Residue> list;
+  const Blocking blocking;
+
+  explicit GradInput(const Problem& problem)
+      : p(problem), list(residues(p)), blocking(grad_input_blocking(p, list)) {}
+  int64_t workspace(int threads) const override {
+    return tap_bytes(p) + blocking.buffers.bytes() * threads;
+  }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override;
+};
+
+void GradInput::run(const Operands& ops, void* workspace, const Executor& executor) const {
   const Buffers& buffers = blocking.buffers;
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const int64_t Og = p.Og(), Cg = p.Cg, tasks = blocking.blocks * p.groups * blocking.bands;
   auto* packed = static_cast<Real*>(workspace);
   pack_taps(p, list, static_cast<const Real*>(ops.w), packed);
-  void* threads = static_cast<char*>(workspace) + packed_bytes(p);
+  void* threads = static_cast<char*>(workspace) + tap_bytes(p);
 
   executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
     Real* memory = thread_buffers(threads, buffers, thread);
@@ -68,10 +79,6 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
                  blocking.images(p, block, xs), xs, h, {group * Cg, (group + 1) * Cg}, gx);
     }
   });
-}
-
-int64_t grad_input_workspace(const Problem& p, int threads) {
-  return packed_bytes(p) + grad_input_blocking(p, residues(p)).buffers.bytes() * threads;
 }
 
 }  // namespace batchlane

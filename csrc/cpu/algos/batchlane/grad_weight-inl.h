@@ -57,17 +57,23 @@ Reduction grad_weight_reduction(const Problem& p, const Blocking& blocking) {
           Slices(p).accumulator_floats()};
 }
 
-void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const Blocking blocking = grad_weight_blocking(p);
-  reduce_weights(p, grad_weight_reduction(p, blocking), workspace, static_cast<Real*>(ops.out),
-                 executor, [&](int64_t unit, Range channels, Real* memory, Real* accumulators) {
-                   accumulate_band(p, ops, blocking, unit, channels, memory, accumulators);
-                 });
-}
+struct GradWeight final : Plan {
+  const Problem p;
+  const Blocking blocking;
+  const Reduction reduction;
 
-int64_t grad_weight_workspace(const Problem& p, int threads) {
-  return grad_weight_reduction(p, grad_weight_blocking(p)).workspace(threads);
-}
+  explicit GradWeight(const Problem& problem)
+      : p(problem),
+        blocking(grad_weight_blocking(p)),
+        reduction(grad_weight_reduction(p, blocking)) {}
+  int64_t workspace(int threads) const override { return reduction.workspace(threads); }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override {
+    reduce_weights(p, reduction, workspace, static_cast<Real*>(ops.out), executor,
+                   [&](int64_t unit, Range channels, Real* memory, Real* accumulators) {
+                     accumulate_band(p, ops, blocking, unit, channels, memory, accumulators);
+                   });
+  }
+};
 
 }  // namespace batchlane
 }  // namespace

@@ -22,15 +22,9 @@ namespace {
 
 namespace channellane {
 
-Reason declines(const Problem& p) { return channellane_declines(p, kLanes); }
-
-constexpr Algorithm algorithm = {
-    "direct_channellane",
-    {supports<forward_workspace>, forward_workspace, forward},
-    {supports<grad_input_workspace>, grad_input_workspace, grad_input},
-    {supports<grad_weight_workspace>, grad_weight_workspace, grad_weight},
-    declines,
-};
+constexpr Algorithm algorithm = {"direct_channellane", plan_if_grouped<Forward>,
+                                 plan_if_grouped<GradInput>, plan_if_grouped<GradWeight>,
+                                 choice::channellane_declines};
 
 }  // namespace channellane
 }  // namespace

@@ -11,10 +11,22 @@ PixelBuffers forward_buffers(const Problem& p, const Tasks& tasks) {
   return {p, input_rows(forward_rows(p), tasks.band_rows), p.W, tasks.band_rows, p.OW()};
 }
 
-void forward(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
+struct Forward final : Plan {
+  const Problem p;
+  const Tasks tasks;
+  const PixelBuffers buffers;
+
+  explicit Forward(const Problem& problem)
+      : p(problem), tasks(p, p.OH()), buffers(forward_buffers(p, tasks)) {}
+  int64_t workspace(int threads) const override {
+    const int64_t floats = packed_floats(p) + whole_vectors(p.O) + threads * buffers.floats();
+    return floats * static_cast<int64_t>(sizeof(Real));
+  }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override;
+};
+
+void Forward::run(const Operands& ops, void* workspace, const Executor& executor) const {
   const Axis rows = forward_rows(p), columns = forward_columns(p);
-  const Tasks tasks(p, rows.out);
-  const PixelBuffers buffers = forward_buffers(p, tasks);
   const Groups groups(p);
   const bool in_place = reads_in_place(p), fetches = fetches_pixels(p);
   const TermLanes lanes(groups);
@@ -45,12 +57,6 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
       write_pixels(ops.out, ys, n, u, channels, sum.out);
     }
   });
-}
-
-int64_t forward_workspace(const Problem& p, int threads) {
-  const int64_t buffers = forward_buffers(p, Tasks(p, p.OH())).floats();
-  const int64_t floats = packed_floats(p) + whole_vectors(p.O) + threads * buffers;
-  return floats * static_cast<int64_t>(sizeof(Real));
 }
 
 }  // namespace channellane

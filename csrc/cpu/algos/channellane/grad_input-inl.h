@@ -9,19 +9,30 @@ namespace convkern::cpu {
 namespace {
 namespace channellane {
 
-Tasks grad_input_tasks(const Problem& p) {
-  return {p, ceil_div(p.H, p.stride_h)};  // rows of a residue, at most
-}
-
 PixelBuffers grad_input_buffers(const Problem& p, const Tasks& tasks) {
   const int64_t out_rows = std::min(p.H, tasks.band_rows * p.stride_h);
   return {p, grad_input_reads(p, tasks.band_rows), p.OW(), out_rows, p.W};
 }
 
-void grad_input(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const std::vector<Residue> list = residues(p);
-  const Tasks tasks = grad_input_tasks(p);
-  const PixelBuffers buffers = grad_input_buffers(p, tasks);
+struct GradInput final : Plan {
+  const Problem p;
+  const std::vector<Residue> list;
+  const Tasks tasks;
+  const PixelBuffers buffers;
+
+  explicit GradInput(const Problem& problem)
+      : p(problem),
+        list(residues(p)),
+        tasks(p, ceil_div(p.H, p.stride_h)),  // rows of a residue, at most
+        buffers(grad_input_buffers(p, tasks)) {}
+  int64_t workspace(int threads) const override {
+    const int64_t floats = packed_floats(p) + threads * buffers.floats();
+    return tap_bytes(p) + floats * static_cast<int64_t>(sizeof(Real));
+  }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override;
+};
+
+void GradInput::run(const Operands& ops, void* workspace, const Executor& executor) const {
   const Groups groups(p);
   const bool in_place = reads_in_place(p), fetches = fetches_pixels(p);
   const TermLanes lanes(groups);
@@ -29,7 +40,7 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
   const int64_t count = tasks.count(p);
   // The taps of every residue, (channel, term, row, column), then with the channels innermost.
   auto* taps = static_cast<Real*>(workspace);
-  Real* packed = taps + packed_bytes(p) / sizeof(Real);
+  Real* packed = taps + tap_bytes(p) / sizeof(Real);
   Real* memory = packed + packed_floats(p);
   pack_taps(p, list, static_cast<const Real*>(ops.w), taps);
   for (const Residue& residue : list) {
@@ -68,12 +79,6 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
       write_pixels(ops.out, gxs, n, h, channels, gx);
     }
   });
-}
-
-int64_t grad_input_workspace(const Problem& p, int threads) {
-  const int64_t buffers = grad_input_buffers(p, grad_input_tasks(p)).floats();
-  const int64_t floats = packed_floats(p) + threads * buffers;
-  return packed_bytes(p) + floats * static_cast<int64_t>(sizeof(Real));
 }
 
 }  // namespace channellane

@@ -8,10 +8,10 @@ namespace convkern::cpu {
 namespace {
 namespace channellane {
 
-struct GradWeightPlan : Tasks {
+struct BufferedTasks : Tasks {
   PixelBuffers buffers;  // of x and gy
 
-  explicit GradWeightPlan(const Problem& p)
+  explicit BufferedTasks(const Problem& p)
       : Tasks(p, p.OH()),
         buffers(p, input_rows(forward_rows(p), band_rows), p.W, band_rows, p.OW()) {}
   Reduction reduction(const Problem& p) const {
@@ -21,7 +21,7 @@ struct GradWeightPlan : Tasks {
 
 // Adds the products of one band of gy rows of an image to the sums (term, row, column) of a vector
 // of channels, which the buffers follow.
-void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightPlan& tasks,
+void accumulate_pixels(const Problem& p, const Operands& ops, const BufferedTasks& tasks,
                        const Groups& groups, const TermLanes& lanes, int64_t unit, int64_t vector,
                        Real* sums) {
   const Axis rows = forward_rows(p), columns = forward_columns(p);
@@ -59,9 +59,18 @@ void accumulate_pixels(const Problem& p, const Operands& ops, const GradWeightPl
   }
 }
 
-void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const GradWeightPlan tasks(p);
-  const Reduction reduction = tasks.reduction(p);
+struct GradWeight final : Plan {
+  const Problem p;
+  const BufferedTasks tasks;
+  const Reduction reduction;
+
+  explicit GradWeight(const Problem& problem)
+      : p(problem), tasks(p), reduction(tasks.reduction(p)) {}
+  int64_t workspace(int threads) const override { return reduction.workspace(threads); }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override;
+};
+
+void GradWeight::run(const Operands& ops, void* workspace, const Executor& executor) const {
   const Groups groups(p);
   const TermLanes lanes(groups);
   const int64_t weights = p.Cg * p.R * p.S;
@@ -76,10 +85,6 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
                   lanes_to_images(partial + channels.begin * weights, block, weights,
                                   VectorCursor(sums, kLanes, weights, 0));
                 });
-}
-
-int64_t grad_weight_workspace(const Problem& p, int threads) {
-  return GradWeightPlan(p).reduction(p).workspace(threads);
 }
 
 }  // namespace channellane

@@ -11,15 +11,16 @@ namespace convkern::cpu {
 namespace {
 namespace channellane {
 
-template <int64_t (*workspace)(const Problem&, int)>
-Reason supports(const Problem& p) {
+// A plan of class PassPlan, or why direct_channellane does not compute the problem.
+template <class PassPlan>
+Planned plan_if_grouped(const Problem& p) {
   if (p.dtype != kDType) return Reason::dtype;
   if (p.empty()) return Reason::empty;
   if (p.groups == 1) return Reason::not_grouped;
   const Groups groups(p);
   if (!groups.fit()) return Reason::channels;
   if (!groups.depthwise() && !fits_group_tiles(p)) return Reason::group_steps;
-  return cpu::supports<workspace>(p);
+  return plan_pass<PassPlan>(p);
 }
 
 // Returns whether channels_last images are read in place, which they are where lanes read

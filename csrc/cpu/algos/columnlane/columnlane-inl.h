@@ -8,7 +8,6 @@
 // Tasks are (image, group, band of rows). Sums are cut as in direct_batchlane.
 #pragma once
 
-#include "cpu/algos/batchlane/batchlane-inl.h"
 #include "cpu/algos/columnlane/forward-inl.h"
 #include "cpu/algos/columnlane/grad_input-inl.h"
 #include "cpu/algos/columnlane/grad_weight-inl.h"
@@ -17,21 +16,8 @@ namespace convkern::cpu {
 namespace {
 namespace columnlane {
 
-bool computes(const Problem& p) {
-  return cpu::computes<forward_workspace, grad_input_workspace, grad_weight_workspace>(p);
-}
-
-Reason declines(const Problem& p) {
-  return columnlane_declines(p, kLanes, [&] { return batchlane::computes(p); });
-}
-
-constexpr Algorithm algorithm = {
-    "direct_columnlane",
-    {supports<forward_workspace>, forward_workspace, forward},
-    {supports<grad_input_workspace>, grad_input_workspace, grad_input},
-    {supports<grad_weight_workspace>, grad_weight_workspace, grad_weight},
-    declines,
-};
+constexpr Algorithm algorithm = {choice::kColumnlane, plan_pass<Forward>, plan_pass<GradInput>,
+                                 plan_pass<GradWeight>, choice::columnlane_declines};
 
 }  // namespace columnlane
 }  // namespace

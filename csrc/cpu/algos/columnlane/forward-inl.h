@@ -7,14 +7,15 @@ namespace convkern::cpu {
 namespace {
 namespace columnlane {
 
-struct ForwardPlan {
+// The bands of rows that tasks compute, and their buffers.
+struct ForwardBands {
   TaskSize size;
   int64_t bands;
   int64_t channels;  // of y that are computed at a time
   RowBuffers buffers;
   int64_t packed;  // bytes of the packed taps, 0 where w serves as it is
 
-  explicit ForwardPlan(const Problem& p) {
+  explicit ForwardBands(const Problem& p) {
     const Axis rows = forward_rows(p);
     // Sums over some of the planes stay in the buffer until the others have been added.
     auto channels_for = [&](int64_t planes) {
@@ -30,7 +31,7 @@ struct ForwardPlan {
     channels = channels_for(size.planes);
     buffers = make(size.planes, size.rows);
     const bool in_order = p.S == 1 || p.stride_w == std::gcd(p.stride_w, p.dilation_w);
-    packed = in_order ? 0 : packed_bytes(p);
+    packed = in_order ? 0 : tap_bytes(p);
   }
 };
 
@@ -45,10 +46,21 @@ void pack_phases(const Problem& p, const std::vector<Phase>& list, const Real* w
   }
 }
 
-void forward(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const ForwardPlan tasks(p);
+struct Forward final : Plan {
+  const Problem p;
+  const ForwardBands tasks;
+  const std::vector<Phase> list;
+
+  explicit Forward(const Problem& problem)
+      : p(problem), tasks(p), list(phases(p, tasks.buffers.x.layout)) {}
+  int64_t workspace(int threads) const override {
+    return tasks.packed + tasks.buffers.bytes() * threads;
+  }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override;
+};
+
+void Forward::run(const Operands& ops, void* workspace, const Executor& executor) const {
   const RowBuffers& buffers = tasks.buffers;
-  const std::vector<Phase> list = phases(p, buffers.x.layout);
   const Axis rows = forward_rows(p);
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const auto* w = static_cast<const Real*>(ops.w);
@@ -108,11 +120,6 @@ void forward(const Problem& p, const Operands& ops, void* workspace, const Execu
       }
     }
   });
-}
-
-int64_t forward_workspace(const Problem& p, int threads) {
-  const ForwardPlan tasks(p);
-  return tasks.packed + tasks.buffers.bytes() * threads;
 }
 
 }  // namespace columnlane

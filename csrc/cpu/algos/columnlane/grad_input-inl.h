@@ -10,13 +10,13 @@ namespace {
 namespace columnlane {
 
 // gx rows of a band are a multiple of the stride, so that every residue has its share of them.
-struct GradInputPlan {
+struct GradInputBands {
   TaskSize size;  // rows of a residue
   int64_t bands;
   int64_t channels;  // of gx that are computed at a time
   RowBuffers buffers;
 
-  GradInputPlan(const Problem& p, const std::vector<Residue>& list) {
+  GradInputBands(const Problem& p, const std::vector<Residue>& list) {
     const int64_t rows = ceil_div(p.H, p.stride_h);
     const int64_t outputs = whole_vectors(ceil_div(p.W, p.stride_w));
     ColumnSpan span(p.OW());
@@ -42,16 +42,26 @@ struct GradInputPlan {
   }
 };
 
-void grad_input(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const std::vector<Residue> list = residues(p);
-  const GradInputPlan tasks(p, list);
+struct GradInput final : Plan {
+  const Problem p;
+  const std::vector<Residue> list;
+  const GradInputBands tasks;
+
+  explicit GradInput(const Problem& problem) : p(problem), list(residues(p)), tasks(p, list) {}
+  int64_t workspace(int threads) const override {
+    return tap_bytes(p) + tasks.buffers.bytes() * threads;
+  }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override;
+};
+
+void GradInput::run(const Operands& ops, void* workspace, const Executor& executor) const {
   const RowBuffers& buffers = tasks.buffers;
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const int64_t Og = p.Og(), Cg = p.Cg, count = p.N * p.groups * tasks.bands;
   const PlaneSlices outputs(Cg, tasks.channels), inputs(Og, tasks.size.planes);
   auto* packed = static_cast<Real*>(workspace);
   pack_taps(p, list, static_cast<const Real*>(ops.w), packed);
-  Real* memory = packed + packed_bytes(p) / sizeof(Real);
+  Real* memory = packed + tap_bytes(p) / sizeof(Real);
 
   executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
     Real* own = memory + thread * buffers.floats();
@@ -102,10 +112,6 @@ void grad_input(const Problem& p, const Operands& ops, void* workspace, const Ex
       }
     }
   });
-}
-
-int64_t grad_input_workspace(const Problem& p, int threads) {
-  return packed_bytes(p) + GradInputPlan(p, residues(p)).buffers.bytes() * threads;
 }
 
 }  // namespace columnlane

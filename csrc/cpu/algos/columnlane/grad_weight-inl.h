@@ -8,12 +8,13 @@ namespace convkern::cpu {
 namespace {
 namespace columnlane {
 
-struct GradWeightPlan {
+// The bands of rows of gy that are summed at a time, and their buffers.
+struct GradWeightBands {
   TaskSize size;
   int64_t bands;
   RowBuffers buffers;
 
-  explicit GradWeightPlan(const Problem& p) {
+  explicit GradWeightBands(const Problem& p) {
     const Axis rows = forward_rows(p);
     auto read = [&](int64_t n) { return input_rows(rows, n); };
     auto make = [&](int64_t planes, int64_t n) {
@@ -31,7 +32,7 @@ struct GradWeightPlan {
 
 // Adds the products of one band of gy rows of an image to the accumulators of the output channels,
 // all of one group.
-void accumulate_rows(const Problem& p, const Operands& ops, const GradWeightPlan& tasks,
+void accumulate_rows(const Problem& p, const Operands& ops, const GradWeightBands& tasks,
                      const std::vector<Phase>& list, int64_t unit, Range channels, Real* memory,
                      Real* accumulators) {
   const ImageShape xs = x_shape(p), ys = y_shape(p);
@@ -78,18 +79,25 @@ void accumulate_rows(const Problem& p, const Operands& ops, const GradWeightPlan
   }
 }
 
-void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const GradWeightPlan tasks(p);
-  const std::vector<Phase> list = phases(p, tasks.buffers.x.layout);
-  reduce_weights(p, tasks.reduction(p), workspace, static_cast<Real*>(ops.out), executor,
-                 [&](int64_t unit, Range channels, Real* memory, Real* accumulators) {
-                   accumulate_rows(p, ops, tasks, list, unit, channels, memory, accumulators);
-                 });
-}
+struct GradWeight final : Plan {
+  const Problem p;
+  const GradWeightBands tasks;
+  const std::vector<Phase> list;
+  const Reduction reduction;
 
-int64_t grad_weight_workspace(const Problem& p, int threads) {
-  return GradWeightPlan(p).reduction(p).workspace(threads);
-}
+  explicit GradWeight(const Problem& problem)
+      : p(problem),
+        tasks(p),
+        list(phases(p, tasks.buffers.x.layout)),
+        reduction(tasks.reduction(p)) {}
+  int64_t workspace(int threads) const override { return reduction.workspace(threads); }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override {
+    reduce_weights(p, reduction, workspace, static_cast<Real*>(ops.out), executor,
+                   [&](int64_t unit, Range channels, Real* memory, Real* accumulators) {
+                     accumulate_rows(p, ops, tasks, list, unit, channels, memory, accumulators);
+                   });
+  }
+};
 
 }  // namespace columnlane
 }  // namespace

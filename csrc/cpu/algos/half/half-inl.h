@@ -66,18 +66,56 @@ struct Buffers {
   }
 };
 
+// A pass of a float32 algorithm in half precision: the plans of its float32 problems.
 template <class Form>
-void run_chunks(decltype(Functions::run) run, const Problem& p, const Operands& ops, void* memory,
-                const Executor& executor) {
-  const Chunks<Form> chunks(p);
-  const Form& form = chunks.form;
-  const Buffers f32(Offsets(chunks), memory);
+class Through final : public Plan {
+ public:
+  explicit Through(const Problem& problem) : p_(problem), chunks_(p_), offsets_(chunks_) {}
+
+  // Makes the plans of the chunks, of which some are smaller if their number does not divide the
+  // batch. Returns why the algorithm does not compute them; Reason::none if it does.
+  Reason plan_chunks(MakePlan make_plan) {
+    Planned largest = make_plan(chunks_.largest);
+    if (largest.reason != Reason::none) return largest.reason;
+    largest_ = std::move(largest.plan);
+    Problem part = chunks_.largest;
+    part.N = chunks_.batch / chunks_.count;
+    if (part.N == chunks_.largest.N) return Reason::none;
+    Planned smaller = make_plan(part);
+    smaller_ = std::move(smaller.plan);
+    return smaller.reason;
+  }
+
+  int64_t workspace(int threads) const override {
+    const int64_t smaller = smaller_ == nullptr ? 0 : smaller_->workspace(threads);
+    return offsets_.kernel + std::max(largest_->workspace(threads), smaller);
+  }
+  int64_t packed_bytes() const override { return largest_->packed_bytes(); }
+  void pack(const void* w, void* packed, const Executor& executor) const override {
+    std::vector<float> converted(chunks_.form.w_floats());
+    chunks_.form.weights(static_cast<const uint16_t*>(w), converted.data(), executor);
+    largest_->pack(converted.data(), packed, executor);
+  }
+  Problem compared(const Problem&) const override { return chunks_.largest; }
+  void run(const Operands& ops, void* memory, const Executor& executor) const override;
+
+ private:
+  const Problem p_;  // which the chunks refer to
+  const Chunks<Form> chunks_;
+  const Offsets offsets_;
+  std::unique_ptr<const Plan> largest_, smaller_;  // of chunks; the latter null if there are none
+};
+
+template <class Form>
+void Through<Form>::run(const Operands& ops, void* memory, const Executor& executor) const {
+  const Problem& p = p_;
+  const Form& form = chunks_.form;
+  const Buffers f32(offsets_, memory);
   const auto* x = static_cast<const uint16_t*>(ops.x);
   const auto* gy = static_cast<const uint16_t*>(ops.gy);
   auto* out = static_cast<uint16_t*>(ops.out);
   const int64_t image_size =
       p.pass == Pass::forward ? p.O * p.OH() * p.OW() : p.C * p.H * p.W;  // of the result
-  Problem part = chunks.largest;
   Operands operands;
   operands.w = f32.w;
   operands.packed = ops.packed;
@@ -88,86 +126,47 @@ void run_chunks(decltype(Functions::run) run, const Problem& p, const Operands& 
     widen(p.dtype, static_cast<const uint16_t*>(ops.b), p.O, f32.b, executor);
     operands.b = f32.b;
   }
-  for (int64_t chunk = 0; chunk < chunks.count; ++chunk) {
-    const Range images = near_equal_part(chunks.batch, chunks.count, chunk);
-    part.N = images.size();
+  for (int64_t chunk = 0; chunk < chunks_.count; ++chunk) {
+    const Range images = near_equal_part(chunks_.batch, chunks_.count, chunk);
+    const Plan& plan = images.size() == chunks_.largest.N ? *largest_ : *smaller_;
     if (p.pass != Pass::grad_input) operands.x = form.x(x, images, f32.x, executor);
     if (p.pass != Pass::forward) operands.gy = form.gy(gy, images, f32.y, executor);
     if (p.pass == Pass::grad_weight) {
       operands.out = chunk == 0 ? f32.sum : f32.w;
-      run(part, operands, f32.workspace, executor);
+      plan.run(operands, f32.workspace, executor);
       if (chunk > 0) add(f32.w, form.w_floats(), f32.sum, executor);
       continue;
     }
     uint16_t* result = out + images.begin * image_size;
     float* buffer = p.pass == Pass::forward ? f32.y : f32.x;
     operands.out = Form::kRounds ? static_cast<void*>(result) : buffer;
-    run(part, operands, f32.workspace, executor);
-    if (!Form::kRounds) narrow(p.dtype, buffer, part.N * image_size, result, executor);
+    plan.run(operands, f32.workspace, executor);
+    if (!Form::kRounds) narrow(p.dtype, buffer, images.size() * image_size, result, executor);
   }
   if (p.pass == Pass::grad_weight) narrow(p.dtype, f32.sum, form.w_floats(), out, executor);
 }
 
-// The packing of the float32 algorithm's forward pass, after the conversion of the weights; none
-// where it has none.
-template <class Form, const Algorithm& kAlgorithm>
-constexpr Packing through_packing() {
-  if constexpr (kAlgorithm.forward.packing.pack == nullptr) {
-    return {};
-  } else {
-    return {[](const Problem& p) { return kAlgorithm.forward.packing.bytes(Form{p}.problem()); },
-            [](const Problem& p, const void* w, void* packed, const Executor& executor) {
-              const Form form{p};
-              std::vector<float> converted(form.w_floats());
-              form.weights(static_cast<const uint16_t*>(w), converted.data(), executor);
-              kAlgorithm.forward.packing.pack(form.problem(), converted.data(), packed, executor);
-            }};
-  }
-}
-
-// One pass of a float32 algorithm, in half precision.
+// The plan of one pass of a float32 algorithm in half precision, or why there is none.
 template <class Form, const Algorithm& kAlgorithm, Pass kPass>
-constexpr Functions through_pass() {
-  return {[](const Problem& p) {
-            const Reason reason = Form{p}.supports();
-            if (reason != Reason::none) return reason;
-            constexpr auto kSupports = kAlgorithm.functions(kPass).supports;
-            return p.empty() ? Reason::empty : kSupports(Chunks<Form>(p).largest);
-          },
-          [](const Problem& p, int threads) {
-            constexpr auto kWorkspace = kAlgorithm.functions(kPass).workspace;
-            const Chunks<Form> chunks(p);
-            Problem smaller = chunks.largest;
-            smaller.N = std::max<int64_t>(1, chunks.batch / chunks.count);
-            return Offsets(chunks).kernel +
-                   std::max(kWorkspace(chunks.largest, threads), kWorkspace(smaller, threads));
-          },
-          [](const Problem& p, const Operands& ops, void* memory, const Executor& executor) {
-            run_chunks<Form>(kAlgorithm.functions(kPass).run, p, ops, memory, executor);
-          },
-          kPass == Pass::forward ? through_packing<Form, kAlgorithm>() : Packing{}};
+Planned plan_through(const Problem& p) {
+  Reason reason = Form{p}.supports();
+  if (reason != Reason::none) return reason;
+  if (p.empty()) return Reason::empty;
+  std::unique_ptr<Through<Form>> plan(new Through<Form>(p));
+  reason = plan->plan_chunks(kAlgorithm.plan(kPass));
+  if (reason != Reason::none) return reason;
+  return plan;
 }
 
-// Why not to compute it so: what the form says or, where it says nothing, what the algorithm does.
-template <class Form, const Algorithm& kAlgorithm>
-constexpr decltype(Algorithm::declines) through_declines() {
-  if constexpr (Form::kDeclines != nullptr) {
-    return [](const Problem& p) { return Form::kDeclines(Chunks<Form>(p).largest); };
-  } else if constexpr (kAlgorithm.declines != nullptr) {
-    return [](const Problem& p) { return kAlgorithm.declines(Chunks<Form>(p).largest); };
-  } else {
-    return nullptr;
-  }
-}
-
-// A float32 algorithm, in half precision.
+// A float32 algorithm, in half precision. What the form says of the choice goes before what the
+// algorithm does.
 template <class Form, const Algorithm& kAlgorithm>
 constexpr Algorithm through = {
     kAlgorithm.name,
-    through_pass<Form, kAlgorithm, Pass::forward>(),
-    through_pass<Form, kAlgorithm, Pass::grad_input>(),
-    through_pass<Form, kAlgorithm, Pass::grad_weight>(),
-    through_declines<Form, kAlgorithm>(),
+    plan_through<Form, kAlgorithm, Pass::forward>,
+    plan_through<Form, kAlgorithm, Pass::grad_input>,
+    plan_through<Form, kAlgorithm, Pass::grad_weight>,
+    Form::kDeclines != nullptr ? Form::kDeclines : kAlgorithm.declines,
 };
 
 }  // namespace half

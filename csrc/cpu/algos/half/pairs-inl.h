@@ -12,7 +12,7 @@ namespace half {
 
 struct Pairs {
   static constexpr bool kRounds = true;
-  static constexpr Reason (*kDeclines)(const Problem&) = pairs_decline;
+  static constexpr Reason (*kDeclines)(const Candidate&) = choice::pairs_decline;
   const Problem& p;
 
   Reason supports() const {

@@ -9,7 +9,7 @@ namespace half {
 
 struct Widened {
   static constexpr bool kRounds = false;  // the kernel's forward and grad_input
-  static constexpr Reason (*kDeclines)(const Problem&) = nullptr;
+  static constexpr Reason (*kDeclines)(const Candidate&) = nullptr;
   const Problem& p;
 
   Reason supports() const {

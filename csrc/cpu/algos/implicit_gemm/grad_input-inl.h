@@ -18,23 +18,26 @@ Correlations grad_input_correlations(const Problem& p, const std::vector<Residue
   return {p, y_shape(p), x_shape(p), std::move(parts)};
 }
 
-void grad_input(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const std::vector<Residue> list = residues(p);
-  const Correlations all = grad_input_correlations(p, list);
-  auto* packed = static_cast<Real*>(workspace);
-  const auto* w = static_cast<const Real*>(ops.w);
-  const int64_t group_weights = p.Og() * p.Cg * p.R * p.S;
-  pack_panels(p, all, packed, executor,
-              [&](size_t part, int64_t group, const Panel& panel, Range outputs, Real* rows) {
-                pack_input_panel(p, list[part], w + group * group_weights, panel, outputs, rows);
-              });
-  correlate(p, all, static_cast<const Real*>(ops.gy), packed, /*bias=*/nullptr, /*relu=*/false,
-            static_cast<Result*>(ops.out), packed + all.groups * all.packed, executor);
-}
+struct GradInput final : Plan {
+  const Problem p;
+  const std::vector<Residue> list;
+  const Correlations all;
 
-int64_t grad_input_workspace(const Problem& p, int threads) {
-  return grad_input_correlations(p, residues(p)).workspace(threads);
-}
+  explicit GradInput(const Problem& problem)
+      : p(problem), list(residues(p)), all(grad_input_correlations(p, list)) {}
+  int64_t workspace(int threads) const override { return all.workspace(threads); }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override {
+    auto* packed = static_cast<Real*>(workspace);
+    const auto* w = static_cast<const Real*>(ops.w);
+    const int64_t group_weights = p.Og() * p.Cg * p.R * p.S;
+    pack_panels(p, all, packed, executor,
+                [&](size_t part, int64_t group, const Panel& panel, Range outputs, Real* rows) {
+                  pack_input_panel(p, list[part], w + group * group_weights, panel, outputs, rows);
+                });
+    correlate(p, all, static_cast<const Real*>(ops.gy), packed, /*bias=*/nullptr, /*relu=*/false,
+              static_cast<Result*>(ops.out), packed + all.groups * all.packed, executor);
+  }
+};
 
 }  // namespace implicit_gemm
 }  // namespace

@@ -11,11 +11,11 @@ namespace {
 namespace implicit_gemm {
 
 // Slices of gw, for some bands of gy's rows.
-struct GradWeightPlan : WeightSlices {
+struct WeightTasks : WeightSlices {
   Bands bands;
   int64_t x_rows, x_columns;  // of an image that a band reads, at most
 
-  explicit GradWeightPlan(const Problem& p)
+  explicit WeightTasks(const Problem& p)
       : WeightSlices(p, panels_in_cache(p),
                      [&](int64_t width) { return channels_in_cache(p, width); }),
         bands(p.N, p.OH(),
@@ -59,7 +59,7 @@ struct GradWeightPlan : WeightSlices {
 // The part of gw that a task computes: rows of gy and x in bands.
 struct GradWeightSlice {
   const Problem& p;
-  const GradWeightPlan& tasks;
+  const WeightTasks& tasks;
   int64_t group;
   Range panels, channels;  // of the group
   Real *accumulators, *gy, *x;
@@ -80,7 +80,7 @@ struct GradWeightSlice {
       from = {in + (inputs.images.begin * p.C + inputs.channels.begin) * channel +
                   inputs.rows.begin * p.W + inputs.columns.begin,
               1, p.W, p.C * channel};
-    } else if (GradWeightPlan::packs_x(p)) {
+    } else if (WeightTasks::packs_x(p)) {
       const Pixels<Real> to = tasks.x_buffer(p, x);
       copy_pixels(from, inputs, to);
       from = to.read_only();
@@ -169,10 +169,20 @@ struct GradWeightSlice {
   }
 };
 
-void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const GradWeightPlan tasks(p);
-  reduce_chunks(p, tasks.reduction(p), tasks.count(p), workspace, static_cast<Real*>(ops.out),
-                executor, [&](int64_t index, Range units, Real* memory, Real* partial) {
+struct GradWeight final : Plan {
+  const Problem p;
+  const WeightTasks tasks;
+  const Reduction reduction;
+
+  explicit GradWeight(const Problem& problem)
+      : p(problem), tasks(p), reduction(tasks.reduction(p)) {}
+  int64_t workspace(int threads) const override { return reduction.workspace(threads); }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override;
+};
+
+void GradWeight::run(const Operands& ops, void* workspace, const Executor& executor) const {
+  reduce_chunks(p, reduction, tasks.count(p), workspace, static_cast<Real*>(ops.out), executor,
+                [&](int64_t index, Range units, Real* memory, Real* partial) {
                   Real* gy = memory + tasks.accumulator_floats(p);
                   const GradWeightSlice slice{p,
                                               tasks,
@@ -188,10 +198,6 @@ void grad_weight(const Problem& p, const Operands& ops, void* workspace, const E
                   }
                   slice.store(partial);
                 });
-}
-
-int64_t grad_weight_workspace(const Problem& p, int threads) {
-  return GradWeightPlan(p).reduction(p).workspace(threads);
 }
 
 }  // namespace implicit_gemm

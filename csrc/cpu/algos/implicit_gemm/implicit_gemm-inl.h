@@ -12,8 +12,6 @@
 // grad_weight (chunk of the batch's pixels, group, panel, slice of the channels).
 #pragma once
 
-#include "cpu/algos/batchlane/batchlane-inl.h"
-#include "cpu/algos/columnlane/columnlane-inl.h"
 #include "cpu/algos/implicit_gemm/forward-inl.h"
 #include "cpu/algos/implicit_gemm/grad_input-inl.h"
 #include "cpu/algos/implicit_gemm/grad_weight-inl.h"
@@ -22,18 +20,8 @@ namespace convkern::cpu {
 namespace {
 namespace implicit_gemm {
 
-Reason declines(const Problem& p) {
-  return implicit_gemm_declines(
-      p, kLanes, [&] { return columnlane::computes(p); }, [&] { return batchlane::computes(p); });
-}
-
-constexpr Algorithm algorithm = {
-    "implicit_gemm",
-    {supports<forward_workspace>, forward_workspace, forward, {forward_packed_bytes, pack_forward}},
-    {supports<grad_input_workspace>, grad_input_workspace, grad_input},
-    {supports<grad_weight_workspace>, grad_weight_workspace, grad_weight},
-    declines,
-};
+constexpr Algorithm algorithm = {"implicit_gemm", plan_pass<Forward>, plan_pass<GradInput>,
+                                 plan_pass<GradWeight>, choice::implicit_gemm_declines};
 
 }  // namespace implicit_gemm
 }  // namespace

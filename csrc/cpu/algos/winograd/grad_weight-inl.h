@@ -20,12 +20,12 @@ constexpr int64_t kGradWeightTasks = 4;   // if need be
 
 // Slices of gw, for some bands of rows of tiles.
 template <class F>
-struct GradWeightPlan : WeightSlices {
+struct WeightTasks : WeightSlices {
   int64_t tiles_in_row;
   Bands bands;
   int64_t x_rows;  // of an image that a band reads, at most
 
-  explicit GradWeightPlan(const Problem& p)
+  explicit WeightTasks(const Problem& p)
       : WeightSlices(p, std::max<int64_t>(1, kSliceChannels / (kPanelVectors * kLanes)),
                      [](int64_t) { return kSliceChannels; }),
         tiles_in_row(ceil_div(p.OW(), F::kOut)),
@@ -64,7 +64,7 @@ struct GradWeightPlan : WeightSlices {
 template <class F>
 struct GradWeightSlice {
   const Problem& p;
-  const GradWeightPlan<F>& tasks;
+  const WeightTasks<F>& tasks;
   int64_t group;
   Range panels, channels;  // of the group
   Real *sums, *x, *gy, *pixels;
@@ -140,10 +140,21 @@ struct GradWeightSlice {
 };
 
 template <class F>
-void grad_weight(const Problem& p, const Operands& ops, void* workspace, const Executor& executor) {
-  const GradWeightPlan<F> tasks(p);
-  reduce_chunks(p, tasks.reduction(p), tasks.count(p), workspace, static_cast<Real*>(ops.out),
-                executor, [&](int64_t index, Range units, Real* memory, Real* partial) {
+struct GradWeight final : Plan {
+  const Problem p;
+  const WeightTasks<F> tasks;
+  const Reduction reduction;
+
+  explicit GradWeight(const Problem& problem)
+      : p(problem), tasks(p), reduction(tasks.reduction(p)) {}
+  int64_t workspace(int threads) const override { return reduction.workspace(threads); }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override;
+};
+
+template <class F>
+void GradWeight<F>::run(const Operands& ops, void* workspace, const Executor& executor) const {
+  reduce_chunks(p, reduction, tasks.count(p), workspace, static_cast<Real*>(ops.out), executor,
+                [&](int64_t index, Range units, Real* memory, Real* partial) {
                   Real* x = memory + kSpots<F> * tasks.sum_plane();
                   Real* gy = x + kSpots<F> * tasks.x_plane();
                   const GradWeightSlice<F> slice{p,

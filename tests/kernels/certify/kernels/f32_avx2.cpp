@@ -7,5 +7,5 @@
 #include "../kernels.h"
 
 namespace convkern::cpu {
-static const AddKernels added({Algorithms::kAll, KernelDType::f32, Isa::avx2});
+static const AddKernels added({Algorithms::kAll, KernelDType::f32, Isa::avx2, kLanes});
 }

@@ -7,5 +7,5 @@
 #include "../kernels.h"
 
 namespace convkern::cpu {
-static const AddKernels added({Algorithms::kAll, KernelDType::f64, Isa::baseline});
+static const AddKernels added({Algorithms::kAll, KernelDType::f64, Isa::baseline, kLanes});
 }

@@ -1,0 +1,98 @@
+#include "core/choose.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+namespace convkern {
+
+const Kernel& reference_kernel(const KernelList& kernels, Pass pass) {
+  for (const Kernel* kernel = kernels.end(); kernel-- != kernels.begin();) {
+    if (kernel->pass == pass) return *kernel;
+  }
+  throw std::logic_error("no kernel computes the pass");
+}
+
+Chooser::Chooser(const KernelList& kernels, const Problem& whole, const Constraints& constraints)
+    : kernels_(kernels), problem_(whole), constraints_(constraints) {
+  attempts_.reserve(8);
+  if (constraints.batch_invariant && whole.pass != Pass::grad_weight) {
+    problem_.N = std::min<int64_t>(whole.N, 1);
+  }
+}
+
+Planned& Chooser::planned(const Kernel& kernel) {
+  for (Attempt& attempt : attempts_) {
+    if (attempt.kernel == &kernel) return attempt.planned;
+  }
+  attempts_.push_back({&kernel, kernel.plan(problem_)});
+  return attempts_.back().planned;
+}
+
+bool Chooser::supports(const Kernel& like, const char* algorithm) {
+  for (const Kernel& kernel : kernels_) {
+    const bool sibling =
+        kernel.pass == like.pass && kernel.dtype == like.dtype && kernel.isa == like.isa;
+    if (sibling && std::strcmp(kernel.algorithm, algorithm) == 0) {
+      return planned(kernel).reason == Reason::none;
+    }
+  }
+  return false;
+}
+
+Reason Chooser::why_not(const Kernel& kernel) {
+  if (kernel.isa > constraints_.available) return Reason::isa_not_available;
+  if (kernel.isa > constraints_.cap) return Reason::isa_capped;
+  if (constraints_.deterministic && !kernel.deterministic) return Reason::not_deterministic;
+  const Reason reason = planned(kernel).reason;
+  if (reason == Reason::none && kernel.precision > constraints_.precision) {
+    return kernel.precision == Precision::tf32 ? Reason::tf32 : Reason::precision;
+  }
+  return reason;
+}
+
+Reason Chooser::why_declined(const Kernel& kernel) {
+  if (kernel.declines == nullptr) return Reason::none;
+  const Problem compared = planned(kernel).plan->compared(problem_);
+  auto supported_by = [&](const char* algorithm) { return supports(kernel, algorithm); };
+  return kernel.declines({compared, kernel.lanes, supported_by});
+}
+
+Reason Chooser::why_passed_over(const Kernel& kernel) {
+  const Reason reason = why_not(kernel);
+  return reason != Reason::none ? reason : why_declined(kernel);
+}
+
+const Kernel& Chooser::choose(std::vector<Rejection>* rejected) {
+  if (constraints_.forced != nullptr) {
+    const Reason reason = why_not(*constraints_.forced);
+    if (reason != Reason::none) {
+      throw std::invalid_argument(std::string("forced kernel ") + constraints_.forced->name + " " +
+                                  to_string(reason) + ": " + to_string(problem_));
+    }
+    return *constraints_.forced;
+  }
+  const Kernel* declined = nullptr;  // the first that supports it
+  for (const Kernel& kernel : kernels_) {
+    if (kernel.pass != problem_.pass) continue;
+    Reason reason = why_not(kernel);
+    if (reason == Reason::none) {
+      reason = why_declined(kernel);
+      if (reason == Reason::none) {
+        const bool is_reference =
+            declined != nullptr && &kernel == &reference_kernel(kernels_, problem_.pass);
+        return is_reference ? *declined : kernel;
+      }
+      if (declined == nullptr) declined = &kernel;
+    }
+    if (rejected != nullptr && reason != Reason::dtype) rejected->push_back({&kernel, reason});
+  }
+  throw std::logic_error("no kernel supports " + to_string(problem_));
+}
+
+std::unique_ptr<const Plan> Chooser::take_plan(const Kernel& kernel) {
+  return std::move(planned(kernel).plan);
+}
+
+}  // namespace convkern
