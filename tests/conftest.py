@@ -104,7 +104,8 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 
 @pytest.fixture(autouse=True)
 def _state_of_torch() -> None:
-    """Each test begins with the same seed, and may set the flags of torch.backends: importing
-    torch.testing._internal, as torch.library.opcheck does, forbids that for the whole process."""
+    """Each test begins with the same seed, and may set the flags of torch.backends. Importing
+    torch.testing._internal, as torch.library.opcheck does, forbids that for the whole process by a
+    variable of the module, which torch.backends, a wrapper, does not show."""
     torch.manual_seed(0)
-    torch.backends.__allow_nonbracketed_mutation_flag = True
+    torch.backends.flags_frozen.__globals__["__allow_nonbracketed_mutation_flag"] = True

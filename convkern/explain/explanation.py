@@ -98,22 +98,23 @@ class Explanation:
 
     def _facts(self) -> list[tuple[str, str]]:
         facts = [("problem", self.problem), ("kernel", f"{self.kernel}: {self.reason}")]
-        measured = self._peaks()
-        if self.bound and measured is not None:
-            side = "above" if self.bound == "compute" else "not above"
-            facts.append((
-                "bound",
-                f"{self.bound}: {self.intensity:,.1f} FLOPs a byte, {side} the ridge of "
-                f"{self.ridge:.3g} (measured: {measured.threads} threads do "
-                f"{measured.peak * 1e-9:,.0f} GFLOP/s of float32 and {measured.bandwidth * 1e-9:.0f} "
-                "GB/s)",
-            ))  # fmt: skip
+        facts += self._bound_facts()
         if self.min_bytes:
             facts += [("FLOPs", f"{self.flops:,.0f}"), ("bytes", f"{self.min_bytes:,} at least")]
         if self.kernel != "torch":
             facts.append(("workspace", f"{self.workspace_bytes:,} bytes"))
         return facts
 
+
+    def _bound_facts(self) -> list[tuple[str, str]]:
+        measured = self._peaks()
+        if measured is None or not self.bound:
+            return []
+        side = "above" if self.bound == "compute" else "not above"
+        rate, bandwidth = measured.peak * 1e-9, measured.bandwidth * 1e-9
+        machine = f"{measured.threads} threads do {rate:,.0f} GFLOP/s of float32 and {bandwidth:.0f}"
+        text = f"{self.intensity:,.1f} FLOPs a byte, {side} the ridge of {self.ridge:.3g}"
+        return [("bound", f"{self.bound}: {text} (measured: {machine} GB/s)")]
 
 def _lines(facts: list[tuple[str, str]]) -> str:
     return "\n".join(f"{name:11}{text}" for name, text in facts)

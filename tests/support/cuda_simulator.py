@@ -34,13 +34,56 @@ _SANITIZERS = {
 
 
 class BuildError(RuntimeError):
-    """The compiler failed. The text has its messages."""
+    """The compiler's messages."""
 
 
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise BuildError(done.stderr)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A piece of a file in csrc/cuda, statements or an expression, and its wrong replacement.
+
+    Attributes:
+        sanitizer: the sanitizer that finds the fault, as in :class:`Objects`.
+        file: path below csrc/cuda.
+        old: the piece.
+        new: the replacement in a faulty run.
+        message: a regular expression of the expected message.
+        within: the text around the piece, which is ``{}``, if the file has the piece several times.
+    """
+
+    sanitizer: str
+    file: str
+    old: str
+    new: str
+    message: str
+    within: str = "{}"
+
+    @property
+    def place(self) -> str:
+        return self.within.replace("{}", self.old)
+
+    def planted_in(self, text: str, number: int) -> str:
+        """Returns the text with a choice between both pieces, in each copy of the place that other
+        faults have made."""
+        if self.old.endswith((";", "\n")):
+            choice = f"if (planted == {number}) {{ {self.new} }} else {{ {self.old} }}"
+        else:
+            choice = f"(planted == {number} ? {self.new} : {self.old})"
+        return text.replace(self.place, self.within.replace("{}", choice))
+
+
+_PLANTED_HEADER = """\
+#include <cstdlib>
+inline const int planted = [] {
+  const char* number = std::getenv("PLANTED");
+  return number == nullptr ? 0 : std::atoi(number);
+}();
+"""
 
 
 @dataclass(frozen=True)
@@ -52,57 +95,80 @@ class Objects:
     csrc: Path = CSRC
     sanitizer: str = ""
 
-    def compile(self, *, only: str = "", level: str = "-O1") -> Objects:
-        """Compiles all sources, or those with the name `only`.
+    def compile(self) -> Objects:
+        """Compiles all sources.
 
         Raises:
             BuildError: the compiler failed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         core = (self.csrc / "core").glob("*.cpp")
+        return self._compile(sorted([*core, *self._kernels(), *SIMULATOR.glob("*.cpp")]), "-O1")
+
+    def with_faults(self, folder: Path, faults: Sequence[Fault]) -> Objects:
+        """Returns these objects with all faults, of which a run may have one; see run_program().
+        The kernels are compiled again, without optimisation, which would take longer than the few
+        problems that run with it."""
+        shutil.copytree(self.folder, folder)
+        tree = folder / "csrc"
+        shutil.copytree(CSRC, tree)
+        originals = {f.file: (tree / "cuda" / f.file).read_text() for f in faults}
+        texts = dict(originals)
+        for fault in sorted(faults, key=lambda f: len(f.place), reverse=True):
+            assert originals[fault.file].count(fault.place) == 1, fault
+            number = 1 + faults.index(fault)
+            texts[fault.file] = fault.planted_in(texts[fault.file], number)
+        for file, text in texts.items():
+            variable = text.replace(
+                "constexpr double kInt32Elements", "inline const double kInt32Elements"
+            )
+            (tree / "cuda" / file).write_text(variable)
+        header = folder / "planted.h"
+        header.write_text(_PLANTED_HEADER)
+        planted = Objects(folder, tree, self.sanitizer)
+        # library.cpp has inline functions of the kernels' headers.
+        sources = [*planted._kernels(), SIMULATOR / "library.cpp"]
+        return planted._compile(sources, "-O0", "-include", str(header))
+
+    def _kernels(self) -> list[Path]:
         cuda = [p for p in (self.csrc / "cuda").rglob("*") if p.suffix in (".cpp", ".cu")]
-        kernels = [p for p in cuda if p.name != "library.cpp"]  # library.cpp names a toolkit
-        sources = sorted([*core, *kernels, *SIMULATOR.glob("*.cpp")])
+        return sorted(p for p in cuda if p.name != "library.cpp")  # it names a toolkit
+
+    def _compile(self, sources: Sequence[Path], level: str, *flags: str) -> Objects:
+        def compiled(source: Path) -> None:
+            _run(
+                "g++", level, *_FLAGS, *_SANITIZERS[self.sanitizer], *flags, f"-I{self.csrc}",
+                f"-I{SIMULATOR}", "-x", "c++", "-c", str(source),
+                "-o", str(self.folder / f"{source.name}.o"),
+            )  # fmt: skip
+
         with ThreadPoolExecutor(max_workers=2) as pool:
-            chosen = [source for source in sources if only in ("", source.name)]
-            list(pool.map(lambda source: self._compile(source, level), chosen))
-        self._link("program")
+            list(pool.map(compiled, sources))
+        self._link(self.folder / "program")
         return self
 
-    def _compile(self, source: Path, level: str) -> None:
-        _run(
-            "g++", level, *_FLAGS, *_SANITIZERS[self.sanitizer], f"-I{self.csrc}", f"-I{SIMULATOR}",
-            "-x", "c++", "-c", str(source), "-o", str(self.folder / f"{source.name}.o"),
-        )  # fmt: skip
-
-    def with_kernels(self, folder: Path, csrc: Path, changed: str) -> Objects:
-        """Returns these objects with the source `changed` compiled from another tree, or with all
-        sources if it is empty. One source is compiled without optimisation, which would take longer
-        than the few problems that run with it."""
-        shutil.copytree(self.folder, folder)
-        level = "-O0" if changed else "-O1"
-        return Objects(folder, csrc, self.sanitizer).compile(only=changed, level=level)
-
-    def _link(self, name: str, *flags: str) -> None:
+    def _link(self, path: Path, *flags: str) -> None:
         objects = sorted(str(p) for p in self.folder.glob("*.o"))
-        _run("g++", *flags, *_SANITIZERS[self.sanitizer], *objects, "-o", str(self.folder / name))
+        _run("g++", *flags, *_SANITIZERS[self.sanitizer], *objects, "-o", str(path))
 
     @property
     def library(self) -> Path:
         return self.folder / "libconvkern_simulator.so"
 
-    def link_library(self) -> Path:
-        self._link(self.library.name, "-shared")
-        return self.library
+    def link_library(self, folder: Path | None = None) -> Path:
+        """The library that :class:`Simulator` loads, in the folder or that of the objects."""
+        path = (folder or self.folder) / self.library.name
+        self._link(path, "-shared")
+        return path
 
     def run_program(
-        self, algorithm: str, problems: Sequence[str]
+        self, algorithm: str, problems: Sequence[str], *, fault: int = 0
     ) -> subprocess.CompletedProcess[str]:
         """Runs the algorithm's kernels on the problems and compares them with the plain sum; see
-        program.cpp."""
+        program.cpp. Objects made by with_faults() have the fault of that number, from 1."""
         return subprocess.run(
             [str(self.folder / "program"), algorithm, *problems],
-            env={**os.environ, "TSAN_OPTIONS": "halt_on_error=1"},
+            env={**os.environ, "TSAN_OPTIONS": "halt_on_error=1", "PLANTED": str(fault)},
             capture_output=True,
             text=True,
         )
@@ -114,8 +180,7 @@ class SimulatorError(RuntimeError):
 
 @dataclass(frozen=True)
 class DirectPlan:
-    """The part that a block of a direct kernel has: `channels` channels in each of `images`
-    images."""
+    """What a block of a direct kernel has: `images` of `channels` channels each."""
 
     images: int
     channels: int
@@ -125,7 +190,7 @@ class DirectPlan:
 
 
 class Simulator:
-    """The kernels of a library that `Objects` built."""
+    """The kernels of a library that `Objects` made."""
 
     def __init__(self, library: Path) -> None:
         self._library = ctypes.CDLL(str(library))
@@ -154,7 +219,7 @@ class Simulator:
         return names
 
     def fields(self, kernel: str) -> tuple[str, str, str]:
-        """Returns the kernel's pass, algorithm and dtype."""
+        """The kernel's pass, algorithm and dtype."""
         name = kernel.encode()
         return (
             self._library.convkern_kernel_pass(name).decode(),
@@ -163,14 +228,14 @@ class Simulator:
         )
 
     def rejection(self, kernel: str, problem: str) -> str:
-        """Returns why the kernel does not run the problem, or "" if it runs it."""
+        """Why the kernel does not run the problem; empty if it does."""
         reason: bytes = self._library.convkern_rejection(kernel.encode(), problem.encode())
         return reason.decode()
 
     def tile_columns(
         self, *, pixels: int, columns: int, groups: int = 1, multiprocessors: int = 132
     ) -> int:
-        """Returns the width of the tile that implicit_gemm chooses for forward and grad_input."""
+        """The width of the tile that implicit_gemm chooses for forward and grad_input."""
         sizes = (ctypes.c_int64(n) for n in (pixels, columns, groups))
         chosen: int = self._library.convkern_tile_columns(*sizes, multiprocessors)
         return chosen
@@ -178,28 +243,26 @@ class Simulator:
     def correlation_splits(
         self, *, pixels: int, columns: int, steps: int, groups: int = 1, bytes_: int = 1
     ) -> int:
-        """Returns into how many parts, of at least 4 steps each, implicit_gemm splits the terms of
-        forward and grad_input."""
+        """Into how many parts, of 4 steps or more, implicit_gemm splits the terms of forward and
+        grad_input."""
         sizes = (ctypes.c_int64(n) for n in (pixels, columns, groups, steps, 4, bytes_))
         splits: int = self._library.convkern_correlation_splits(*sizes)
         return splits
 
     def weight_splits(self, *, pixels: int, blocks: int, bytes_: int = 1) -> int:
-        """Returns into how many parts implicit_gemm splits the pixels of grad_weight."""
+        """Into how many parts implicit_gemm splits the pixels of grad_weight."""
         sizes = (ctypes.c_int64(n) for n in (pixels, blocks, bytes_))
         splits: int = self._library.convkern_weight_splits(*sizes)
         return splits
 
     def direct_plan(self, problem: str) -> DirectPlan:
-        """Returns the blocks that direct chooses for the problem, or for the first part of its
-        pass."""
+        """The blocks that direct chooses for the problem, or for the first part of its pass."""
         sizes = (ctypes.c_int * 5)()
         self._library.convkern_direct_plan(problem.encode(), sizes)
         return DirectPlan(*sizes)
 
     def broken_primitive(self) -> str:
-        """Returns which of the simulator's shuffles, ballots and barriers is wrong, or "" if none
-        is."""
+        """Which of the simulator's own shuffles, ballots and barriers is wrong; empty if none."""
         name: bytes = self._library.convkern_broken_primitive()
         return name.decode()
 
@@ -208,10 +271,10 @@ class Simulator:
         return fits
 
     def run(self, kernel: str, ops: Operands, schedule: int = 0) -> Tensor:
-        """Returns the result of the problem's pass by a kernel.
+        """The problem's pass by a kernel.
 
         Raises:
-            SimulatorError: the kernel did something wrong, which the message says.
+            SimulatorError: what the kernel did wrong.
         """
         problem = ops.problem
         names = {"fwd": "output_size", "gx": "input_size", "gw": "weight_size"}

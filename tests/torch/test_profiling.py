@@ -13,8 +13,7 @@ from torch import nn
 
 import convkern
 from convkern import _C
-from convkern.peaks import Peaks, measure_peaks
-from convkern.profiling import _peaks
+from convkern.peaks import Peaks, measure_peaks, peaks_of
 
 # Layouts, strides, groups, epilogues, a second-order gradient and a dtype without a roof.
 SCRIPT = """
@@ -50,7 +49,7 @@ def test_it_sees_what_is_dispatched() -> None:
 
 def test_a_row_for_each_op_with_its_share_of_the_roof(monkeypatch: pytest.MonkeyPatch) -> None:
     peaks = Peaks(1, 1e6, 1e6)  # a machine so slow that every share is above 1
-    monkeypatch.setattr("convkern.profiling._peaks", lambda threads, isa: peaks)
+    monkeypatch.setattr("convkern.profiling.peaks_of", lambda threads, isa: peaks)
     model = nn.Sequential(convkern.Conv2d(3, 8, 3), nn.ReLU(), convkern.Conv2d(8, 4, 3))
     x = torch.randn(2, 3, 16, 16)
     with convkern.profile() as profile:
@@ -75,7 +74,7 @@ def test_without_memory_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         raise MemoryError("std::bad_alloc")
 
     monkeypatch.setattr(_C, "measure_peak", fail)
-    _peaks.cache_clear()
+    peaks_of.cache_clear()
     threads = torch.get_num_threads()
     with convkern.profile() as profile:
         convkern.conv2d(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2))
@@ -93,7 +92,9 @@ import resource, sys, convkern, torch
 with convkern.profile() as profile:
     convkern.conv2d(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2))
 print(profile.executions[0].share is not None, profile.note)
+from convkern.peaks import peaks_of
 from convkern.profiling import measure_roof
+peaks_of.cache_clear()
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20),) * 2)
 measure_roof()
@@ -152,7 +153,7 @@ def test_the_gil_is_released_while_it_measures() -> None:
 def test_other_dtypes_have_no_roof_and_need_no_measurement(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("convkern.profiling._peaks", lambda threads, isa: pytest.fail("measured"))
+    monkeypatch.setattr("convkern.profiling.peaks_of", lambda threads, isa: pytest.fail("measured"))
     x, w = torch.ones(1, 1, 4, 4, dtype=torch.float64), torch.ones(1, 1, 2, 2, dtype=torch.float64)
     with convkern.profile() as profile:
         convkern.conv2d(x, w)
