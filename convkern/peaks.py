@@ -48,8 +48,8 @@ def measure_peaks(threads: Iterable[int]) -> list[Peaks]:
 
 @cache
 def peaks_of(threads: int, isa_cap: str) -> Peaks:
-    """What this machine does with so many threads, and with the instruction sets up to the one in
-    use, which ``isa_cap`` names. It is measured once in a process.
+    """Returns the limits of this machine at `threads` threads, with the instruction sets up to the
+    one in use, which ``isa_cap`` names. They are measured once in a process.
 
     Raises:
         MemoryError: there are no 384 MiB of memory.

@@ -1,6 +1,5 @@
-// Where a kernel runs: on an executor's threads or on its stream. The library implements this
-// interface with the threads of its caller, such as torch's pool, so that kernels do not need
-// torch.
+// An executor runs a kernel on its threads or on its stream. The library implements this interface
+// with the threads of its caller, such as torch's pool, so that kernels do not need torch.
 #pragma once
 
 #include <cstdint>

@@ -15,9 +15,10 @@ struct GradEpilogue {
   Layout layout;
   const float* gy;
   const float* y;  // null without an activation
-  float* masked;   // gy where y > 0, else 0, as torch's threshold_backward (NaN in y passes gy);
-                   // written where y is given
-  float* gb;       // (channels,), or null if not wanted
+  // gy where y > 0 and else 0, written only if y is given. A NaN in y passes gy on, as in torch's
+  // threshold_backward.
+  float* masked;
+  float* gb;  // (channels,), or null if not wanted
 
   // The result is the same for any number of threads. Partial sums belong to fixed parts of the
   // tensor and are added in order, in double.

@@ -1,4 +1,4 @@
-// Where libconvkern's kernels run: in torch's intra-op pool, or on a stream of a device.
+// Runs libconvkern's kernels in torch's intra-op pool or on a stream of a device.
 #pragma once
 
 #include <ATen/Parallel.h>

@@ -15,7 +15,7 @@ namespace convkern::torch_binding {
 at::Tensor cached_weights(const convkern_plan& plan, const at::Tensor& w,
                           const convkern_executor* executor);
 
-// Whether packed weights are kept. Setting it to false forgets all of them.
+// These get and set whether packed weights are kept. Setting it to false forgets all of them.
 bool weight_cache();
 void set_weight_cache(bool keep);
 

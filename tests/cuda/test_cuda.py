@@ -1,4 +1,4 @@
-"""What can be asked about the CUDA kernels without a GPU."""
+"""Questions about the CUDA kernels that can be answered without a GPU."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What users of a GPU expect from an op of torch: streams, graphs, devices, training, memory."""
+"""The ops behave on a GPU as users of torch expect: streams, graphs, devices, training, memory."""
 
 from __future__ import annotations
 

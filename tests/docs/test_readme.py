@@ -101,7 +101,7 @@ def test_rows_are_spread_over_processes(tmp_path: Path) -> None:
 def test_the_explanation_is_the_one_printed(
     place: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As measured on two cores of Zen 3 with AVX2.
+    # These peaks were measured on two cores of Zen 3 with AVX2.
     monkeypatch.setattr("convkern.peaks.peaks_of", lambda threads, _: Peaks(threads, 201e9, 28e9))
     line, _, output = blocks(README, "console")[place].text.partition("\n")
     prompt, *command = shlex.split(line)

@@ -144,7 +144,7 @@ for _ in range(3):
     assert done.returncode == 0, done.stderr
 
 
-# What follows plants faults, each of which must be found and named.
+# The tests below plant faults. Each must be found and named.
 
 
 def test_a_byte_that_is_not_the_tensors_is_fatal(guard: Guard) -> None:

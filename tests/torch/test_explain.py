@@ -48,7 +48,7 @@ on_avx2 = pytest.mark.skipif(
 
 @pytest.fixture
 def zen3(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was measured on two cores of Zen 3 with AVX2."""
+    """Fixes the peaks to those measured on two cores of Zen 3 with AVX2."""
     monkeypatch.setattr("convkern.peaks.peaks_of", lambda threads, _: Peaks(threads, 201e9, 28e9))
 
 

@@ -58,8 +58,9 @@ constexpr int kAhead = 48;  // floats that are prefetched ahead of the write pos
 
 // Moves the next kLanes elements of kLanes images into lanes.
 CONVKERN_INLINE void square_to_lanes(const Real* p, int64_t stride, VectorCursor& lanes) {
-  Vec rows[4][kQuarters];  // rows[r][q] is image 4q + r, then quarter q of rows[r][g] is its
-                           // elements 4g to 4g + 3
+  // At first rows[r][q] is image 4q + r. Then quarter q of rows[r][g] has its elements 4g to 4g
+  // + 3.
+  Vec rows[4][kQuarters];
 #pragma GCC unroll 4
   for (int r = 0; r < 4; ++r) {
 #pragma GCC unroll 4
