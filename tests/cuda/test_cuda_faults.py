@@ -269,7 +269,7 @@ def test_sanitizers_find_nothing(
 
 @pytest.fixture
 def faulty(cuda_objects: Callable[[str], Objects], build_once: Once) -> Callable[[str], Objects]:
-    """Returns the CUDA kernels compiled with a sanitizer and with all faults. A run has one of them."""
+    """Returns the CUDA kernels compiled with a sanitizer and all faults. A run has one fault."""
 
     def compiled(sanitizer: str) -> Objects:
         objects = cuda_objects(sanitizer)
