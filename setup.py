@@ -19,7 +19,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
-OLDEST_SETUPTOOLS = 77  # of which the metadata's license field is
+OLDEST_SETUPTOOLS = 77  # the first that knows the metadata's license field
 
 if int(setuptools.__version__.split(".")[0]) < OLDEST_SETUPTOOLS:
     sys.exit(
@@ -36,7 +36,7 @@ def torches() -> list[Torch]:
         return [Torch.at(Path(folder)) for folder in folders.split(os.pathsep)]
     try:
         spec = importlib.util.find_spec("torch")
-    except ValueError:  # sys.modules has something else by that name
+    except ValueError:  # something else in sys.modules has that name
         spec = None
     if spec is None or spec.origin is None:
         sys.exit(
@@ -47,19 +47,19 @@ def torches() -> list[Torch]:
 
 
 class BuildNative(build_ext):
-    """Builds with ninja, then copies the libraries into the package: that of the source tree for
-    an editable install, else that of the wheel."""
+    """Builds with ninja, then copies the libraries into the package. For an editable install this
+    is the package of the source tree, and otherwise that of the wheel."""
 
     def run(self) -> None:
         in_place = self.inplace or getattr(self, "editable_mode", False)
-        # pip's own folder is a new one each time, in which all would be compiled again.
+        # pip uses a new folder each time, where everything would be compiled again.
         built = ROOT / "build" / "native" if in_place else Path(self.build_temp, "native").resolve()
         package = (ROOT if in_place else Path(self.build_lib)) / "convkern" / "_native"
         try:
             paths = build(built, torches())
         except BuildError as error:
             sys.exit(f"convkern: {error}")
-        for former in package.parent.glob("_C.*.so"):  # Python prefers such a file to _C.py
+        for former in package.parent.glob("_C.*.so"):  # Python would prefer such a file to _C.py
             former.unlink()
         shutil.rmtree(package, ignore_errors=True)
         for path in paths:
@@ -74,7 +74,7 @@ class BuildNative(build_ext):
 
 
 setup(
-    # Its name alone matters: it makes the wheel one of a platform and a Python.
+    # Only its name matters: it makes the wheel specific to a platform and a Python.
     ext_modules=[Extension("convkern._native", sources=[])],
     cmdclass={"build_ext": BuildNative},
 )

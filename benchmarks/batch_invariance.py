@@ -23,7 +23,7 @@ _PASSES = ("fwd", "gx")
 
 
 def cost(problem: str, seconds: float) -> float:
-    """Time with the setting over time without it."""
+    """Returns the time with the setting over the time without it."""
     ops = operands(problem)
     samples = time_in_turn(
         {"with": _call(ops, True), "without": _call(ops, False)}, seconds=seconds

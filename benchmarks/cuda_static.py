@@ -29,8 +29,8 @@ from convkern.testing import variant
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"implicit_gemm": "gemm_float", "implicit_gemm_mma": "gemm_mma", "direct": "direct"}
 SOURCES = [ROOT / "csrc" / "cuda" / name / f"{name}.cu" for name in FOLDERS.values()]
-DEPTH, STAGES = 16, 3  # of csrc/cuda/gemm_float/tiles.cuh and gemm/pipeline.cuh
-MMA_ROW_BYTES, MMA_WARP_COLUMNS = 64, 32  # of csrc/cuda/gemm_mma/tiles.cuh
+DEPTH, STAGES = 16, 3  # as in csrc/cuda/gemm_float/tiles.cuh and gemm/pipeline.cuh
+MMA_ROW_BYTES, MMA_WARP_COLUMNS = 64, 32  # as in csrc/cuda/gemm_mma/tiles.cuh
 ELEMENTS = {"BFloat16": "bf16", "Half": "f16", "float": "f32", "double": "f64"}
 MULTIPLY_ADDS = ("FFMA", "DFMA", "HMMA")
 TILE = re.compile(
@@ -42,8 +42,9 @@ MMA_TILE = re.compile(
     r"(?P<warp_rows>\d+)>, (?P<index>int|long), \(?(?:bool\))?(?P<aligned>\w+)>"
 )
 PLANES = re.compile(r"(?P<name>\w+_planes)<(?:\w+::)*(?P<element>\w+)>")
-DIRECT_THREADS = 256  # kMostThreads of csrc/cuda/direct/blocking.h
-# float32 without tensor cores, and memory: NVIDIA's data sheets (A100 SXM 80 GB, H100 SXM).
+DIRECT_THREADS = 256  # kMostThreads in csrc/cuda/direct/blocking.h
+# FLOP/s of float32 without tensor cores, and bytes/s of memory, from NVIDIA's data sheets (A100 SXM
+# 80 GB, H100 SXM).
 GPUS = {"A100": (19.5e12, 2.039e12), "H100": (67e12, 3.35e12)}
 
 
@@ -57,17 +58,17 @@ class Compiled:
     shared_bytes: int
     registers: int
     stack_bytes: int
-    loop: Counter[str]  # instructions of the inner loop, without their modifiers but widths
+    loop: Counter[str]  # instructions of the inner loop, with widths as their only modifiers
 
 
 def in_cuda_wheels(path: str) -> list[str]:
-    """The files of that path in torch's CUDA wheels; none if the wheels lack it."""
+    """Returns the files with that path in torch's CUDA wheels, or none if the wheels lack it."""
     site = Path(torch.__file__).parent.parent
     return sorted(str(found) for found in site.glob(f"nvidia/cu[0-9]*/{path}"))
 
 
 def tool(name: str) -> str:
-    """The program of that name in torch's CUDA wheels, or else on PATH."""
+    """Returns the program with that name in torch's CUDA wheels, or else on PATH."""
     return (in_cuda_wheels(f"bin/{name}") or [name])[-1]
 
 
@@ -79,8 +80,8 @@ def output_of(*command: str, text: str | None = None) -> str:
 
 
 def inner_loop(lines: list[str]) -> Counter[str]:
-    """Counts the instructions of the backward branch's range that holds the most multiply-adds and
-    no other such range."""
+    """Counts the instructions of a loop, the range of a backward branch. Of the loops without an
+    inner loop it is the one with the most multiply-adds."""
     labels = {m[1]: i for i, line in enumerate(lines) if (m := re.match(r"(\.L_x_\d+):", line))}
     loops = [
         (labels[m[1]], i)
@@ -114,7 +115,7 @@ def functions(sass: str) -> Iterator[tuple[str, list[str]]]:
 
 @dataclass(frozen=True)
 class Block:
-    """A kernel's blocks, by its template parameters."""
+    """The size of a kernel's blocks, which follows from its template parameters."""
 
     name: str
     threads: int
@@ -122,12 +123,12 @@ class Block:
 
 
 def block_of(plain: str) -> Block | None:
-    """The blocks of the kernel with that demangled name; None if the kernel has no tile."""
+    """Returns the blocks of the kernel with that demangled name, or None if it has no tile."""
     if (tile := TILE.search(plain)) is not None:
         rows, columns, thread = (int(tile[k]) for k in ("rows", "columns", "thread"))
         nchw = tile["layout"] == "0"
         layout = "nchw" if nchw else f"nhwc by {tile['vector']}"
-        # Stages of both operands, rows of terms where those are innermost.
+        # The stages of both operands. Rows have terms innermost where the tensor does.
         terms_innermost = (nchw, nchw) if tile["name"] == "sum_weights" else (not nchw, False)
         floats = [
             size * (DEPTH + 4 if terms else DEPTH)
@@ -149,7 +150,7 @@ def block_of(plain: str) -> Block | None:
 
 
 def compiled(arch: str) -> Iterator[Compiled]:
-    """The tiled kernels for an architecture such as "9.0"."""
+    """Yields the tiled kernels for an architecture such as "9.0"."""
     with tempfile.TemporaryDirectory() as folder:
         for source in SOURCES:
             cubin = f"{folder}/{source.stem}.cubin"
@@ -174,7 +175,8 @@ def compiled(arch: str) -> Iterator[Compiled]:
 
 
 def occupancy(kernels: list[Compiled]) -> list[tuple[int, int]]:
-    """Resident blocks, and percent of a multiprocessor's threads, of each kernel."""
+    """Returns for each kernel the resident blocks, and the percentage of a multiprocessor's
+    threads."""
     with tempfile.TemporaryDirectory() as folder:
         program = f"{folder}/occupancy"
         source = str(Path(__file__).with_name("occupancy.cpp"))
@@ -199,7 +201,7 @@ def print_kernels(archs: list[str]) -> None:
     kernels = [kernel for arch in archs for kernel in compiled(arch)]
     for kernel, (blocks, percent) in zip(kernels, occupancy(kernels), strict=True):
         total = sum(kernel.loop.values())
-        # The blocks of direct depend on the layer, and so does how many there are at once.
+        # The blocks of direct depend on the layer, and so does the number of resident blocks.
         by_layer = kernel.shared_bytes == 0
         shared = "by layer" if by_layer else f"{kernel.shared_bytes / 1024:.0f}"
         resident = "by layer | by layer" if by_layer else f"{blocks} | {percent}%"
@@ -214,7 +216,7 @@ def print_kernels(archs: list[str]) -> None:
 
 
 def print_roofline(shapes: str) -> None:
-    """The least time of each layer's passes: of its products or of its bytes."""
+    """Prints the least time of each layer's passes, by its products or by its bytes."""
     print("| layer, pass | GFLOP | MB |" + "".join(f" {gpu}, us at least |" for gpu in GPUS))
     print("|---|---|---|" + "---|" * len(GPUS))
     for text in read_shapes(shapes):

@@ -1,4 +1,4 @@
-"""The chart of ratios that kinds.py and models_chart.py draw: a dot for each. Needs matplotlib."""
+"""Draws the charts of kinds.py and models_chart.py, with a dot for each ratio. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Ratios = Mapping[str, Sequence[float]]  # torch's time / convkern's, by name
 def draw_dots(
     panels: Mapping[str, Mapping[str, Ratios]], ticks: Sequence[float], path: Path
 ) -> None:
-    """Draws, as SVG, a panel for each title, in it the ratios of each layout on a logarithmic axis.
-    All have the names of the first."""
+    """Draws an SVG with a panel for each title. A panel has the ratios of each layout on a
+    logarithmic axis. All panels have the names of the first."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -41,5 +41,5 @@ def draw_dots(
     axes[0].invert_yaxis()
     axes[-1].legend(frameon=False, fontsize=9)
     figure.tight_layout()
-    with matplotlib.rc_context({"svg.hashsalt": path.name}):  # the same file for the same results
+    with matplotlib.rc_context({"svg.hashsalt": path.name}):  # the same results give the same file
         figure.savefig(path, metadata={"Date": None})

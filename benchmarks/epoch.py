@@ -33,7 +33,7 @@ NOTEBOOK_WORKERS = 4
 
 
 class Recipe:
-    """A network in training; a call trains it for an epoch and gives its seconds."""
+    """A network in training. A call trains it for an epoch and returns the seconds."""
 
     def __init__(self, data: FashionMNISTData, loader: str, conv: str) -> None:
         self.model, self.optimizer, self.cost = build_convnet("padding3", conv, seed=0)
@@ -49,8 +49,8 @@ class Recipe:
 
 
 def notebook_loader(data: FashionMNISTData) -> Loader:
-    """Samples fetched one by one and stacked in worker processes. The study's notebook decoded
-    an image file besides; here the samples are tensors already."""
+    """Fetches samples one by one and stacks them in worker processes. The study's notebook also
+    decoded an image file for each; here the samples are already tensors."""
     generator = torch.Generator().manual_seed(0)
     return DataLoader(
         data.train, BATCH, shuffle=True, num_workers=NOTEBOOK_WORKERS, generator=generator
@@ -68,15 +68,15 @@ LOADERS: dict[str, Callable[[FashionMNISTData], Loader]] = {
 
 
 def epoch_clock(call: Call) -> Callable[[], float]:
-    """The stopwatch (see time_in_turn) of calls that time themselves; the first one warms up."""
+    """The stopwatch (see time_in_turn) for calls that time themselves. The first call warms up."""
     recipe = cast(Callable[[], float], call)
     recipe()
     return recipe
 
 
 def epoch_table(data: FashionMNISTData) -> Table:
-    """The median seconds of an epoch of each recipe, its last loss, and its speed relative to the
-    first recipe's."""
+    """Returns the median seconds of an epoch of each recipe, its last loss, and its speed relative
+    to the first recipe's."""
     recipes = {
         (loader, conv): Recipe(data, loader, conv)
         for loader, conv in product(LOADERS, ("torch", "convkern"))

@@ -27,11 +27,11 @@ NETWORKS = {
     "lenet": "LeNet",
     "srcnn": "SRCNN",
 }
-Ratios = dict[str, dict[str, list[float]]]  # of a kind's layers, by pass
+Ratios = dict[str, dict[str, list[float]]]  # ratios of a kind's layers, by kind and pass
 
 
 def kind(row: Row) -> str:
-    """The kind of a layer, for instance "ResNet-50 3x3 stride 2"."""
+    """Returns the kind of a layer, for instance "ResNet-50 3x3 stride 2"."""
     problem = Problem(row.problem)
     network = NETWORKS[row.label.partition("/")[0]]
     _, inputs_of_group, *kernel = problem.weight_size
@@ -48,7 +48,7 @@ def kind(row: Row) -> str:
 
 
 def ratios_by_kind(rows: list[Row], threads: int) -> Ratios:
-    """The ratios of the rows that were measured at so many threads, or on a GPU."""
+    """Returns the ratios of the rows that were measured at `threads` threads, or on a GPU."""
     found: Ratios = defaultdict(lambda: {pass_: [] for pass_ in PASSES})
     for row in rows:
         if row.threads in (threads, None) and row.ratio is not None:
@@ -62,7 +62,7 @@ def cell(ratios: list[float]) -> str:
 
 
 def table(layouts: dict[str, Ratios]) -> str:
-    """The table in Markdown."""
+    """Returns the table in Markdown."""
     columns = [(layout, pass_) for layout in layouts for pass_ in PASSES]
     heads = [f"{layout} {PASS_NAMES[pass_]}" for layout, pass_ in columns]
     lines = ["| layers | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
@@ -80,7 +80,7 @@ def table(layouts: dict[str, Ratios]) -> str:
 
 
 def draw(layouts: dict[str, Ratios], path: Path) -> None:
-    """One dot a layer."""
+    """Draws a dot for each layer."""
     panels = {
         PASS_NAMES[pass_]: {
             layout: {name: of_pass[pass_] for name, of_pass in ratios.items()}

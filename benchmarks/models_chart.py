@@ -24,7 +24,7 @@ def cell(row: ModelRow) -> str:
 
 
 def table(rows: Sequence[ModelRow]) -> str:
-    """The table in Markdown."""
+    """Returns the table in Markdown."""
     means = mean_ratios(rows)
     heads = [f"{LAYOUT_NAMES[layout]} {STEP_NAMES[what]}" for layout, what in means]
     lines = ["| model | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
@@ -37,7 +37,7 @@ def table(rows: Sequence[ModelRow]) -> str:
 
 
 def draw(rows: Sequence[ModelRow], path: Path) -> None:
-    """One dot a model, and the mean."""
+    """Draws a dot for each model, and one for the mean."""
     panels: dict[str, dict[str, dict[str, list[float]]]] = {}
     for row in rows:
         panel = panels.setdefault(STEP_NAMES[row.what], {})

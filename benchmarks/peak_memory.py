@@ -23,18 +23,18 @@ from convkern.bench.peers import prepare
 from convkern.problem import DTYPES
 from convkern.testing import operands, variant
 
-_WARM_UP = "n1c16h8w8k16r3s3p1q1_f32_nchw_fwd"  # loads libraries, starts threads
+_WARM_UP = "n1c16h8w8k16r3s3p1q1_f32_nchw_fwd"  # loads libraries and starts threads
 _RESET_PEAK = "5"  # for clear_refs, see proc_pid_clear_refs(5)
 _PEERS = {"nchw": "torch", "nhwc": "torch_channels_last"}
-_TOLERANCE = 1 << 20  # bytes: the allocator's own
+_TOLERANCE = 1 << 20  # bytes that the allocator takes itself
 
 
 def peak_growth(peer: str, problem: str, pass_: str) -> int:
-    """Bytes, in this process."""
+    """Returns the growth in bytes, in this process."""
     for text in (_WARM_UP, problem):
         call = prepare(peer, operands(text), pass_)
         assert call is not None
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed must not serve the call
+        ctypes.CDLL(None).malloc_trim(0)  # the call must not reuse freed memory
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
         before = _status("VmRSS")
         results = call()

@@ -1,7 +1,7 @@
-"""Stands for the native binding of the installed torch, which it loads.
+"""Loads the native binding for the installed torch and stands in for it.
 
-The package holds a binding for each minor version of torch, since torch's C++ interface changes
-with it, and one library of kernels that they all use.
+The package holds one binding for each minor version of torch, because torch's C++ interface changes
+between them. All bindings use the same library of kernels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _REMEDY = "Run `pip install --no-build-isolation .` in the source tree to build 
 
 
 def _bindings() -> dict[tuple[int, int], Path]:
-    """The minor versions of torch that there are bindings for, and the files."""
+    """Returns the files of the bindings by the minor version of torch that each is for."""
     found = {}
     for suffix in EXTENSION_SUFFIXES:
         for file in _NATIVE.glob(f"torch_*_*/_C{suffix}"):
@@ -28,7 +28,7 @@ def _bindings() -> dict[tuple[int, int], Path]:
 
 
 def _file() -> Path:
-    """The binding for the installed torch. Raises ImportError."""
+    """Returns the binding for the installed torch. Raises ImportError if there is none."""
     found = _bindings()
     major, minor = torch.__version__.split(".")[:2]
     file = found.get((int(major), int(minor)))

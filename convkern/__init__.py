@@ -7,7 +7,7 @@ _refuse_subinterpreters()
 
 import torch as _torch
 
-# The ops of a process are defined once.
+# A process can define the ops only once.
 if hasattr(_torch.ops.convkern, "conv2d"):
     raise ImportError(
         "convkern: it is loaded in this process already, from another copy or before sys.modules "

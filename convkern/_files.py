@@ -1,4 +1,4 @@
-"""Files that are whole or as they were, and folders that one process at a time writes into."""
+"""Writes files as a whole, and locks folders so that one process at a time writes into them."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-_PROBE_BYTES = 1 << 20  # more than any one file of a training has
+_PROBE_BYTES = 1 << 20  # more than any file of a training
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Make `content`, text in UTF-8, the whole of a file.
+    """Writes `content` as the whole file. Text is written in UTF-8.
 
-    A process that fails or is killed meanwhile leaves the file before or this one, never a part;
-    of processes that write the same file at once, the last one's content stays.
+    If the process fails or is killed meanwhile, the file has its old or its new content, never a
+    part. If several processes write the same file at once, the content of the last one stays.
 
     Raises:
-        OSError: it cannot be written, and is as it was.
+        OSError: the file cannot be written. It is left as it was.
     """
     data = content.encode() if isinstance(content, str) else content
     if _is_written_in_place(path):
         path.write_bytes(data)
         return
-    target = Path(os.path.realpath(path))  # of a link, the file that it leads to
-    # It is staged in the same folder, since a file is replaced at once only within a file system.
+    target = Path(os.path.realpath(path))  # a link is followed to its file
+    # The new file is staged in the same folder, because a replacement is atomic only within a file
+    # system.
     staged = target.with_name(f".convkern-{uuid4().hex}")
     try:
         with staged.open("xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # its content, before its name
+            os.fsync(file.fileno())  # the content must be on the disk before its name
         with suppress(OSError):
             shutil.copymode(target, staged)
         staged.replace(target)
@@ -45,12 +46,12 @@ def write_file(path: Path, content: bytes | str) -> None:
     finally:
         with suppress(OSError):
             staged.unlink()
-    with suppress(OSError):  # the file is written, whether or not its name is on the disk yet
+    with suppress(OSError):  # the file is written even if its name is not on the disk yet
         _sync_folder(target.parent)
 
 
 def check_writable(*files: Path) -> None:
-    """Make the folders of files that are to be written later, and try whether they can be.
+    """Makes the folders of files that will be written later, and checks that they can be written.
 
     Raises:
         OSError: a folder cannot be made or written into, its disk is full, or a file's name is that
@@ -74,11 +75,13 @@ def check_writable(*files: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of the context for the same folder, which exists. The lock ends
-    with the process, however that ends. Files that killed processes left half written are removed.
+    """Keeps other processes out of the context for the same folder, which must exist.
+
+    The lock ends with the process, however that ends. Files that killed processes left half written
+    are removed.
 
     Raises:
-        ValueError: another process is.
+        ValueError: another process holds the lock.
         OSError: the file `.convkern.lock` in the folder cannot be written.
     """
     path = folder / ".convkern.lock"
@@ -93,15 +96,16 @@ def locked(folder: Path) -> Iterator[None]:
         _remove_litter(folder)
         yield
     finally:
-        # Unlinked while it is locked: after locking, filelock looks whether the file that it opened
-        # still has its name, and otherwise tries again.
+        # Unlink the file while it is locked. After locking, filelock checks whether the file that
+        # it opened still has its name, and otherwise tries again.
         with suppress(OSError):
             path.unlink()
         lock.release()
 
 
 def _is_written_in_place(path: Path) -> bool:
-    """Tells whether it is a pipe or a device, or names an open file, as /dev/stdout does."""
+    """Returns whether the path is a pipe or a device, or names an open file, as /dev/stdout
+    does."""
     absolute = os.path.abspath(path)
     names_open_file = absolute.startswith(("/dev/std", "/dev/fd/", "/proc/self/fd/"))
     return os.path.exists(path) and (names_open_file or not os.path.isfile(path))

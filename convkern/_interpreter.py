@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 def _interpreters() -> ModuleType | None:
-    """CPython's private module of interpreters, whose name changed in 3.13."""
+    """Returns CPython's private module of interpreters. Its name changed in 3.13."""
     for name in ("_interpreters", "_xxsubinterpreters"):
         try:
             return importlib.import_module(name)
@@ -17,12 +17,12 @@ def _interpreters() -> ModuleType | None:
 
 
 def refuse_subinterpreters() -> None:
-    """Raises ImportError outside of the main interpreter, in which torch's extension can be
-    initialised only once: a second time it reads memory that it has freed."""
+    """Raises ImportError outside of the main interpreter. torch's extension can be initialised only
+    once in a process: a second time it reads memory that it has freed."""
     interpreters = _interpreters()
     if interpreters is None:
         return
-    # 3.13 and later give (id, who owns it).
+    # Python 3.13 and later give pairs (id, owner).
     ids = [
         i[0] if isinstance(i, tuple) else i
         for i in (interpreters.get_current(), interpreters.get_main())

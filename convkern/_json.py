@@ -1,4 +1,4 @@
-"""Dataclasses from JSON files, whose every value has the type that its field declares."""
+"""Reads dataclasses from JSON files and checks each value against the type of its field."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _PLAIN = {str: "a string", int: "a whole number", float: "a number", bool: "true
 
 
 def read_json(cls: type[T], path: Path, what: str) -> T:
-    """The dataclass that ``json.dumps(asdict(...))`` has written to a file.
+    """Reads the dataclass that ``json.dumps(asdict(...))`` has written to a file.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not `what`, which the message says, with the first value that is wrong.
+        ValueError: the file is not `what`. The message says so and names the first wrong value.
     """
     content = path.read_bytes()
     try:
@@ -28,7 +28,7 @@ def read_json(cls: type[T], path: Path, what: str) -> T:
 
 
 def _parsed(hint: Any, value: Any, where: str) -> Any:
-    """The value as an object of the type; `where` names it in errors."""
+    """Returns the value as an object of the type. `where` names the value in errors."""
     origin, arguments = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, UnionType):
         if value is None and NoneType in arguments:

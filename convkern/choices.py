@@ -1,4 +1,4 @@
-"""The choices by name that functions and layers take, as types: what else is given raises."""
+"""The named choices that functions and layers accept, as types. They raise for other names."""
 
 from typing import Literal
 

@@ -1,10 +1,11 @@
-"""Settings that the choice of kernels depends on besides the problem: the precision that is asked
-for, and context managers for tests and experiments.
+"""Settings that change which kernels are chosen: the precision, and context managers for tests and
+experiments.
 
-The settings are process-wide: they hold for all threads, the context managers' while a context is
-open. Of several open contexts that set the same, the one entered last holds, in whatever order they
-are left. The environment variables CONVKERN_PRECISION, CONVKERN_WEIGHT_CACHE,
-CONVKERN_BATCH_INVARIANT, CONVKERN_KERNEL and CONVKERN_ISA set the same at import.
+The settings apply to the whole process and to all its threads. A context manager's setting applies
+while its context is open. If several open contexts change the same setting, the one entered last
+decides, in whatever order they are left. The environment variables CONVKERN_PRECISION,
+CONVKERN_WEIGHT_CACHE, CONVKERN_BATCH_INVARIANT, CONVKERN_KERNEL and CONVKERN_ISA set the same at
+import.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from convkern.choices import Isa, Precision
 
 
 def set_float32_precision(precision: Precision) -> None:
-    """Sets what float32 convolutions may cost in accuracy, as
+    """Sets how much accuracy float32 convolutions may trade for speed, as
     :func:`torch.set_float32_matmul_precision` does for matrix products.
 
     Args:
-        precision: ``"highest"``, the default: only the direct sum, in any order; the error against
-            float64 is at most about twice torch's. ``"high"``: also algorithms that round more;
-            here Winograd's, for 3x3 kernels with stride 1 and dilation 1, forward and for both
-            gradients, whose error is about ten times the direct sum's, and which spread Inf and
-            NaN over tiles of up to 4x4 outputs.
+        precision: ``"highest"`` (the default) allows only the direct sum, in any order. Its error
+            against float64 is at most about twice torch's. ``"high"`` also allows algorithms that
+            round more, here Winograd's. It serves 3x3 kernels with stride 1 and dilation 1, forward
+            and for both gradients. Its error is about ten times that of the direct sum, and it
+            spreads Inf and NaN over tiles of up to 4x4 outputs.
 
     Raises:
         ValueError: there is no such precision.
@@ -34,58 +35,64 @@ def set_float32_precision(precision: Precision) -> None:
 
 
 def get_float32_precision() -> Precision:
-    """The precision that :func:`set_float32_precision` has set: ``"highest"`` or ``"high"``."""
+    """Returns the precision that :func:`set_float32_precision` has set: ``"highest"`` or
+    ``"high"``."""
     return _C.float32_precision()
 
 
 def set_weight_cache(keep: bool) -> None:
-    """Makes forward calls keep the weights as their kernels have rearranged them, for the next call
-    with the same weight. It is off by default, and switching it off frees what is kept.
+    """Sets whether forward calls keep weights in the form into which their kernels have rearranged
+    them. The next call with the same weight then need not rearrange it. The cache is off by
+    default, and switching it off frees what it holds.
 
-    For inference with small batches, where rearranging takes a good part of the time: in
-    ``torch.no_grad()`` or ``torch.inference_mode()``, or with weights that require no gradient. It
-    costs as much memory again as the weights (see :func:`weight_cache_bytes`). What is kept of a
-    weight that is gone is freed when the next weight is kept. Kept are the weights of
-    implicit_gemm, the kernel of layers of many channels.
+    The cache helps inference with small batches, where rearranging takes a good part of the time.
+    It works in ``torch.no_grad()`` and ``torch.inference_mode()``, and for weights that require no
+    gradient. It holds the weights of implicit_gemm, the kernel for layers with many channels. It
+    takes as much memory as those weights (see :func:`weight_cache_bytes`). The entry of a weight
+    that no longer exists is freed when the next weight is stored.
 
-    A weight that is changed in place is rearranged anew, as its version counter tells: by
-    ``load_state_dict``, ``copy_``. A call that records a weight's gradient forgets it, since fused
-    optimizers do not count their steps. Rearranged anew is also one that is given other memory: by
-    ``weight.data = ...``, ``module.to(dtype)``. Changes that torch does not count go unnoticed:
-    in-place operations on ``weight.data``, and through NumPy's view of it. A weight that shares its
-    memory with another tensor, as those of fully_shard do, is not kept.
+    A weight is rearranged again when it is changed in place, as by ``load_state_dict`` or
+    ``copy_``, because its version counter tells. It is also rearranged again when it gets other
+    memory, as by ``weight.data = ...`` or ``module.to(dtype)``. A call that records the weight's
+    gradient removes it from the cache, because fused optimizers do not count their steps.
+
+    Changes that torch does not count go unnoticed. Examples are in-place operations on
+    ``weight.data`` and changes through NumPy's view of it. A weight that shares its memory with
+    another tensor, as fully_shard's do, is not cached.
     """
     _C.set_weight_cache(keep)
 
 
 def weight_cache_bytes() -> int:
-    """Bytes of the weights that are kept; see :func:`set_weight_cache`."""
+    """Returns the bytes of the weights that are kept; see :func:`set_weight_cache`."""
     return _C.weight_cache_bytes()
 
 
 def set_batch_invariant(required: bool) -> None:
-    """Sets that the result for an image must not depend on its batch. It is off by default.
+    """Sets whether the result for an image must be independent of its batch. This is off by
+    default.
 
-    An image then gives the same bits alone and at any position of any batch in the same memory
-    format: in the output, and in the gradient of the input, for all dtypes. (Of a channels_last
-    batch ``x[i : i + 1]`` is channels_last, and ``x[i]`` is not.) From run to run, and for any
-    number of threads, results are the same in every setting. The gradient of the weight, a sum over
-    the batch, is not concerned.
+    If it is on, an image gives the same bits alone and at any position of any batch, in the same
+    memory format. This holds for the output and for the gradient of the input, for all dtypes.
+    (``x[i : i + 1]`` of a channels_last batch is channels_last, and ``x[i]`` is not.) The gradient
+    of the weight is a sum over the batch, so the setting does not affect it. Whatever the setting,
+    results are the same from run to run and for any number of threads.
 
-    The images of a batch are computed one after the other, each by the kernel that is chosen for
-    one image: at batch 8 layers of well-known networks take 1.1 to 1.5 times as long, and layers of
-    few channels in large batches several times.
+    The images of a batch are then computed one after the other, each by the kernel that is chosen
+    for one image. At batch 8, layers of well-known networks take 1.1 to 1.5 times as long. Layers
+    with few channels take several times as long in large batches.
     """
     _C.set_batch_invariant(required)
 
 
 @contextmanager
 def use_kernel(name: str) -> Iterator[None]:
-    """Forces the kernel of that name, e.g. ``"fwd.reference.any.baseline"``, for its device and
-    pass. An op call that it does not support then raises RuntimeError with the reason.
+    """Forces the kernel with the given name, such as ``"fwd.reference.any.baseline"``, for its
+    device and pass within the context. An op call that the kernel does not support raises
+    RuntimeError with the reason.
 
     Raises:
-        ValueError: no kernel has that name; the message lists those there are.
+        ValueError: no kernel has that name. The message lists the existing names.
     """
     context = _C.force_kernel(name)
     try:
@@ -96,8 +103,8 @@ def use_kernel(name: str) -> Iterator[None]:
 
 @contextmanager
 def use_isa(isa: Isa) -> Iterator[None]:
-    """Caps the instruction set of CPU kernels at ``"baseline"``, ``"avx2"``, ``"avx512"`` or
-    ``"avx512bf16"``.
+    """Limits the instruction set of CPU kernels to ``"baseline"``, ``"avx2"``, ``"avx512"`` or
+    ``"avx512bf16"`` within the context.
 
     Raises:
         ValueError: there is no such instruction set.

@@ -1,11 +1,12 @@
 """Convolutions whose tensors are spread over several processes.
 
 Importing this file tells DTensor how convkern's ops may be sharded. `convkern.conv2d` and
-`convkern.Conv2d` tell it when the first DTensor comes by, so only calls of `torch.ops.convkern` and
-compiled functions need the import. DistributedDataParallel and fully_shard give the layers plain
-tensors and need nothing here.
+`convkern.Conv2d` do so when they meet the first DTensor. The import is needed only for calls of
+`torch.ops.convkern` and in compiled functions. DistributedDataParallel and fully_shard give the
+layers plain tensors, so they need nothing from here.
 
-`conv2d_sharded_rows` computes images whose rows are spread over processes, which exchange halos.
+`conv2d_sharded_rows` convolves images whose rows are spread over processes. The processes exchange
+the rows (halos) that their windows share.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from convkern.functional import conv2d, integers, same_padding
 
 __all__ = ["conv2d_sharded_rows", "register_sharding"]
 
-Span = tuple[int, int]  # the first row, and the one after the last
+Span = tuple[int, int]  # first row, and the row after the last
 
 
 def conv2d_sharded_rows(
@@ -43,31 +44,31 @@ def conv2d_sharded_rows(
     rows: Sequence[int] | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Tensor:
-    """:func:`convkern.conv2d` of images whose rows are spread over the processes of a group.
+    """:func:`convkern.conv2d` for images whose rows are spread over the processes of a group.
 
     Every process calls it with its own rows, in the order of the ranks, and with the same weight
-    and bias. The rows that its windows need from others, neighbours or not, are exchanged, and
-    their gradients in the backward pass.
+    and bias. The processes exchange the rows that their windows need from others, neighbours or
+    not. In the backward pass they exchange the gradients of these rows. Gradients exist to the
+    first order only.
 
     Args:
-        input: (N, C, Hr, W), this process's Hr rows of the images (N, C, H, W); the numbers of
-            rows may differ.
+        input: (N, C, Hr, W), this process's Hr rows of the images (N, C, H, W). Processes may have
+            different numbers of rows.
         weight, bias, stride, padding, dilation, groups, activation: as conv2d takes them for the
-            whole images. The gradients of weight and bias are summed over the group: they are
+            whole images. The gradients of weight and bias are summed over the group, so they are
             those of the sum of all processes' losses.
-        rows: Hr of every process, if they all know it; else they tell each other in every call.
+        rows: Hr of every process, if all of them know it. Otherwise the processes tell each other
+            in every call.
         group: the processes; all of them if None.
 
     Returns:
         (N, O, OHr, OW), the rows of the output whose windows are centred in this process's rows
-        of the input. With stride 1 and padding ``"same"`` these are its own rows.
-
-    Gradients are of the first order only.
+        of the input. With stride 1 and padding ``"same"`` these are the process's own rows.
 
     Raises:
         RuntimeError: as conv2d, for the whole images; the input has no batch; processes differ in
             N, C, W or dtype; rows does not fit; a process would have no row of the output; this
-            one is not in the group.
+            process is not in the group.
         TypeError, ValueError: as conv2d.
     """
     rank = dist.get_rank(group)
@@ -79,7 +80,7 @@ def conv2d_sharded_rows(
             f"got input with shape {list(input.shape)}"
         )
     counts = _row_counts(input, rows, rank, group)
-    # The whole problem, without memory: what conv2d refuses is refused by every process alike.
+    # Check the whole problem without memory, so that every process refuses what conv2d refuses.
     n, c, _, w = input.shape
     whole = torch.empty((n, c, sum(counts), w), dtype=input.dtype, device="meta")
     of_weight, of_bias = (p if p is None else p.detach().to("meta") for p in (weight, bias))
@@ -103,7 +104,7 @@ def conv2d_sharded_rows(
 def _row_counts(
     input: Tensor, rows: Sequence[int] | None, rank: int, group: dist.ProcessGroup | None
 ) -> list[int]:
-    """The rows of input in every process."""
+    """Returns the number of rows of the input in every process."""
     size = dist.get_world_size(group)
     if rows is not None:
         if len(rows) != size or rows[rank] != input.shape[2]:
@@ -128,7 +129,7 @@ def _row_counts(
 def _padding(
     padding: int | Sequence[int] | Padding, weight: Tensor, dilation: Sequence[int]
 ) -> tuple[Span, Span]:
-    """Zeros before and after the rows, and the columns."""
+    """Returns the zeros before and after the rows, and before and after the columns."""
     if padding == "same":
         return same_padding(tuple(weight.shape[2:]), tuple(dilation))
     rows, columns = (0, 0) if padding == "valid" else integers(padding, "padding")
@@ -136,13 +137,14 @@ def _padding(
 
 
 class _Plan(NamedTuple):
-    """Spans of rows of the whole images, for each process."""
+    """Spans of rows of the whole images, one for each process."""
 
     owned: list[Span]
-    windows: list[Span]  # what the process's rows of the output see, zeros around images included
+    windows: list[Span]  # rows that the process's outputs see, with zeros around the images
 
     def shared(self, reader: int, owner: int) -> Span:
-        """The rows of `owner` that `reader` needs, perhaps none: its second then is not more."""
+        """Returns the rows of `owner` that `reader` needs. If there are none, its end is not above
+        its start."""
         (start, stop), (first, last) = self.owned[owner], self.windows[reader]
         return max(start, first), min(stop, last)
 
@@ -150,7 +152,8 @@ class _Plan(NamedTuple):
 def _plan(counts: Sequence[int], out_rows: int, extent: int, stride: int, top: int) -> _Plan:
     stops = list(accumulate(counts))
     owned = [(stop - count, stop) for count, stop in zip(counts, stops, strict=True)]
-    # An output row goes to the owner of its window's middle, or of the nearest row of the images.
+    # An output row belongs to the process that owns the middle of its window. If the middle is
+    # outside the images, the nearest row of the images decides.
     middle = (extent - 1) // 2 - top
     bounds = [0, *(min(max(-((middle - stop) // stride), 0), out_rows) for stop in stops)]
     bounds[-1] = out_rows
@@ -164,7 +167,7 @@ def _plan(counts: Sequence[int], out_rows: int, extent: int, stride: int, top: i
 
 
 class _Halo(torch.autograd.Function):
-    """This process's rows -> the rows that its windows see, with zeros around the images."""
+    """Maps this process's rows to the rows that its windows see, with zeros around the images."""
 
     @staticmethod
     def forward(
@@ -196,7 +199,7 @@ class _Halo(torch.autograd.Function):
 
 
 class _Shared(torch.autograd.Function):
-    """A parameter that all processes have: its gradient is the sum of theirs."""
+    """A parameter that all processes have. Its gradient is the sum of the processes' gradients."""
 
     @staticmethod
     def forward(ctx: Any, parameter: Tensor, group: dist.ProcessGroup | None) -> Tensor:
@@ -214,14 +217,15 @@ class _Shared(torch.autograd.Function):
 def _exchange(
     sent: list[Tensor], like: list[Tensor], rank: int, group: dist.ProcessGroup | None
 ) -> list[Tensor]:
-    """Send each process its tensor, which may be empty, and return theirs, of the shapes `like`."""
+    """Sends each process its tensor, which may be empty. Returns the tensors of the others, of the
+    shapes `like`."""
     received = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in like]
     received[rank] = sent[rank]
     transfers = []
     for other in range(len(sent)):
         for op, part in ((dist.isend, sent[other]), (dist.irecv, received[other])):
             if other != rank and part.numel():
-                part = part.contiguous()  # a received part is
+                part = part.contiguous()  # a received part is contiguous too
                 transfers.append(dist.P2POp(op, part, group=group, group_peer=other))
     if transfers:
         for work in dist.batch_isend_irecv(transfers):
@@ -234,7 +238,8 @@ def _all(plan: _Plan) -> range:
 
 
 def _part(rows: Tensor, span: Span, wanted: Span) -> Tensor:
-    """The rows `wanted` of a tensor that has those of `span`; none if its second is not more."""
+    """Returns the rows `wanted` of a tensor that holds the rows `span`. There are none if `wanted`
+    ends before it starts."""
     return rows[:, :, wanted[0] - span[0] : max(wanted[1] - span[0], wanted[0] - span[0])]
 
 

@@ -1,4 +1,4 @@
-"""convkern.conv2d, the functional form, and the arithmetic of output sizes and padding."""
+"""convkern.conv2d (the functional form), and the arithmetic of output sizes and padding."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from convkern.reference import pair
 _KERNEL_DTYPES = frozenset(DTYPES.values())
 _KERNEL_DEVICES = frozenset({"cpu", "cuda", "meta"})
 
-# torch's own, where torch keeps it: a program may have put convkern.conv2d in the place of
-# torch.nn.functional.conv2d and torch.conv2d, before or after this import.
+# These are torch's own functions, taken from where torch keeps them. A program may have put
+# convkern.conv2d in the place of torch.nn.functional.conv2d and torch.conv2d, before or after this
+# import.
 torch_conv2d: Callable[..., Tensor] = torch._C._VariableFunctions.conv2d
 
 
@@ -43,21 +44,21 @@ def conv2d(
         weight: (O, C / groups, R, S).
         bias: (O,), added to every output channel.
         stride: step of the window, one int or (rows, columns).
-        padding: zeros added on both sides of each axis, one int or (rows, columns); ``"valid"``
-            means 0, ``"same"`` the padding that keeps the size (stride 1 only; for an even
-            extent the extra zero goes after the input, as in torch).
+        padding: zeros added on both sides of each axis, one int or (rows, columns). ``"valid"``
+            means 0. ``"same"`` means the padding that keeps the size, for stride 1 only; with an
+            even extent the extra zero goes after the input, as in torch.
         dilation: spacing of the kernel's taps, one int or (rows, columns).
-        groups: C and O are split into so many independent groups.
+        groups: number of independent groups that C and O are split into.
         activation: None, or ``"relu"`` to apply max(0, y) in the same pass.
 
     Returns:
-        (N, O, OH, OW), or (O, OH, OW) without a batch, of input's dtype; channels_last if input or
-        weight is. See :func:`output_size`.
+        (N, O, OH, OW), or (O, OH, OW) without a batch, of input's dtype. It is channels_last if
+        input or weight is. :func:`output_size` computes OH and OW.
 
     float32, float64, bfloat16 and float16 on CPU and CUDA run on convkern's own kernels and
-    accumulate in float32 or wider; :func:`convkern.explain` names the kernel. Other dtypes,
+    accumulate in float32 or wider. :func:`convkern.explain` names the kernel. Other dtypes,
     layouts (sparse, quantised, oneDNN's) and devices are handed to torch. Under autocast the
-    tensors are cast as torch casts them for its own.
+    tensors are cast as torch casts them for its own conv2d.
 
     Raises:
         RuntimeError: sizes, dtypes or devices do not fit each other, or a size is out of range.
@@ -84,8 +85,8 @@ def _general_conv2d(
     *,
     activation: Activation | None,
 ) -> Tensor:
-    """Computes conv2d for all arguments: tensor subclasses, no batch, padding by name, symbolic
-    sizes, other dtypes and devices, wrong types."""
+    """Computes conv2d for all other arguments: tensor subclasses, no batch, padding by name,
+    symbolic sizes, other dtypes and devices, wrong types."""
     if torch.overrides.has_torch_function((input, weight, bias)):
         return torch.overrides.handle_torch_function(
             conv2d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups,
@@ -103,10 +104,10 @@ def _general_conv2d(
 
 
 def _exporting_to_onnx() -> bool:
-    """Tells whether the call is being traced by torch.onnx.export, which knows torch's conv2d.
+    """Returns whether torch.onnx.export is tracing the call. It knows torch's conv2d only.
 
-    Its package takes a while to import, and whoever exports has done so. Dynamo cannot trace the
-    look, and is not how torch.onnx.export traces unless all else has failed.
+    Importing its package takes a while, but a program that exports has already imported it. Dynamo
+    cannot trace this check. torch.onnx.export uses Dynamo only after all else has failed.
     """
     if torch.compiler.is_dynamo_compiling() or "torch.onnx" not in sys.modules:
         return False
@@ -114,23 +115,23 @@ def _exporting_to_onnx() -> bool:
 
 
 def _meet_dtensor(input: Tensor) -> None:
-    """Tells DTensor how to shard the ops when the first one comes by: to import its package, which
-    whoever has a DTensor has done, takes a second."""
+    """Tells DTensor how to shard the ops when the first DTensor appears. This is not done earlier
+    because importing its package takes a second; a program that has a DTensor has imported it."""
     dtensor = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
     if dtensor is not None and isinstance(input, dtensor):
         from convkern._register import dtensor
 
 
 def check_types(input: Any, weight: Any, bias: Any) -> None:
-    """Raises TypeError unless these arguments of conv2d are tensors, bias perhaps None."""
+    """Raises TypeError unless these arguments of conv2d are tensors. The bias may be None."""
     for value, name in ((input, "input"), (weight, "weight"), (bias, "bias")):
         if not isinstance(value, Tensor) and (value is not None or name != "bias"):
             raise TypeError(f"conv2d: {name} must be a Tensor, got {type(value).__name__}")
 
 
 def has_kernels(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Tells whether convkern computes input's dtype on its device, and all tensors are dense:
-    neither sparse, quantised nor in oneDNN's own layout."""
+    """Returns whether convkern computes the input's dtype on its device and all tensors are dense.
+    Sparse and quantised tensors and those in oneDNN's layout are not dense."""
     if input.dtype not in _KERNEL_DTYPES or input.device.type not in _KERNEL_DEVICES:
         return False
     tensors = (input, weight) if bias is None else (input, weight, bias)
@@ -144,8 +145,8 @@ def canonical(
     padding: int | Sequence[int] | Padding,
     dilation: int | Sequence[int],
 ) -> tuple[Tensor, list[int], list[int], list[int]]:
-    """The arguments as the op takes them: a batched input, and stride, padding and dilation as two
-    integers each."""
+    """Returns the arguments in the form that the op takes: a batched input, and stride, padding and
+    dilation as two integers each."""
     if input.dim() not in (3, 4):
         raise RuntimeError(
             "conv2d: Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of "
@@ -165,10 +166,11 @@ def output_size(
     padding: int | Sequence[int] | Padding = 0,
     dilation: int | Sequence[int] = 1,
 ) -> tuple[int, int]:
-    """Rows and columns of the output, floor((n + 2p - d(k - 1) - 1) / s) + 1 for each axis.
+    """Returns the rows and columns of the output, floor((n + 2p - d(k - 1) - 1) / s) + 1 for each
+    axis.
 
-    Every argument is one int for both axes or (rows, columns); padding may be ``"valid"`` or
-    ``"same"``.
+    Every argument is one int for both axes or a pair (rows, columns). padding may also be
+    ``"valid"`` or ``"same"``.
 
     Raises:
         ValueError: an argument is out of range, or the dilated kernel exceeds the padded input.
@@ -203,8 +205,9 @@ def output_size(
 def same_padding(
     kernel: int | Sequence[int], dilation: int | Sequence[int] = 1
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Zeros before and after each axis, ((top, bottom), (left, right)), that keep the size at
-    stride 1: d(k - 1) in total, half on each side, the odd one after (as torch does)."""
+    """Returns the zeros before and after each axis, ((top, bottom), (left, right)), that keep the
+    size at stride 1. These are d(k - 1) zeros in total, half on each side. An odd one goes after
+    the input, as in torch."""
     kernels, dilations = pair(kernel, "kernel"), pair(dilation, "dilation")
     totals = [d * (k - 1) for k, d in zip(kernels, dilations, strict=True)]
     rows, columns = ((total // 2, total - total // 2) for total in totals)
@@ -214,7 +217,8 @@ def same_padding(
 def _pad_for(
     mode: str, x: Tensor, weight: Tensor, stride: list[int], dilation: list[int]
 ) -> tuple[Tensor, list[int]]:
-    """The input and symmetric padding that amount to ``"same"`` or ``"valid"``."""
+    """Returns the input and a symmetric padding that together amount to ``"same"`` or
+    ``"valid"``."""
     if mode == "valid":
         return x, [0, 0]
     if mode != "same":
@@ -225,7 +229,7 @@ def _pad_for(
             f"got stride={tuple(stride)}"
         )
     if weight.dim() != 4:
-        return x, [0, 0]  # the op names the rule
+        return x, [0, 0]  # the op names the broken rule
     (top, bottom), (left, right) = same_padding(_kernel_size(weight), dilation)
     if (top, left) != (bottom, right):
         x = F.pad(x, (0, right - left, 0, bottom - top))
@@ -236,27 +240,27 @@ def _kernel_size(weight: Tensor) -> tuple[int, int]:
     rows, columns = weight.shape[2:]
     if isinstance(rows, (int, torch.SymInt)):
         return rows, columns
-    with warnings.catch_warnings():  # of jit.trace, whose sizes are tensors
+    with warnings.catch_warnings():  # of jit.trace, where sizes are tensors
         warnings.simplefilter("ignore")
         return int(rows), int(columns)
 
 
 def integers(value: Any, name: str) -> list[int]:
-    """One integer or a sequence of one or two, as two."""
+    """Returns one integer, or a sequence of one or two integers, as two integers."""
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     values = [_int(v, name, value) for v in values]
     return values * 2 if len(values) == 1 else values
 
 
 def _int(value: Any, name: str, given: Any) -> int:
-    """The value as an integer. int, symbolic int, numpy's integers and tensors of one integer
-    count as integers; all else, bool too, is a TypeError."""
+    """Returns the value as an int. int, symbolic int, NumPy's integers and tensors of one integer
+    count as integers. Anything else raises TypeError, including bool."""
     if isinstance(value, torch.SymInt):
         return value  # type: ignore[return-value]
     try:
         if isinstance(value, bool):
             raise TypeError
-        # index() would make torch.compile take a symbolic int for the constant it is now.
+        # index() would make torch.compile replace a symbolic int by the constant that it is now.
         number = value if type(value) is int else operator.index(value)
     except TypeError:
         raise TypeError(
@@ -278,8 +282,8 @@ def _by_torch(
     groups: int,
     activation: Activation | None,
 ) -> Tensor:
-    """Hands the call to torch. This is for dtypes, layouts and devices that convkern has no kernels
-    for, and for exports to ONNX."""
+    """Hands the call to torch. This serves dtypes, layouts and devices for which convkern has no
+    kernels, and exports to ONNX."""
     if activation not in (None, "relu"):
         raise ValueError(f"conv2d: activation must be None or 'relu', got {activation!r}")
     y = torch_conv2d(input, weight, bias, stride, padding, dilation, groups)

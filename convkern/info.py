@@ -1,4 +1,4 @@
-"""Facts that a bug report needs: what is installed, compiled and detected."""
+"""Facts for a bug report: what is installed, compiled and detected."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 
 from convkern import _C, __version__
 
-_ISAS = ("baseline", "avx2", "avx512", "avx512bf16")  # each has what those before it have
-# Optional packages: what needs them, and the extra that installs them.
+_ISAS = ("baseline", "avx2", "avx512", "avx512bf16")  # each includes those before it
+# Optional packages, each with what needs it and the extra that installs it.
 _OPTIONAL = {
     "torchvision": (
         "bench models, explain of its models, and downloads of Fashion-MNIST",
@@ -30,8 +30,8 @@ _OPTIONAL = {
 
 
 def info() -> dict[str, str]:
-    """Versions, build, processor, threads, GPUs and what is missing, as name -> text, in print
-    order; a text of several lines has a line for each thing that is missing."""
+    """Returns facts about versions, build, processor, threads, GPUs and missing parts, as name ->
+    text in print order. A text with several lines has a line for each missing part."""
     build = _C.build_info()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     kernels = _C.kernels()
@@ -64,7 +64,7 @@ def info() -> dict[str, str]:
 
 
 def _missing(cuda: str | None, has_gpu: bool, versions: dict[str, str | None]) -> list[str]:
-    """Lines that say what is not there, and how to get it."""
+    """Returns lines that say what is missing and how to get it."""
     lines = []
     if cuda is None:
         lines.append(

@@ -1,6 +1,6 @@
-"""convkern.Conv2d, the module form, and its lazy variant."""
+"""convkern.Conv2d (the module form) and its lazy variant."""
 
-# Annotations are no strings here, as torch.jit.script reads them.
+# No `from __future__ import annotations` here, because torch.jit.script reads the annotations.
 from typing import Any
 
 import torch
@@ -13,17 +13,17 @@ from convkern.functional import conv2d
 
 
 class Conv2d(nn.Conv2d):
-    """A drop-in for :class:`torch.nn.Conv2d`, running on convkern's kernels.
+    """A drop-in for :class:`torch.nn.Conv2d` that runs on convkern's kernels.
 
-    Constructor, initialisation, state_dict and the four padding modes are those of nn.Conv2d, so
-    that each loads the other's state. One keyword is added: ``activation="relu"`` applies
-    max(0, y) in the same pass.
+    The constructor, initialisation, state_dict and the four padding modes are those of nn.Conv2d.
+    Each class therefore loads the other's state. One keyword is added: ``activation="relu"``
+    applies max(0, y) in the same pass.
 
     Shapes, dtypes and errors are those of :func:`convkern.conv2d`.
     """
 
-    activation: Activation | None = None  # also of an nn.Conv2d that was turned into this
-    # torch.jit.script sees attributes of the class if they are constants.
+    activation: Activation | None = None  # a class attribute serves a converted nn.Conv2d too
+    # torch.jit.script sees attributes of the class only if they are listed as constants.
     __constants__ = [*nn.Conv2d.__constants__, "activation"]  # noqa: RUF012  (as torch's are)
 
     def __init__(
@@ -59,13 +59,13 @@ class Conv2d(nn.Conv2d):
         return self._conv_forward(input, self.weight, self.bias)
 
     def _recorded(self, input: Proxy) -> Any:
-        """The node of a torch.fx graph that calls this layer, if the tracer makes a node of an
-        nn.Conv2d; else None.
+        """Returns the node of a torch.fx graph that calls this layer, or None.
 
-        Tracers know torch's layers by the name of their package, so they are asked about an
-        nn.Conv2d with the attributes of this layer. None where the layer is what is traced, not a
-        part of it, and for a layer with hooks: those are being traced already, and the node would
-        call them again.
+        There is a node if the tracer would make one for an nn.Conv2d. Tracers recognise torch's
+        layers by the name of their package, so this asks about an nn.Conv2d with the attributes of
+        this layer. There is none if the layer itself is being traced rather than a model around it.
+        There is none for a layer with hooks either: the hooks are being traced already, and the
+        node would call them again.
         """
         tracer = input.tracer
         if type(self) is not Conv2d or not isinstance(tracer, Tracer) or tracer.root is self:
@@ -91,7 +91,7 @@ class Conv2d(nn.Conv2d):
         )  # fmt: skip
 
     def _scripted(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The op in what Python TorchScript understands."""
+        """Calls the op in the subset of Python that TorchScript understands."""
         x = input if input.dim() == 4 else input.unsqueeze(0)
         padding = [0, 0]
         if self.padding_mode != "zeros":
@@ -105,7 +105,7 @@ class Conv2d(nn.Conv2d):
                 x, weight, bias, self.stride, padding, self.dilation, self.groups, self.activation
             )
         else:
-            # torch's op is called by its own name, since a program may have put another function in
+            # Call torch's op by its own name, because a program may have put another function in
             # the place of F.conv2d.
             y = torch.ops.aten.conv2d(
                 x, weight, bias, self.stride, padding, self.dilation, self.groups
@@ -119,10 +119,10 @@ class Conv2d(nn.Conv2d):
 
 
 class LazyConv2d(nn.LazyConv2d):
-    """A drop-in for :class:`torch.nn.LazyConv2d`: the first input gives the number of input
-    channels, and the layer becomes a :class:`convkern.Conv2d`.
+    """A drop-in for :class:`torch.nn.LazyConv2d`. The first input gives the number of input
+    channels, and the layer then becomes a :class:`convkern.Conv2d`.
 
-    Takes nn.LazyConv2d's arguments and ``activation``.
+    It takes nn.LazyConv2d's arguments and ``activation``.
     """
 
     cls_to_become = Conv2d  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""The machine's limits, measured: the peak of float32 multiply-adds and the memory bandwidth."""
+"""Measures the machine's limits: the peak of float32 multiply-adds and the memory bandwidth."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convkern import _C
 
 @dataclass(frozen=True)
 class Peaks:
-    """The limits of a machine with so many threads: float32 FLOP/s and bytes/s."""
+    """The limits of a machine at `threads` threads, in float32 FLOP/s and bytes/s."""
 
     threads: int
     peak: float
@@ -27,8 +27,8 @@ class Peaks:
                 raise ValueError(f"peaks must be finite and above 0, got {value}")
 
     def least_seconds(self, flops: float, moved: float) -> tuple[float, str]:
-        """The seconds that so many FLOPs over so many bytes take at least, and what bounds them:
-        "multiply-adds" or "bandwidth"."""
+        """Returns the least seconds that `flops` FLOPs over `moved` bytes take, and what bounds
+        them: "multiply-adds" or "bandwidth"."""
         by_peak, by_bandwidth = flops / self.peak, moved / self.bandwidth
         return max(by_peak, by_bandwidth), (
             "multiply-adds" if by_peak > by_bandwidth else "bandwidth"
@@ -36,9 +36,9 @@ class Peaks:
 
 
 def measure_peaks(threads: Iterable[int]) -> list[Peaks]:
-    """Measures this machine with each number of threads, in about a third of a second each, with
-    the instruction sets in use. Do it under the load of the measurements that are to be set against
-    it.
+    """Measures this machine with each number of threads, with the instruction sets in use. It takes
+    about a third of a second for each. The machine's load should be that of the measurements that
+    the peaks are compared with.
 
     Raises:
         MemoryError: there are no 384 MiB of memory.
@@ -48,8 +48,8 @@ def measure_peaks(threads: Iterable[int]) -> list[Peaks]:
 
 @cache
 def peaks_of(threads: int, isa_cap: str) -> Peaks:
-    """What this machine does with so many threads, and with the instruction sets up to the one in
-    use, which ``isa_cap`` names. It is measured once in a process.
+    """Returns the limits of this machine at `threads` threads, with the instruction sets up to the
+    one in use, which ``isa_cap`` names. They are measured once in a process.
 
     Raises:
         MemoryError: there are no 384 MiB of memory.
@@ -67,7 +67,7 @@ def _measure(count: int) -> Peaks:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Gives torch so many threads within the context."""
+    """Gives torch `count` threads within the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

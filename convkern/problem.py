@@ -1,4 +1,5 @@
-"""Problem strings from tensors. Grammar, parser and formatter are `convkern._C.Problem`."""
+"""Makes problem strings from tensors. `convkern._C.Problem` has the grammar, parser and
+formatter."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def forward_problem(
     groups: int,
     relu: bool,
 ) -> Problem:
-    """The forward problem of x (N, C, H, W) and w (O, C / groups, R, S), whose shapes fit.
+    """Returns the forward problem of x (N, C, H, W) and w (O, C / groups, R, S), whose shapes must
+    fit.
 
     Raises:
         ValueError: the convolution is impossible.
@@ -39,15 +41,15 @@ def forward_problem(
 
 
 def problem_of(pass_: str, args: Sequence[Any]) -> Problem:
-    """The problem that an op of convkern computes with these positional arguments; those at the end
-    that have their default may be missing.
+    """Returns the problem that an op of convkern computes with these positional arguments.
+    Arguments at the end may be missing if they have their default.
 
     Args:
         pass_: ``"fwd"``, ``"gx"`` or ``"gw"``, for conv2d, conv2d_grad_input, conv2d_grad_weight.
     """
     first, second, third, *window = args if len(args) > 2 else (*args, None)
     defaults: list[Any] = [[1, 1], [0, 0], [1, 1], 1, None]
-    # The last is the activation of fwd, and the memory format of gx or gw.
+    # The last argument is the activation for fwd, and the memory format for gx and gw.
     stride, padding, dilation, groups, last = [*window, *defaults[len(window) :]]
     formats = {_format(first), _format(second)}
     if pass_ == "gx":
@@ -71,7 +73,8 @@ def _format(t: Tensor) -> torch.memory_format:
 def _problem(
     sizes: Sequence[int], dtype: torch.dtype, formats: set[torch.memory_format], tail: str
 ) -> Problem:
-    """The problem of sizes in the order of a problem string, channels_last if a format is."""
+    """Returns the problem with `sizes` in the order of a problem string. It is channels_last if one
+    of the formats is."""
     layout = "nhwc" if torch.channels_last in formats else "nchw"
     text = "".join(f"{letter}{n}" for letter, n in zip("nchwkrspquvdeg", sizes, strict=True))
     return Problem(f"{text}_{_NAMES[dtype]}_{layout}_{tail}")

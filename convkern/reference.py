@@ -1,7 +1,7 @@
 """Cross-correlation in plain Python loops: the definition that everything else is checked against.
 
-Slow on purpose. Written to be read: each output is the sum of a window of the zero-padded input
-times the kernel.
+It is slow on purpose, because it is written to be read. Each output is the sum of a window of the
+zero-padded input times the kernel.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 
 
 def pair(value: Any, name: str) -> tuple[int, int]:
-    """One int, or a (rows, columns) pair of ints, as a pair.
+    """Returns one int, or a (rows, columns) pair of ints, as a pair.
 
     Raises:
         ValueError: `value` is neither.
     """
-    integers = (int, torch.SymInt)  # symbolic where a compiler traces
+    integers = (int, torch.SymInt)  # symbolic while a compiler traces
     values = (value, value) if isinstance(value, integers) else tuple(value)
     if len(values) != 2 or not all(isinstance(v, integers) for v in values):
         raise ValueError(f"{name} must be an int or a (rows, columns) pair, got {name}={value!r}")
@@ -27,7 +27,7 @@ def pair(value: Any, name: str) -> tuple[int, int]:
 
 
 def zero_pad(x: Tensor, padding: int | Sequence[int]) -> Tensor:
-    """(H, W) with `padding` rows and columns of zeros on each side."""
+    """Returns an (H, W) image with `padding` rows and columns of zeros on each side."""
     rows, columns = pair(padding, "padding")
     if rows < 0 or columns < 0:
         raise ValueError(f"padding must not be negative, got padding={padding!r}")
@@ -84,7 +84,7 @@ def cross_correlate2d(
 
 
 def dilate(kernel: Tensor, dilation: int | Sequence[int]) -> Tensor:
-    """(kh, kw) with dilation - 1 zeros between neighbouring taps."""
+    """Returns a (kh, kw) kernel with dilation - 1 zeros between neighbouring taps."""
     dh, dw = pair(dilation, "dilation")
     if dh < 1 or dw < 1:
         raise ValueError(f"dilation must be at least 1, got dilation={dilation!r}")
@@ -103,8 +103,8 @@ def conv2d_reference(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """The convolution of x (N, C, H, W) with w (O, C / groups, R, S) and b (O,) as sums of
-    :func:`cross_correlate2d` over the input channels of each group: y (N, O, OH, OW).
+    """The convolution of x (N, C, H, W) with w (O, C / groups, R, S) and b (O,). It sums
+    :func:`cross_correlate2d` over the input channels of each group. Returns y (N, O, OH, OW).
 
     Raises:
         ValueError: channels and groups do not fit, or as cross_correlate2d.

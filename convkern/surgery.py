@@ -1,4 +1,4 @@
-"""replace_conv2d and restore_conv2d: convkern's layer in models that others have written."""
+"""replace_conv2d and restore_conv2d put convkern's layer into existing models, and take it out."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Replacement:
     """The outcome of :func:`replace_conv2d`. ``str()`` gives it as text.
 
     Attributes:
-        replaced: the names of the layers that now are convkern's.
-        kept: why not, by the names of the other nn.Conv2d.
+        replaced: the names of the layers that are convkern's now.
+        kept: for each other nn.Conv2d, its name and the reason why it was kept.
     """
 
     replaced: list[str]
@@ -41,17 +41,19 @@ class Replacement:
 def replace_conv2d(
     model: nn.Module, when: Callable[[str, nn.Conv2d], bool] | None = None
 ) -> Replacement:
-    """Makes the nn.Conv2d layers of a model :class:`convkern.Conv2d`, in place.
+    """Turns the nn.Conv2d layers of a model into :class:`convkern.Conv2d`, in place.
 
-    The module objects stay, with their parameters, buffers, hooks and names; only their class
-    changes, so that optimizers, state_dicts and references to layers remain valid. Layers that
-    convkern computes with its slow reference kernel only, that are more than a plain nn.Conv2d
-    (parametrized or sharded ones too: replace before), or that have no weight are kept.
+    The module objects stay, with their parameters, buffers, hooks and names. Only their class
+    changes, so that optimizers, state_dicts and references to layers remain valid.
+
+    Some layers are kept as they are. These are layers that convkern computes with its slow
+    reference kernel only, layers that are more than a plain nn.Conv2d, and layers without a weight.
+    Parametrized and sharded layers are more than plain: replace them before.
 
     Args:
-        model: any module, the layer itself included.
-        when: called with the name and the layer; it is kept where that returns False. If it raises,
-            the model stays as it is.
+        model: any module, including a single layer.
+        when: called with the name and the layer; the layer is kept where it returns False. If it
+            raises, the model stays as it is.
 
     Raises:
         TypeError: model is not a module.
@@ -66,18 +68,18 @@ def replace_conv2d(
         else:
             result.replaced.append(name)
             layers.append(layer)
-    for layer in layers:  # all of them are decided on
+    for layer in layers:  # decide on all layers before changing any
         layer.__class__ = Conv2d
         setattr(layer, _MARK, True)
     return result
 
 
 def restore_conv2d(model: nn.Module) -> list[str]:
-    """Undoes :func:`replace_conv2d`, also in a copy of the model, and returns the names of the
-    layers that are nn.Conv2d again. A convkern.Conv2d that was built as one stays.
+    """Undoes :func:`replace_conv2d`, also in a copy of the model. Returns the names of the layers
+    that are nn.Conv2d again. A layer that was built as a convkern.Conv2d stays one.
 
-    Layers that torch has parametrized or sharded in between stay so. One that has become another
-    subclass of convkern.Conv2d stays what it is, with a warning.
+    Layers that torch has parametrized or sharded in between stay so. A layer that has become
+    another subclass of convkern.Conv2d stays what it is, with a warning.
 
     Raises:
         TypeError: model is not a module.
@@ -102,8 +104,9 @@ def restore_conv2d(model: nn.Module) -> list[str]:
 
 
 def _restored(cls: Any) -> Any:
-    """A layer's class with nn.Conv2d in the place of Conv2d. None where the class is made of Conv2d
-    by someone other than torch, which does so for parametrizations and in fully_shard."""
+    """Returns a layer's class with nn.Conv2d in the place of Conv2d. torch itself derives classes
+    from Conv2d, for parametrizations and in fully_shard. Returns None if someone else derived the
+    class."""
     if not issubclass(cls, Conv2d):
         return cls
     if cls is Conv2d:
@@ -124,7 +127,7 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
 
 
 def why_kept(layer: nn.Conv2d) -> str | None:
-    """The reason why replace_conv2d leaves a layer as it is; None if it replaces it."""
+    """Returns the reason why replace_conv2d keeps a layer, or None if it replaces the layer."""
     if isinstance(layer, Conv2d):
         return "it is a convkern.Conv2d"
     if type(layer) is not nn.Conv2d:
@@ -153,16 +156,16 @@ def why_kept(layer: nn.Conv2d) -> str | None:
 
 
 def _has_functions_of_its_own(cls: type[Tensor]) -> bool:
-    """Tells whether a tensor class from outside torch, for quantisation say, has its own idea of
+    """Returns whether a tensor class from outside torch, such as one for quantisation, overrides
     what functions do."""
     definer = next(c for c in cls.__mro__ if "__torch_function__" in vars(c))
     return definer.__module__.partition(".")[0] != "torch"
 
 
 def _computes(layer: nn.Conv2d, weight: Tensor, device: str) -> bool:
-    """Tells whether a kernel other than the reference one runs the layer, on an image that is a
-    little larger than the kernel. Only the sizes of the weight are read: it may be without data, or
-    in parts."""
+    """Returns whether a kernel other than the reference one runs the layer, on an image that is a
+    little larger than the kernel. Only the sizes of the weight are read, because it may have no
+    data or be in parts."""
     if device == "cuda" and _C.build_info()["cuda"] is None:
         return False
     padding: Any = layer.padding if layer.padding_mode == "zeros" else 0

@@ -1,7 +1,7 @@
-"""Parts that tests and benchmarks share: operands of a problem, the float64 oracle, the tolerance
-rule.
+"""Parts that tests and benchmarks share: operands of a problem, the float64 oracle and the
+tolerance rule.
 
-A problem is named by its problem string (see ``convkern._C.Problem``); its pass decides what is
+A problem is given as a problem string (see ``convkern._C.Problem``). Its pass decides what is
 computed.
 """
 
@@ -28,8 +28,8 @@ def variant(
     layout: Layout | None = None,
     pass_: Pass = "fwd",
 ) -> str:
-    """A forward problem string with its `dtype`, `layout` or `pass_` replaced. Epilogues are
-    dropped where the new pass has none."""
+    """Returns a forward problem string with its `dtype`, `layout` or `pass_` replaced. The epilogue
+    is dropped if the new pass has none."""
     body, _, label = text.partition("#")
     sizes, own_dtype, own_layout, forward = body.split("_")
     tail = forward if pass_ == "fwd" else pass_
@@ -39,7 +39,7 @@ def variant(
 
 @dataclass(frozen=True)
 class Operands:
-    """Random operands of a problem, in its dtype and layout; `b` is None without bias."""
+    """Random operands of a problem, in its dtype and layout. `b` is None without bias."""
 
     problem: Problem
     x: Tensor
@@ -61,7 +61,7 @@ class Operands:
 
 
 def operands(text: str, seed: int = 0, device: str = "cpu") -> Operands:
-    """Standard normal operands of the problem, the same for every device."""
+    """Returns standard normal operands of the problem. They are the same for every device."""
     problem = Problem(text)
     generator = torch.Generator().manual_seed(seed)
 
@@ -79,8 +79,8 @@ def operands(text: str, seed: int = 0, device: str = "cpu") -> Operands:
 
 
 def as_tf32(ops: Operands) -> Operands:
-    """float32 operands rounded as TF32 has them: to the nearest of 10 bits after the point, halves
-    away from zero. `b`, which is only added, remains as it is."""
+    """Returns float32 operands rounded to TF32, which has 10 bits after the point. They are rounded
+    to nearest, with ties away from zero. `b` stays as it is, because it is only added."""
 
     def rounded(t: Tensor) -> Tensor:
         return ((t.view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
@@ -89,7 +89,7 @@ def as_tf32(ops: Operands) -> Operands:
 
 
 def run(ops: Operands) -> Tensor:
-    """The problem's pass by convkern: y, gx or gw."""
+    """Returns the result of the problem's pass by convkern: y, gx or gw."""
     problem, op = ops.problem, torch.ops.convkern
     result: Tensor
     if problem.pass_ == "fwd":
@@ -103,7 +103,7 @@ def run(ops: Operands) -> Tensor:
 
 
 def run_torch(ops: Operands) -> Tensor:
-    """The problem's pass by torch, in the dtype of the operands."""
+    """Returns the result of the problem's pass by torch, in the dtype of the operands."""
     problem = ops.problem
     x = ops.x.detach().requires_grad_(problem.pass_ == "gx")
     w = ops.w.detach().requires_grad_(problem.pass_ == "gw")
@@ -114,26 +114,28 @@ def run_torch(ops: Operands) -> Tensor:
 
 
 def oracle(ops: Operands) -> Tensor:
-    """The problem's pass by torch in float64 on the CPU, from the operands as they are."""
+    """Returns the result of the problem's pass by torch in float64 on the CPU. The operands are not
+    rounded further."""
     return run_torch(ops.to(torch.float64, "cpu"))
 
 
 class Accuracy:
-    """The rule of :func:`assert_accurate` for a problem's pass, made once for the results of
-    several kernels."""
+    """The rule of :func:`assert_accurate` for one problem. It is computed once and then checks the
+    results of several kernels."""
 
     def __init__(self, ops: Operands, *, peer: bool = True) -> None:
         problem = self.problem = ops.problem
         self.expected = oracle(ops)
         plain = Operands(Problem(re.sub(r"\+relu", "", str(problem))), ops.x, ops.w, ops.b, ops.gy)
-        # The largest sum of absolute products.
+        # The largest sum of absolute products among all elements of the result.
         self.magnitude = oracle(plain.map(torch.abs)).amax().item() if self.expected.numel() else 0
         self.torchs_error: float | None = None
         if problem.dtype == "f32" and peer and self.expected.numel():
             self.torchs_error = (run_torch(ops).cpu().double() - self.expected).abs().max().item()
 
     def check(self, actual: Tensor, part: Callable[[Tensor], Tensor] = lambda whole: whole) -> None:
-        """Asserts that `actual` is accurate, as `part` of the pass's result."""
+        """Asserts that `actual` is accurate. `part` selects the part of the pass's result that it
+        is."""
         problem, dtype, expected = self.problem, actual.dtype, part(self.expected)
         assert actual.shape == expected.shape
         assert dtype == DTYPES[problem.dtype]
@@ -152,17 +154,17 @@ class Accuracy:
             terms = problem.flops / 2 / max(self.expected.numel(), 1)
             bound_of_all = (2 + terms**0.5) * torch.finfo(dtype).eps * self.magnitude
         largest = error.max().item()
-        # Written so that NaN fails.
+        # The comparison is written so that NaN fails it.
         assert largest <= bound_of_all, f"{problem}: error {largest:.2e}, bound {bound_of_all:.2e}"
 
 
 def assert_accurate(actual: Tensor, ops: Operands, *, peer: bool = True) -> None:
     """Asserts that `actual` is the result of the problem's pass to the precision of its dtype.
 
-    float32: the largest error against float64 is at most twice that of torch in float32, or one
-    rounding error of the largest sum of absolute products, where torch is luckier than that.
-    float64, and float32 where torch is no `peer`: at most as many rounding errors as a sum of that
-    length may have.
-    bfloat16, float16: correctly rounded but for the errors of a float32 sum.
+    float32: the largest error against float64 is at most twice that of torch in float32. Where
+    torch is very accurate by luck, one rounding error of the largest sum of absolute products is
+    allowed. float64, and float32 if torch is no `peer`: the error is at most that of as many
+    roundings as a sum of that length has. bfloat16 and float16: the result is correctly rounded,
+    except for the errors of a float32 sum.
     """
     Accuracy(ops, peer=peer).check(actual)

@@ -2,10 +2,10 @@
 
     libconvkern.so          the core and the CPU kernels, without torch, behind convkern.h
     libconvkern_cuda13.so   the CUDA kernels, for CUDA 13.x; loaded where torch has the same CUDA
-    torch_2_14/_C.*.so      the binding for torch 2.14.x and the Python that builds it, one a torch
+    torch_2_14/_C.*.so      the binding for torch 2.14.x and the building Python; one for each torch
 
-setup.py calls build(). A file is compiled again only if it, a header that it includes or its
-command has changed, so that an edit of a binding compiles no kernel. compile_commands.json, which
+setup.py calls build(). A file is compiled again only if it, a header that it includes, or its
+command has changed. An edit of a binding therefore compiles no kernel. compile_commands.json, which
 clangd reads, is left in the build folder.
 """
 
@@ -25,16 +25,16 @@ ROOT = Path(__file__).parent.parent
 CSRC = ROOT / "csrc"
 OLDEST_TORCH = (2, 10)
 DEFAULT_CUDA_ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0+PTX"
-# Overwritten return addresses end the process.
+# The stack protector ends the process if a return address is overwritten.
 COMPILE = ("-O3", "-g0", "-DNDEBUG", "-fwrapv", "-fvisibility=hidden", "-fstack-protector-strong")
-# Calls whose ABI psabi warns of are all inlined.
+# psabi warns about the ABI of calls that are all inlined.
 CXX = (*COMPILE, "-fPIC", "-Wall", "-Wno-psabi")
-# Addresses are bound when a library is loaded, and read-only after that (full RELRO).
+# Addresses are bound when a library is loaded, and are read-only afterwards (full RELRO).
 LINK = ("-shared", "-Wl,-z,relro,-z,now", "-Wl,-z,defs")
 
 
 class BuildError(Exception):
-    """What stands in the way, as one sentence."""
+    """The reason why nothing can be built, as one sentence."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Torch:
 
     @staticmethod
     def at(folder: Path) -> Torch:
-        """Reads version.py rather than importing torch, which takes seconds and, of a torch that
-        was only unpacked, fails."""
+        """Reads version.py instead of importing torch. An import takes seconds, and fails for a
+        torch that was only unpacked."""
         values: dict[str, str | None] = {}
         try:
             exec((folder / "version.py").read_text(), values)
@@ -76,10 +76,10 @@ class Torch:
 
 @dataclass
 class Library:
-    """A shared library: what it is compiled from and linked with.
+    """A shared library, with its sources and what it is linked with.
 
     Attributes:
-        path: of the result, relative to the build folder.
+        path: path of the result, relative to the build folder.
         sources: files below csrc/.
         exports: the pattern of the symbols that other libraries see.
     """
@@ -93,14 +93,14 @@ class Library:
 
 
 def sources(*folders: str, suffixes: tuple[str, ...] = (".cpp",)) -> list[Path]:
-    """Every source file below csrc/<folder>, in a fixed order."""
+    """Returns every source file below csrc/<folder>, in a fixed order."""
     found = [path for folder in folders for path in (CSRC / folder).rglob("*")]
     return sorted(path for path in found if path.suffix in suffixes)
 
 
 def cuda_toolkit() -> Path | None:
-    """The CUDA toolkit's folder, or None without nvcc. The nvcc on PATH may be a wrapper script,
-    so nvcc itself is asked where it lives."""
+    """Returns the CUDA toolkit's folder, or None without nvcc. The nvcc on PATH may be a wrapper
+    script, so nvcc itself is asked where it lives."""
     home = os.environ.get("CUDA_HOME")
     nvcc = str(Path(home, "bin", "nvcc")) if home else shutil.which("nvcc")
     if nvcc is None:
@@ -111,7 +111,7 @@ def cuda_toolkit() -> Path | None:
 
 
 def toolkit_version(toolkit: Path) -> str:
-    """Such as "13.0"."""
+    """Returns a version such as "13.0"."""
     text = subprocess.run(
         [str(toolkit / "bin" / "nvcc"), "--version"], capture_output=True, text=True
     ).stdout
@@ -122,7 +122,7 @@ def toolkit_version(toolkit: Path) -> str:
 
 
 def wanted_toolkit(torch_has_cuda: bool) -> Path | None:
-    """The toolkit to build CUDA kernels with, after CONVKERN_CUDA; None to leave them out."""
+    """Returns the toolkit for CUDA kernels, or None to leave them out, as CONVKERN_CUDA says."""
     choice = os.environ.get("CONVKERN_CUDA", "auto")
     if choice not in ("auto", "0", "1"):
         raise BuildError(f"CONVKERN_CUDA must be auto, 0 or 1, got {choice!r}")
@@ -139,7 +139,7 @@ def wanted_toolkit(torch_has_cuda: bool) -> Path | None:
 
 
 def architecture_flags() -> list[str]:
-    """nvcc's flags for TORCH_CUDA_ARCH_LIST, such as "8.0;9.0+PTX"."""
+    """Returns nvcc's flags for TORCH_CUDA_ARCH_LIST, such as "8.0;9.0+PTX"."""
     chosen = os.environ.get("TORCH_CUDA_ARCH_LIST") or DEFAULT_CUDA_ARCHITECTURES
     flags = []
     for name in re.split(r"[; ,]+", chosen.strip()):
@@ -174,7 +174,7 @@ def cuda_library(toolkit: Path) -> Library:
     name = f"libconvkern_cuda{version.split('.')[0]}.so"
     return Library(
         name,
-        # Besides the kernels what they need of the core, which has no state.
+        # The kernels, and the part of the core that they need, which has no state.
         [
             *sources("cuda", suffixes=(".cpp", ".cu")),
             *(
@@ -197,8 +197,9 @@ def binding(torch: Torch) -> Library:
         exports="PyInit__C",
         flags=[
             "-std=c++20",
-            # at::parallel_for is a header that is serial without OpenMP. The library is not linked:
-            # its symbols come with libtorch_cpu, whose copy has torch's threads.
+            # at::parallel_for is a header, which is serial without OpenMP. The OpenMP library is
+            # not linked, because its symbols come with libtorch_cpu, whose copy has torch's
+            # threads.
             "-fopenmp",
             f"-isystem {include}",
             f"-isystem {include}/torch/csrc/api/include",
@@ -216,7 +217,7 @@ def binding(torch: Torch) -> Library:
 
 
 def statements(libraries: list[Library], toolkit: Path | None) -> Iterator[str]:
-    """The lines of build.ninja."""
+    """Yields the lines of build.ninja."""
     nvcc = os.environ.get("CUDACXX") or (f"{toolkit}/bin/nvcc" if toolkit else "nvcc")
     host = " ".join(f"-Xcompiler={flag}" for flag in ("-fPIC", *COMPILE))
     common = f"-I{CSRC} -I{CSRC / 'include'} -fmacro-prefix-map={ROOT}/="
@@ -255,21 +256,22 @@ def statements(libraries: list[Library], toolkit: Path | None) -> Iterator[str]:
 
 
 def version_script(library: Library) -> str:
-    """What the library shows to others, under a version of its own if it is one that they link."""
+    """Returns the symbols that the library exports. They have a version of their own if other
+    libraries link it."""
     name = "CONVKERN_1 " if library.path == "libconvkern.so" else ""
     return f"{name}{{ global: {library.exports}; local: *; }};\n"
 
 
 def write_if_new(path: Path, text: str) -> None:
-    """So that what depends on an unchanged file is not built again."""
+    """Writes a file only if its text changes, so that what depends on it is not built again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
 
 
 def build(folder: Path, torches: list[Torch]) -> list[Path]:
-    """Builds all libraries below `folder`, which later calls continue, and returns their paths
-    relative to it. Raises BuildError."""
+    """Builds all libraries below `folder` and returns their paths relative to it. Later calls
+    continue the build. Raises BuildError."""
     if not sys.platform.startswith("linux"):
         raise BuildError(f"the native libraries build on Linux, not on {sys.platform}")
     toolkit = wanted_toolkit(any(torch.cuda for torch in torches))

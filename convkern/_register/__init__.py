@@ -1,5 +1,5 @@
-"""Rules of the three ops that torch asks for: batching, FLOPs, sharding, ONNX. Importing a file of
-this folder registers its rules, but for those of ONNX, which the user hands to torch.
+"""The rules that torch asks of the three ops: batching, FLOPs, sharding and ONNX. Importing a file
+of this folder registers its rules. The exception is ONNX, whose rules the user hands to torch.
 
-The kernels, their fakes, autograd and autocast are registered by the extension, in C++.
+The extension, in C++, registers the kernels, their fakes, autograd and autocast.
 """

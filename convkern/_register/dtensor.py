@@ -1,17 +1,18 @@
 """Rules by which DTensor may shard the three ops. Importing this file registers them.
 
-A rule says how, on one dimension of the mesh, the operands of an op may be placed and how its
-result then is; for a mesh of several dimensions DTensor combines rules, and it redistributes
-operands that follow none. Each axis of a convolution's loops but those of the window can be split:
+A rule applies to one dimension of the mesh. It says how the operands of an op may be placed and how
+the result then is placed. DTensor combines rules for a mesh of several dimensions, and it
+redistributes operands that fit no rule. Each axis of a convolution's loops can be split, except
+those of the window:
 
-- N, the batch: of x, gy and y; the gradient of the weight is then a partial sum.
-- O, the output channels, without groups: of w, b, gy and y; the gradient of the input is partial.
-- C, the input channels, without groups: of x, w and gx; the output is partial, and so is the bias,
-  which each process would otherwise add.
-- with groups, all channels at once, where whole groups fall to each process.
+- N, the batch: of x, gy and y. The gradient of the weight is then a partial sum.
+- O, the output channels, without groups: of w, b, gy and y. The gradient of the input is partial.
+- C, the input channels, without groups: of x, w and gx. The output is partial, and so is the
+  bias, which each process would otherwise add.
+- With groups, all channels at once, if each process gets whole groups.
 
-Rows and columns overlap in their windows, so DTensor gathers them: see
-:func:`convkern.distributed.conv2d_sharded_rows`.
+The windows of neighbouring rows and columns overlap, so DTensor gathers rows and columns.
+:func:`convkern.distributed.conv2d_sharded_rows` splits rows.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from torch.distributed.tensor._op_schema import (
 from torch.distributed.tensor._ops.utils import expand_to_full_mesh_op_strategy
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-# Positions among the ops' arguments.
+# Positions of arguments among the ops' arguments.
 _BIAS, _SIZE, _GROUPS, _ACTIVATION = 2, 2, 6, 7
 
 
 class _Op(NamedTuple):
-    """One of the three ops: the names of its tensors, and rules.
+    """One of the three ops: the names of its tensors, and its rules.
 
-    A rule is the placement of the result, then those of the tensors in their order.
+    A rule is a list: the placement of the result, then those of the tensors in their order.
     """
 
     tensors: tuple[str, ...]
@@ -70,30 +71,31 @@ _GRAD_WEIGHT = _Op(
 
 
 def register_sharding() -> None:
-    """Register the rules of the three ops; importing `convkern.distributed` has done it."""
+    """Registers the rules of the three ops. Importing `convkern.distributed` has already done
+    it."""
     ops, propagator = torch.ops.convkern, DTensor._op_dispatcher.sharding_propagator
     for overload, op in (
         (ops.conv2d.default, _FORWARD),
         (ops.conv2d_grad_input.default, _GRAD_INPUT),
         (ops.conv2d_grad_weight.default, _GRAD_WEIGHT),
     ):
-        # DTensor keeps its decision for all arguments but the two operands' values.
+        # DTensor caches its decision for all arguments except the values of the two operands.
         propagator.register_op_strategy(overload, partial(_strategy, op), RuntimeSchemaInfo(2))
         propagator.op_to_scalar_shape_adjuster[overload] = partial(_local_schema, op)
 
 
 def _strategy(op: _Op, schema: OpSchema) -> OpStrategy:
-    """The placements that this call admits."""
+    """Returns the placements that this call admits."""
     groups = _argument(schema, _GROUPS, 1)
     rules = op.rules + (op.whole if groups == 1 else op.grouped)
     if op is _FORWARD:
-        if _argument(schema, _ACTIVATION, None) is not None:  # of a sum, not of its parts
+        if _argument(schema, _ACTIVATION, None) is not None:  # it applies to the sum only
             rules = [rule for rule in rules if not isinstance(rule[0], Partial)]
         if _argument(schema, _BIAS, None) is None:
             rules = [rule[:-1] for rule in rules]
 
     def admits(specs: list[DTensorSpec], _: object) -> bool:
-        named = zip(op.tensors, specs, strict=False)  # there may be no bias
+        named = zip(op.tensors, specs, strict=False)  # the bias may be missing
         return all(_splits_well(name, spec, groups) for name, spec in named)
 
     return expand_to_full_mesh_op_strategy(
@@ -102,7 +104,7 @@ def _strategy(op: _Op, schema: OpSchema) -> OpStrategy:
 
 
 def _splits_well(name: str, spec: DTensorSpec, groups: int) -> bool:
-    """Tells whether every process gets a part, and whole groups of the channels."""
+    """Returns whether every process gets a part, and whole groups of the channels."""
     for axis, size in enumerate(spec.shape):
         batch = name in ("x", "gy") and axis == 0
         unit = 1 if batch or groups == 1 else size // groups
@@ -116,13 +118,13 @@ def _splits_well(name: str, spec: DTensorSpec, groups: int) -> bool:
 
 
 def _chunks(size: int, count: int) -> list[int]:
-    """The sizes of `count` shards: those of torch.chunk, and then zeros."""
+    """Returns the sizes of `count` shards. They are those of torch.chunk, followed by zeros."""
     full = -(-size // count)
     return [max(0, min(full, size - part * full)) for part in range(count)]
 
 
 def _local_schema(op: _Op, specs: list[DTensorSpec], schema: OpSchema) -> OpSchema:
-    """The call as one process makes it: with the groups and the sizes of its shards."""
+    """Returns the call that one process makes, with the groups and the sizes of its shards."""
     shapes = {
         name: compute_local_shape_and_global_offset(
             spec.shape, spec.mesh, spec.placements, skip_offset=True
@@ -145,7 +147,8 @@ def _local_schema(op: _Op, specs: list[DTensorSpec], schema: OpSchema) -> OpSche
 
 
 def _argument(schema: OpSchema, position: int, default: Any) -> Any:
-    """An argument, which the dispatcher leaves out where it and all after it are the defaults."""
+    """Returns an argument or its default. The dispatcher leaves out arguments at the end that have
+    their defaults."""
     arguments = schema.args_schema
     return arguments[position] if position < len(arguments) else default
 

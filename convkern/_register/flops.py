@@ -1,5 +1,5 @@
-"""FLOPs of the three ops for torch.utils.flop_counter.FlopCounterMode. It counts the same for them
-as for torch's convolutions, since these are the formulas of torch's."""
+"""FLOPs of the three ops for torch.utils.flop_counter.FlopCounterMode. The formulas are torch's,
+so that the ops count the same as torch's convolutions."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def _backward(
     gy: _Shape, x: _Shape, w: _Shape, out_shapes: tuple[_Shape | None, _Shape | None]
 ) -> int:
     wanted = [shape is not None for shape in out_shapes]
-    formula: Any = conv_backward_flop  # it is wrapped in what calls out_shape out_val
+    formula: Any = conv_backward_flop  # its wrapper renames out_shape to out_val
     count: int = formula(gy, x, w, None, 1, 0, 1, False, 0, 1, wanted, out_val=out_shapes)
     return count

@@ -1,4 +1,4 @@
-"""convkern.onnx_translations: exported programs with convkern's ops as ONNX files."""
+"""convkern.onnx_translations writes exported programs with convkern's ops as ONNX files."""
 
 from __future__ import annotations
 

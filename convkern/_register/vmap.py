@@ -1,8 +1,8 @@
-"""Batching rules of the three ops, for torch.func.vmap and what is built on it.
+"""Batching rules of the three ops, for torch.func.vmap and the transforms that use it.
 
 Each rule is one call of the same op, with the batch of V examples folded into one of its
-dimensions: into the images where the weights are common to all examples, into the channels where
-one operand is, and into the groups where none is.
+dimensions. The batch goes into the images if all examples share the weights. It goes into the
+channels if all examples share one operand, and into the groups if they share none.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from torch import Tensor
 _ops = torch.ops.convkern
 _Rule = Callable[..., tuple[Tensor, int]]
 
-# Dimensions of input, output and their gradients, and below those of weight and its gradient.
+# The dimensions of input, output and their gradients. The next line has those of the weight and its
+# gradient.
 _IMAGES, _CHANNELS = 0, 1
 _OUT_CHANNELS, _GROUP_CHANNELS = 0, 1
 
 
 class _Library(torch.library.Library):
-    """Kernels for vmap's tensors that say what is wrong outside vmap, as torch's own do."""
+    """Kernels for vmap's tensors. Outside of vmap they raise an error that says so, as torch's
+    do."""
 
     def impl(self, op_name: Any, fn: Any, dispatch_key: Any = "", **options: Any) -> None:
         def checked(*args: Any, **kwargs: Any) -> Any:
@@ -40,7 +42,7 @@ _library = _Library("convkern", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def _rule(op: str) -> Callable[[_Rule], _Rule]:
-    """Registers the rule, which gets operands with the batch in front (None: not batched)."""
+    """Registers the rule. It gets operands with the batch in front; None means not batched."""
     register: Callable[[_Rule], _Rule] = torch.library.register_vmap(
         f"convkern::{op}", lib=_library
     )
@@ -53,7 +55,8 @@ def _split(t: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 
 
 def _fold(t: Tensor, dim: int, parts: int = 1) -> Tensor:
-    """(V, ..., parts * n, ...) as (..., parts * V * n, ...); dim counts without the batch."""
+    """Turns (V, ..., parts * n, ...) into (..., parts * V * n, ...). `dim` does not count the
+    batch."""
     n = t.shape[dim + 1] // parts
     return _split(t, dim + 1, (parts, n)).movedim(0, dim + 1).flatten(dim, dim + 2)
 
@@ -69,7 +72,8 @@ def _front(t: Tensor, dim: int | None) -> Tensor:
 
 
 def _all(t: Tensor, dim: int | None, batch: int) -> Tensor:
-    """The tensor with its batch in front; one that is not batched is repeated for all of it."""
+    """Returns the tensor with its batch in front. A tensor that is not batched is repeated for the
+    whole batch."""
     return _front(t, dim) if dim is not None else t.expand(batch, *t.shape)
 
 
@@ -96,7 +100,7 @@ def _conv2d(
     if w_dim is None and b_dim is None:
         y = _ops.conv2d(x.flatten(0, 1), weight, bias, *window, groups, activation)
         return _split(y, 0, x.shape[:2]), 0
-    # From here on weight and bias are both batched.
+    # From here on, weight and bias are both batched.
     w, b = _all(weight, w_dim, V), None if bias is None else _all(bias, b_dim, V)
     parts = groups if x_dim is None else 1
     if x_dim is not None:

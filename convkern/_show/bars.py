@@ -1,4 +1,4 @@
-"""Bars of progress as rich draws them. Needs rich."""
+"""Progress bars, drawn by rich. Needs rich."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rich.text import Text
 
 
 def rich_bars(console: Console) -> Progress:
-    """Bars with their rate and the time that remains, which vanish at their end. Every task has a
-    field `unit`, the plural of what it counts."""
+    """Returns bars with their rate and the remaining time, which vanish when they end. Every task
+    has a field `unit`, the plural of what it counts."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
@@ -31,7 +31,7 @@ def rich_bars(console: Console) -> Progress:
 
 
 class _Rate(ProgressColumn):
-    """Units in a second."""
+    """Shows the units done in a second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed

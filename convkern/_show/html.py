@@ -1,4 +1,4 @@
-"""HTML without dependencies: tables, pictures within the page, and the page around them."""
+"""Writes HTML without dependencies: tables, pictures within the page, and the page around them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 
-# The style of every page, light or dark by the reader's setting. Text has a contrast of at least
-# 4.5 to its background. The page is never wider than the screen: pictures shrink, and wide tables
-# scroll in a box.
+# The style of every page. It is light or dark by the reader's setting, and text has a contrast of
+# at least 4.5 to its background. The page is never wider than the screen: pictures shrink, and wide
+# tables scroll in a box.
 STYLE = """
 :root { color-scheme: light dark; --text: #1b1b1b; --quiet: #595959; --page: #fff; --line: #d0d0d0;
   --link: #005a9c; }
@@ -27,17 +27,17 @@ th, td { padding: .25rem .75rem .25rem 0; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 summary { cursor: pointer; }
 """
-# Cells carry their alignment themselves, since Jupyter shows tables without the page and its style.
+# Cells carry their own alignment, because Jupyter shows tables without the page and its style.
 _LEFT = ' style="text-align: left"'
 _RIGHT = ' style="text-align: right; white-space: nowrap"'
 
 
 def page(title: str, sections: Iterable[str]) -> str:
-    """A page in one file. The title is plain text, and the sections are HTML."""
+    """Returns a page in one file. The title is plain text, and the sections are HTML."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # A page without an icon would make browsers ask the server for one.
+        # Without an icon in the page, browsers would ask the server for one.
         f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n'
         f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n"
         + "\n".join(sections)
@@ -46,7 +46,7 @@ def page(title: str, sections: Iterable[str]) -> str:
 
 
 def section(heading: str, *parts: str) -> str:
-    """A section. The heading is plain text, and the parts below it are HTML."""
+    """Returns a section. The heading is plain text, and the parts below it are HTML."""
     return "\n".join(("<section>", f"<h2>{escape(heading)}</h2>", *parts, "</section>"))
 
 
@@ -55,7 +55,7 @@ def paragraph(text: str) -> str:
 
 
 def picture(png: bytes, alt: str, caption: str = "") -> str:
-    """A PNG within the page. `alt` says in words what it shows."""
+    """Returns a PNG within the page. `alt` says in words what it shows."""
     data = base64.b64encode(png).decode()
     above = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     image = f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}">'
@@ -63,7 +63,7 @@ def picture(png: bytes, alt: str, caption: str = "") -> str:
 
 
 def table(headings: Sequence[str], right: Sequence[bool], rows: Iterable[Sequence[str]]) -> str:
-    """A table, in which `right` says which columns align to the right, as figures do. Headings and
+    """Returns a table. `right` says which columns align to the right, as figures do. Headings and
     cells are plain text."""
     css = [_RIGHT if aligned else _LEFT for aligned in right]
     heads = zip(css, headings, strict=True)
@@ -78,7 +78,7 @@ def table(headings: Sequence[str], right: Sequence[bool], rows: Iterable[Sequenc
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
-    """A table of names and what they are."""
+    """Returns a table of names and their values."""
     lines = (
         f'<tr><th scope="row"{_LEFT}>{escape(name)}</th><td{_LEFT}>{escape(text)}</td></tr>'
         for name, text in rows
@@ -87,11 +87,11 @@ def facts(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _scrolling(lines: Iterable[str]) -> str:
-    # tabindex: what scrolls must be reachable by keyboard.
+    # Keyboard users can scroll only what has a tabindex.
     opened = '<div style="overflow-x: auto" tabindex="0"><table>'
     return "\n".join([opened, *lines, "</table></div>"])
 
 
 def details(summary: str, *parts: str) -> str:
-    """Parts in HTML that are folded away below a summary in plain text."""
+    """Returns HTML parts that are folded away below a summary in plain text."""
     return "\n".join(("<details>", f"<summary>{escape(summary)}</summary>", *parts, "</details>"))

@@ -1,4 +1,4 @@
-"""Lines that are printed while something long runs, and bars of progress below them."""
+"""Prints lines while something long runs, with progress bars below them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class Progress:
-    """Shows bars within a ``with`` statement; lines can be printed at any time.
+    """Shows bars within a ``with`` statement. Lines can be printed at any time.
 
-    Bars need a terminal and rich (``pip install 'convkern[progress]'``), and without either there
-    are none. If `quiet`, nothing is shown at all.
+    Bars need a terminal and rich (``pip install 'convkern[progress]'``). If either is missing, no
+    bars are shown. If `quiet`, nothing is shown at all.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -30,18 +30,18 @@ class Progress:
             self._bars.stop()
 
     def print(self, text: str) -> None:
-        """Prints a line as it is, above the bars."""
+        """Prints a line unchanged, above the bars."""
         if self._bars is not None:
             self._bars.console.print(text, soft_wrap=True)
         elif not self._quiet:
             print(text, flush=True)
 
     def bar(self, description: str, total: float | None, unit: str) -> Bar:
-        """A new bar of `total` units; None where their number is not known."""
+        """Returns a new bar of `total` units, where None means that their number is unknown."""
         return Bar(self._bars, description, total, unit)
 
     def track(self, items: Iterable[T], description: str, unit: str) -> Iterator[T]:
-        """The items, with a bar of how many were taken."""
+        """Yields the items, with a bar that counts them."""
         bar = self.bar(description, len(items) if isinstance(items, Sized) else None, unit)
         for item in items:
             yield item
@@ -57,15 +57,15 @@ class Bar:
             self._task = bars.add_task(description, total=total, unit=unit)
 
     def advance(self, count: float = 1, description: str | None = None) -> None:
-        """So many more units are done; and the bar perhaps is described anew."""
+        """Adds `count` units to those that are done. Replaces the description if one is given."""
         self._update(advance=count, description=description)
 
     def describe(self, description: str) -> None:
         self._update(description=description)
 
     def shorten(self, count: float) -> None:
-        """There are so many fewer units to do. They do not count for the rate, as units that are
-        done would."""
+        """Subtracts `count` units from those to do. Unlike units that are done, they do not count
+        for the rate."""
         self._total -= count
         self._update(total=self._total)
 
@@ -75,7 +75,7 @@ class Bar:
 
 
 def _rich_bars() -> Any:
-    """rich's bars; None where there is no terminal or no rich."""
+    """Returns rich's bars, or None without a terminal or rich."""
     console = _terminal()
     if console is None:
         return None
@@ -85,13 +85,14 @@ def _rich_bars() -> Any:
 
 
 def _terminal() -> Any:
-    """rich's console of a terminal; None where stdout is none, or rich is not installed."""
+    """Returns rich's console for a terminal. Returns None if stdout is no terminal or rich is
+    missing."""
     if not sys.stdout.isatty():
         return None
     try:
         from rich.console import Console
     except ImportError:
         return None
-    # Text is printed as it is: rich would take what stands in brackets, as in a path or the name of
-    # a layer, for its markup, and :name: for an emoji.
+    # Print text unchanged. rich would read brackets, as in a path or a layer's name, as its markup,
+    # and :name: as an emoji.
     return Console(markup=False, emoji=False, highlight=False)

@@ -1,4 +1,4 @@
-"""Tables of text: their lines in a terminal, and their HTML."""
+"""Tables of text, for a terminal and as HTML."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from convkern._show import html
 
 
 class Table:
-    """A table without rules: columns of names, which align to the left, then columns of figures,
-    which align to the right, then perhaps more names.
+    """A table without rules. Columns of names come first and align to the left. Then come columns
+    of figures, which align to the right, and perhaps more names.
 
-    ``str()`` gives its lines, as wide as they come, since a line that is cut to a terminal's width
-    would lose the names of kernels. Jupyter shows it in HTML.
+    ``str()`` gives its lines at full width, because cutting them to a terminal's width would lose
+    the names of kernels. Jupyter shows it as HTML.
 
     Attributes:
-        headings: of all columns.
+        headings: the headings of all columns.
         rows: the cells of each row.
     """
 
@@ -51,5 +51,5 @@ class Table:
 
 
 def _width(text: str) -> int:
-    """The columns that a terminal takes for a text."""
+    """Returns how many columns a text takes in a terminal."""
     return sum(2 if east_asian_width(c) in "WF" else 1 for c in text if not combining(c))

@@ -1,7 +1,7 @@
-"""Side-by-side timing of convkern and its peers: ``python -m convkern bench``.
+"""Times convkern and its peers side by side: ``python -m convkern bench``.
 
-Ratios are between medians of calls timed in turn in one process, through the public API, with
-allocation of the results included and no weights prepacked.
+Ratios are between medians. The calls are timed in turn in one process, through the public API.
+Allocation of the results is included, and no weights are prepacked.
 """
 
 from convkern.bench.compare import compare

@@ -1,8 +1,8 @@
 """The charts of the benchmarks. They need matplotlib, which is imported when one is drawn.
 
-Colours are those of Okabe and Ito, which the colour-blind tell apart; what is told by colour is
-told by the order, the marker or the dash as well. Names from outside are not parsed as formulas,
-which a name with two $ would be.
+The colours are those of Okabe and Ito, which colour-blind readers can tell apart. The order, the
+marker or the dash tells the same as the colour. Names from outside are not parsed as formulas, as a
+name with two $ would be.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from convkern.bench.peers import PASS_NAMES
 
-# The colour, marker and dash of each peer and each kind of step.
+# The colour, marker and dash for each peer and each kind of step.
 STYLES = {
     "convkern": ("#D55E00", "o", "-"),
     "torch": ("#0072B2", "s", "--"),
@@ -26,18 +26,18 @@ STYLES = {
 PASS_STYLES = {"fwd": ("#0072B2", "o"), "fwd_bwd": ("#D55E00", "^")}
 Line = tuple[Sequence[float], Sequence[float]]  # x, y
 
-_WIDTH = 6.0  # inches: on a telephone, half as wide, letters are still read
+_WIDTH = 6.0  # inches; letters stay readable at half this width
 _DPI = 150
 _BAR = 0.2  # inches
-# Ticks of logarithmic axes of ratios: which are used depends on how wide the axis is.
+# Possible ticks of logarithmic axes of ratios. The width of the axis decides which are used.
 _FINE = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 1.7, 2, 2.5, 3)
 _MARKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
 _POWERS = (1e-4, 1e-3, 0.01, 0.1, 1, 10, 100, 1e3, 1e4, 1e5)
 
 
 def bars(names: Sequence[str], series: Mapping[str, Sequence[float | None]], axis: str) -> bytes:
-    """A PNG of ratios as horizontal bars from 1, a group for each name, in it a bar for each series
-    that has a ratio; `axis` says what a ratio is."""
+    """Returns a PNG of ratios as horizontal bars that start at 1. There is a group for each name,
+    and in it a bar for each series that has a ratio. `axis` says what a ratio is."""
     height = _BAR * len(series) * len(names) + 0.12 * len(names) + 1.1
     figure, plot = _figure(height)
     step = 1 / (len(series) + 0.6)
@@ -67,7 +67,7 @@ def bars(names: Sequence[str], series: Mapping[str, Sequence[float | None]], axi
     plot.spines["left"].set_visible(False)
     plot.axvline(1, color="0.2", linewidth=1)
     plot.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
-    plot.set_ylim(len(names) - 0.4, -0.6)  # the first on top
+    plot.set_ylim(len(names) - 0.4, -0.6)  # the first name is on top
     plot.tick_params(axis="y", length=0)
     plot.set_xlabel(axis)
     plot.grid(axis="x", color="0.9")
@@ -77,8 +77,8 @@ def bars(names: Sequence[str], series: Mapping[str, Sequence[float | None]], axi
 
 
 def roofline(points: Mapping[str, Line], peak: float, bandwidth: float) -> bytes:
-    """A PNG of FLOP/s over FLOPs a byte below the roof of `peak` FLOP/s and `bandwidth` bytes/s;
-    points by pass."""
+    """Returns a PNG of FLOP/s over FLOPs per byte, below the roof of `peak` FLOP/s and `bandwidth`
+    bytes/s. The points are given by pass."""
     figure, plot = _figure(4.8)
     every = [x for xs, _ in points.values() for x in xs]
     ridge = peak / bandwidth
@@ -107,8 +107,9 @@ def roofline(points: Mapping[str, Line], peak: float, bandwidth: float) -> bytes
 
 
 def lines(panels: Mapping[str, Mapping[str, Line]], x: str, y: str, *, log: bool = False) -> bytes:
-    """A PNG of a panel for each title, in it a line for each of whose times they are. x, a whole
-    number, is on a logarithmic axis; y, too, if `log`, else on one from 0."""
+    """Returns a PNG with a panel for each title, and in it a line for each peer or step. x holds
+    whole numbers on a logarithmic axis. The y axis is logarithmic if `log`, and starts at 0
+    otherwise."""
     columns = min(2, len(panels))
     height = 2.6 * ceil(len(panels) / columns) + 0.8
     figure, _ = _figure(height, plots=0)
@@ -157,7 +158,8 @@ def _tidy(plot: Any) -> None:
 
 
 def _plain_numbers(axis: Any) -> None:
-    """Labels a logarithmic axis with 1, 10, 100 and, where these are few, 2 and 5 between them."""
+    """Labels a logarithmic axis with 1, 10, 100. Where these are few, it adds 2 and 5 between
+    them."""
     from matplotlib.ticker import LogLocator
 
     low, high = axis.get_view_interval()

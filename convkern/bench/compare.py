@@ -1,4 +1,4 @@
-"""Two runs of the suite as a regression table."""
+"""Compares two runs of the suite in a regression table."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from convkern.bench.suite import Row, Suite
 
 @dataclass(frozen=True)
 class Change:
-    """A row of two runs.
+    """One row, measured in two runs.
 
     Attributes:
-        speed: the new run's, as a multiple of the old one's.
-        verdict: "slower", "faster", or "" where that cannot be told from noise.
+        speed: the new run's speed, as a multiple of the old one's.
+        verdict: "slower", "faster", or "" if the change may be noise.
     """
 
     old: Row
@@ -26,11 +26,11 @@ class Change:
 
 
 def changes(old: Suite, new: Suite, threshold: float = 0.1) -> list[Change]:
-    """The rows that both runs have, and how their speed changed.
+    """Returns the rows that both runs have, and how their speed changed.
 
-    Where both runs timed torch, what is compared is the ratio to torch, since the speed of the
-    machine cancels; otherwise convkern's time. A row counts as slower, or faster, if the change
-    exceeds `threshold` and the spread of both runs' measurements.
+    If both runs timed torch, the ratios to torch are compared, because the speed of the machine
+    cancels. Otherwise convkern's times are compared. A row counts as slower or faster if the change
+    exceeds both `threshold` and the spread of the measurements of both runs.
 
     Raises:
         ValueError: the runs have no row in common.
@@ -45,13 +45,13 @@ def changes(old: Suite, new: Suite, threshold: float = 0.1) -> list[Change]:
 
 
 def compare(old: Suite, new: Suite, threshold: float = 0.1) -> tuple[Table, int]:
-    """A table of the :func:`changes`, and how many rows became slower."""
+    """Returns a table of the :func:`changes`, and the number of rows that became slower."""
     found = changes(old, new, threshold)
     return changes_table(found), sum(change.verdict == "slower" for change in found)
 
 
 def changes_table(found: Sequence[Change]) -> Table:
-    """Times and ratios of both runs, with the geometric mean of the speeds."""
+    """Returns times and ratios of both runs, with the geometric mean of the speeds."""
     table = Table(
         ("problem", "pass", "on"),
         ("old, ms", "new, ms", "old ratio", "new ratio", "speed", ""),

@@ -1,4 +1,4 @@
-"""Timing on a GPU: kernels from a flushed L2 cache, not the Python that launches them."""
+"""Times kernels on a GPU, with a flushed L2 cache and without the Python that launches them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor
 from convkern import _C
 from convkern.bench.timing import Call
 
-_WARM_UPS = 3  # the first of them lets cuDNN choose
+_WARM_UPS = 3  # the first one lets cuDNN choose
 _MOST_LEAD = 0.02  # seconds
-_CYCLES_A_SECOND = 3e9  # about the fastest clock of a GPU: with a slower one the wait is longer
+_CYCLES_A_SECOND = 3e9  # about the fastest clock of a GPU; a slower one only waits longer
 
 
 def require_gpu() -> None:
@@ -33,7 +33,7 @@ def cudnn_chooses(tf32: bool) -> Iterator[None]:
     or in exact float32."""
     cudnn: Any = torch.backends.cudnn
     before = cudnn.enabled, cudnn.benchmark, cudnn.conv.fp32_precision
-    # The precision of convolutions is set by name, since allow_tf32 = False would leave them to
+    # Set the precision of convolutions by name. allow_tf32 = False would leave it to
     # torch.backends.fp32_precision.
     cudnn.enabled, cudnn.benchmark = True, True
     cudnn.conv.fp32_precision = "tf32" if tf32 else "ieee"
@@ -44,23 +44,23 @@ def cudnn_chooses(tf32: bool) -> Iterator[None]:
 
 
 def l2_buffer() -> Tensor:
-    """Bytes on the current GPU, twice as many as its L2 cache holds: what replaces a line is not
-    always the oldest one, so that a buffer of the cache's size would leave some."""
+    """Returns a buffer on the current GPU that is twice as large as its L2 cache. The cache does
+    not always replace the oldest line, so a buffer of its own size would leave some lines."""
     size = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
     return torch.empty(2 * size, dtype=torch.uint8, device="cuda")
 
 
 class EventClock:
-    """The stopwatch (see time_in_turn) of the current GPU and stream: the time from the event
-    before a call to the event after it.
+    """The stopwatch (see time_in_turn) of the current GPU and stream. It measures the time from an
+    event before a call to an event after it.
 
-    In front of them go a call that is not timed, a wait, and `flush`, which must leave nothing of
-    the operands in the L2 cache. All of it is queued without waiting, and the wait is so long that
-    the events and what is between them are in the queue before the GPU gets there. So the gaps
-    between the kernels of a call count, but not Python nor the launches.
+    Before them it queues a call that is not timed, a wait, and `flush`, which must leave nothing of
+    the operands in the L2 cache. Nothing blocks while all this is queued. The wait is so long that
+    the events and the call are in the queue before the GPU gets to them. The time therefore
+    includes the gaps between the kernels of a call, but not Python or the launches.
 
-    Where the GPU was there first, the measurement is thrown away and the wait made longer. A call
-    that waits for the GPU itself can never be queued ahead: its time includes Python's, and a
+    If the GPU gets there first, the measurement is discarded and the wait made longer. A call that
+    itself waits for the GPU can never be queued ahead. Its time includes Python's, and a
     RuntimeWarning says so.
     """
 
@@ -94,7 +94,8 @@ class EventClock:
         return measure
 
     def _time(self, call: Call, lead: float) -> tuple[float, bool]:
-        """The seconds of the call, and whether all of it was queued before the GPU began it."""
+        """Returns the seconds of the call, and whether all of it was queued before the GPU began
+        it."""
         start, end = _event(), _event()
         call()
         torch.cuda._sleep(round(lead * _CYCLES_A_SECOND))  # type: ignore[no-untyped-call]

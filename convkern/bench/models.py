@@ -1,4 +1,4 @@
-"""Whole models of torchvision, with their own layers and with convkern's."""
+"""Times whole models of torchvision, with torch's layers and with convkern's."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class ModelRow:
     """One model in one layout, "nchw" or "nhwc".
 
     Attributes:
-        what: "inference" or "training", a step of it.
-        samples: by whose convolutions it has, "torch" and "convkern".
+        what: "inference", or "training" for one training step.
+        samples: the times by the library of the convolutions, "torch" and "convkern".
     """
 
     model: str
@@ -54,13 +54,13 @@ class ModelRow:
 
     @property
     def ratio(self) -> float:
-        """The time with torch's convolutions, as a multiple of the time with convkern's."""
+        """Returns the time with torch's convolutions as a multiple of the time with convkern's."""
         return self.samples["torch"].median / self.samples["convkern"].median
 
 
 @dataclass(frozen=True)
 class ModelTimes(Result):
-    """A run over models."""
+    """A run over several models."""
 
     source = "bench models"
 
@@ -76,7 +76,8 @@ def time_models(
     report: Callable[[str], None] = lambda name: None,
 ) -> ModelTimes:
     """Times inference and a training step (forward, cross-entropy, backward, SGD) of each model, on
-    `batch` images of size x size, against the same model with torch's layers in the same layout.
+    `batch` images of size x size. Each is compared with the same model with torch's layers in the
+    same layout.
 
     Raises:
         ValueError: torchvision has no model of a name, or is not installed.
@@ -103,8 +104,8 @@ def time_models(
 
 
 def models_table(rows: Sequence[ModelRow]) -> Table:
-    """Milliseconds with their spread, and the ratio; then the ratios' geometric mean for each
-    layout, of inference and of training."""
+    """Returns milliseconds with their spread, and the ratio. Below are the geometric means of the
+    ratios for inference and for training in each layout."""
     result = Table(("model", "layout", ""), ("torch, ms", "convkern, ms", "ratio"))
     for row in rows:
         times = (_cell(row.samples[peer]) for peer in ("torch", "convkern"))
@@ -115,7 +116,7 @@ def models_table(rows: Sequence[ModelRow]) -> Table:
 
 
 def mean_ratios(rows: Sequence[ModelRow]) -> dict[tuple[str, str], float]:
-    """The geometric mean over the models, by layout and what was timed."""
+    """Returns the geometric mean of the ratios over the models, by layout and kind of step."""
     ratios: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         ratios.setdefault((row.layout, row.what), []).append(row.ratio)

@@ -1,4 +1,5 @@
-"""The implementations that the suite times, each a function that prepares a call of a problem."""
+"""The implementations that the suite times. Each is a function that prepares a call for a
+problem."""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ from convkern.choices import Activation, Pass
 from convkern.functional import conv2d, torch_conv2d
 from convkern.testing import Operands
 
-# What is timed, by name, and the passes of a problem string that it consists of.
+# The names of what is timed, with the passes of a problem string that each consists of.
 PASSES: Final[Mapping[str, tuple[Pass, ...]]] = {"fwd": ("fwd",), "fwd_bwd": ("fwd", "gx", "gw")}
 PASS_NAMES: Final = {"fwd": "forward", "fwd_bwd": "forward+backward"}
 
 
 def prepare(peer: str, ops: Operands, pass_: str) -> Call | None:
-    """The call of `peer` that computes `pass_`: "fwd", the output, or "fwd_bwd", the output and
-    the gradients of all operands. None where the peer cannot."""
+    """Returns the call of `peer` that computes `pass_`, or None if the peer cannot compute it.
+    "fwd" is the output, and "fwd_bwd" the output and the gradients of all operands."""
     return PEERS[peer](ops, pass_)
 
 
@@ -74,9 +75,9 @@ def _torch_channels_last(ops: Operands, pass_: str) -> Call:
 
 
 def _onnxruntime(ops: Operands, pass_: str) -> Call | None:
-    """Its Conv, with as many threads as torch now has, which sleep between calls: spinning, they
-    would slow down whatever is timed next. Weights are inputs of the graph, since as constants
-    they would be packed ahead of the call."""
+    """Returns onnxruntime's Conv, with as many threads as torch has now. The threads sleep between
+    calls, because spinning threads would slow down whatever is timed next. Weights are inputs of
+    the graph, because as constants they would be packed ahead of the call."""
     if pass_ != "fwd" or ops.problem.dtype != "f32":
         return None
     import onnxruntime
@@ -114,7 +115,7 @@ def _onnx_model(ops: Operands) -> Any:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
 
-CPU_PEERS: Final = ("onnxruntime",)  # that compute nowhere else
+CPU_PEERS: Final = ("onnxruntime",)  # these compute on the CPU only
 PEERS: Final[Mapping[str, Callable[[Operands, str], Call | None]]] = {
     "convkern": _convkern,
     "torch": _torch,

@@ -1,4 +1,4 @@
-"""A run's results as one HTML page, and its charts as PNG files beside it."""
+"""Writes a run's results as one HTML page, with its charts as PNG files beside it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from convkern.bench.suite import Row, Suite, geometric_means, table
 
 
 def check_report(folder: Path) -> None:
-    """Makes the folder of a report, so that nothing is measured in vain.
+    """Makes the folder of a report before anything is measured, so that no measurement is lost.
 
     Raises:
         ValueError: matplotlib is missing.
-        OSError: the folder cannot be made, or not written into.
+        OSError: the folder cannot be made or written into.
     """
     if find_spec("matplotlib") is None:
         raise ValueError("the charts of a report need matplotlib: pip install 'convkern[bench]'")
@@ -33,7 +33,7 @@ def check_report(folder: Path) -> None:
 
 
 def read_results(paths: Sequence[Path]) -> tuple[list[Suite], list[ModelTimes]]:
-    """The files that the suite wrote, and those of whole models.
+    """Reads files with results of the suite and of whole models.
 
     Raises:
         ValueError: a file is neither.
@@ -59,10 +59,10 @@ def write_report(
     models: Sequence[ModelTimes] = (),
     against: Suite | None = None,
 ) -> Path:
-    """Writes `folder`/index.html, which holds its pictures, and the pictures as PNG files.
+    """Writes `folder`/index.html, which contains its pictures, and the pictures as PNG files.
 
     Args:
-        against: an older run, with which that of `suites` is compared.
+        against: an older run, with which the run of `suites` is compared.
 
     Returns:
         The path of the page.
@@ -92,7 +92,7 @@ def write_report(
 
 
 class _Report:
-    """The sections with pictures; each picture is a file in the folder, too."""
+    """The sections with pictures. Each picture is also a file in the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -281,7 +281,7 @@ def _grouped(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
-    """Labels, with dtype and layout where the rows differ in them."""
+    """Returns labels, with dtype and layout where the rows differ in them."""
     problems = [Problem(row.problem) for row in rows]
     several = [len({p.dtype for p in problems}) > 1, len({p.layout for p in problems}) > 1]
     return [
@@ -296,8 +296,8 @@ def _ratio(row: Row, peer: str) -> float | None:
 
 
 def _lines(series: Series, value: Callable[[int, float, float], float]) -> dict[str, charts.Line]:
-    """A line of value(step, its seconds, the first step's) for each peer that all steps have times
-    of."""
+    """Returns a line of value(step, its seconds, the first step's seconds) for each peer that was
+    timed at all steps."""
     first = series.steps[0][1].samples
     return {
         whose: (

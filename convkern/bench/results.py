@@ -1,4 +1,4 @@
-"""Results of measurements, as the benchmarks keep them in JSON files."""
+"""The results of measurements, which the benchmarks keep in JSON files."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ ResultT = TypeVar("ResultT", bound="Result")
 
 @dataclass(frozen=True)
 class Result:
-    """A run: where and when it was measured. Subclasses add `rows`, a list of dataclasses."""
+    """A run, with the place and time of its measurement. Subclasses add `rows`, a list of
+    dataclasses."""
 
-    source: ClassVar[str]  # what measures them, in the words of an error
+    source: ClassVar[str]  # the program that measures, named in errors
 
     machine: dict[str, str]
     started: str
 
     @classmethod
     def begin(cls: type[ResultT]) -> ResultT:
-        """The result of a run that starts here and now, of no row yet."""
+        """Returns the result of a run that starts here and now, without rows."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         return cls(info(), now, [])  # type: ignore[call-arg]  # the rows of the subclass
 
@@ -37,17 +38,17 @@ class Result:
 
     @classmethod
     def read(cls: type[ResultT], path: Path) -> ResultT:
-        """Raises ValueError if the file is not such a result."""
+        """Reads a result. Raises ValueError if the file does not contain one."""
         return read_json(cls, path, f"a result of {cls.source}")
 
 
 def check_one_of(name: str, value: str, known: Mapping[str, object]) -> None:
-    """Raises ValueError where a field of a row has none of its values."""
+    """Raises ValueError if a field of a row has none of its allowed values."""
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 def check_samples(samples: Mapping[str, Sample], *needed: str) -> None:
-    """Raises ValueError where a row has no times of those who are `needed`."""
+    """Raises ValueError if a row lacks the times of one of the `needed`."""
     if missing := [name for name in needed if name not in samples]:
         raise ValueError(f"samples must have times of {' and '.join(missing)}")

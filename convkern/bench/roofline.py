@@ -1,9 +1,9 @@
-"""The roofline: how near rows of the suite come to what the machine can do at most.
+"""The roofline: how near rows of the suite come to the limits of the machine.
 
-A row's roof is the lower of the peak and its FLOPs per byte times the bandwidth (Williams et al.
-2009); which of the two it is names the bound. Only products with real inputs count, none with
-padding zeros, and only bytes that must move. The peak is that of float32, so that only rows of
-float32 on the CPU have a roof.
+A row's roof is the lower of two numbers: the peak, and its FLOPs per byte times the bandwidth
+(Williams et al. 2009). The lower one names the bound. Only products with real inputs count, not
+those with padding zeros, and only bytes that must move. The peak is that of float32, so only rows
+of float32 on the CPU have a roof.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from convkern.testing import variant
 
 @dataclass(frozen=True)
 class Point:
-    """A row under its roof: FLOPs a byte, FLOP/s reached, the share of the roof, and the bound,
+    """A row below its roof: FLOPs per byte, FLOP/s reached, the share of the roof, and the bound,
     "multiply-adds" or "bandwidth"."""
 
     row: Row
@@ -32,8 +32,8 @@ class Point:
 
 
 def points(rows: Sequence[Row], peaks: Sequence[Peaks]) -> list[Point]:
-    """Points of the rows that have a roof: those of float32, at a number of threads whose peaks
-    were measured."""
+    """Returns points for the rows that have a roof. These are rows of float32 at a number of
+    threads whose peaks were measured."""
     at = {machine.threads: machine for machine in peaks}
     return [
         _point(row, at[row.threads])
@@ -52,7 +52,7 @@ def _point(row: Row, machine: Peaks) -> Point:
 
 
 def roofline_table(found: Sequence[Point]) -> Table:
-    """Times, FLOP/s and shares of the roof."""
+    """Returns times, FLOP/s and shares of the roof."""
     figures = ("convkern, ms", "GFLOP/s", "FLOPs a byte", "of the roof")
     result = Table(("problem", "pass", "on", "bound"), figures)
     for point in found:

@@ -1,4 +1,4 @@
-"""Rows of a run that differ in one thing only: the batch size, or the number of threads."""
+"""Finds rows of a run that differ in one thing only: the batch size, or the number of threads."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from convkern.bench.suite import Row
 
 @dataclass(frozen=True)
 class Series:
-    """Rows in the order of what they differ in.
+    """Rows in the order of the number in which they differ.
 
     Attributes:
-        label: of the layer.
-        pass_, where: of all rows, as in Row; `where` is "" where the threads differ.
-        steps: (batch size or number of threads, row), ascending.
+        label: the label of the layer.
+        pass_, where: those of all rows, as in Row. `where` is "" if the threads differ.
+        steps: pairs (batch size or number of threads, row), ascending.
     """
 
     label: str
@@ -27,7 +27,7 @@ class Series:
 
 
 def over_batches(rows: Sequence[Row]) -> list[Series]:
-    """Layers that were measured with several batch sizes, else the same."""
+    """Returns layers that were measured with several batch sizes and are the same otherwise."""
     return _series(
         rows,
         lambda row: Problem(row.problem).input_size[0],
@@ -37,10 +37,11 @@ def over_batches(rows: Sequence[Row]) -> list[Series]:
 
 
 def over_threads(rows: Sequence[Row]) -> list[Series]:
-    """Layers that were measured with several numbers of threads, else the same."""
+    """Returns layers that were measured with several numbers of threads and are the same
+    otherwise."""
     return _series(
         [row for row in rows if row.threads is not None],
-        lambda row: row.threads or 0,  # all have one
+        lambda row: row.threads or 0,  # all rows have one
         lambda row: (row.problem, row.pass_),
         lambda row: "",
     )
@@ -68,5 +69,6 @@ def _without_batch(row: Row) -> str:
 
 
 def _layer(row: Row) -> str:
-    """The label without the batch size that shape files and --batches write at its end."""
+    """Returns the label without the batch size, which shape files and --batches write at its
+    end."""
     return re.sub(r"[./](batch)?\d+$", "", row.label)

@@ -1,4 +1,4 @@
-"""Rows of measurements over files of problem strings, and their table."""
+"""Measures the problem strings of a file, and shows the rows as a table."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Row:
     """One problem and pass, at one number of threads or on a GPU.
 
     Attributes:
-        threads: of the CPU; None on a GPU.
-        samples: by peer, "convkern" among them.
-        kernels: that convkern runs, in the order of the passes.
+        threads: threads of the CPU; None on a GPU.
+        samples: times by peer, including "convkern".
+        kernels: the kernels that convkern runs, in the order of the passes.
         device: "cpu", or the name of the GPU.
-        tf32: of float32 on a GPU, whether TF32 was allowed.
+        tf32: for float32 on a GPU, whether TF32 was allowed.
     """
 
     problem: str
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def where(self) -> str:
-        """The number of threads; or the GPU, and the precision of float32."""
+        """Returns the number of threads, or the GPU and the precision of float32."""
         if self.threads is not None:
             return f"{self.threads} thread{'s' * (self.threads > 1)}"
         precision = {None: "", False: ", exact float32", True: ", TF32"}
@@ -66,19 +66,19 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """The identity of a measurement: rows of different runs that share it can be compared."""
+        """Identifies a measurement. Rows of different runs with the same key can be compared."""
         return self.problem, self.pass_, self.where
 
     @property
     def ratio(self) -> float | None:
-        """The time of the better of torch's layouts, as a multiple of convkern's."""
+        """Returns the time of the better of torch's layouts as a multiple of convkern's."""
         best = min((self.samples[p].median for p in _BEST_OF if p in self.samples), default=None)
         return None if best is None else best / self.samples["convkern"].median
 
 
 @dataclass(frozen=True)
 class Suite(Result):
-    """A run of the suite, and the machine's peaks where they were measured with it."""
+    """A run of the suite, with the machine's peaks if they were measured too."""
 
     source = "the benchmark suite"
 
@@ -87,8 +87,8 @@ class Suite(Result):
 
 
 def read_shapes(name: str) -> list[str]:
-    """The problem strings of a file: its path, or the name of one of benchmarks/shapes. A name
-    that is itself a problem string stands for that problem.
+    """Returns the problem strings of a file, given by its path or by a name in benchmarks/shapes. A
+    name that is itself a problem string stands for that problem.
 
     Raises:
         ValueError: there is no such file.
@@ -106,7 +106,7 @@ def read_shapes(name: str) -> list[str]:
 
 
 def with_batch(problem: str, n: int) -> str:
-    """The problem with `n` images, named so."""
+    """Returns the problem with `n` images and a label that says so."""
     body, _, label = problem.partition("#")
     body = re.sub(r"^n\d+", f"n{n}", body)
     return f"{body}#{label}.batch{n}" if label else body
@@ -123,14 +123,15 @@ def run_suite(
     device: str = "cpu",
     tf32: bool = False,
 ) -> Suite:
-    """Measures every problem in every pass at every number of threads, `seconds` each; `report`
-    is called with each row when it is there.
+    """Measures every problem in every pass at every number of threads, for `seconds` each. `report`
+    is called with each finished row.
 
     On device "cuda", the current GPU, there are no `threads`. torch's convolutions are those that
-    cuDNN's benchmark chooses, and float32 is exact unless `tf32` allows TF32, to convkern too.
+    cuDNN's benchmark chooses. float32 is exact unless `tf32` allows TF32, which it then does for
+    convkern too.
 
     Raises:
-        ValueError: the device is not here or not for these `peers`, `threads` or `tf32`.
+        ValueError: the device is not available, or does not fit these `peers`, `threads` or `tf32`.
     """
     _check_device(device, peers, threads, tf32)
     on_gpu = device == "cuda"
@@ -168,15 +169,16 @@ def _check_device(device: str, peers: Iterable[str], threads: Sequence[int], tf3
 
 
 def _calls(problem: str, pass_: str, peers: Iterable[str], device: str) -> dict[str, Call]:
-    """The calls of those peers that can compute the problem, by peer."""
+    """Returns the calls of those peers that can compute the problem, by peer."""
     ops = operands(problem, device=device)
     calls = {peer: prepare(peer, ops, pass_) for peer in dict.fromkeys(peers)}
     return {peer: call for peer, call in calls.items() if call is not None}
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """Milliseconds with their spread for each peer, and the ratio to the better of torch's
-    layouts; then the ratios' geometric mean for each pass and number of threads or GPU."""
+    """Returns milliseconds with their spread for each peer, and the ratio to the better of torch's
+    layouts. Below are the geometric means of the ratios for each pass and number of threads or
+    GPU."""
     peers = list(dict.fromkeys(peer for row in rows for peer in row.samples))
     figures = (*(f"{peer}, ms" for peer in peers), "ratio")
     result = Table(("problem", "pass", "on"), figures)
@@ -190,7 +192,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def geometric_means(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
-    """The means of the ratios that there are, by pass and number of threads or GPU."""
+    """Returns the means of the existing ratios, by pass and number of threads or GPU."""
     ratios: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         if row.ratio is not None:

@@ -1,4 +1,4 @@
-"""Fair timing of several calls against each other."""
+"""Times several calls against each other fairly."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from statistics import median, quantiles
 from time import perf_counter
 
 Call = Callable[[], object]
-# Prepared for a call, it gives a measurement: the seconds that the call takes, anew each time.
+# A stopwatch is prepared for a call. The function that it returns measures the seconds of the call
+# anew each time.
 Stopwatch = Callable[[Call], Callable[[], float]]
 
-_LEAST_SECONDS = 1e-3  # of one measurement: shorter calls are repeated within it
+_LEAST_SECONDS = 1e-3  # length of one measurement; shorter calls are repeated within it
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 1000
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds of one call: median and quartiles over `rounds` measurements."""
+    """The seconds of one call: median and quartiles over `rounds` measurements."""
 
     median: float
     low: float
@@ -36,13 +37,13 @@ class Sample:
 
     @property
     def spread(self) -> float:
-        """Half the distance of the quartiles, as a fraction of the median."""
+        """Half the distance between the quartiles, as a fraction of the median."""
         return (self.high - self.low) / 2 / self.median
 
 
 def wall_clock(call: Call) -> Callable[[], float]:
-    """The stopwatch of the CPU. A measurement begins with a call that is not timed, so that none
-    pays for caches and threads that its predecessor left cold."""
+    """The stopwatch for the CPU. A measurement begins with a call that is not timed, so that no
+    call pays for caches and threads that the one before it left cold."""
     repeats = max(1, round(_LEAST_SECONDS / max(_seconds(call, 1), 1e-9)))
     return lambda: _seconds(call, repeats)
 
@@ -50,10 +51,10 @@ def wall_clock(call: Call) -> Callable[[], float]:
 def time_in_turn(
     calls: Mapping[str, Call], seconds: float = 1.0, stopwatch: Stopwatch = wall_clock
 ) -> dict[str, Sample]:
-    """Times each call once a round, in rotating order, for about `seconds` in all.
+    """Times each call once in each round, in rotating order, for about `seconds` in all.
 
-    Interleaving lets slow changes of the machine's speed hit all calls alike. Garbage is collected
-    before, not while, they are timed.
+    Interleaving makes slow changes of the machine's speed hit all calls alike. Garbage is collected
+    before the calls are timed, not during them.
     """
     measurements = {name: stopwatch(call) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}

@@ -1,4 +1,4 @@
-"""The command line, `python -m convkern`: a module for each command."""
+"""The command line, `python -m convkern`. Each command has its own module."""
 
 import signal
 import sys
@@ -10,15 +10,15 @@ from convkern.cli import bench, compare, explain, info, train
 from convkern.cli.arguments import Parser
 from convkern.fashion_mnist import DatasetError
 
-INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
+INTERRUPTED = 130  # the exit code by which shells report Ctrl-C
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command in `argv` (default: `sys.argv[1:]`) and return its exit code.
+    """Runs the command in `argv` (default: `sys.argv[1:]`) and returns its exit code.
 
-    0 means success and 1 that training diverged; 2 means that the data, the output directory
-    or the problem cannot be used, or that the arguments are wrong (then as a SystemExit); 130
-    means that Ctrl-C ended it.
+    0 means success, and 1 that training diverged. 2 means that the data, the output directory or
+    the problem cannot be used, or that the arguments are wrong (then as a SystemExit). 130 means
+    that Ctrl-C ended the command.
     """
     words = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(words)
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """A second Ctrl-C does not cut the sentence off. Only the main thread may say so."""
+    """Keeps a second Ctrl-C from cutting off the sentence. Only the main thread can do this."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -48,8 +48,9 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def build_parser() -> Parser:
-    """Return the parser of all commands; each sets `run`, a function of the parsed arguments,
-    and may set `interrupted`, the sentence after Ctrl-C, of them and the words given."""
+    """Returns the parser of all commands. Each command sets `run`, a function of the parsed
+    arguments. It may also set `interrupted`, which returns the sentence after Ctrl-C from them and
+    the given words."""
     parser = Parser(prog="convkern", description="Fast convolution for PyTorch.")
     parser.set_defaults(interrupted=lambda args, words: "interrupted")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -1,4 +1,4 @@
-"""Parts that the commands share: their parser and the types of their arguments."""
+"""The parser that the commands share, and the types of their arguments."""
 
 import argparse
 import shlex
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that may have commands, of which `default_command` is meant where none is named."""
+    """A parser that may have commands. `default_command` is run if none is named."""
 
     default_command: str | None = None
 
@@ -25,7 +25,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of every training."""
+    """Adds the arguments that every training takes."""
     add = parser.add_argument
     add("--epochs", type=positive, default=5, help="passes over the data (%(default)s)")
     add("--data", type=Path, metavar="DIR", help="where the data is (searched for if not given)")
@@ -52,7 +52,7 @@ def natural(text: str) -> int:
 
 
 def resuming(words: Sequence[str], said: bool) -> str:
-    """The words of a command line with --resume, which is `said` among them or not."""
+    """Returns the words of a command line with --resume, which is `said` if it is already there."""
     return shlex.join([*words, *["--resume"] * (not said)])
 
 
@@ -60,7 +60,7 @@ def _at_least(least: int, text: str) -> int:
     try:
         number = int(text)
     except ValueError:
-        number = least - 1  # no number at all
+        number = least - 1  # not a number at all
     if number >= 2**63:
         raise argparse.ArgumentTypeError(f"{text!r} does not fit 64 bits")
     if number < least:

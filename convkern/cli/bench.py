@@ -1,4 +1,4 @@
-"""`bench`: problems and models timed against their peers, and what is made of the results."""
+"""`bench` times problems and models against their peers, and reports the results."""
 
 import argparse
 from collections.abc import Sequence
@@ -160,7 +160,7 @@ def _problems(args: argparse.Namespace) -> int:
         try:
             threads = dict.fromkeys(row.threads for row in suite.rows if row.threads is not None)
             suite.peaks.extend(measure_peaks(threads))
-        except MemoryError as error:  # the rest of the report does without
+        except MemoryError as error:  # the report does without the roofline
             print(f"no roofline: {error}")
     if args.out is not None:
         suite.write(args.out)
@@ -191,7 +191,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """Fail now rather than after the measurements."""
+    """Fails before the measurements rather than after them."""
     if args.out is not None:
         check_writable(args.out)
     if args.report is not None:

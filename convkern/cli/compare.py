@@ -1,4 +1,4 @@
-"""`compare`: the study of padding and stride, from the training to the report."""
+"""`compare` runs the study of padding and stride, from the training to the report."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _interrupted(args: argparse.Namespace, words: Sequence[str]) -> str:
 
 
 def _prepare(args: argparse.Namespace) -> Plan:
-    """Fail now rather than after the training."""
+    """Fails before the training rather than after it."""
     if dist.is_available() and dist.is_torchelastic_launched():
         raise ValueError("compare trains in one process: start it without torchrun")
     if unknown := [name for name in args.models if name not in MODELS]:
@@ -111,8 +111,8 @@ def _prepare(args: argparse.Namespace) -> Plan:
 
 
 def _study(args: argparse.Namespace, plan: Plan) -> Study:
-    """The study, written to --out with its report."""
-    from convkern.fashion_mnist.study.report import write_report  # needs what may not be installed
+    """Returns the study, after writing it to --out with its report."""
+    from convkern.fashion_mnist.study.report import write_report  # its imports may be missing
 
     data = read_fashion_mnist(args.data)
     progress = Progress(args.quiet)
@@ -133,8 +133,8 @@ def _study(args: argparse.Namespace, plan: Plan) -> Study:
 
 
 def _times(args: argparse.Namespace, data: FashionMNISTData) -> dict[str, dict[str, list[float]]]:
-    """The seconds of as many epochs as asked for. Those of a finished study are kept if it is
-    resumed."""
+    """Returns the seconds of the requested number of epochs. If a finished study is resumed, its
+    times are kept."""
     if not args.timing_epochs:
         return {}
     progress = Progress(args.quiet)
@@ -152,8 +152,9 @@ def _times(args: argparse.Namespace, data: FashionMNISTData) -> dict[str, dict[s
 
 
 def _earlier_times(file: Path, progress: Progress) -> dict[str, dict[str, list[float]]]:
-    """The times of a study that was finished; none if there is no such study, or if its file is
-    damaged. All else in the file follows from the checkpoints, and it is written anew."""
+    """Returns the times of a finished study. There are none if there is no such study or if its
+    file is damaged. Everything else in the file follows from the checkpoints and is written
+    anew."""
     if not file.exists():
         return {}
     try:

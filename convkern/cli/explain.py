@@ -1,4 +1,4 @@
-"""`explain`: which kernel runs a problem or the layers of a model, and why."""
+"""`explain` shows which kernel runs a problem or the layers of a model, and why."""
 
 import argparse
 import inspect
@@ -60,10 +60,10 @@ def _explain_model(name: str, sizes: list[int], device: str) -> ModelExplanation
         )
     from torchvision.models import get_model, get_model_builder
 
-    # In models of two parts the backbone has weights of its own, which another argument names.
+    # In models of two parts the backbone has its own weights, which another argument names.
     taken = inspect.signature(get_model_builder(name)).parameters
     none = {key: None for key in ("weights", "weights_backbone") if key in taken}
-    with torch.device("meta"):  # neither memory nor time for weights that are not looked at
+    with torch.device("meta"):  # saves memory and time, as weights are not read
         model: nn.Module = get_model(name, **none)
         images = torch.empty(sizes)
     replace_conv2d(model)

@@ -1,4 +1,4 @@
-"""`info`: what is installed, compiled, detected and missing."""
+"""`info` shows what is installed, compiled, detected and missing."""
 
 import argparse
 

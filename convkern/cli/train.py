@@ -1,4 +1,4 @@
-"""`train`: a network on Fashion-MNIST, in one process or several."""
+"""`train` trains a network on Fashion-MNIST, in one process or several."""
 
 import argparse
 import json
@@ -95,7 +95,8 @@ def _train(args: argparse.Namespace) -> int:
 def _prepare_training(
     args: argparse.Namespace, checkpoint: Checkpoint | None, processes: Processes, locks: ExitStack
 ) -> None:
-    """Fails now rather than after the training. The main process locks the folders for all."""
+    """Fails before the training rather than after it. The main process locks the folders for
+    all."""
     if args.resume and args.checkpoint is None:
         raise ValueError("--resume needs --checkpoint DIR, where the checkpoint is")
     if args.batch_size < processes.count:
@@ -114,10 +115,11 @@ def _prepare_training(
 
 
 def _interrupted(args: argparse.Namespace, words: Sequence[str]) -> str:
-    """The sentence after Ctrl-C: it says what was saved, and the command that goes on from it."""
+    """Returns the sentence after Ctrl-C. It says what was saved and which command continues from
+    it."""
     torchrun = dist.is_available() and dist.is_torchelastic_launched()
     if torchrun and os.environ.get("RANK", "0") != "0":
-        return ""  # the main process tells it
+        return ""  # the main process says it
     checkpoint = _checkpoint(args)
     if checkpoint is None:
         return "interrupted; nothing was saved, as --checkpoint DIR would have done"
@@ -131,13 +133,13 @@ def _interrupted(args: argparse.Namespace, words: Sequence[str]) -> str:
 def _checkpoint(args: argparse.Namespace) -> Checkpoint | None:
     if args.checkpoint is None:
         return None
-    settings = ("model", "conv", "batch_size", "seed")  # without which it is another training
+    settings = ("model", "conv", "batch_size", "seed")  # with other values it is another training
     return Checkpoint(args.checkpoint, {name: getattr(args, name) for name in settings})
 
 
 def _resumed(checkpoint: Checkpoint, training: Training, epochs: int) -> TrainResult | None:
-    """Loads the checkpoint into the training, and returns the result up to it; None if there is no
-    checkpoint yet."""
+    """Loads the checkpoint into the training and returns the result so far. Returns None if there
+    is no checkpoint yet."""
     processes = training.processes
     found = processes.sum([float(checkpoint.path.exists())])[0]
     if not found:
@@ -153,7 +155,8 @@ def _resumed(checkpoint: Checkpoint, training: Training, epochs: int) -> TrainRe
 
 
 def _given(args: argparse.Namespace, processes: Processes) -> dict[str, object]:
-    """The arguments for metrics.json; of checkpoints and processes only where they are used."""
+    """Returns the arguments for metrics.json. Those of checkpoints and processes are included only
+    if they are used."""
     arguments = {name: value for name, value in vars(args).items() if not callable(value)}
     for name in ("checkpoint", "resume"):
         if not arguments[name]:

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to go on as if it had not been interrupted."""
+"""Checkpoints hold everything that a training needs to continue as if it was never interrupted."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from convkern.fashion_mnist.loaders import Loader
 from convkern.fashion_mnist.parallel import Processes
 from convkern.fashion_mnist.training import TrainResult
 
-# The first line of a checkpoint. The second is the SHA-256, in hexadecimal digits, of all that
-# follows, which is what torch.save writes.
+# The first line of a checkpoint. The second line is the SHA-256, in hexadecimal digits, of the
+# rest. The rest is what torch.save writes.
 _HEADING: Final = b"convkern checkpoint, version 2\n"
 _PARTS: Final = ("settings", "result", "model", "optimizer", "order", "random_states")
 
 
 @dataclass(frozen=True)
 class Training:
-    """The objects that change in training; a checkpoint is their state.
+    """The objects that change during training. A checkpoint holds their state.
 
     Attributes:
         model: the network itself, not its DistributedDataParallel.
-        optimizer: of the model's parameters.
+        optimizer: the optimizer of the model's parameters.
         loader: the training split, in an order that a generator draws.
-        processes: those that train; each has its own random state.
+        processes: the processes that train; each has its own random state.
     """
 
     model: nn.Module
@@ -44,7 +44,7 @@ class Training:
 
 
 class Checkpoint:
-    """The file `checkpoint.pt` in a directory, replaced as a whole by each `write`.
+    """The file `checkpoint.pt` in a directory. Each `write` replaces it as a whole.
 
     `settings` are those under which a training can be continued: all but the number of epochs.
     """
@@ -54,9 +54,10 @@ class Checkpoint:
         self._settings = dict(settings)
 
     def write(self, training: Training, result: TrainResult) -> None:
-        """Save the state after the epochs of `result`; every process calls it, the main one writes.
+        """Saves the state after the epochs of `result`. Every process calls it, and the main one
+        writes.
 
-        A process that is killed meanwhile leaves the checkpoint before or this one, never a part.
+        If the process is killed meanwhile, the file is the old or the new checkpoint, never a part.
         """
         random_states = training.processes.gather(torch.get_rng_state())
         # If it cannot be written, all processes end, and the main one says why.
@@ -80,14 +81,16 @@ class Checkpoint:
         write_file(self.path, _sealed(content.getvalue()))
 
     def read(self, training: Training) -> TrainResult:
-        """Load the state into `training`, and return what it saw so far.
+        """Loads the state into `training`, and returns the result so far.
 
-        The number of processes may have changed; one that had none yet keeps its random state.
+        The number of processes may have changed. A process without a saved random state keeps its
+        own.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it is no checkpoint, is damaged, has a part that does not fit the training,
-                which the message names, or is of other settings. The training is as it was.
+            ValueError: the file is no checkpoint, is damaged, is of other settings, or has a part
+                that does not fit the training, which the message names. The training is left as it
+                was.
         """
         state = self._load()
         with self._part("settings"):
@@ -99,7 +102,8 @@ class Checkpoint:
             ]
         if differences:
             raise ValueError(f"{self.path} is of a training with {'; '.join(differences)}")
-        # All is tried on copies first: a part that does not fit leaves the training as it was.
+        # Everything is tried on copies first, so that a part that does not fit leaves the training
+        # as it was.
         model, optimizer = copy.deepcopy((training.model, training.optimizer))
         with self._part("result"):
             result = _result_of(state["result"], len(training.loader))
@@ -126,7 +130,7 @@ class Checkpoint:
         content = self._unsealed()
         try:
             state = torch.load(io.BytesIO(content), weights_only=True)
-        except Exception as error:  # whatever torch raises of what is not its own
+        except Exception as error:  # torch may raise anything on foreign data
             raise ValueError(f"{self.path} is not a checkpoint of `convkern train`") from error
         if not isinstance(state, dict) or set(state) != set(_PARTS):
             names = sorted(map(str, state)) if isinstance(state, dict) else []
@@ -137,8 +141,8 @@ class Checkpoint:
         return state
 
     def _unsealed(self) -> bytes:
-        """The bytes that torch.save wrote."""
-        if not self.path.is_file():  # a pipe would be waited for
+        """Returns the bytes that torch.save wrote."""
+        if not self.path.is_file():  # reading a pipe would block
             raise ValueError(f"{self.path} is not a file")
         content = self.path.read_bytes()
         body = content[len(_sealed(b"")) :]
@@ -152,10 +156,10 @@ class Checkpoint:
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:
-        """An error within it is of this part of the file."""
+        """Reports an error within the context as one in this part of the file."""
         try:
             yield
-        except Exception as error:  # torch's, of values that nobody wrote, are of many classes
+        except Exception as error:  # torch raises many classes on such values
             why = " ".join(str(error).split())
             raise ValueError(
                 f"{self.path} does not fit this training: its part {name!r} is wrong ({why})"
@@ -167,7 +171,7 @@ def _sealed(content: bytes) -> bytes:
 
 
 def _result_of(found: Any, steps: int) -> TrainResult:
-    """The losses and times of whole epochs, of so many steps."""
+    """Returns the losses and times of whole epochs with `steps` steps each."""
     result = TrainResult(**found)
     for name, values in vars(result).items():
         if not isinstance(values, list) or not all(type(v) is float for v in values):
@@ -193,8 +197,8 @@ def _load_model(model: nn.Module, found: Any) -> None:
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, found: Any) -> None:
-    """`optimizer` is a copy, with its own parameters."""
-    # An optimizer shows only after a step what its state consists of.
+    """Loads the state into `optimizer`, which is a copy with its own parameters."""
+    # The parts of an optimizer's state are known only after a step.
     expected = _after_a_step(copy.deepcopy(optimizer))
     if len(found["param_groups"]) != len(expected["param_groups"]):
         raise ValueError("it should have as many groups of parameters")
@@ -216,7 +220,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, found: Any) -> None:
                 raise ValueError(f"step of parameter {number} is {float(state[name]):g}")
     if len(found["state"]) != len(expected["state"]):
         raise ValueError("it has states of more parameters than there are")
-    optimizer.load_state_dict(copy.deepcopy(found))  # else the step would change what was found
+    optimizer.load_state_dict(copy.deepcopy(found))  # a step would change what was found
     _after_a_step(optimizer)
     if not all(p.isfinite().all() for group in optimizer.param_groups for p in group["params"]):
         raise ValueError("a step with it makes weights infinite or NaN")

@@ -1,4 +1,5 @@
-"""Networks that do not learn: whether the loss is that of guessing, and which ReLU is dead."""
+"""Finds networks that do not learn: the loss stays at that of guessing, and perhaps a ReLU is
+dead."""
 
 from __future__ import annotations
 
@@ -11,20 +12,20 @@ from torch import Tensor, nn
 
 from convkern.modules import Conv2d
 
-_NEAR = 0.01  # of the loss of guessing
-_PATIENCE = 200  # steps after which a network guesses too long, though no ReLU is dead
+_NEAR = 0.01  # relative distance from the loss of guessing
+_PATIENCE = 200  # steps of guessing before a warning, if no ReLU is dead
 
 
 class DeadWatch:
-    """Tells once, by `warn`, that the loss of a network stays at that of guessing, and of a ReLU
-    that gives nothing but zeros: no gradient passes it, so that this is how it stays."""
+    """Warns once, by `warn`, that the loss of a network stays at that of guessing. It also names a
+    dead ReLU. Such a ReLU gives nothing but zeros, and no gradient passes it, so it stays dead."""
 
     def __init__(self, model: nn.Module, warn: Callable[[str], None]) -> None:
         self._model, self._warn = model, warn
         self._steps, self._told = 0, False
 
     def epoch_done(self, losses: Sequence[float], images: Tensor, classes: int) -> None:
-        """`losses` are those of the epoch's steps, `images` its last batch."""
+        """Takes the losses of an epoch's steps and the images of its last batch."""
         guessing = math.log(max(classes, 1))
         loss = mean(losses[len(losses) // 2 :])
         if self._told or classes < 2 or abs(loss - guessing) > _NEAR * guessing:
@@ -45,10 +46,10 @@ class DeadWatch:
 
 
 def dead_relu(model: nn.Module, images: Tensor) -> str | None:
-    """The first ReLU that gives 0 for all of the images, in words; None if none does.
+    """Returns the first ReLU that gives 0 for all of the images, in words, or None.
 
-    The model is tried in evaluation mode without gradients, and left as it was. nn.ReLU and
-    convkern's layers with a ReLU are looked at.
+    The model is run in evaluation mode without gradients, and left as it was. nn.ReLU and
+    convkern's layers with a ReLU are checked.
     """
     relus: dict[nn.Module, str] = {
         module: name

@@ -1,4 +1,4 @@
-"""The four idx files of Fashion-MNIST in a folder: they are looked for, verified and read."""
+"""Finds, verifies and reads the four idx files of Fashion-MNIST in a folder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-# SHA-256 of the decompressed content: the same data travels under several gzip headers.
+# SHA-256 of the decompressed content, because gzip headers differ between copies of the same data.
 SHA256: Final = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-# Bytes of the decompressed content, which a file is not read beyond.
+# Bytes of the decompressed content. Files are not read beyond this.
 SIZES: Final = {
     "train-images-idx3-ubyte": 16 + 60_000 * 28 * 28,
     "train-labels-idx1-ubyte": 8 + 60_000,
@@ -31,15 +31,15 @@ SIZES: Final = {
 
 
 class DatasetError(RuntimeError):
-    """Fashion-MNIST cannot be had; the message says why."""
+    """Fashion-MNIST is not available; the message says why."""
 
 
 class DatasetNotFoundError(DatasetError):
-    """The files are in none of the places where they were looked for."""
+    """The files are in none of the places that were searched."""
 
 
 class DatasetCorruptError(DatasetError):
-    """A file is there, but its content is not that of Fashion-MNIST."""
+    """A file exists, but its content is not that of Fashion-MNIST."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def read_files(directory: Path, source: str) -> FashionMNISTData:
 
 
 def locate(directory: Path) -> dict[str, Path]:
-    """Map each name of `SHA256` to its file, plain or gzipped, in `directory`."""
+    """Maps each name in `SHA256` to its file in `directory`, plain or gzipped."""
     folders = (directory, directory / "FashionMNIST" / "raw")
     files = max((_files_in(folder) for folder in folders), key=len)
     if missing := [name for name in SHA256 if name not in files]:
@@ -80,17 +80,18 @@ def locate(directory: Path) -> dict[str, Path]:
 
 
 def _files_in(folder: Path) -> dict[str, Path]:
-    # Plain files come last and win: they need no decompression.
+    # Plain files come last and win, because they need no decompression.
     paths = [folder / f"{name}{suffix}" for suffix in (".gz", "") for name in SHA256]
     return {path.name.removesuffix(".gz"): path for path in paths if path.is_file()}
 
 
 def verified(path: Path) -> bytes:
-    """Return the decompressed content of `path`; DatasetCorruptError unless it is the data."""
+    """Returns the decompressed content of `path`. Raises DatasetCorruptError unless it is the
+    data."""
     name = path.name.removesuffix(".gz")
     content, found = b"", "more than the data's size"
     try:
-        # Neither a plain nor a gzipped file is larger; gzip adds less than a thousandth.
+        # Neither a plain nor a gzipped file may be larger; gzip adds less than a thousandth.
         if path.stat().st_size <= SIZES[name] * 1.001 + 1024:
             with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
                 content = file.read(SIZES[name] + 1)
@@ -107,7 +108,8 @@ def verified(path: Path) -> bytes:
 
 
 def _idx_array(content: bytes) -> Tensor:
-    # Two zero bytes, a type code (8: uint8), the rank, the sizes as big-endian uint32, the data.
+    # The file has two zero bytes, a type code (8: uint8), the rank, the sizes as big-endian uint32,
+    # and the data.
     rank = content[3]
     shape = struct.unpack_from(f">{rank}I", content, offset=4)
     data = torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * rank)

@@ -1,4 +1,4 @@
-"""Fashion-MNIST as data loaders, also for several processes."""
+"""Fashion-MNIST as data loaders, for one or several processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load_fashion_mnist(
     data_dir: str | Path | None = None,
     seed: int | None = None,
 ) -> tuple[Loader, Loader]:
-    """Return `(train_iter, test_iter)`: `make_loaders` over `read_fashion_mnist(data_dir)`."""
+    """Returns `(train_iter, test_iter)`: `make_loaders` over `read_fashion_mnist(data_dir)`."""
     return make_loaders(read_fashion_mnist(data_dir), batch_size, num_workers, seed=seed)
 
 
@@ -43,22 +43,23 @@ def make_loaders(
     seed: int | None = None,
     processes: Processes = ALONE,
 ) -> tuple[Loader, Loader]:
-    """Return `(train_iter, test_iter)`; each batch is a pair (images, labels).
+    """Returns `(train_iter, test_iter)`; each batch is a pair (images, labels).
 
-    Images are float32 (N, 1, 28, 28) in [0, 1] and labels int64 (N,), with N = `batch_size`
-    but for a smaller last batch. The training split is shuffled anew each epoch, in an order
-    that depends on `seed` alone when one is given; the test split keeps its order.
+    Images are float32 (N, 1, 28, 28) in [0, 1] and labels int64 (N,), with N = `batch_size` except
+    for a smaller last batch. The training split is shuffled anew each epoch. If `seed` is given,
+    the order depends on it alone. The test split keeps its order.
 
-    A batch is taken from memory by its indices at once. `num_workers` processes do so, at most
-    one a CPU; with 0 the calling process does, which was fastest on two cores: an epoch of
-    loading takes some 0.1 s, less than workers take to start and to send the batches.
+    A batch is taken from memory at once, by its indices. `num_workers` processes do so, at most one
+    for each CPU. With 0 the calling process does it, which was fastest on two cores: loading an
+    epoch takes about 0.1 s, less than workers need to start and to send the batches.
 
-    Several `processes`, with the same seed, get disjoint shares of the batches that one would get:
-    of the training split equal ones, for which a batch that they do not divide begins anew, of the
-    test split each sample once.
+    Several `processes` with the same seed get disjoint shares of the batches that one process would
+    get. Shares of the training split are equal; a batch that cannot be divided equally is filled
+    with its first samples again. Each sample of the test split is used once.
 
     Raises:
-        ValueError: several processes, and no seed or a batch that not all get a share of.
+        ValueError: there are several processes, but no seed, or a batch is too small for all of
+            them to get a share.
     """
     if processes.count > 1 and (seed is None or batch_size < processes.count):
         raise ValueError(
@@ -72,7 +73,7 @@ def make_loaders(
     def loader(split: TensorDataset, order: Sampler[int], *, padded: bool) -> Loader:
         batches = BatchSampler(order, batch_size, drop_last=False)
         shares = _Shares(batches, processes, padded=padded) if processes.count > 1 else batches
-        # batch_size=None: what the sampler gives, a list of indices, is what the data set gets.
+        # With batch_size=None, the sampler's items, lists of indices, are passed to the data set.
         return DataLoader(
             split, batch_size=None, sampler=shares, num_workers=workers, generator=generator
         )
@@ -84,8 +85,8 @@ def make_loaders(
 class _Shares(Sampler[list[int]]):
     """One process's share of each batch: every `count`-th sample of it.
 
-    All get equally many where the batch is `padded`, with its first samples again; else a share
-    without samples is left out.
+    If the batch is `padded`, its first samples are used again so that all processes get equally
+    many. Otherwise an empty share is left out.
     """
 
     def __init__(self, batches: BatchSampler, processes: Processes, *, padded: bool) -> None:
@@ -107,7 +108,7 @@ class _Shares(Sampler[list[int]]):
 
 
 def _usable_cpus() -> int:
-    # The count with which torch compares num_workers before it warns.
+    # torch compares num_workers with this count before it warns.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

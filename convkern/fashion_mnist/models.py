@@ -1,8 +1,8 @@
 """Four small convolutional networks that show what padding and stride do to a picture.
 
-Each maps images, float32 of shape (N, 1, 28, 28), to logits of shape (N, 10): single-channel
-convolutions, a ReLU after each, then one linear layer. Each takes the class of its
-convolutions, `nn.Conv2d` or a subclass of it.
+Each maps images, float32 of shape (N, 1, 28, 28), to logits of shape (N, 10). It has single-channel
+convolutions with a ReLU after each, then one linear layer. The class of the convolutions is an
+argument: `nn.Conv2d` or a subclass of it.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,10 +31,11 @@ class ConvNetPlain(_ConvNet):
 
 
 class ConvNetPadding(_ConvNet):
-    """Two or three convolutions with padding; either way 28x28 ends as 10x10.
+    """Two or three convolutions with padding. Either way 28x28 ends as 10x10.
 
-    With `num_layers=2`, padding 1 and kernels of 14 and 10: 28x28 becomes 17x17, then 10x10.
-    With `num_layers=3`, padding 2 and kernels of 14, 10 and 9: 19x19, 14x14, then 10x10.
+    With `num_layers=2`, padding is 1 and the kernels are 14 and 10: 28x28 becomes 17x17, then
+    10x10. With `num_layers=3`, padding is 2 and the kernels are 14, 10 and 9: 19x19, 14x14, then
+    10x10.
 
     Raises:
         ValueError: `num_layers` is neither 2 nor 3.
@@ -77,11 +78,11 @@ CONVS: Final[Mapping[str, type[nn.Conv2d]]] = {"convkern": Conv2d, "torch": nn.C
 def build_convnet(
     model: str = "padding3", conv: str = "convkern", lr: float = 0.005, seed: int | None = None
 ) -> tuple[nn.Module, torch.optim.Adam, nn.CrossEntropyLoss]:
-    """Return a new network with its Adam optimizer, of learning rate `lr`, and its cost.
+    """Returns a new network, its Adam optimizer with learning rate `lr`, and its cost.
 
-    `model` is a name in `MODELS`, `conv` one in `CONVS`. The initial parameters depend on
-    `model` and `seed` alone, whatever the `conv`; with a seed, torch's global random state is
-    left as it was, and without one it is drawn from.
+    `model` is a name in `MODELS`, and `conv` one in `CONVS`. The initial parameters depend on
+    `model` and `seed` alone, not on `conv`. With a seed, torch's global random state is left as it
+    was. Without one, the parameters are drawn from it.
 
     Raises:
         ValueError: `model` or `conv` is unknown; the message names the choices.

@@ -1,4 +1,4 @@
-"""Training in several processes: one each, or those that torchrun starts."""
+"""Training in several processes that torchrun starts, or in one."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together, of which this is number `rank` of `count`."""
+    """The processes that train together. This one is number `rank` of `count`."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def is_main(self) -> bool:
-        """True in the process that speaks and writes for all."""
+        """True in the process that prints and writes for all."""
         return self.rank == 0
 
     def say(self, text: str) -> None:
-        """Print a line, in the main process alone."""
+        """Prints a line in the main process only."""
         if self.is_main:
             print(text)
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """`model`, whose gradients become the processes' mean in each backward pass."""
+        """Returns `model`, whose gradients become the mean over the processes in each backward
+        pass."""
         return model if self.count == 1 else DistributedDataParallel(model)
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """The sums over the processes, each in float64."""
+        """Returns the sums over the processes, each in float64."""
         if self.count == 1:
             return list(values)
         totals = torch.tensor(values, dtype=torch.float64)
@@ -47,7 +48,7 @@ class Processes:
         return sums
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
-        """The processes' tensors, of one shape and dtype, by rank."""
+        """Returns the processes' tensors by rank. They must have one shape and dtype."""
         if self.count == 1:
             return [tensor]
         tensors = [torch.empty_like(tensor) for _ in range(self.count)]
@@ -55,9 +56,9 @@ class Processes:
         return tensors
 
     def main_first(self, function: Callable[[], T]) -> T:
-        """Call `function` in the main process, and then in the others, which find what it made.
+        """Calls `function` in the main process, and then in the others, which find what it made.
 
-        Where it raises in the main process, the others end without a word: one tells.
+        If it raises in the main process, the others end silently, because one message is enough.
         """
         result, failure = [], None
         if self.is_main:
@@ -78,10 +79,11 @@ ALONE = Processes()
 
 @contextmanager
 def torchrun_processes() -> Iterator[Processes]:
-    """The processes that torchrun started, connected by gloo; without torchrun this one alone."""
+    """Returns the processes that torchrun started, connected by gloo. Without torchrun this process
+    is alone."""
     if not dist.is_available() or not dist.is_torchelastic_launched():
         yield ALONE
         return
     dist.init_process_group("gloo")
     yield Processes(dist.get_rank(), dist.get_world_size())
-    dist.destroy_process_group()  # not after an exception, when others may be waiting or dead
+    dist.destroy_process_group()  # not after an exception: others may be waiting or dead

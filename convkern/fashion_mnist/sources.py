@@ -1,4 +1,4 @@
-"""The sources of Fashion-MNIST: where its files are found, or fetched from."""
+"""The sources of Fashion-MNIST: where its files are found, or downloaded from."""
 
 from __future__ import annotations
 
@@ -25,29 +25,33 @@ from convkern.fashion_mnist.files import (
 DEBIAN_PACKAGE: Final = "dataset-fashion-mnist"
 DEBIAN_DIRECTORY = Path("/usr/share/datasets/fashion-mnist")
 
-SOCKET_SECONDS = 5.0  # silence of a mirror after which it counts as unreachable
+SOCKET_SECONDS = 5.0  # a mirror silent for this long counts as unreachable
 APT_SECONDS = 5  # the same for apt
-COMMAND_SECONDS = 900.0  # the longest a 30 MB package may take to download or to unpack
+COMMAND_SECONDS = 900.0  # the longest that a 30 MB package may take to download or unpack
 
 
 def read_fashion_mnist(data_dir: str | Path | None = None) -> FashionMNISTData:
-    """Find the four idx files of Fashion-MNIST, verify them and read them.
+    """Finds the four idx files of Fashion-MNIST, verifies them and reads them.
 
     With `data_dir`, the files are read from there, plain or gzipped, either directly or from
-    torchvision's `FashionMNIST/raw` below it. Without, the first of these that has them is
-    used: the installed Debian package `dataset-fashion-mnist`; the cache,
-    `$XDG_CACHE_HOME/convkern` (`~/.cache/convkern` if unset); torchvision's download; the
-    package's archive, fetched with `apt-get` and unpacked without root. Both downloads fill
-    the cache.
+    torchvision's `FashionMNIST/raw` below it. Otherwise the first of these sources that has them is
+    used:
+
+    - the installed Debian package `dataset-fashion-mnist`;
+    - the cache, `$XDG_CACHE_HOME/convkern` (`~/.cache/convkern` if unset);
+    - torchvision's download;
+    - the package's archive, downloaded with `apt-get` and unpacked without root.
+
+    Both downloads fill the cache.
 
     Raises:
         DatasetNotFoundError: `data_dir` lacks a file or, without `data_dir`, every source
-            failed; the message then gives each source's reason.
+            failed. The message then gives each source's reason.
         DatasetCorruptError: a file in `data_dir` has the wrong SHA-256.
         OSError: a file in `data_dir` cannot be read.
     """
     if data_dir is not None:
-        directory = Path(os.path.expanduser(data_dir))  # the ~ of no user stays
+        directory = Path(os.path.expanduser(data_dir))  # an unknown user's ~ stays as it is
         return read_files(directory, source=str(directory))
     failures = []
     for name, provide in _SOURCES.items():
@@ -72,7 +76,7 @@ def _cache_directory() -> Path:
 
 @contextmanager
 def _scratch_directory() -> Iterator[Path]:
-    # Inside the cache, whose disk has room for it.
+    # Work inside the cache, because its disk has room for the data.
     cache = _cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="fetch-", dir=cache) as scratch:
@@ -80,9 +84,9 @@ def _scratch_directory() -> Iterator[Path]:
 
 
 def _install(fetched: Path) -> Path:
-    """Verify the files of `fetched` and move them into the cache, decompressed.
+    """Verifies the files of `fetched` and moves them into the cache, decompressed.
 
-    Each file appears whole or not at all, so processes that do this at once do no harm.
+    Each file appears whole or not at all, so processes that do this at the same time do no harm.
     """
     cache = _cache_directory()
     raw = cache / "FashionMNIST" / "raw"
@@ -102,7 +106,7 @@ def _download_with_torchvision() -> Path:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    # torchvision has no timeout of its own: without the process-wide one it may wait for ever.
+    # torchvision sets no timeout. Without the process-wide one it may wait forever.
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -120,7 +124,7 @@ def _fetch_debian_archive() -> Path:
 
 
 def _apt_download(scratch: Path) -> Path:
-    """Return the package's archive, also where the system's package lists lack it."""
+    """Returns the package's archive, even if the system's package lists lack it."""
     try:
         return _apt_get_archive(scratch / "system-lists")
     except DatasetError as error:
@@ -134,7 +138,8 @@ def _apt_download(scratch: Path) -> Path:
 
 
 def _own_lists_config(scratch: Path) -> Path:
-    """Write a configuration under which apt updates package lists below `scratch`, not root's."""
+    """Writes a configuration with which apt updates package lists below `scratch` instead of
+    root's."""
     lists = scratch / "lists"
     (lists / "partial").mkdir(parents=True)
     config = scratch / "apt.conf"
@@ -143,7 +148,7 @@ def _own_lists_config(scratch: Path) -> Path:
         f'Dir::Cache "{scratch}";\n'
         # Run as root, apt would drop to a user who cannot enter the scratch directory.
         'APT::Sandbox::User "root";\n'
-        # Hooks of the system's configuration would act on the system's own directories.
+        # Hooks in the system's configuration would act on the system's own directories.
         "#clear APT::Update::Pre-Invoke;\n"
         "#clear APT::Update::Post-Invoke;\n"
         "#clear APT::Update::Post-Invoke-Success;\n"
@@ -158,7 +163,7 @@ def _apt_get_archive(folder: Path, *options: str) -> Path:
 
 
 def _apt_get(*arguments: str, cwd: Path) -> None:
-    # apt's own patience, three retries of 30 s for each address, is too long for a fallback.
+    # apt by default retries each address three times for 30 s, which is too long for a fallback.
     patience = ("-o", "Acquire::Retries=0", "-o", f"Acquire::http::Timeout={APT_SECONDS}")
     _run("apt-get", *patience, *arguments, cwd=cwd)
 

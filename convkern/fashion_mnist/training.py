@@ -1,4 +1,4 @@
-"""Training and testing of a classifier, with its losses kept for a plot."""
+"""Trains and tests a classifier, and keeps its losses for a plot."""
 
 import math
 import warnings
@@ -20,12 +20,12 @@ Cost = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass
 class TrainResult:
-    """Losses and times of a training, as `train_model` saw them.
+    """The losses and times of a training, as `train_model` saw them.
 
     Attributes:
         step_losses: the cost of each batch of the first epoch, before that batch's step.
-        epoch_losses: for each epoch, the first too, the mean over its samples of the cost at
-            their step, while the parameters moved.
+        epoch_losses: for each epoch, including the first, the mean cost over its samples. Each
+            sample's cost is taken at its step, while the parameters still change.
         epoch_seconds: for each epoch, the wall time of its loading and training, in seconds.
     """
 
@@ -35,7 +35,7 @@ class TrainResult:
 
     @property
     def losses(self) -> list[float]:
-        """The first epoch step by step, then one mean loss for each later epoch."""
+        """Returns the first epoch step by step, then one mean loss for each later epoch."""
         return self.step_losses + self.epoch_losses[1:]
 
 
@@ -56,15 +56,16 @@ def train_model(
     processes: Processes = ALONE,
     warn: Callable[[str], None] | None = _warn,
 ) -> TrainResult:
-    """Train `model` in place, in training mode, and return its losses.
+    """Trains `model` in place, in training mode, and returns its losses.
 
     `cost(model(images), labels)` must be the mean over the batch. With `progress`, each epoch
-    prints a line to stdout, and on a terminal a bar shows its steps. Training goes on from
-    `start`, which it extends, up to `epochs` in all; `after_epoch` gets what it has seen. Of
-    several `processes`, each with its share of the batches, the losses are of the whole batches.
+    prints a line to stdout, and on a terminal a bar shows its steps. Training continues from
+    `start` up to `epochs` in all, and extends `start`. `after_epoch` is called with the result so
+    far. Several `processes` each train on their share of the batches, and the losses are those of
+    the whole batches.
 
-    Where the loss stays at that of guessing, ln(classes), `warn` is told once, with the ReLU that
-    is dead. By default it makes a RuntimeWarning; None says nothing.
+    If the loss stays at that of guessing, ln(classes), `warn` is called once and told which ReLU is
+    dead, if one is. By default it gives a RuntimeWarning. None says nothing.
 
     Raises:
         FloatingPointError: a batch's cost is infinite or NaN; its step was not taken.
@@ -99,11 +100,11 @@ def test_model(
     *,
     processes: Processes = ALONE,  # noqa: PT028 (this is no test)
 ) -> tuple[float, float]:
-    """Return the mean cost over the samples and the accuracy, a fraction in [0, 1].
+    """Returns the mean cost over the samples, and the accuracy as a fraction in [0, 1].
 
-    `model(images)` gives logits of shape (N, classes) and `cost` the mean over a batch. The
-    model is tested in evaluation mode without gradients, and left in the mode it was in. Several
-    `processes` test a share each, and all return the result of all.
+    `model(images)` gives logits of shape (N, classes), and `cost` is the mean over a batch. The
+    model is tested in evaluation mode without gradients, and is left in the mode that it was in.
+    Several `processes` each test a share, and all return the result for the whole split.
 
     Raises:
         FloatingPointError: a batch's cost is infinite or NaN.
@@ -136,7 +137,7 @@ def _train_epoch(
     batches: Iterable[Sequence[Tensor]],
     name: str,
 ) -> tuple[list[float], list[int], Tensor, int]:
-    """Return the cost and the size of each batch, the last images, and the number of classes."""
+    """Returns the cost and the size of each batch, the last images, and the number of classes."""
     losses, sizes, images, logits = [], [], torch.empty(0), torch.empty(0)
     for step, (images, labels) in enumerate(batches, 1):
         optimizer.zero_grad()
@@ -153,7 +154,8 @@ def _train_epoch(
 def _whole_batches(
     losses: list[float], sizes: list[int], processes: Processes
 ) -> tuple[list[float], float]:
-    """The costs of the batches that the processes share, and their mean over the samples."""
+    """Returns the costs of the batches that the processes share, and their mean over the
+    samples."""
     if processes.count > 1:
         summed = processes.sum([loss * size for loss, size in zip(losses, sizes, strict=True)])
         sizes = [int(size) for size in processes.sum(sizes)]
@@ -169,7 +171,7 @@ def _finite(loss: Tensor, where: str) -> float:
 
 
 def _sample_mean(losses: Sequence[float], sizes: Sequence[int]) -> float:
-    # The mean is over samples, since the last batch may be smaller than the others.
+    # The mean is over samples, because the last batch may be smaller than the others.
     if not sizes:
         raise ValueError("the loader has no batches")
     return sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)

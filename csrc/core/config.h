@@ -1,4 +1,4 @@
-// Process-wide settings, initialised from the environment when the library is loaded:
+// Process-wide settings. They are read from the environment when the library is loaded:
 //   CONVKERN_KERNEL   comma-separated kernel names, each forced for its device and pass
 //   CONVKERN_ISA      baseline | avx2 | avx512 | avx512bf16: the highest instruction set to use
 //   CONVKERN_PRECISION  highest | high: see set_float32_precision()
@@ -24,14 +24,14 @@ enum class Verbosity : uint8_t { silent, dispatch, plan, profile };
 const char* to_string(Verbosity verbosity);        // empty for silent
 Verbosity parse_verbosity(std::string_view name);  // throws std::invalid_argument
 
-// The most that a number of threads can do with float32, in FLOP/s and bytes/s.
+// The most that `threads` threads can do with float32, in FLOP/s and bytes/s.
 struct Roof {
   int threads = 0;
   double flops = 0, bandwidth = 0;
 };
 
-// A setting that contexts override. The context entered last holds, and contexts may be left in any
-// order, as those of threads, generators and asynchronous tasks are.
+// A setting that contexts override. The context entered last decides. Contexts may be left in any
+// order, because threads, generators and asynchronous tasks end in any order.
 template <class T>
 class Overridable {
  public:
@@ -43,7 +43,7 @@ class Overridable {
     entered_.emplace_back(context, value);
     current_ = value;
   }
-  // Takes back what the context set, and returns whether it had set anything.
+  // Removes the context's value. Returns whether the context had set one.
   bool leave(int64_t context) {
     const ProcessLock lock(process_mutex());
     for (size_t i = 0; i < entered_.size(); ++i) {
@@ -56,12 +56,12 @@ class Overridable {
   }
 
  private:
-  std::atomic<T> current_;  // read by every op
+  std::atomic<T> current_;  // atomic because every op reads it
   const T initial_;
   std::vector<std::pair<int64_t, T>> entered_;
 };
 
-// Read by every op and written from Python, hence atomics.
+// The settings are atomic because every op reads them while Python may write them.
 struct Config {
   Overridable<Isa> isa_cap{Isa::avx512bf16};
   std::atomic<Verbosity> verbosity{Verbosity::silent};
@@ -70,13 +70,14 @@ struct Config {
   std::atomic<bool> batch_invariant{false};
   Roof roof;  // set once, before the first op
 
-  // The kernel that contexts force for a device and pass; null: none.
+  // The kernel that contexts force for a device and pass, or null if none does.
   Overridable<const Kernel*>& forced_for(Device device, Pass pass) {
     return forced_[static_cast<size_t>(device)][static_cast<size_t>(pass)];
   }
-  // A number for a context that is about to override settings: above 0, and never the same again.
+  // Returns a new number for a context that will override settings. It is above 0 and never
+  // repeats.
   int64_t new_context() { return ++contexts_; }
-  // Takes back what the context has overridden. Throws std::invalid_argument if that is nothing.
+  // Removes all values that the context has set. Throws std::invalid_argument if it has set none.
   void leave(int64_t context);
 
  private:
@@ -87,7 +88,7 @@ struct Config {
 
 Config& config();
 
-// The value of an environment variable, empty when it is not set.
+// Returns the value of an environment variable, or an empty string when it is not set.
 std::string environment(const char* name);
 
 }  // namespace convkern

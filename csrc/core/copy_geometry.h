@@ -1,9 +1,9 @@
-// Geometries in structures of other kinds, such as that of the C interface.
+// Copies geometries between structures of different kinds, such as that of the C interface.
 #pragma once
 
 namespace convkern {
 
-// Copies the sizes and the window, the members that a Geometry has.
+// Copies the sizes, stride, padding, dilation and groups, which are the members of a Geometry.
 template <class From, class To>
 void copy_geometry(const From& from, To& to) {
   to.N = from.N, to.C = from.C, to.H = from.H, to.W = from.W;

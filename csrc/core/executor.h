@@ -1,5 +1,5 @@
-// Where a kernel runs, its threads or its stream: an interface that the library implements with the
-// threads of its caller, such as torch's pool, so that kernels need no torch.
+// An executor runs a kernel on its threads or on its stream. The library implements this interface
+// with the threads of its caller, such as torch's pool, so that kernels do not need torch.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace convkern {
 
-// A reference to a callable; it must outlive the call it is passed to. Unlike std::function it
-// never allocates.
+// A reference to a callable, which must outlive the call that it is passed to. Unlike std::function
+// it never allocates memory.
 template <class Signature>
 class FunctionRef;
 
@@ -30,17 +30,18 @@ class FunctionRef<Result(Args...)> {
 
 class Executor {
  public:
-  // Called with tasks [begin, end) on thread `thread` of [0, threads()).
+  // The executor calls this for the tasks [begin, end) on thread `thread` of [0, threads()).
   using Body = FunctionRef<void(int64_t begin, int64_t end, int thread)>;
 
   virtual ~Executor() = default;
   virtual int threads() const = 0;
-  // Runs tasks [0, count), split into ranges of at least `grain` (unless count is less); returns
-  // when all are done. Which thread runs a task must not change a kernel's result.
+  // Runs the tasks [0, count) and returns when all are done. Tasks are split into ranges of at
+  // least `grain` tasks, or one range if `count` is less. Which thread runs a task must not change
+  // a kernel's result.
   virtual void run(int64_t count, int64_t grain, Body body) const = 0;
-  // The stream that a device kernel launches on, as its runtime's handle.
+  // The stream that a device kernel launches on, as the handle of that device's runtime.
   virtual void* stream() const { return nullptr; }
-  // Returns when all that was launched is done.
+  // Returns when everything that was launched is done.
   virtual void wait() const {}
 };
 

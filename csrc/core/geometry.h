@@ -1,8 +1,8 @@
-// Sizes of a 2D convolution. The rules that they obey are in geometry_rules.h.
+// The sizes of a 2D convolution. The rules that they obey are in geometry_rules.h.
 //
-// Templated on the integer so that the same code serves concrete sizes (int64_t) and the symbolic
-// sizes of a tracing compiler. Operand shapes: x (N, C, H, W), w (O, C / groups, R, S),
-// b (O), y (N, O, OH, OW).
+// The integer type is a template parameter. This lets the same code serve concrete sizes (int64_t)
+// and the symbolic sizes of a tracing compiler. The operands have the shapes x (N, C, H, W), w (O,
+// C / groups, R, S), b (O) and y (N, O, OH, OW).
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace convkern {
 template <class Int>
 struct Geometry {
   Int N = 1, C = 1, H = 1, W = 1;   // input
-  Int O = 1, Cg = 1, R = 1, S = 1;  // weight; Cg = input channels of one group
+  Int O = 1, Cg = 1, R = 1, S = 1;  // weight; Cg = input channels in one group
   Int stride_h = 1, stride_w = 1;
   Int pad_h = 0, pad_w = 0;  // zeros added on each side
   Int dilation_h = 1, dilation_w = 1;
@@ -24,7 +24,7 @@ struct Geometry {
   CONVKERN_HOST_DEVICE Int kernel_extent_w() const { return dilation_w * (S - 1) + 1; }
   CONVKERN_HOST_DEVICE Int OH() const { return (H + 2 * pad_h - kernel_extent_h()) / stride_h + 1; }
   CONVKERN_HOST_DEVICE Int OW() const { return (W + 2 * pad_w - kernel_extent_w()) / stride_w + 1; }
-  CONVKERN_HOST_DEVICE Int Og() const { return O / groups; }  // output channels of one group
+  CONVKERN_HOST_DEVICE Int Og() const { return O / groups; }  // output channels in one group
 };
 
 }  // namespace convkern

@@ -6,12 +6,12 @@
 namespace convkern {
 namespace {
 
-// The largest sum of sizes is an extent with its padding on both sides: with at most a quarter of
-// int64_t's range for each summand it is in range.
+// The largest sum of sizes is an extent with its padding on both sides, so three summands. It stays
+// in int64_t's range if each is at most a quarter of that range.
 constexpr int64_t kLargestSize = std::numeric_limits<int64_t>::max() / 4;
 
-// Returns whether a * b * c * d times 32 bytes, the size of four tensors of the widest dtype, fits
-// int64_t. Negative factors count as fitting, since broken_rule() reports them.
+// Returns whether a * b * c * d elements times 32 bytes fit int64_t. 32 bytes are four elements of
+// the widest dtype. Negative factors count as fitting, because broken_rule() reports them.
 bool product_fits(__int128 a, __int128 b, __int128 c, __int128 d) {
   constexpr __int128 kLimit = std::numeric_limits<int64_t>::max() / 32;
   __int128 product = 1;
@@ -32,7 +32,7 @@ struct Extent {
 }  // namespace
 
 Geometry<int64_t> with_idle_steps_bounded(Geometry<int64_t> g) {
-  constexpr int64_t kLargeStep = 1 << 16;  // smaller ones stay as they are written
+  constexpr int64_t kLargeStep = 1 << 16;  // smaller steps stay as the user wrote them
   auto bound = [](int64_t size, int64_t pad, int64_t taps, int64_t& stride, int64_t& dilation) {
     if (size < 0 || size > kLargestSize || pad < 0 || pad > kLargestSize) return;
     const int64_t padded = size + 2 * pad;
@@ -59,7 +59,7 @@ std::string overflowing_size(const Geometry<int64_t>& g) {
   auto too_large = [](const char* what) {
     return std::string(what) + " is too large: its number of bytes must fit int64";
   };
-  // Negative numbers make no size; broken_rule() reports them.
+  // Stop at negative numbers: they make no size, and broken_rule() reports them.
   for (const int64_t least_1 : {g.stride_h, g.stride_w, g.dilation_h, g.dilation_w, g.groups}) {
     if (least_1 < 1) return {};
   }

@@ -1,4 +1,4 @@
-// The rules that the sizes of a convolution obey, and the sentences that say which one is broken.
+// The rules that the sizes of a convolution obey, and the messages that name a broken one.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,10 @@ std::string to_text(const Parts&... parts) {
   return text.str();
 }
 
-// The first rule that `g` breaks, as a sentence that names argument, value and rule; empty when
-// all hold. The order is that of the checks in torch.nn.functional.conv2d, and the words are
-// torch's where it has some, for those who search or match them.
+// Returns the first rule that `g` breaks, as a sentence that names argument, value and rule.
+// Returns an empty string when all rules hold. The rules are checked in the order of
+// torch.nn.functional.conv2d. Where torch has a message, the words are the same, because users
+// search for them and tests match them.
 template <class Int>
 std::string broken_rule(const Geometry<Int>& g) {
   auto pair = [](const Int& h, const Int& w) { return to_text("(", h, ", ", w, ")"); };
@@ -57,7 +58,7 @@ std::string broken_rule(const Geometry<Int>& g) {
            ". Kernel size: " + by(g.kernel_extent_h(), g.kernel_extent_w()) +
            ". Kernel size can't be greater than actual input size";
   }
-  // N comes last, as it may be unknown yet.
+  // N is checked last, because it may not be known yet.
   if ((g.H < 1 || g.W < 1) && g.C != 0 && g.N != 0) {
     return "Only zero batch or zero channel inputs are supported, but got input shape: " + input();
   }
@@ -68,12 +69,14 @@ std::string broken_rule(const Geometry<Int>& g) {
   return "";
 }
 
-// `g` with steps that lead nowhere made small enough for sums: a stride beyond the padded input, of
-// which only the first output exists, and a dilation between the taps of a kernel that has one.
+// Returns `g` with those steps made smaller that change no result, so that sums of sizes do not
+// overflow. Such a step is a stride that exceeds the padded input, where only the first output
+// exists. The other is a dilation of a kernel with one tap, which it never uses.
 Geometry<int64_t> with_idle_steps_bounded(Geometry<int64_t> g);
 
-// The size product or sum that does not fit int64_t, as a sentence; empty when all fit. To be
-// called before broken_rule() and before any size is computed or memory allocated.
+// Returns a sentence that names the product or sum of sizes that does not fit int64_t, or an empty
+// string when all fit. Call this before broken_rule(), before computing any size and before
+// allocating memory.
 std::string overflowing_size(const Geometry<int64_t>& g);
 
 }  // namespace convkern

@@ -104,9 +104,9 @@ double Problem::flops() const {
 
 namespace {
 
-// The sum over i in [0, count) of floor((a + b * i) / m), for a, b >= 0 and m > 0. It counts the
-// lattice points below a line; counting them along the other axis is the same sum with b % m and m
-// exchanged, so that it takes as many steps as Euclid's algorithm does for b and m.
+// Returns the sum over i in [0, count) of floor((a + b * i) / m), for a, b >= 0 and m > 0. The sum
+// counts lattice points below a line. Counted along the other axis it is the same sum with b % m
+// and m exchanged. It therefore takes as many steps as Euclid's algorithm does for b and m.
 __int128 floor_sum(__int128 count, __int128 a, __int128 b, __int128 m) {
   __int128 sum = 0;
   for (;;) {
@@ -120,23 +120,24 @@ __int128 floor_sum(__int128 count, __int128 a, __int128 b, __int128 m) {
   }
 }
 
-// Pairs of an output and a tap whose index u * out_step + k * tap_step is below `limit`.
+// Counts the pairs of an output u and a tap k whose index u * out_step + k * tap_step is below
+// `limit`.
 __int128 pairs_below(const Axis& axis, __int128 limit) {
   if (limit <= 0) return 0;
   const __int128 s = axis.out_step, d = axis.tap_step;
-  // Taps beyond `taps` meet no output, and taps below `full` meet all.
+  // Taps from `taps` on meet no output, and taps below `full` meet all of them.
   const __int128 taps = std::min<__int128>(axis.taps, (limit + d - 1) / d);
   const __int128 slack = limit + s - 1 - axis.out * s;
   const __int128 full = slack < 0 ? 0 : std::min(taps, slack / d + 1);
   if (full >= taps) return taps * axis.out;
-  const __int128 last = limit + s - 1 - (taps - 1) * d;  // of the fewest outputs, times s
+  const __int128 last = limit + s - 1 - (taps - 1) * d;  // outputs that the last tap meets, times s
   return full * axis.out + floor_sum(taps - full, last, d, s);
 }
 
 }  // namespace
 
 double Problem::real_flops() const {
-  // Pairs of an output and a tap that meet in a real input.
+  // Counts the pairs of an output and a tap whose input is real rather than padding.
   auto pairs = [](const Axis& axis) {
     return static_cast<double>(pairs_below(axis, static_cast<__int128>(axis.in) - axis.offset) -
                                pairs_below(axis, -static_cast<__int128>(axis.offset)));

@@ -1,4 +1,4 @@
-// A convolution problem: one pass over one geometry in one dtype and layout, and its text form.
+// A convolution problem (one pass over one geometry in one dtype and layout) and its text form.
 //
 // Grammar of the text form, used in logs, test ids, benchmark rows and on the command line:
 //   sizes "_" dtype "_" layout "_" pass ["+bias"] ["+relu"] ["#" label]
@@ -30,30 +30,32 @@ struct Problem : Geometry<int64_t> {
   bool bias = false;
   Activation activation = Activation::none;
 
-  // The operations of the direct sum, two for each multiply-add. Products with padding zeros count,
-  // as is usual. The number is a double, since it can exceed int64_t where every operand fits.
+  // Operations of the direct sum, two for each multiply-add. Products with padding zeros count, as
+  // is usual in the field. The number is a double because it can exceed int64_t even where every
+  // operand fits.
   double flops() const;
-  double real_flops() const;  // without the products with padding zeros; the same for all passes
+  double real_flops() const;  // without padding zeros; the same for all passes
   bool empty() const { return N == 0 || O == 0 || C == 0; }  // no products to compute
-  // Bytes that must move at least once: both operands read, the result written.
+  // Bytes that must move at least once: both operands are read and the result is written.
   int64_t min_bytes() const;
-  // Returns whether a tensor, or the images with their padding and a kernel and a stride beyond it,
-  // would have more than 2^47 elements, more than an address space holds. Below that the sizes that
-  // a kernel computes, a few of these elements for each of them, fit int64_t; above it sizes of
-  // tensors do (overflowing_size()), but not those.
+  // Returns whether some tensor would have more than 2^47 elements, which no address space holds.
+  // The padded images, with a kernel and a stride that reach beyond them, count as a tensor too.
+  // Below this limit every size that a kernel computes fits int64_t, because it is a few numbers
+  // for each such element. Above it the sizes of tensors fit (see overflowing_size()), but those of
+  // a kernel may not.
   bool beyond_memory() const;
 };
 
 const char* to_string(Pass pass);
 const char* to_string(DType dtype);
 const char* to_string(Layout layout);
-int64_t size_of(DType dtype);  // bytes an element
+int64_t size_of(DType dtype);  // bytes in one element
 
-// Canonical text: all sizes present, no label.
+// Returns the canonical text, which has all sizes and no label.
 std::string to_string(const Problem& problem);
 
-// Throws std::invalid_argument, naming the text and the rule it breaks. The label goes to
-// `label` if that is given.
+// Throws std::invalid_argument, whose message names the text and the rule that it breaks. The label
+// is stored in `label` unless that is null.
 Problem parse_problem(std::string_view text, std::string* label = nullptr);
 
 }  // namespace convkern

@@ -8,7 +8,7 @@ namespace convkern {
 namespace {
 
 std::mutex& instance() {
-  static auto* mutex = new std::mutex;  // threads may outlive static destructors
+  static auto* mutex = new std::mutex;  // leaked: threads may outlive static destructors
   return *mutex;
 }
 

@@ -1,4 +1,4 @@
-// Why a kernel does not run a problem: one closed vocabulary for plans, logs and errors.
+// The reasons why a kernel does not run a problem. Plans, logs and errors share this one list.
 #pragma once
 
 #include <cstdint>

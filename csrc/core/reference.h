@@ -1,5 +1,5 @@
-// The plain sum behind each element of y, gx and gw: what the reference kernels of every device
-// evaluate and every other kernel is measured against. Accumulates in double, rounds once.
+// The plain sum for each element of y, gx and gw. The reference kernels of every device evaluate
+// it, and every other kernel is compared with it. Sums are accumulated in double and rounded once.
 #pragma once
 
 #include "core/kernel.h"
@@ -7,7 +7,7 @@
 
 namespace convkern {
 
-// The offset of element (n, c, h, w) of a dense tensor, in elements.
+// Computes the offset of element (n, c, h, w) in a dense tensor, in elements.
 struct DenseOffset {
   Layout layout;
   int64_t channels, height, width;
@@ -38,8 +38,8 @@ struct Reference {
         x_at{p.layout, p.C, p.H, p.W},
         y_at{p.layout, p.O, OH, OW} {}
 
-  // Elements of the result, and the one with the given index in (n, c, h, w) order: `element` of
-  // the problem's pass.
+  // size() is the number of elements in the result. element() computes the one with the given index
+  // in (n, c, h, w) order. Both depend on the problem's pass.
   int64_t size() const {
     switch (p.pass) {
       case Pass::forward:
@@ -76,14 +76,14 @@ struct Reference {
         }
       }
     }
-    if (p.activation == Activation::relu && sum < 0) sum = 0;  // NaN stays
+    if (p.activation == Activation::relu && sum < 0) sum = 0;  // NaN stays NaN
     out[y_at(n, o, i, j)] = from_double<T>(sum);
   }
 
   CONVKERN_HOST_DEVICE void grad_input(int64_t index) const {
     const int64_t v = index % p.W, h = index / p.W % p.H;
     const int64_t c = index / (p.W * p.H) % p.C, n = index / (p.W * p.H * p.C);
-    const int64_t first = c / p.Cg * Og;  // output channel of the group
+    const int64_t first = c / p.Cg * Og;  // first output channel of the group
     double sum = 0;
     for (int64_t r = 0; r < p.R; ++r) {
       const int64_t i = output_index(h, p.stride_h, p.pad_h, r * p.dilation_h, OH);
@@ -122,7 +122,7 @@ struct Reference {
   CONVKERN_HOST_DEVICE int64_t w_at(int64_t o, int64_t c, int64_t r, int64_t s) const {
     return ((o * p.Cg + c) * p.R + r) * p.S + s;
   }
-  // The i with i * stride - pad + tap = h in [0, size), or -1.
+  // Returns the i in [0, size) with i * stride - pad + tap = h, or -1 if there is none.
   CONVKERN_HOST_DEVICE static int64_t output_index(int64_t h, int64_t stride, int64_t pad,
                                                    int64_t tap, int64_t size) {
     const int64_t scaled = h + pad - tap;

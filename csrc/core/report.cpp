@@ -19,7 +19,8 @@ std::string listed(const std::vector<Rejection>& rejected) {
   return text;
 }
 
-// The first kernel for each reason. That this processor lacks an instruction set is no news.
+// Keeps the first kernel for each reason. It drops kernels whose instruction set this processor
+// lacks or the user has excluded, because that is no news.
 std::string news(const std::vector<Rejection>& rejected) {
   std::vector<Rejection> first;
   std::set<Reason> told = {Reason::isa_not_available, Reason::isa_capped};
@@ -29,7 +30,8 @@ std::string news(const std::vector<Rejection>& rejected) {
   return listed(first);
 }
 
-// ", 63% of the roof": the least time that this machine could need, where it was measured.
+// Returns text such as ", 63% of the roof": the least time that this machine needs as a share of
+// the time taken. Returns an empty string where the roof was not measured.
 std::string share_of_roof(const Problem& problem, Device device, int threads, double seconds) {
   const Roof& roof = config().roof;
   const bool known = device == Device::cpu && problem.dtype == DType::f32;
@@ -44,7 +46,7 @@ std::string share_of_roof(const Problem& problem, Device device, int threads, do
 std::string fallback_warning(const Problem& problem, const Kernel& kernel,
                              const std::vector<Rejection>& rejected) {
   const std::string why = news(rejected);
-  static auto* reported = new std::set<std::string>;  // threads may outlive static destructors
+  static auto* reported = new std::set<std::string>;  // leaked: threads may outlive statics
   const ProcessLock lock(process_mutex());
   if (!reported->insert(kernel.name + why).second) return "";
   return std::string("convkern: the slow reference kernel ") + kernel.name + " runs " +

@@ -1,4 +1,4 @@
-// What the library says while it works: warnings, and lines on stderr for CONVKERN_VERBOSE.
+// The messages of the library: warnings, and lines on stderr for CONVKERN_VERBOSE.
 #pragma once
 
 #include <string>
@@ -8,20 +8,20 @@
 
 namespace convkern {
 
-// What to tell the user about a problem that only the reference kernel supports, which is slow: a
-// sentence the first time for each set of reasons, later nothing.
+// Returns the warning for a problem that only the slow reference kernel supports. It is a sentence
+// the first time for each set of reasons, and empty afterwards.
 std::string fallback_warning(const Problem& problem, const Kernel& kernel,
                              const std::vector<Rejection>& rejected);
 
-// Raises std::runtime_error instead, for the setting `strict`.
+// Throws std::runtime_error instead of warning, for the setting `strict`.
 [[noreturn]] void refuse_fallback(const Problem& problem, const Kernel& kernel,
                                   const std::vector<Rejection>& rejected);
 
-// The line of a chosen kernel, with the rejected ones if the verbosity is `plan`.
+// Logs one line about the chosen kernel. It names the rejected kernels if the verbosity is `plan`.
 void log_choice(const Problem& problem, const Kernel& kernel,
                 const std::vector<Rejection>& rejected);
 
-// The line of a run that took so long.
+// Logs one line about a finished run that took `seconds`.
 void log_time(const Problem& problem, Device device, int threads, double seconds);
 
 }  // namespace convkern

@@ -1,4 +1,5 @@
-// Storage types of the reference kernels and their exact conversions from and to double.
+// The storage types of the reference kernels, with exact conversion to double and one rounding
+// back.
 #pragma once
 
 #include <cmath>
@@ -40,8 +41,8 @@ CONVKERN_HOST_DEVICE inline double to_double(Half value) {
   return value.bits & 0x8000 ? -magnitude : magnitude;
 }
 
-// `value` rounded once, to nearest even, to a binary format with `digits` significant bits whose
-// smallest normal number is 2^min_exponent and whose largest is `largest`.
+// Rounds `value` once, to nearest even, to a binary format. The format has `digits` significant
+// bits, the smallest normal number 2^min_exponent and the largest number `largest`.
 CONVKERN_HOST_DEVICE inline double round_to_format(double value, int digits, int min_exponent,
                                                    double largest) {
   if (!std::isfinite(value) || value == 0) return value;
@@ -56,7 +57,7 @@ CONVKERN_HOST_DEVICE inline double round_to_format(double value, int digits, int
 template <class T>
 CONVKERN_HOST_DEVICE T from_double(double value);
 
-// The type in which several sums of type Sum are added, so that the total is rounded once.
+// The type in which sums of type Sum are added up, so that only the total is rounded.
 template <class Sum>
 struct WideOf {
   using type = double;

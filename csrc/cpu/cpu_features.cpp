@@ -14,7 +14,7 @@ struct Features {
 
 #if defined(__x86_64__)
 
-// Register state that the operating system saves on a context switch.
+// Returns the register state that the operating system saves on a context switch.
 uint64_t saved_state() {
   uint32_t low, high;
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
@@ -30,8 +30,8 @@ Features detect() {
     uint32_t b71, c71, d71;
     __get_cpuid_count(7, 1, &a71, &b71, &c71, &d71);
   }
-  constexpr uint64_t kYmm = 0x6;          // XMM, YMM
-  constexpr uint64_t kZmm = kYmm | 0xe0;  // and opmask, ZMM0-15 high halves, ZMM16-31
+  constexpr uint64_t kYmm = 0x6;          // XMM and YMM
+  constexpr uint64_t kZmm = kYmm | 0xe0;  // also opmask, high halves of ZMM0-15, and ZMM16-31
   const uint64_t state = saved_state();
   const bool ymm = (state & kYmm) == kYmm;
   const bool zmm = (state & kZmm) == kZmm;

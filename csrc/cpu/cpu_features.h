@@ -1,4 +1,4 @@
-// What the processor and the operating system allow.
+// Tells which instruction sets the processor and the operating system allow.
 #pragma once
 
 #include <string>
@@ -8,11 +8,12 @@
 
 namespace convkern::cpu {
 
-// The highest instruction set whose every feature the processor has and whose registers the
-// operating system saves (XGETBV). Detected once.
+// Returns the highest instruction set that can be used. The processor must have all its features,
+// and the operating system must save its registers (XGETBV). This is detected once.
 Isa available_isa();
 
-// Names of the detected features that matter here, for reports: avx2, fma, avx512f, ...
+// Returns the names of those detected features that matter here, for reports: avx2, fma, avx512f,
+// ...
 const std::vector<std::string>& feature_names();
 
 }  // namespace convkern::cpu

@@ -3,17 +3,17 @@
 #include <algorithm>
 #include <vector>
 
-#include "cpu/simd/vec_f32_baseline.h"  // wider vectors gain nothing: memory is the limit
+#include "cpu/simd/vec_f32_baseline.h"  // memory is the limit, so wider vectors gain nothing
 
 namespace convkern::cpu {
 namespace {
 
-constexpr int64_t kTerms = 16;  // summed in float32 before they go into a double
+constexpr int64_t kTerms = 16;  // terms summed in float32 before the sum goes into a double
 constexpr int64_t kLanes = Vec::kLanes;
-constexpr int64_t kGrain = 1 << 14;  // floats worth a thread
+constexpr int64_t kGrain = 1 << 14;  // fewest floats worth handing to a thread
 constexpr int64_t kMaxParts = 64;
 
-// gy, masked on its way where there is a y.
+// Reads gy, and masks it on the way if there is a y.
 template <bool kMask>
 struct Source {
   const GradEpilogue& e;
@@ -31,7 +31,7 @@ struct Source {
     const float keep[] = {e.gy[at], 0.0f};  // a branch here would be mispredicted half the time
     return e.masked[at] = keep[e.y[at] <= 0];
   }
-  // Adds `terms` vectors, `step` floats apart, to kLanes sums.
+  // Adds `terms` vectors, which are `step` floats apart, to kLanes sums.
   void add_vectors(int64_t at, int64_t terms, int64_t step, double* sums) const {
     Vec total = Vec::zero();
     for (int64_t i = 0; i < terms; ++i) total = add(total, vector(at + i * step));
@@ -39,7 +39,7 @@ struct Source {
   }
 };
 
-// Images [begin, end), channel by channel.
+// Processes the images [begin, end) channel by channel (NCHW).
 template <bool kMask>
 void planes(const GradEpilogue& e, int64_t begin, int64_t end, double* sums) {
   const Source<kMask> source{e};
@@ -59,7 +59,7 @@ void planes(const GradEpilogue& e, int64_t begin, int64_t end, double* sums) {
   }
 }
 
-// Pixels [begin, end), each with all channels.
+// Processes the pixels [begin, end), each with all its channels (NHWC).
 template <bool kMask>
 void pixels(const GradEpilogue& e, int64_t begin, int64_t end, double* sums) {
   const Source<kMask> source{e};

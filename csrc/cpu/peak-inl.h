@@ -1,4 +1,5 @@
-// Multiply-adds in registers: what a thread of this instruction set can do at most.
+// A loop of multiply-adds in registers, which shows the most that one thread can do with this
+// instruction set.
 #pragma once
 
 #include "cpu/simd/vec.h"
@@ -6,14 +7,14 @@
 namespace convkern::cpu {
 namespace {
 
-constexpr int kChains = 12;  // independent sums: more than latency (4 to 5) times units (2)
+constexpr int kChains = 12;  // independent sums: over 2 units * 5 cycles of latency
 
-// `a` and `b` are arguments, lest the compiler compute the sums ahead.
+// `a` and `b` are arguments so that the compiler cannot compute the sums in advance.
 float multiply_add(int64_t rounds, float a, float b) {
   const Vec factor = Vec::broadcast(&a), term = Vec::broadcast(&b);
   Vec sums[kChains];
   for (int chain = 0; chain < kChains; ++chain) {
-    const float start = static_cast<float>(chain);  // all different
+    const float start = static_cast<float>(chain);  // each chain starts differently
     sums[chain] = Vec::broadcast(&start);
   }
   for (int64_t i = 0; i < rounds; ++i) {

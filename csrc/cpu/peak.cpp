@@ -9,8 +9,8 @@ namespace convkern::cpu {
 namespace {
 
 constexpr int kRepeats = 9;
-constexpr int64_t kRounds = 4'000'000;  // some 8 ms
-constexpr int64_t kFloats = 1 << 25;    // of each array of the bandwidth: 128 MiB, beyond any cache
+constexpr int64_t kRounds = 4'000'000;  // takes about 8 ms
+constexpr int64_t kFloats = 1 << 25;    // in each array of the bandwidth: 128 MiB, beyond any cache
 
 const PeakLoop& loop_of([[maybe_unused]] Isa isa) {
 #if defined(__x86_64__) && !defined(CONVKERN_PORTABLE)
@@ -36,7 +36,7 @@ double median_seconds(const Work& work) {
 double measure_flops(Isa isa, const Executor& executor) {
   const PeakLoop& loop = loop_of(isa);
   const int64_t threads = executor.threads();
-  std::vector<float> totals(threads);  // kept, lest the compiler leave the loop out
+  std::vector<float> totals(threads);  // kept so that the compiler does not drop the loop
   const double seconds = median_seconds([&] {
     executor.run(threads, 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t t = begin; t < end; ++t) totals[t] = loop.run(kRounds, 1.0000001f, 1e-7f);
@@ -49,13 +49,14 @@ void add(float* a, const float* b, const float* c, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) a[i] = b[i] + c[i];
 }
 
-// Measures a[i] = b[i] + c[i], two reads and a write. The read that a write to memory not in cache
-// makes beforehand is not counted, as is usual (McCalpin's STREAM). Wider vectors gain nothing.
+// Measures a[i] = b[i] + c[i], which is two reads and a write for each element. Writing to memory
+// that is not in the cache first reads it; that read is not counted, as is usual (McCalpin's
+// STREAM). Wider vectors were not faster.
 double measure_bandwidth(const Executor& executor) {
   const auto array = [] { return std::unique_ptr<float[]>(new float[kFloats]); };
   const auto a = array(), b = array(), c = array();
   const int64_t grain = std::max<int64_t>(1, kFloats / executor.threads());
-  // The first write of a page makes it, so that all are written before the time counts.
+  // Write all pages before timing, because the first write to a page makes the system allocate it.
   executor.run(kFloats, grain, [&](int64_t begin, int64_t end, int) {
     for (float* p : {a.get(), b.get(), c.get()}) std::fill(p + begin, p + end, 1.0f);
   });

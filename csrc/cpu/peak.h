@@ -1,14 +1,14 @@
-// What this machine can do at most, by measurement: float32 multiply-adds and memory bandwidth.
+// Measures the most that this machine can do: float32 multiply-adds and memory bandwidth.
 #pragma once
 
 #include "core/kernel.h"
 
 namespace convkern::cpu {
 
-// The loop of multiply-adds of an instruction set.
+// The loop of multiply-adds for one instruction set.
 struct PeakLoop {
   float (*run)(int64_t rounds, float factor, float term);
-  int64_t flops;  // of a round
+  int64_t flops;  // operations in one round
 };
 
 extern const PeakLoop peak_baseline;
@@ -18,11 +18,11 @@ extern const PeakLoop peak_avx512;
 #endif
 
 struct Peak {
-  double flops, bandwidth;  // FLOP/s of float32, bytes/s
+  double flops, bandwidth;  // float32 FLOP/s and bytes/s
 };
 
-// Measures with the executor's threads and the vectors of `isa`, which the processor must have; it
-// takes about a third of a second and 384 MiB. Throws std::bad_alloc.
+// Measures with the executor's threads and the vectors of `isa`, which the processor must have. The
+// measurement takes about a third of a second and 384 MiB. Throws std::bad_alloc.
 Peak measure_peak(Isa isa, const Executor& executor);
 
 }  // namespace convkern::cpu

@@ -1,5 +1,6 @@
-// The reference kernels: every element is one plain sum (core/reference.h), parallel over elements.
-// Any dtype, layout, stride, padding, dilation and groups. Here to be right, not fast.
+// The reference kernels for any dtype, layout, stride, padding, dilation and groups. Every element
+// is one plain sum (core/reference.h), and the elements are computed in parallel. These kernels
+// exist to be right, not fast.
 #include "core/reference.h"
 
 #include "cpu/kernel_list.h"
@@ -10,7 +11,7 @@ namespace {
 template <class T, void (Reference<T>::*element)(int64_t) const>
 void run_as(const Problem& p, const Operands& ops, const Executor& executor) {
   const Reference<T> reference(p, ops);
-  constexpr int64_t kGrain = 256;  // elements
+  constexpr int64_t kGrain = 256;  // elements that a thread takes at once
   executor.run(reference.size(), kGrain, [&](int64_t begin, int64_t end, int) {
     for (int64_t index = begin; index < end; ++index) (reference.*element)(index);
   });

@@ -1,4 +1,4 @@
-// Kernels of one thread an element, which strides over what the grid does not hold.
+// Kernels with one thread for each element. Threads loop if there are more elements than threads.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 namespace convkern::cuda {
 
-constexpr int kElementThreads = 256;  // of a block
+constexpr int kElementThreads = 256;  // in a block
 constexpr int64_t kMostBlocks = 1 << 20;
 
 inline LaunchShape element_shape(int64_t size) {
@@ -25,8 +25,8 @@ __device__ __forceinline__ void for_each_element_of(Number size, const Body& bod
   }
 }
 
-// Calls body(index) for the thread's elements of [0, size). Indices have 32 bits where they fit:
-// bodies divide them, which takes several times as long with 64.
+// Calls body(index) for the thread's elements of [0, size). Indices have 32 bits where they fit.
+// The bodies divide them, and a division of 64-bit numbers takes several times as long.
 template <class Body>
 __device__ __forceinline__ void for_each_element(int64_t size, const Body& body) {
   if (size <= INT32_MAX) {

@@ -1,4 +1,4 @@
-// The CUDA kernels in order of preference: the first that supports a problem runs it.
+// The CUDA kernels in order of preference. The first kernel that supports a problem runs it.
 #include "cuda/kernel_list.h"
 
 namespace convkern::cuda {

@@ -1,4 +1,4 @@
-// Launches kernels: on the executor's stream, or in the simulator.
+// Launches kernels on the executor's stream or in the simulator.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@ namespace convkern::cuda {
 
 struct LaunchShape {
   dim3 grid;
-  int threads;           // of a block
-  int shared_bytes = 0;  // of a block, dynamic
+  int threads;           // in a block
+  int shared_bytes = 0;  // dynamic, of a block
 };
 
 constexpr int kSharedWithoutAsking = 48 << 10;  // bytes of dynamic shared memory
@@ -36,11 +36,11 @@ void launch(void (*kernel)(Parameters...), const LaunchShape& shape, const Execu
 
 inline void check(cudaError_t error) {
   if (error == cudaSuccess) return;
-  static_cast<void>(cudaGetLastError());  // torch's next check is not of this error
+  static_cast<void>(cudaGetLastError());  // resets the error, which torch's next check would report
   throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
 }
 
-// The number of multiprocessors of the current device.
+// Returns the number of multiprocessors of the current device.
 inline int multiprocessors() {
   int device = 0, count = 0;
   check(cudaGetDevice(&device));
@@ -48,8 +48,9 @@ inline int multiprocessors() {
   return count;
 }
 
-// Allows the kernel as much shared memory as a block of the current device may have: once, since an
-// allowance for less would take it from launches that other threads are about to make.
+// Lets the kernel use as much shared memory as a block of the current device may have. The limit is
+// set once and to the maximum. A lower limit would break launches that other threads are about to
+// make.
 inline void allow_shared(const void* kernel) {
   static std::mutex mutex;
   static std::set<std::pair<const void*, int> > allowed;

@@ -1,4 +1,4 @@
-// What the shared library of the CUDA kernels shows to libconvkern, which is built with it.
+// The interface of the CUDA kernels' shared library to libconvkern. Both are built together.
 #pragma once
 
 #include "core/kernel.h"
@@ -7,10 +7,10 @@ namespace convkern::cuda {
 
 struct Library {
   KernelList (*kernels)();
-  const char* toolkit;  // the version of CUDA, such as "13.0"
+  const char* toolkit;  // CUDA's version, such as "13.0"
 };
 
-// The name of the one symbol of the library, a const Library. It changes with what a Kernel is.
+// The name of the library's one symbol, a const Library. The name changes when Kernel changes.
 constexpr const char* kLibrarySymbol = "convkern_cuda_library_2";
 
 }  // namespace convkern::cuda

@@ -1,5 +1,5 @@
-// Autocast of conv2d as of torch's: its tensors are cast to the dtype of the region. The gradients
-// are taken of what was cast, so they need no rule.
+// Autocast of conv2d, as torch does it: the tensors are cast to the dtype of the region. The ops of
+// the gradients need no rule, because autograd passes them the cast tensors.
 #include <ATen/autocast_mode.h>
 
 #include "torch_binding/op_handles.h"

@@ -1,12 +1,12 @@
-// Autograd of the three ops, of every order, reverse and forward.
+// Autograd for the three ops, of every order, in reverse and forward mode.
 //
-// Convolution is bilinear: with y = F(x, w), gx = I(gy, w) and gw = W(gy, x), every derivative of
-// each of F, I and W is another of the three. Formulas that call each other through the dispatcher
-// therefore give derivatives of every order.
+// Convolution is bilinear. With y = F(x, w), gx = I(gy, w) and gw = W(gy, x), each derivative of F,
+// I or W is again one of these three ops. The formulas call each other through the dispatcher, and
+// so give derivatives of every order.
 //
-// Kernels on the Autograd key with nodes of their own, as torch generates for its own ops, rather
-// than torch::autograd::Function or torch.library.register_autograd: those refuse functorch's
-// transforms, know no forward mode, and the latter enters Python in every call.
+// The ops are registered on the Autograd key with their own nodes, as torch generates for its ops.
+// torch::autograd::Function and torch.library.register_autograd would not do: they refuse
+// functorch's transforms and have no forward mode, and the latter enters Python in every call.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/threshold_backward.h>
 #include <ATen/ops/zeros.h>
@@ -34,7 +34,7 @@ using torch::autograd::Node;
 using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 
-// The parameters that the three ops share, and the ops with them.
+// The parameters that the three ops share, with functions that call the ops.
 struct Window {
   SymIntArrayRef stride, padding, dilation;
   const SymInt& groups;
@@ -52,12 +52,12 @@ struct Window {
   }
 };
 
-// A node with two saved operands, a and b, of the bilinear op. An operand is saved only where the
-// other one's gradient is wanted.
+// A node that saves the two operands, a and b, of the bilinear op. It saves an operand only if the
+// other operand's gradient is wanted.
 struct BilinearNode : Node {
   const SymInts stride, padding, dilation;
   const SymInt groups;
-  const Window window{stride, padding, dilation, groups};  // of the node's own copies
+  const Window window{stride, padding, dilation, groups};  // refers to the node's own copies
   const SymInts a_size, b_size;
   const at::MemoryFormat b_format;
   SavedVariable a_, b_;
@@ -82,7 +82,7 @@ struct BilinearNode : Node {
   }
 };
 
-// Whether the gradients of this backward pass are accumulated in leaves, and none is returned.
+// Returns whether this backward pass accumulates all gradients in leaves and returns none.
 bool only_accumulates() {
   const auto* wanted = torch::autograd::get_current_graph_task_exec_info();
   return wanted != nullptr && wanted->empty();
@@ -91,7 +91,7 @@ bool only_accumulates() {
 struct Conv2dBackward : BilinearNode {  // a = x, b = w
   bool relu = false;
   SavedVariable y_;
-  const at::MemoryFormat format;  // that torch gives both gradients, see apply()
+  const at::MemoryFormat format;  // torch gives both gradients this format, see apply()
 
   Conv2dBackward(const Window& window, const Tensor& x, const Tensor& w)
       : BilinearNode(window, x, w), format(result_format(x, w)) {}
@@ -111,7 +111,7 @@ struct Conv2dBackward : BilinearNode {  // a = x, b = w
     const Tensor y = relu ? y_.unpack(getptr()) : Tensor();
     const auto [gy, gb] = grad_epilogue(grads[0], y, task_should_compute_output(2));
     result[2] = gb;
-    // Of an input without channels the bias reaches no output.
+    // If the input has no channels, the output has none either, and the bias does not reach it.
     if (gb.defined() && a_size[1].maybe_as_int() == 0) {
       result[2] = at::zeros_symint({b_size[0]}, gy.options());
     }
@@ -119,7 +119,8 @@ struct Conv2dBackward : BilinearNode {  // a = x, b = w
       result[0] = window.grad_input(gy, b_.unpack(), a_size, format);
     }
     if (task_should_compute_output(1)) {
-      // A leaf accumulates in the weight's own format, and would copy any other.
+      // A leaf accumulates in the weight's own format and would copy a gradient in any other
+      // format.
       const at::MemoryFormat gw_format = only_accumulates() ? b_format : format;
       result[1] = window.grad_weight(gy, a_.unpack(), b_size, gw_format);
     }
@@ -159,7 +160,7 @@ struct Conv2dGradWeightBackward : BilinearNode {  // a = gy, b = x
   }
 };
 
-// A node for op(a, b) if a gradient may be asked of it.
+// Returns a node for op(a, b), or null if no gradient can be asked for.
 template <class BackwardNode, class... Inputs>
 PtrTo<BackwardNode> make_node(const Window& window, const Tensor& a, const Tensor& b,
                               const Inputs&... others) {
@@ -178,7 +179,8 @@ void attach(const Ptr& node, const Tensor& result) {
   call_creation_hooks(node);
 }
 
-// The tangent of op(a, b), where `op` is bilinear; undefined if neither operand has one.
+// Returns the tangent of op(a, b), where `op` is bilinear. It is undefined if neither operand has a
+// tangent.
 template <class Op>
 Tensor bilinear_tangent(const Tensor& a, const Tensor& b, const Op& op) {
   const Tensor &da = a._fw_grad(/*level=*/0), &db = b._fw_grad(/*level=*/0);

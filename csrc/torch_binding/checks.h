@@ -1,5 +1,5 @@
-// From the tensors and integers of an op call to a checked Geometry, for concrete and symbolic
-// sizes alike, so that eager execution and tracing raise the same errors.
+// Turns the tensors and integers of an op call into a checked Geometry. The same code serves
+// concrete and symbolic sizes, so that eager execution and tracing raise the same errors.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -38,19 +38,19 @@ inline void check_rank_4(const at::Tensor& t, const char* name) {
               t.sym_sizes());
 }
 
-// Both tensors of an op must agree in device and dtype.
+// Checks that the tensors of an op have the same device and dtype.
 inline void check_same_kind(const at::Tensor& a, const char* a_name, const at::Tensor& b,
                             const char* b_name) {
   TORCH_CHECK(a.device() == b.device(), "conv2d: ", a_name, " and ", b_name,
               " must be on the same device, got ", a.device(), " and ", b.device());
-  // For an input in torch's words, which begin with a capital.
+  // torch's message begins with a capital, so the name of the input does too.
   TORCH_CHECK(a.scalar_type() == b.scalar_type(),
               "conv2d: ", static_cast<char>(std::toupper(a_name[0])), a_name + 1, " type (",
               a.dtype(), ") and ", b_name, " type (", b.dtype(), ") should be the same dtype");
 }
 
-// The memory of an operand must be there: a storage that was freed or made smaller leaves tensors
-// their sizes, as FSDP frees parameters between their uses.
+// Checks that the operand's memory is there. A tensor keeps its sizes when its storage is freed or
+// made smaller, and FSDP frees parameters between their uses.
 inline void check_allocated(const at::Tensor& t, const char* name) {
   if (t.numel() == 0) return;
   int64_t elements = t.storage_offset() + 1;
@@ -65,14 +65,14 @@ inline void check_allocated(const at::Tensor& t, const char* name) {
       storage ? storage.nbytes() : 0);
 }
 
-// The output's channels. As in torch there are none where the input has none, although the weight
-// has O of them.
+// Returns the number of the output's channels. As in torch it is 0 if the input has no channels,
+// although the weight has O of them.
 inline int64_t output_channels(const Geometry<int64_t>& g) { return g.C == 0 ? 0 : g.O; }
 inline c10::SymInt output_channels(const Geometry<c10::SymInt>& g) {
   return g.C.maybe_as_int() == 0 ? c10::SymInt(0) : g.O;
 }
 
-// Raises for the rule that `g` breaks, and bounds its idle steps.
+// Raises an error if `g` breaks a rule. Bounds its idle steps (geometry_rules.h).
 inline void check_rules(Geometry<int64_t>& g) {
   convkern_problem problem{};
   copy_geometry(g, problem);
@@ -81,7 +81,7 @@ inline void check_rules(Geometry<int64_t>& g) {
   copy_geometry(problem, g);
 }
 
-// Symbolic sizes are bounded by what fits memory, so only concrete ones can overflow.
+// Only concrete sizes can overflow, because the sizes of symbolic tensors are bounded by memory.
 inline void check_rules(Geometry<c10::SymInt>& g) {
   Geometry<int64_t> concrete;
   bool all = true;
@@ -103,7 +103,8 @@ inline void check_rules(Geometry<c10::SymInt>& g) {
   TORCH_CHECK(rule.empty(), "conv2d: ", rule);
 }
 
-// Geometry of sizes x = (N, C, H, W) and w = (O, C / groups, R, S), each 4 long.
+// Returns the checked geometry for x = (N, C, H, W) and w = (O, C / groups, R, S). Each has 4
+// sizes.
 template <class Int>
 Geometry<Int> checked_geometry(c10::ArrayRef<Int> x, c10::ArrayRef<Int> w,
                                const Window2d<Int>& window) {
@@ -132,7 +133,7 @@ inline c10::ArrayRef<c10::SymInt> sizes_of(const at::Tensor& t) {
   return t.sym_sizes();
 }
 
-// Checks of each op.
+// Each of these checks the operands of one op and returns the geometry.
 template <class Int>
 Geometry<Int> check_conv2d(const at::Tensor& x, const at::Tensor& w,
                            const std::optional<at::Tensor>& b, const Window2d<Int>& window) {
@@ -191,7 +192,7 @@ inline convkern_activation parse_activation(std::optional<std::string_view> name
   return name.has_value() ? CONVKERN_RELU : CONVKERN_NO_ACTIVATION;
 }
 
-// The memory format of a result: channels_last if either operand is, as in nn.Conv2d.
+// Returns the memory format of a result. As in nn.Conv2d it is channels_last if either operand is.
 inline at::MemoryFormat result_format(const at::Tensor& a, const at::Tensor& b) {
   const bool last = a.suggest_memory_format() == at::MemoryFormat::ChannelsLast ||
                     b.suggest_memory_format() == at::MemoryFormat::ChannelsLast;

@@ -1,4 +1,4 @@
-// Where libconvkern's kernels run: torch's intra-op pool, or a stream of a device.
+// Runs libconvkern's kernels in torch's intra-op pool or on a stream of a device.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -12,9 +12,9 @@
 
 namespace convkern::torch_binding {
 
-// The threads of torch's pool. Their number is that of the executor's construction. Workspaces are
-// sized by it, and torch may change its own at any moment: another thread calls
-// torch.set_num_threads, which a thread's first parallel_for then adopts.
+// Runs tasks on the threads of torch's pool. The number of threads is fixed at construction,
+// because workspaces are sized by it. torch may change its own number at any moment: another thread
+// can call torch.set_num_threads, and a thread adopts the new number in its first parallel_for.
 class TorchExecutor {
  public:
   TorchExecutor() = default;
@@ -25,8 +25,8 @@ class TorchExecutor {
 
   template <class Body>  // void(int64_t begin, int64_t end, int thread)
   void run(int64_t count, int64_t grain, const Body& body) const {
-    // Ranges of at least this size are at most so many as threads, so that torch numbers the
-    // threads that get one from 0 to threads() - 1, however many it has.
+    // With ranges of at least this size there are at most threads() of them. torch then numbers the
+    // threads that get a range from 0 to threads() - 1, whatever its own number of threads is.
     const int64_t even = (count + threads() - 1) / threads();
     at::parallel_for(0, count, std::max(grain, even),
                      [&](int64_t begin, int64_t end) { body(begin, end, at::get_thread_num()); });
@@ -44,8 +44,8 @@ class TorchExecutor {
                                     run_body, nullptr, nullptr};
 };
 
-// The current stream of a device. By torch's interface for every kind of device, so that one
-// binding serves a torch with CUDA and one without.
+// The current stream of a device. This uses torch's interface for devices of every kind, so that
+// one binding serves a torch with CUDA and one without.
 class StreamExecutor {
  public:
   explicit StreamExecutor(c10::Device device)

@@ -1,4 +1,4 @@
-// Memory that a kernel is about to write: results of the ops, and workspaces.
+// Allocates memory that a kernel is about to write: results of the ops, and workspaces.
 #pragma once
 
 #include <ATen/ops/empty.h>
@@ -10,9 +10,10 @@ namespace convkern::torch_binding {
 
 constexpr int64_t kHugePage = 2 << 20;  // bytes, on x86-64 and AArch64
 
-// A large tensor is fresh memory from the system, of which every page of 4 KiB costs a fault when
-// it is first written: as long as the convolution itself, where that is cheap. Huge pages, where
-// the system grants them on request ("madvise", the usual setting), leave one fault in 512.
+// Asks the system for huge pages, if it grants them on request ("madvise", the usual setting). A
+// large tensor is fresh memory from the system, and each of its pages costs a fault when it is
+// first written. With pages of 4 KiB these faults can take as long as a cheap convolution. Huge
+// pages leave one fault in 512.
 inline void prefer_huge_pages(const at::Tensor& t) {
 #if defined(__linux__)
   if (!t.is_cpu() || static_cast<int64_t>(t.nbytes()) < kHugePage) return;
@@ -20,7 +21,7 @@ inline void prefer_huge_pages(const at::Tensor& t) {
   const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
   const uintptr_t last = (begin + t.nbytes()) / kHugePage * kHugePage;
   if (first >= last) return;
-  // A refusal is not an error: the pages are small then.
+  // If the system refuses, the pages are small; this is not an error.
   madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif
 }

@@ -13,8 +13,8 @@
 namespace convkern::torch_binding {
 namespace {
 
-// The device whose kernels an op on these tensors would reach at once, but for autograd: nothing
-// traces, batches or wraps them. Undefined if something does.
+// Returns the device whose kernels an op on these tensors would reach directly. Autograd does not
+// count as a detour. Returns Undefined if something traces, batches or wraps the tensors.
 c10::DispatchKey backend_of(const at::Tensor& gy, const at::Tensor& y) {
   c10::DispatchKeySet keys = gy.key_set();
   if (y.defined()) keys = keys | y.key_set();
@@ -27,7 +27,8 @@ c10::DispatchKey backend_of(const at::Tensor& gy, const at::Tensor& y) {
   return known ? first : c10::DispatchKey::Undefined;
 }
 
-// Whether a pass of our own may compute the gradient: on the CPU, and nothing differentiates it.
+// Returns whether the library's own pass may compute the gradient. The tensors must be on the CPU,
+// and nothing may differentiate the gradient.
 bool is_plain(const at::Tensor& gy, c10::DispatchKey backend) {
   return backend == c10::DispatchKey::CPU && !c10::GradMode::is_enabled() &&
          !gy._fw_grad(/*level=*/0).defined();

@@ -1,4 +1,5 @@
-// libconvkern's C interface for C++: errors as exceptions, plans that free themselves, its lock.
+// Wraps libconvkern's C interface for C++: errors become exceptions, plans free themselves, and the
+// lock becomes a mutex.
 #pragma once
 
 #include <mutex>
@@ -9,7 +10,7 @@
 
 namespace convkern::torch_binding {
 
-// Throws what the status stands for.
+// Throws the exception that belongs to the status.
 inline void check(convkern_status status) {
   switch (status) {
     case CONVKERN_OK:
@@ -24,7 +25,7 @@ inline void check(convkern_status status) {
   throw std::runtime_error(convkern_last_error());
 }
 
-// A plan that is freed with the object.
+// A plan that is freed when the object is destroyed.
 struct OwnedPlan : convkern_plan {
   OwnedPlan() : convkern_plan{} {}
   ~OwnedPlan() { convkern_free_plan(this); }
@@ -32,7 +33,7 @@ struct OwnedPlan : convkern_plan {
   OwnedPlan& operator=(const OwnedPlan&) = delete;
 };
 
-// The library's lock, for std::lock_guard.
+// The library's lock, in the form that std::lock_guard needs.
 struct LibraryMutex {
   void lock() { convkern_lock(); }
   void unlock() { convkern_unlock(); }

@@ -1,4 +1,4 @@
-// Typed handles of the three ops, for calls through the dispatcher without boxing.
+// Typed handles of the three ops. They call through the dispatcher without boxing arguments.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,4 +1,5 @@
-// The three ops: schemas, fakes (Meta) and implementations for CPU and CUDA tensors.
+// The three ops: schemas, fake implementations (Meta), and implementations for CPU and CUDA
+// tensors.
 #include <ATen/ops/empty.h>
 
 #include "torch_binding/checks.h"
@@ -16,7 +17,7 @@ using Ints = c10::IntArrayRef;
 using OptionalFormat = std::optional<at::MemoryFormat>;
 using OptionalName = std::optional<std::string_view>;
 
-// The format of a gradient: what the caller asks for, or else the one that the kernels write.
+// Returns the format of a gradient: the caller's, or else the one that the kernels write.
 at::MemoryFormat gradient_format(OptionalFormat wanted, at::MemoryFormat otherwise) {
   if (!wanted.has_value()) return otherwise;
   TORCH_CHECK(*wanted == at::MemoryFormat::Contiguous || *wanted == at::MemoryFormat::ChannelsLast,

@@ -1,6 +1,6 @@
-// Registers the ops with torch's dispatcher when the module is initialised, rather than when the
-// library is loaded as TORCH_LIBRARY does: an exception then is an ImportError, and before that the
-// end of the process.
+// Registers the ops with torch's dispatcher when the module is initialised. TORCH_LIBRARY would do
+// it when the library is loaded. There an exception ends the process, while here it becomes an
+// ImportError.
 #pragma once
 
 #include <torch/library.h>
@@ -11,11 +11,11 @@ class Registration {
  public:
   using Fill = void (*)(torch::Library&);
 
-  // The definitions of the namespace, of which a process has one.
+  // Defines the ops of the namespace. A process may do this once.
   explicit Registration(Fill fill) : library_(torch::Library::DEF, "convkern", {}, "convkern", 0) {
     fill(library_);
   }
-  // Implementations for a dispatch key.
+  // Registers the implementations for one dispatch key.
   Registration(c10::DispatchKey key, Fill fill)
       : library_(torch::Library::IMPL, "convkern", key, "convkern", 0) {
     fill(library_);
@@ -25,9 +25,9 @@ class Registration {
   torch::Library library_;
 };
 
-// Each file's part, in the order in which they must be called.
+// Each file registers its part. They must be called in this order.
 void register_ops();
-void register_cuda_ops();  // only where there are kernels
+void register_cuda_ops();  // only if there are CUDA kernels
 void register_autograd();
 void register_autocast();
 

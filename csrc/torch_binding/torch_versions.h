@@ -1,5 +1,5 @@
-// What differs between the versions of torch that this binding compiles with. It is found out from
-// torch's declarations, rather than from its version.
+// Handles the differences between the versions of torch that this binding compiles with. They are
+// detected in torch's declarations rather than from its version number.
 #pragma once
 
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -12,7 +12,7 @@
 
 namespace convkern::torch_binding {
 
-// How torch owns the nodes of its graph: by std::shared_ptr up to 2.12, by intrusive_ptr since.
+// torch owns the nodes of its graph by std::shared_ptr up to 2.12, and by intrusive_ptr since.
 using NodePtr = decltype(torch::autograd::Edge::function);
 constexpr bool kSharedNodes = std::is_same_v<NodePtr, std::shared_ptr<torch::autograd::Node>>;
 template <class BackwardNode>
@@ -22,7 +22,7 @@ using PtrTo = std::conditional_t<kSharedNodes, std::shared_ptr<BackwardNode>,
 template <class BackwardNode, class... Arguments>
 PtrTo<BackwardNode> new_node(Arguments&&... arguments) {
   if constexpr (kSharedNodes) {
-    // torch's deleter, found by its argument, does not recurse through long graphs.
+    // torch's deleter does not recurse through long graphs. Argument-dependent lookup finds it.
     return std::shared_ptr<BackwardNode>(new BackwardNode(std::forward<Arguments>(arguments)...),
                                          [](auto* node) { deleteNode(node); });
   } else {
@@ -30,18 +30,19 @@ PtrTo<BackwardNode> new_node(Arguments&&... arguments) {
   }
 }
 
-// Calls the hooks of new nodes, which torch has since 2.14.
+// Calls the hooks for new nodes, which torch has since 2.14.
 template <class Ptr>
 void call_creation_hooks(const Ptr& node) {
   if constexpr (requires { fire_node_creation_hooks(node); }) fire_node_creation_hooks(node);
 }
 
-// Whether torch tells the handle of a stream without being linked with CUDA. CUDA kernels need it.
+// True if torch gives the handle of a stream without linking with CUDA. The CUDA kernels need the
+// handle.
 template <class Guard = c10::impl::VirtualGuardImpl>
 constexpr bool kHasStreamHandles =
     requires(const Guard& guard, c10::Stream stream) { guard.getStreamNativeHandle(stream); };
 
-// The handle, such as a cudaStream_t, or null where torch does not tell it.
+// Returns the handle, such as a cudaStream_t, or null if torch does not give it.
 template <class Guard>
 void* stream_handle(const Guard& guard, c10::Stream stream) {
   if constexpr (kHasStreamHandles<Guard>) {
@@ -51,7 +52,7 @@ void* stream_handle(const Guard& guard, c10::Stream stream) {
   }
 }
 
-// Whether forward-mode automatic differentiation gives the tensor a tangent.
+// Returns whether the tensor has a tangent in forward-mode automatic differentiation.
 inline bool has_tangent(const at::Tensor& t) { return t._fw_grad(/*level=*/0).defined(); }
 inline bool has_tangent(const std::optional<at::Tensor>& t) {
   return t.has_value() && t->defined() && has_tangent(*t);

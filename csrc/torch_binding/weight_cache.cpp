@@ -26,17 +26,19 @@ const c10::VariableVersion& counter_of(const at::Tensor& w) {
   return w.unsafeGetTensorImpl()->version_counter();
 }
 
-// Whether both are handles of one counter. A handle has no comparison; it holds the counter's
-// pointer and nothing else, which its size shows as long as it stays that of a pointer.
+// Returns whether both handles refer to the same counter. Handles cannot be compared, but a handle
+// holds the counter's pointer and nothing else. The assertion checks that its size is that of a
+// pointer.
 bool same_counter(const c10::VariableVersion& a, const c10::VariableVersion& b) {
   static_assert(sizeof(c10::VariableVersion) == sizeof(void*));
   return std::memcmp(&a, &b, sizeof(a)) == 0;
 }
 
-// A weight is known by its storage and its version counter. The entry holds a reference to both, so
-// that a new storage or counter cannot get their addresses while the entry exists. The address of a
-// tensor or of its numbers would not do, since freed memory is used again. (A weak pointer to the
-// tensor would keep torch.utils.swap_tensors from exchanging it.)
+// One weight with its packed form. A weight is identified by its storage and its version counter.
+// The entry holds a reference to both, so that a new storage or counter cannot get their addresses
+// while the entry exists. The address of a tensor or of its numbers cannot identify it, because
+// freed memory is used again. A weak pointer to the tensor would keep torch.utils.swap_tensors from
+// exchanging it.
 struct Entry {
   WeakStorage storage;
   c10::VariableVersion counter;
@@ -63,20 +65,21 @@ struct Entry {
   bool is_of(const at::Tensor& w, const convkern_plan& plan) const {
     return is_of(w) && kernel == plan.kernel && groups == plan.problem.groups;
   }
-  // The storage may have been given other numbers, another shape or another tensor since.
+  // The storage may have got other numbers, another shape or another tensor since it was packed.
   bool is_current(const at::Tensor& w) const {
     return same_counter(counter, counter_of(w)) && version == counter.current_version() &&
            data == w.const_data_ptr() && w.sizes() == sizes && w.strides() == strides;
   }
 };
 
-// Guarded by the mutex.
+// Access needs the mutex.
 std::vector<Entry>& entries() {
-  static auto* instance = new std::vector<Entry>;  // tensors may outlive static destructors
+  static auto* instance = new std::vector<Entry>;  // leaked: tensors may outlive static destructors
   return *instance;
 }
 
-// Takes the entries of which `is_dropped` is true, for the caller to free after the lock.
+// Removes the entries for which `is_dropped` is true and returns them. The caller frees them after
+// the lock is released.
 template <class Condition>
 std::vector<Entry> take(const Condition& is_dropped) {
   const Lock lock(mutex);
@@ -92,10 +95,12 @@ std::vector<Entry> take(const Condition& is_dropped) {
 at::Tensor cached_weights(const convkern_plan& plan, const at::Tensor& w,
                           const convkern_executor* executor) {
   if (!enabled || plan.packed_bytes == 0 || w.is_inference()) return {};
-  // Another tensor that shares the memory may change it without this one's version counter: so does
-  // fully_shard, which frees and fills the memory of gathered weights and may get it back in place.
+  // Do not cache a weight that shares its memory. The other tensor may change the memory without
+  // changing this version counter. fully_shard does so: it frees and fills the memory of gathered
+  // weights, and may get the same memory again.
   if (w.storage().use_count() > 1) return {};
-  // A weight that is trained: fused optimizers change it without counting.
+  // Do not cache a weight that is being trained, because fused optimizers change it without
+  // counting.
   if (w.requires_grad() && c10::GradMode::is_enabled()) {
     take([&](const Entry& entry) { return entry.is_of(w); });
     return {};
@@ -108,8 +113,9 @@ at::Tensor cached_weights(const convkern_plan& plan, const at::Tensor& w,
       break;
     }
   }
-  // Packed without the lock, since it takes long and runs on other threads: two threads may then
-  // pack the same weight. Into new memory, since another thread may still be reading the old.
+  // Pack without the lock, because packing takes long and runs on other threads. Two threads may
+  // therefore pack the same weight. Pack into new memory, because another thread may still be
+  // reading the old.
   Entry current(w, plan);
   const at::Tensor dense = w.contiguous();
   current.packed = at::empty({plan.packed_bytes}, w.options().dtype(at::kByte));
@@ -119,7 +125,7 @@ at::Tensor cached_weights(const convkern_plan& plan, const at::Tensor& w,
   const at::Tensor packed = current.packed;
   take([&](const Entry& entry) { return entry.storage.expired() || entry.is_of(w, plan); });
   const Lock lock(mutex);
-  if (enabled) entries().push_back(std::move(current));  // unless off meanwhile
+  if (enabled) entries().push_back(std::move(current));  // may be off by now
   return packed;
 }
 

@@ -1,4 +1,4 @@
-// Weights as kernels have packed them, kept from call to call.
+// Keeps weights in the form into which kernels have packed them, from call to call.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -7,19 +7,19 @@
 
 namespace convkern::torch_binding {
 
-// The packed weights of a forward call, from the cache if `w` is the tensor and version that they
-// were made from, else packed now. Undefined where the cache is off, the kernel does not pack, or
-// `w` is being trained, has no version (a tensor made in inference mode) or shares its memory with
-// another tensor.
+// Returns the packed weights of a forward call. They come from the cache if they were made from
+// this tensor and this version, and are packed now otherwise. The result is undefined if the cache
+// is off, if the kernel does not pack, or if `w` cannot be cached. That is the case if it is being
+// trained, has no version (made in inference mode), or shares its memory with another tensor.
 // Thread-safe.
 at::Tensor cached_weights(const convkern_plan& plan, const at::Tensor& w,
                           const convkern_executor* executor);
 
-// Whether weights are kept; they are all forgotten when that ends.
+// These get and set whether packed weights are kept. Setting it to false forgets all of them.
 bool weight_cache();
 void set_weight_cache(bool keep);
 
-// Bytes that the cache holds.
+// Returns the bytes that the cache holds.
 int64_t weight_cache_bytes();
 
 }  // namespace convkern::torch_binding

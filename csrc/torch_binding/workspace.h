@@ -9,17 +9,18 @@
 
 namespace convkern::torch_binding {
 
-constexpr int64_t kKeptBytes = 16 << 20;  // at most, for each thread at work
+constexpr int64_t kKeptBytes = 16 << 20;  // most bytes that are kept, for each thread at work
 
-// On the CPU a calling thread keeps the largest of up to so many bytes for its next calls, as
-// oneDNN keeps its scratchpad: memory that the allocator returns to the system costs its page
-// faults again in every call, which took longer than the convolution itself.
+// The scratch memory of one call. On the CPU the calling thread keeps its largest workspace, up to
+// kKeptBytes for each thread, for its next calls. oneDNN keeps its scratchpad in the same way.
+// Without this the allocator returns the memory to the system, and its page faults then took longer
+// than the convolution itself.
 class Workspace {
  public:
   Workspace(int64_t bytes, int threads, const at::TensorOptions& options) {
     if (bytes == 0) return;
     keep_ = options.device().is_cpu() && bytes <= kKeptBytes * threads;
-    // Taken, not shared: a call within a call has its own.
+    // The kept memory is taken, so that a call within this call gets memory of its own.
     if (keep_) memory_ = std::exchange(kept(), at::Tensor());
     if (memory_.defined() && static_cast<int64_t>(memory_.nbytes()) >= bytes) return;
     memory_.reset();

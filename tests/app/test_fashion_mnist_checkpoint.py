@@ -23,13 +23,13 @@ from fashion_mnist_files import (
     interrupted_in_step,
 )
 
-STEPS = 3  # of an epoch: 60 samples by 20
-SECONDS = 240  # of a torchrun, which takes some 10 on an idle machine
+STEPS = 3  # in an epoch: 60 samples in batches of 20
+SECONDS = 240  # for a torchrun, which takes about 10 on an idle machine
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """As in torchrun's processes, and enough for these images."""
+    """Uses one thread, as torchrun's processes do. It is enough for these images."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -42,14 +42,14 @@ def train(data_dir: Path, out: Path, *options: str) -> int:
 
 
 def results(out: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What the training wrote, but for times and its own arguments; and the model."""
+    """Returns what the training wrote, without times and its own arguments, and the model."""
     metrics = json.loads((out / "metrics.json").read_text())
     kept = ("step_losses", "epoch_losses", "test_loss", "accuracy")
     return {name: metrics[name] for name in kept}, torch.load(out / "model.pt", weights_only=True)
 
 
 def assert_same(actual: Path, expected: Path) -> None:
-    """To the last bit."""
+    """Compares to the last bit."""
     metrics, model = results(actual)
     expected_metrics, expected_model = results(expected)
     assert metrics == expected_metrics
@@ -60,7 +60,7 @@ def assert_same(actual: Path, expected: Path) -> None:
 
 
 def assert_close(actual: Path, expected: Path) -> None:
-    """Within the rounding of sums in another order."""
+    """Compares within the rounding of sums in another order."""
     metrics, model = results(actual)
     expected_metrics, expected_model = results(expected)
     for name, value in metrics.items():
@@ -173,7 +173,7 @@ def test_what_cannot_be_resumed_is_one_line(
     for length in (0, 1, 30, 31, 96, 97, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         assert f"{path} is damaged" in refused(*where, "--resume"), length
-    torch.save({"model": {}}, path)  # as before checkpoints had a checksum
+    torch.save({"model": {}}, path)  # early checkpoints had no checksum
     assert "not a checkpoint of this version of `convkern train`" in refused(*where, "--resume")
     (tmp_path / "file").touch()
     assert "file" in refused("--checkpoint", str(tmp_path / "file"))
@@ -184,7 +184,7 @@ def test_what_cannot_be_resumed_is_one_line(
 
 @pytest.fixture
 def hashes(data_dir: Path, tmp_path: Path) -> Path:
-    """The hashes of the files in `data_dir`, for `train_process`."""
+    """Writes the hashes of the files in `data_dir` for `train_process`."""
     path = tmp_path / "hashes.json"
     path.write_text(json.dumps(SHA256))
     return path
@@ -225,7 +225,8 @@ def torchrun(
 def test_processes_train_as_one_and_survive_a_kill(
     data_dir: Path, hashes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Killed in the second of three epochs; resumed to the last bit of an uninterrupted run."""
+    """A process is killed in the second of three epochs. The resumed training has the same bits as
+    an uninterrupted one."""
     options = ("--epochs", "3")
     done = torchrun(2, data_dir, hashes, tmp_path / "whole", *options)
     assert done.returncode == 0, done.stderr
@@ -249,13 +250,13 @@ def test_processes_train_as_one_and_survive_a_kill(
 
     shutil.copytree(tmp_path / "checkpoint", tmp_path / "copy")
     fewer = ("--epochs", "3", "--checkpoint", str(tmp_path / "copy"), "--resume")
-    assert train(data_dir, tmp_path / "fewer", *fewer) == 0  # in one process
+    assert train(data_dir, tmp_path / "fewer", *fewer) == 0  # resumes in one process
     assert_close(tmp_path / "fewer", tmp_path / "whole")
 
     resumed = torchrun(2, data_dir, hashes, tmp_path / "parts", *options)
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.splitlines()[1].startswith("resumed after epoch 1: ")
-    assert resumed.stdout.count("epoch ") == 3  # that line's, and two epochs
+    assert resumed.stdout.count("epoch ") == 3  # the line of the resumption, and two epochs
     assert_same(tmp_path / "parts", tmp_path / "whole")
 
 
@@ -263,7 +264,7 @@ def test_processes_train_as_one_and_survive_a_kill(
 @pytest.mark.parametrize(
     ("count", "killed", "epochs_before", "options"),
     [
-        (2, "0 2", 0, ()),  # nothing saved yet
+        (2, "0 2", 0, ()),  # nothing is saved yet
         (2, f"0 {2 * STEPS + 3}", 2, ("--workers", "1")),
         (4, f"3 {STEPS + 1}", 1, ()),
     ],
@@ -288,7 +289,7 @@ def test_kill_of_any_process_at_any_time(
     assert resumed.returncode == 0, resumed.stderr
     assert (f"resumed after epoch {epochs_before}: " in resumed.stdout) == (epochs_before > 0)
     assert_close(tmp_path / "parts", tmp_path / "whole")
-    if count == 2:  # a sum of more depends on its order, which DDP changes after its first step
+    if count == 2:  # the order of larger sums changes after DDP's first step
         assert_same(tmp_path / "parts", tmp_path / "whole")
 
 

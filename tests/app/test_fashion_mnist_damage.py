@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, do not fit, or are written by two processes at once."""
+"""Checkpoints that are damaged, do not fit, or are written by two processes at the same time."""
 
 import copy
 import json
@@ -43,7 +43,7 @@ def new_training(seed: int = 0) -> Training:
 
 
 def state_of(training: Training) -> list[bytes]:
-    """All that `Checkpoint.read` changes."""
+    """Returns everything that `Checkpoint.read` changes."""
     tensors = [
         *training.model.state_dict().values(),
         *(v for s in training.optimizer.state_dict()["state"].values() for v in s.values()),
@@ -55,7 +55,7 @@ def state_of(training: Training) -> list[bytes]:
 
 @pytest.fixture(name="checkpoint", scope="module")
 def checkpoint_fixture(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """After two epochs."""
+    """Returns a checkpoint after two epochs."""
     training = new_training()
     checkpoint = Checkpoint(tmp_path_factory.mktemp("checkpoint"), SETTINGS)
     cost = torch.nn.CrossEntropyLoss()
@@ -68,14 +68,14 @@ def checkpoint_fixture(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 @pytest.fixture(name="damaged")
 def damaged_fixture(checkpoint: Checkpoint, tmp_path: Path) -> Checkpoint:
-    """A copy, to be damaged."""
+    """Returns a copy of the checkpoint, which tests damage."""
     copied = Checkpoint(tmp_path, SETTINGS)
     copied.path.write_bytes(checkpoint.path.read_bytes())
     return copied
 
 
 def refusal(checkpoint: Checkpoint) -> str:
-    """The one line that refuses it, which leaves the training as it was."""
+    """Returns the one line that refuses it. The training must stay as it was."""
     training = new_training(seed=1)
     before = state_of(training)
     with pytest.raises(ValueError, match=str(checkpoint.path)) as error:
@@ -99,7 +99,7 @@ def test_a_whole_checkpoint_is_read(checkpoint: Checkpoint) -> None:
 
 
 def test_every_flipped_bit_is_found(damaged: Checkpoint) -> None:
-    """All of the heading and the checksum, and all over the rest."""
+    """Flips all bits of the heading and the checksum, and some throughout the rest."""
     whole = damaged.path.read_bytes()
     draw = random.Random(0)
     heading = len(whole) - len(whole[whole.index(b"PK") :])
@@ -129,7 +129,7 @@ Edit = Callable[[dict[str, Any]], object]
 
 
 def put(*path_and_value: Any) -> Edit:
-    """Sets what is at the path of keys."""
+    """Returns an edit that sets the value at the path of keys."""
     *path, last, value = path_and_value
 
     def edit(parts: dict[str, Any]) -> None:
@@ -262,7 +262,7 @@ def test_a_second_training_in_a_folder_is_refused(
     name: str, options: tuple[str, ...], line: str, data_dir: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """The first goes on, and when it is killed the folder is free."""
+    """The first training continues, and after it is killed the folder is free."""
     if name == "compare":
         pytest.importorskip("matplotlib")
     folder = tmp_path / "folder"
@@ -299,14 +299,14 @@ def test_a_run_of_a_study_is_not_trained_by_another(
 
 
 def test_ctrl_c_says_how_to_go_on(data_dir: Path, tmp_path: Path) -> None:
-    """At moments spread over the steps and the writing of checkpoints."""
+    """Ctrl-C comes at moments spread over the steps and the writing of checkpoints."""
     folder = tmp_path / "a folder"
     draw, epochs = random.Random(0), 0
     for attempt in range(3):
         options = ("--checkpoint", str(folder), "--model", "stride", "--epochs", "100000")
         resume = ("--resume",) if attempt else ()
         with command(data_dir, "train", *options, *resume) as process:
-            wait_for(process, f"epoch {epochs + 2}/")  # after the next has been saved
+            wait_for(process, f"epoch {epochs + 2}/")  # the next one has been saved by then
             time.sleep(draw.random() / 5)
             process.send_signal(signal.SIGINT)
             _, error = process.communicate(timeout=60)

@@ -1,4 +1,4 @@
-"""Reading, verifying and serving Fashion-MNIST from an explicit directory, on tiny files."""
+"""Reads, verifies and serves Fashion-MNIST from an explicit directory, with tiny files."""
 
 import gzip
 import hashlib
@@ -133,7 +133,7 @@ def test_broken_gzip_is_named(tmp_path: Path, files: dict[str, bytes], damage: s
 
 
 def bomb(path: Path, name: str, size: int) -> None:
-    """A gzip file of zeros."""
+    """Writes a gzip file of zeros."""
     with gzip.open(path / f"{name}.gz", "wb", compresslevel=1) as file:
         for _ in range(size >> 20):
             file.write(bytes(1 << 20))
@@ -143,7 +143,7 @@ def bomb(path: Path, name: str, size: int) -> None:
 def test_a_gzip_bomb_is_not_unpacked(
     tmp_path: Path, files: dict[str, bytes], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not beyond the size of the data, which the limit on the memory shows."""
+    """The limit on memory shows that nothing beyond the size of the data is unpacked."""
     for each in SIZES:
         monkeypatch.setitem(SIZES, each, 1 << 20)
     write(tmp_path, files, gz=True)
@@ -158,7 +158,8 @@ def test_a_gzip_bomb_is_not_unpacked(
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_a_huge_file_is_not_read(tmp_path: Path, files: dict[str, bytes], suffix: str) -> None:
-    """Of 100 GB that take no place on the disk; gzip files may end in any number of zeros."""
+    """The file has 100 GB that take no space on the disk. gzip files may end in any number of
+    zeros."""
     write(tmp_path, files, gz=bool(suffix))
     with (tmp_path / f"{TRAIN_IMAGES}{suffix}").open("r+b") as file:
         file.truncate(100 * 10**9)
@@ -185,7 +186,7 @@ def tiny(tmp_path: Path, files: dict[str, bytes]) -> Path:
 
 
 def order(loader: Loader) -> list[float]:
-    """Identify each sample of one epoch by its picture."""
+    """Identifies each sample of one epoch by its picture."""
     return [image.sum().item() for images, _ in loader for image in images]
 
 

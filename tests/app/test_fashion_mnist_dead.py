@@ -1,4 +1,4 @@
-"""Networks that do not learn are told, once, with the ReLU that is dead."""
+"""Networks that do not learn are reported once, with the ReLU that is dead."""
 
 import math
 import warnings
@@ -25,7 +25,7 @@ def batches(count: int = 60, size: int = 20) -> DataLoader[tuple[Tensor, ...]]:
 
 
 def kill(layer: nn.Module) -> None:
-    """Of a convolution: all that it gives is below 0."""
+    """Makes all outputs of a convolution negative."""
     assert isinstance(layer, nn.Conv2d)
     with torch.no_grad():
         layer.weight.zero_()
@@ -34,13 +34,14 @@ def kill(layer: nn.Module) -> None:
 
 
 def network(dead: int | None) -> tuple[nn.Module, torch.optim.Optimizer, nn.CrossEntropyLoss]:
-    """Of three layers, of which one is dead, from 1; it guesses then."""
+    """Returns a network of three layers. If `dead` is given, from 1, that layer is dead and the
+    network guesses."""
     model, optimizer, cost = build_convnet("padding3", lr=0.02, seed=0)
     assert isinstance(model, nn.Sequential)
     for layer in model:
         if isinstance(layer, nn.Conv2d):
             assert layer.bias is not None
-            nn.init.ones_(layer.bias)  # so that none is dead by chance
+            nn.init.ones_(layer.bias)  # so that no layer is dead by chance
     if dead is not None:
         kill(model[2 * (dead - 1)])
         nn.init.zeros_(model[-1].bias)
@@ -111,7 +112,7 @@ def test_guessing_without_a_dead_relu_is_told_later() -> None:
     watch = DeadWatch(model, told.append)
     guess = [math.log(10)] * 90
     watch.epoch_done(guess, images, 10)
-    watch.epoch_done([1.5] * 90, images, 10)  # it has learned something, and begins anew
+    watch.epoch_done([1.5] * 90, images, 10)  # it learns something, and the count begins again
     watch.epoch_done(guess, images, 10)
     watch.epoch_done(guess, images, 10)
     assert told == []

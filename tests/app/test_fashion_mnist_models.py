@@ -1,4 +1,4 @@
-"""The four networks: their shapes, their parameters and how they are built."""
+"""The four networks: their shapes, their parameters, and how they are built."""
 
 from collections.abc import Callable
 
@@ -16,8 +16,8 @@ from convkern.fashion_mnist import (
     build_convnet,
 )
 
-# By name: the picture's side after each convolution, and the number of parameters, which is
-# k * k + 1 for each kernel of side k, and 10 * (features + 1) for the linear layer.
+# By name: the picture's side after each convolution, and the number of parameters. The latter is k
+# * k + 1 for each kernel of side k, and 10 * (features + 1) for the linear layer.
 SIDES = {
     "plain": [15, 6],
     "padding2": [17, 10],

@@ -1,4 +1,4 @@
-"""Loaders, training and testing shared by several processes."""
+"""Several processes share loaders, training and testing."""
 
 from collections import Counter
 
@@ -15,7 +15,8 @@ from processes import Processes
 
 
 def numbered(train: int, test: int) -> fashion_mnist.FashionMNISTData:
-    """Samples whose images are noise and whose labels, of the training split, are their numbers."""
+    """Returns samples whose images are noise. Labels in the training split are the samples'
+    numbers."""
     generator = torch.Generator().manual_seed(4)
     splits = [
         TensorDataset(
@@ -49,7 +50,9 @@ def test_training_shares_are_the_batches_of_one_process(samples: int, count: int
         assert sorted(label for batch in batches for label in batch) == list(range(samples))
         for batch, *parts in zip(batches, *shares, strict=True):
             seen = Counter(label for part in parts for label in part)
-            assert {len(part) for part in parts} == {-(-len(batch) // count)}  # equal, and no more
+            assert {len(part) for part in parts} == {
+                -(-len(batch) // count)
+            }  # the least equal share
             assert set(seen) == set(batch)
             assert sum(seen.values()) - len(batch) == -len(batch) % count
 
@@ -86,7 +89,7 @@ def here() -> Team:
 
 
 def trained(team: Team, epochs: int = 2) -> tuple[list[float], float, float]:
-    """The losses of 48 samples by 12, and the result on 13 by 5."""
+    """Returns the losses of 48 samples in batches of 12, and the result on 13 in batches of 5."""
     whole = numbered(48, 13)
     whole.train.tensors[1].remainder_(10)
     loaders = fashion_mnist.make_loaders(whole, 12, seed=3, processes=team)
@@ -131,7 +134,7 @@ def test_processes_without_a_test_sample(processes: Processes) -> None:
 
 
 def one_fails(failing: bool) -> str:
-    """What each process sees of a function that fails in the main process."""
+    """Returns what each process sees of a function that fails in the main process."""
     calls = []
 
     def function() -> str:

@@ -1,4 +1,4 @@
-"""The sources of Fashion-MNIST without an explicit directory, on tiny files and no network."""
+"""The sources of Fashion-MNIST without an explicit directory, with tiny files and no network."""
 
 import functools
 import hashlib
@@ -48,7 +48,7 @@ def serve(folder: Path) -> http.server.ThreadingHTTPServer:
 def mirror(
     tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """A folder of gzipped files behind a local web server, from which torchvision downloads."""
+    """Puts gzipped files behind a local web server, from which torchvision downloads."""
     folder = write(tmp_path / "mirror", files, gz=True)
     server = serve(folder)
     resources = [
@@ -205,10 +205,10 @@ needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-d
 
 @pytest.fixture
 def apt_get(tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in for apt-get that delivers a real package of the tiny files.
+    """Installs a stand-in for apt-get that delivers a real package of the tiny files.
 
-    Its lists are missing while `no-lists` exists in the returned folder, and `update` makes
-    fresh ones only where the configuration it is given says.
+    Its lists are missing while `no-lists` exists in the returned folder. `update` makes new lists
+    only where its configuration says.
     """
     root = tmp_path / "package"
     monkeypatch.setattr(sources, "DEBIAN_DIRECTORY", Path("/nowhere/share/datasets/fashion-mnist"))

@@ -27,7 +27,7 @@ def loader(count: int, batch_size: int) -> Loader:
 
 
 class Constant(nn.Module):
-    """Logits that are its one parameter, whatever the images."""
+    """Its logits are its one parameter, whatever the images."""
 
     def __init__(self) -> None:
         super().__init__()

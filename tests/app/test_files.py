@@ -1,4 +1,4 @@
-"""Files are whole or as they were, and a folder is locked by one process at a time."""
+"""Files are written as a whole, and one process at a time locks a folder."""
 
 import multiprocessing
 import os
@@ -97,7 +97,7 @@ def test_a_failure_leaves_the_file_before(
 
 
 def _write_limited(path: Path, most: int) -> None:
-    """As on a disk with room for so many bytes."""
+    """Writes as on a disk with room for `most` bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     for action in (lambda: write_file(path, NEW), lambda: check_writable(path)):
         try:
@@ -130,7 +130,8 @@ def _write_for_ever(path: Path) -> None:
 
 
 def test_a_kill_leaves_a_whole_file(tmp_path: Path) -> None:
-    """At moments spread over many writings, of two processes at once."""
+    """Two processes write at the same time. They are killed at moments spread over many
+    writings."""
     path = tmp_path / "file"
     path.write_bytes(OLD)
     for attempt in range(10):
@@ -194,7 +195,7 @@ with locked(Path(sys.argv[1])):
 
 
 def holder(folder: Path) -> "subprocess.Popen[str]":
-    """A process that locks the folder until it gets a line."""
+    """Starts a process that locks the folder until it gets a line."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", HOLDER, str(folder)]
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
@@ -252,7 +253,7 @@ def test_processes_exclude_each_other(tmp_path: Path) -> None:
 
 
 def test_a_child_does_not_keep_the_lock(tmp_path: Path) -> None:
-    """As a worker of a loader, which may outlive the process that was killed."""
+    """The child is like a loader's worker, which may outlive the killed process."""
     release = multiprocessing.get_context("fork").Event()
     with locked(tmp_path):
         child = multiprocessing.get_context("fork").Process(target=release.wait)

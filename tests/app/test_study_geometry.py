@@ -1,4 +1,4 @@
-"""Sizes and receptive fields, against those that gradients show."""
+"""Sizes and receptive fields agree with those that gradients show."""
 
 import pytest
 import torch

@@ -48,7 +48,8 @@ def networks(of: Study) -> Mapping[tuple[str, int], nn.Module]:
 
 @pytest.fixture(scope="module", name="report")
 def report_fixture(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """Of seeds that learned, some that did not, and a model of which none did."""
+    """Returns a report with seeds that learned, some that did not, and a model of which none
+    learned."""
     folder = tmp_path_factory.mktemp("report")
     given = timed(study(ACCURACIES), {model: ([0.5], [5.0]) for model in SHAPES})
     given = replace(given, data="<b>here</b> & there")

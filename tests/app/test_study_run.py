@@ -1,4 +1,4 @@
-"""The `compare` command: what it trains, writes and says, interrupted or not."""
+"""The `compare` command: what it trains, writes and prints, interrupted or not."""
 
 import errno
 import json
@@ -29,7 +29,7 @@ from fashion_mnist_files import (
 )
 from study_cases import small_data
 
-STEPS = 3  # of an epoch: 60 samples by 20
+STEPS = 3  # in an epoch: 60 samples in batches of 20
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(name="undrawn")
 def undrawn_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No report is drawn."""
+    """Draws no report."""
     pytest.importorskip("matplotlib")
     from convkern.fashion_mnist.study import report
 
@@ -56,7 +56,7 @@ def compare(data_dir: Path, out: Path, *options: str) -> int:
 
 
 def results(out: Path) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """The runs without their times, and the trained parameters."""
+    """Returns the runs without their times, and the trained parameters."""
     runs = json.loads((out / "study.json").read_text())["runs"]
     for each in runs:
         del each["epoch_seconds"]
@@ -68,7 +68,7 @@ def results(out: Path) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
 
 
 def assert_same(actual: Path, expected: Path) -> None:
-    """To the last bit."""
+    """Compares to the last bit."""
     runs, weights = results(actual)
     expected_runs, expected_weights = results(expected)
     assert runs == expected_runs
@@ -307,7 +307,7 @@ def test_a_full_disk_loses_nothing(
     data_dir: Path, tmp_path: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """At each of the files that the second half of a study writes."""
+    """The disk is full at each of the files that the second half of a study writes."""
     assert compare(data_dir, tmp_path / "whole", "--epochs", "2") == 0
     assert compare(data_dir, tmp_path / "parts", "--epochs", "1") == 0
     for written in (0, 1, 1, 1, 1):  # then it fails

@@ -1,4 +1,4 @@
-"""What the study says of its numbers."""
+"""The sentences of the study about its numbers."""
 
 import math
 from dataclasses import replace
@@ -156,7 +156,7 @@ def test_a_loss_just_below_guessing_has_not_learned() -> None:
     assert not run("plain", 0, 0.12, test_loss=5.0).learned
 
 
-# Of t tables: the 5% points of 1, 2 and 4 degrees of freedom.
+# The 5% points of t tables for 1, 2 and 4 degrees of freedom.
 @pytest.mark.parametrize(("count", "t"), [(2, 4.3027), (3, 2.7764)])
 def test_p_values_are_those_of_the_tables(count: int, t: float) -> None:
     side = Summary(0.0, 1.0, count)

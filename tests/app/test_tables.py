@@ -1,4 +1,4 @@
-"""Text from outside is printed and written into pages as it is."""
+"""Text from outside is printed, and written into pages, unchanged."""
 
 import re
 import subprocess
@@ -20,7 +20,8 @@ from fashion_mnist_files import (
     data_dir_fixture,  # noqa: F401
 )
 
-# What rich would take for markup, closing or opening, and for an emoji; what HTML would for a tag.
+# rich would take some of these for markup, closing or opening, or for an emoji. HTML would take
+# others for a tag.
 NAMES = [
     "[red]",
     "[/x]",
@@ -60,7 +61,7 @@ def test_lines_are_printed_as_they_are(
 
 
 def test_every_console_is_a_plain_one() -> None:
-    """The one place that makes a Console is progress.py."""
+    """Only progress.py makes a Console."""
     package = Path(convkern.__file__).parent
     makers = [
         path.name for path in package.rglob("*.py") if re.search(r"\bConsole\(", path.read_text())

@@ -1,9 +1,9 @@
-"""The `train` command on small files, for the processes that a test starts.
+"""The `train` command on small files, in the processes that a test starts.
 
     python train_process.py SHA256S KILLED_RANK KILLED_STEP ARGUMENT...
 
-SHA256S is a JSON file of the hash of each data file. The process of rank KILLED_RANK kills itself
-in the step KILLED_STEP, from 1, counted over epochs; -1 for none.
+SHA256S is a JSON file with the hash of each data file. The process of rank KILLED_RANK kills itself
+in the step KILLED_STEP, from 1, counted over epochs. -1 kills none.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The benchmark suite: what it measures, writes, reads and refuses. No test looks at a time."""
+"""The benchmark suite: what it measures, writes, reads and refuses. No test checks a time."""
 
 import json
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def test_calls_take_turns_after_a_call_that_is_not_timed() -> None:
     seen: list[str] = []
 
     def call(name: str) -> Callable[[], object]:
-        return lambda: [seen.append(name), sleep(0.002)]  # long enough not to be repeated
+        return lambda: [seen.append(name), sleep(0.002)]  # too long to be repeated
 
     samples = time_in_turn({name: call(name) for name in "abc"}, seconds=0.0)
     assert samples["a"].rounds == 5

@@ -1,5 +1,5 @@
-"""The suite on a GPU: its clock against a GPU that is only a timeline, what the rows say, what is
-refused; and, on a GPU, a tiny run. No test looks at a real time."""
+"""The suite on a GPU: its clock against a simulated timeline of a GPU, the content of rows, what is
+refused, and a tiny run if there is a GPU. No test checks a real time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from convkern.testing import Operands, operands
 TINY = "n2c16h8w8k32r3s3_f32_nchw_fwd+bias+relu#resnet50/tiny"
 PEERS_OF_TORCH = ["torch", "torch_channels_last"]
 US = 1e-6
-Flags = tuple[bool, bool, str]  # cuDNN's: enabled, benchmark, precision of float32
+Flags = tuple[bool, bool, str]  # cuDNN's flags: enabled, benchmark, precision of float32
 
 
 def cudnn_flags() -> Flags:
@@ -35,13 +35,13 @@ def cudnn_flags() -> Flags:
 
 
 class Timeline:
-    """A GPU that works off what the CPU queues, in simulated seconds.
+    """A GPU that executes what the CPU queues, in simulated seconds.
 
     Attributes:
         host: the time on the CPU.
-        idle_from: when the GPU has done all that is queued.
+        idle_from: the time at which the GPU has finished everything that is queued.
         log: what was queued, in order.
-        buffer: what is written to flush its cache.
+        buffer: the memory that is written to flush its cache.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Timeline:
         self.buffer = torch.ones(1)
 
     def queue(self, name: str, python: float, seconds: float) -> None:
-        """Work of so many `seconds`, which takes Python so long to launch."""
+        """Queues work that takes the GPU `seconds` and takes Python `python` seconds to launch."""
         self.host += python
         self.idle_from = max(self.idle_from, self.host) + seconds
         self.log.append(name)
@@ -63,7 +63,7 @@ class Timeline:
         return Event(self)
 
     def sleep(self, cycles: int) -> None:
-        clock = 1.5e9  # of a GPU slower than the fastest
+        clock = 1.5e9  # a GPU slower than the fastest
         self.queue("wait", 5 * US, cycles / clock)
 
 
@@ -105,7 +105,7 @@ def test_the_events_time_kernels_and_not_their_launches(timeline: Timeline) -> N
             timeline.queue("kernel", 100 * US, 7 * US)
 
     measure = clock_of(timeline)(call)
-    assert timeline.log == ["kernel"] * 12  # three calls to warm up, one to see Python's time
+    assert timeline.log == ["kernel"] * 12  # three calls warm up, and one shows Python's time
     timeline.log.clear()
     assert measure() == pytest.approx(21 * US)
     kernels = ["kernel"] * 3
@@ -113,7 +113,7 @@ def test_the_events_time_kernels_and_not_their_launches(timeline: Timeline) -> N
 
 
 def test_a_measurement_that_the_gpu_waited_in_is_repeated(timeline: Timeline) -> None:
-    python = iter([10 * US] * 5 + [900 * US] + [10 * US] * 100)  # once Python is interrupted
+    python = iter([10 * US] * 5 + [900 * US] + [10 * US] * 100)  # Python is interrupted once
 
     measure = clock_of(timeline)(lambda: timeline.queue("kernel", next(python), 7 * US))
     timeline.log.clear()
@@ -122,12 +122,12 @@ def test_a_measurement_that_the_gpu_waited_in_is_repeated(timeline: Timeline) ->
 
 
 def test_a_wait_that_is_too_short_is_doubled_for_good(timeline: Timeline) -> None:
-    python = iter([10 * US] * 4 + [400 * US] * 100)  # the processor has slowed down
+    python = iter([10 * US] * 4 + [400 * US] * 100)  # the processor slows down
 
     measure = clock_of(timeline)(lambda: timeline.queue("kernel", next(python), 7 * US))
     timeline.log.clear()
     assert measure() == pytest.approx(7 * US)
-    assert timeline.log.count("wait") == 5  # of 20, 40, 80, 160 and 320 us by the fastest clock
+    assert timeline.log.count("wait") == 5  # 20, 40, 80, 160 and 320 us by the fastest clock
     timeline.log.clear()
     assert measure() == pytest.approx(7 * US)
     assert timeline.log.count("wait") == 1
@@ -165,7 +165,7 @@ def test_calls_take_turns_on_the_gpu_too(timeline: Timeline) -> None:
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch, timeline: Timeline) -> list[Flags]:
-    """The suite finds a GPU that computes on the CPU. Gives cuDNN's flags in each call."""
+    """Makes the suite find a GPU that computes on the CPU. Returns cuDNN's flags in each call."""
     seen: list[Flags] = []
 
     def prepare(peer: str, ops: Operands, pass_: str) -> Callable[[], object]:

@@ -1,5 +1,5 @@
 """Whole models: what is measured, written and read, and the script that tabulates and draws it. No
-test looks at a time."""
+test checks a time."""
 
 from functools import partial
 from pathlib import Path
@@ -127,6 +127,6 @@ def test_the_chart_has_a_dot_for_each_model_and_the_mean(
     text = chart.read_text()
     for name in (*TIMES, "geometric mean", "inference", "training step"):
         assert name in text
-    # In both panels, and the legend's.
+    # The dots of both panels and of the legend.
     colours = [LAYOUT_COLOURS[LAYOUT_NAMES[layout]] for layout in layouts]
     assert dots(chart) == dict.fromkeys(colours, 2 * (len(TIMES) + 1) + 1)

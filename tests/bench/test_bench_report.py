@@ -1,4 +1,4 @@
-"""The benchmarks' report: what is on the page and beside it. No test looks at a time."""
+"""The benchmarks' report: the page and the files beside it. No test checks a time."""
 
 import base64
 import json
@@ -135,7 +135,7 @@ def test_a_roof_is_of_float32_at_a_number_of_threads_that_was_measured() -> None
     run = suite()
     found = points(run.rows, run.peaks)
     assert {p.row.threads for p in found} == {1, 2}
-    wide = found[0]  # n8c64h56w56k64 3x3: products with padding zeros are left out
+    wide = found[0]  # n8c64h56w56k64 3x3, without products with padding zeros
     flops = 2 * 8 * 64 * 64 * (3 * 56 - 2) ** 2
     assert wide.rate == pytest.approx(flops / 8e-3)
     assert wide.intensity == pytest.approx(flops / (4 * (2 * 8 * 64 * 56 * 56 + 64 * 64 * 9)))
@@ -265,7 +265,7 @@ def test_the_command_does_one_thing_at_a_time(
 
 
 def changed(result: Suite | ModelTimes, path: list[str | int], value: object) -> str:
-    """The JSON of a result in which one value is another."""
+    """Returns the JSON of a result with one value changed."""
     whole = json.loads(json.dumps(asdict(result)))
     place = whole
     for key in path[:-1]:

@@ -1,4 +1,4 @@
-"""benchmarks/kinds.py: results by kind of layer, as a table and as a chart."""
+"""benchmarks/kinds.py shows results by kind of layer, as a table and as a chart."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from dots import LAYOUT_COLOURS
 from svg import dots
 
 FIRST, WIDE, NARROW = "resnet50/conv1", "resnet50/layer1.0.conv3", "resnet50/layer1.0.conv1"
-# By layout, and within a layer forward and forward+backward.
+# By layout, and for each layer forward and forward+backward.
 RATIOS = {
     "nchw": {FIRST: (2, 3), WIDE: (4, 0.5), NARROW: (1, 2)},
     "nhwc": {FIRST: (1, 1), WIDE: (9, 1), NARROW: (4, 1)},
@@ -29,14 +29,14 @@ def sample(median: float) -> Sample:
 
 
 def row(label: str, pass_: str = "fwd", ratio: float = 1, threads: int = 2) -> Row:
-    """Of the layer with that label in benchmarks/shapes."""
+    """Returns a row for the layer with that label in benchmarks/shapes."""
     problems = read_shapes(label.partition("/")[0])
     problem = next(problem for problem in problems if problem.endswith(f"#{label}"))
     return Row(problem, pass_, threads, {"convkern": sample(1), "torch": sample(ratio)})
 
 
 def write(folder: Path) -> list[str]:
-    """The suites of RATIOS as files; rows of another number of threads are among theirs."""
+    """Writes the suites of RATIOS as files, which also have rows of another number of threads."""
     paths = []
     for layout, of_layer in RATIOS.items():
         rows = [
@@ -113,7 +113,7 @@ def test_the_chart_has_a_dot_for_each_layer_and_pass(
     text = chart.read_text()
     for name in ("ResNet-50 first layer", "ResNet-50 1x1", "forward+backward", "channels_last"):
         assert name in text
-    # The layers of both passes, and the legend's.
+    # The dots of the layers in both passes, and of the legend.
     assert dots(chart) == dict.fromkeys(LAYOUT_COLOURS.values(), 3 * len(PASSES) + 1)
     kinds.main()
-    assert chart.read_text() == text  # so that it changes in git only with the results
+    assert chart.read_text() == text  # so that git shows a change only if the results change

@@ -1,4 +1,4 @@
-"""What can be asked about the CUDA kernels without a GPU."""
+"""Questions about the CUDA kernels that can be answered without a GPU."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ needs_build = pytest.mark.skipif(not CUDA_KERNELS, reason="a build without CUDA"
 
 @pytest.fixture(autouse=True)
 def _exact_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels of TF32 would be chosen by default."""
+    """Makes float32 exact, because kernels that use TF32 would be chosen by default."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 

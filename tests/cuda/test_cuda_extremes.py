@@ -14,8 +14,8 @@ from convkern.testing import assert_accurate, operands, variant
 from cuda_simulator import Simulator
 
 PASSES = ("fwd", "gx", "gw")
-# Steps that do not fit int, or whose products do not, though every tensor is tiny; paddings beyond
-# the kernel; more residues than a block has threads.
+# Steps that do not fit int or whose products do not, although every tensor is tiny. Paddings larger
+# than the kernel. More residues than a block has threads.
 EXTREME = [
     "n1c1h5w5k1r3s3u4294967296v1_f32_nchw_fwd",
     "n1c1h5w5k1r1s1d4294967296e1_f32_nchw_fwd",
@@ -36,7 +36,7 @@ EXTREME = [
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("text", EXTREME)
 def test_extreme_arguments(simulator: Simulator, text: str, pass_: str, dtype: str) -> None:
-    """Each kernel is right, or says that it does not support the problem; direct does."""
+    """Each kernel is right or says that it does not support the problem. direct supports all."""
     ops = operands(variant(text, pass_=pass_, dtype=dtype))
     ran = []
     for name in simulator.kernels():
@@ -68,7 +68,7 @@ def test_what_direct_does_not_support(
 ) -> None:
     problem = variant(text, pass_=pass_)
     reason = simulator.rejection(f"{pass_}.direct.f64.cuda", problem)
-    # The taps of grad_weight are gy, of which a block has a part: kernels may have any size.
+    # The taps of grad_weight are gy. A block holds a part of them, so they may have any size.
     assert reason == "" if pass_ == "gw" and "memory" in why else why in reason
 
 
@@ -95,7 +95,7 @@ def test_a_kernel_that_declines_runs_rather_than_the_reference() -> None:
     assert explanation.kernel == "fwd.implicit_gemm_mma.bf16.cuda"
 
 
-# Padding, several chunks of taps, strides, dilations, groups; in small blocks.
+# Padding, several chunks of taps, strides, dilations and groups, all in small blocks.
 GEOMETRIES = [
     "n2c2h6w9k2r3s3p1q1", "n2c3h9w11k4r3s3p2q2d2e2", "n2c8h9w10k8r3s3p1q1g8",
     "n1c2h11w12k2r3s3p1q1u2v2", "n3c1h13w21k1r5s9p3q3", "n2c16h7w7k16r3s3",
@@ -110,7 +110,8 @@ GEOMETRIES = [
 def test_infinities_and_nan_stay_where_the_sum_puts_them(
     simulator: Simulator, geometry: str, pass_: str, dtype: str, layout: str, value: float
 ) -> None:
-    """In x, and in gy for gx: what a kernel multiplies beside a window is never in a result."""
+    """The operands are x, and gy for gx. What a kernel multiplies beside a window never gets into a
+    result."""
     relu = "+relu" if pass_ == "fwd" else ""
     ops = operands(f"{geometry}_{dtype}_{layout}_{pass_}{relu}")
     which = "gy" if pass_ == "gx" else "x"

@@ -1,5 +1,5 @@
-"""The CUDA kernels under sanitizers; and faults planted in them, each of which the simulator or a
-sanitizer must find: proof that the tests of the kernels can fail."""
+"""The CUDA kernels under sanitizers, and faults planted in them. The simulator or a sanitizer must
+find each fault. This proves that the tests of the kernels can fail."""
 
 import re
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from convkern.testing import variant
 from cuda_simulator import Fault, Objects, Simulator
 from shared_builds import Once
 
-# Faults of each unit, which is named like its algorithm. Where several files have a piece, its
-# surroundings tell which is meant.
+# The faults of each unit, which is named like its algorithm. If a file has a piece several times,
+# its surroundings tell which one is meant.
 IMPLICIT_GEMM = {
     "no barrier": Fault("", "gemm/pipeline.cuh", "    __syncthreads();\n", "", "is -?nan"),
     "no barrier, as a race": Fault(
@@ -171,7 +171,7 @@ DIRECT = {
     "a term is overwritten while it is read": Fault(
         "thread",
         "direct/correlate_planes.cuh",
-        "    __syncthreads();  // all have read the term before\n",
+        "    __syncthreads();  // all threads have read the previous term\n",
         "",
         "data race",
     ),
@@ -240,7 +240,7 @@ SANITIZED = [
 
 
 def problems(cases: list[str], dtype: str = "f32") -> list[str]:
-    """Each case in every pass, in alternating layouts."""
+    """Returns each case in every pass, in alternating layouts."""
     layouts = ("nchw", "nhwc")
     return [
         variant(case, pass_=pass_, dtype=dtype, layout=layouts[(i + j) % 2])
@@ -270,7 +270,7 @@ def test_sanitizers_find_nothing(
 
 @pytest.fixture
 def faulty(cuda_objects: Callable[[str], Objects], build_once: Once) -> Callable[[str], Objects]:
-    """The CUDA kernels compiled with a sanitizer, with all faults, of which a run has one."""
+    """Returns the CUDA kernels compiled with a sanitizer and all faults. A run has one fault."""
 
     def compiled(sanitizer: str) -> Objects:
         objects = cuda_objects(sanitizer)

@@ -1,4 +1,4 @@
-"""The CUDA kernels in the simulator: right in every schedule, and the simulator finds faults."""
+"""The CUDA kernels in the simulator are right in every schedule, and the simulator finds faults."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ from counts import count
 from cuda_simulator import SCHEDULES, Simulator
 from named_kernels import check_accurate, check_equal, every_failure
 
-FIELDS: dict[str, tuple[str, str, str]] = {}  # pass, algorithm and dtype by name
+FIELDS: dict[str, tuple[str, str, str]] = {}  # (pass, algorithm, dtype) by kernel name
 
 
 def kernels(algorithm: str, dtype: str) -> list[str]:
@@ -30,14 +30,15 @@ FLOAT = kernels("implicit_gemm", "f32")
 MMA = [k for dtype in ("bf16", "f16", "f32") for k in kernels("implicit_gemm_mma", dtype)]
 DIRECT = [k for dtype in DTYPES for k in kernels("direct", dtype)]
 REFERENCE = kernels("reference", "any")
-# The cases that each kernel must compute, in which layouts and schedules.
+# The cases that each kernel must compute, with their layouts and schedules.
 BOTH = ("nchw", "nhwc")
 CASES = [
     (FLOAT + MMA, CUDA_TILES + FEW + KERNELS[::3], BOTH, SCHEDULES),
     (DIRECT[:3], CUDA_WINDOWS + FEW + KERNELS, BOTH, SCHEDULES),
     (DIRECT[3:], CUDA_WINDOWS[::2], BOTH, SCHEDULES[:1]),
     (REFERENCE, FEW[::2], BOTH[:1], SCHEDULES[:1]),
-    # In the other cases terms are split, since tiles are few, or are too few themselves.
+    # In the other cases terms are split because there are few tiles, or the terms themselves are
+    # few.
     (
         [name for name in FLOAT + MMA if FIELDS[name][0] != "gw"],
         ["n1c130h107w107k3r1s1_f32_nchw_fwd#terms_of_many_tiles"],
@@ -48,7 +49,7 @@ CASES = [
 
 
 def problems_of_kernels() -> dict[str, list[tuple[str, Sequence[int]]]]:
-    """Each problem, and the kernels that must compute it with their schedules."""
+    """Returns each problem with the kernels that must compute it and their schedules."""
     problems: dict[str, list[tuple[str, Sequence[int]]]] = {}
     for names, table, layouts, schedules in CASES:
         for name, case, layout in product(names, table, layouts):
@@ -68,12 +69,12 @@ def rounds_to_tf32(name: str) -> bool:
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=problem_id)
 def test_kernels(simulator: Simulator, problem: str) -> None:
-    """Each kernel is accurate, and to the bit the same in every schedule."""
+    """Each kernel is accurate, and gives the same bits in every schedule."""
     ops = operands(problem)
 
     @cache
     def accuracy(tf32: bool) -> Accuracy:
-        # torch's float32 on this device would be cuDNN's, which is not here to compare with.
+        # torch is no peer here, because its float32 on this device would be cuDNN's.
         return Accuracy(as_tf32(ops) if tf32 else ops, peer=False)
 
     with every_failure(problem) as failures:
@@ -95,8 +96,8 @@ def test_no_images_give_a_gradient_of_zeros(simulator: Simulator) -> None:
 @pytest.mark.parametrize("channels", ["c8h7w6k16r3s3", "c6h7w6k5r3s3", "c64h4w4k32r1s1"])
 @pytest.mark.parametrize("name", FLOAT + MMA + DIRECT)
 def test_tensors_may_begin_anywhere(simulator: Simulator, name: str, channels: str) -> None:
-    """channels_last of whole chunks of channels is copied 16 bytes at a time only where it is
-    aligned, and weights of 1x1 kernels are used where they are."""
+    """In channels_last, whole chunks of channels are copied 16 bytes at a time only if they are
+    aligned. Weights of 1x1 kernels are used in place."""
     pass_, _, dtype = FIELDS[name]
     ops = operands(f"n2{channels}p1q1_{dtype}_nhwc_{pass_}")
 
@@ -137,7 +138,7 @@ def test_every_kernel_is_tested(simulator: Simulator) -> None:
     assert sorted(simulator.kernels()) == sorted(tested)
 
 
-# A100, H100, B200.
+# Multiprocessors of A100, H100 and B200.
 MULTIPROCESSORS = [108, 132, 148]
 
 
@@ -154,7 +155,7 @@ def test_tiles_are_as_wide_as_the_columns(simulator: Simulator, multiprocessors:
 def test_tiles_are_narrower_where_blocks_are_too_few(
     simulator: Simulator, multiprocessors: int
 ) -> None:
-    full = 128 * multiprocessors  # pixels: a block for each multiprocessor
+    full = 128 * multiprocessors  # pixels that give each multiprocessor a block
     for pixels, width in [(full - 128, 64), (full, 128), (full + 1, 128)]:
         chosen = simulator.tile_columns(pixels=pixels, columns=128, multiprocessors=multiprocessors)
         assert chosen == width
@@ -166,8 +167,8 @@ def test_tiles_are_narrower_where_blocks_are_too_few(
 def test_blocks_of_the_direct_kernels(
     simulator: Simulator, shapes: str, layout: str, dtype: str
 ) -> None:
-    """Two fit a multiprocessor of compute capability 8.0, which has 164 KiB of shared memory, but
-    for float64 in layers of large kernels: of those one fits 8.6's 99 KiB."""
+    """Two blocks fit on a multiprocessor of compute capability 8.0, which has 164 KiB of shared
+    memory. For float64 layers with large kernels it is one, which fits 8.6's 99 KiB."""
     memory, blocks = (99 << 10, 1) if (shapes, dtype) == ("replknet", "f64") else (164 << 10, 2)
     for text in read_shapes(shapes):
         if Problem(text).groups != Problem(text).input_size[1]:
@@ -176,8 +177,9 @@ def test_blocks_of_the_direct_kernels(
             plan = simulator.direct_plan(variant(text, pass_=pass_, layout=layout, dtype=dtype))
             assert plan.threads % 32 == 0
             assert plan.threads - 32 < plan.used_threads <= plan.threads <= 256
-            assert blocks * (plan.shared_bytes + 1024) <= memory, text  # 1 KiB is the system's
-            # A channel alone takes 32 bytes for 4: little beside a large kernel's products only.
+            assert blocks * (plan.shared_bytes + 1024) <= memory, text  # the system takes 1 KiB
+            # A single channel uses 4 of the 32 bytes that are read. Only beside the many products
+            # of a large kernel is this cost small.
             if layout == "nhwc" and Problem(text).groups > 1 and shapes != "replknet":
                 assert plan.channels > 1
 
@@ -187,21 +189,21 @@ def test_splits_of_terms(simulator: Simulator) -> None:
         return simulator.correlation_splits(pixels=tiles * 128, **sizes)
 
     assert splits(44, columns=128, steps=1000) == 3  # 264 blocks of 64 columns
-    assert splits(45, columns=128, steps=1000) == 1  # two would take longer to add than they gain
+    assert splits(45, columns=128, steps=1000) == 1  # two splits gain less than adding them costs
     assert splits(44, columns=32, steps=1000, groups=2) == 3
     assert splits(1, columns=1, steps=10**9) == 264
-    assert splits(1, columns=1, steps=15) == 3  # of at least 4 steps
+    assert splits(1, columns=1, steps=15) == 3  # of at least 4 steps each
     assert splits(1, columns=1, steps=11) == 1
-    assert splits(1, columns=1, steps=10**9, bytes_=16 << 20) == 4  # of 64 MiB
+    assert splits(1, columns=1, steps=10**9, bytes_=16 << 20) == 4  # of 64 MiB in all
     assert splits(10**6, columns=512, steps=10**6) == 1
 
 
 def test_splits_of_pixels(simulator: Simulator) -> None:
     assert simulator.weight_splits(pixels=10**6, blocks=528) == 1
     assert simulator.weight_splits(pixels=10**6, blocks=9) == 59  # 531 blocks
-    assert simulator.weight_splits(pixels=1000, blocks=9) == 3  # of at least 256 pixels
+    assert simulator.weight_splits(pixels=1000, blocks=9) == 3  # of at least 256 pixels each
     assert simulator.weight_splits(pixels=1, blocks=1) == 1
-    assert simulator.weight_splits(pixels=10**9, blocks=1, bytes_=16 << 20) == 4  # of 64 MiB
+    assert simulator.weight_splits(pixels=10**9, blocks=1, bytes_=16 << 20) == 4  # of 64 MiB in all
 
 
 def test_32_bit_indices_are_for_tensors_that_fit_them(simulator: Simulator) -> None:

@@ -1,5 +1,5 @@
-"""Every CUDA kernel on a GPU, forced by name, over the case table against float64: a test for each
-problem."""
+"""Every CUDA kernel on a GPU, forced by name, over the case table against float64. There is one
+test for each problem."""
 
 from functools import cache
 from itertools import product
@@ -17,12 +17,12 @@ from named_kernels import check_accurate, every_failure, forced
 pytestmark = pytest.mark.gpu
 
 ROWS = {k["name"]: k for k in _C.kernels() if k["device"] == "cuda"}
-# Enough blocks for the largest tile on every GPU.
+# This has enough blocks for the largest tile on every GPU.
 LARGE = "n1c20h140w140k65r1s1_f32_nchw_fwd#large"
 
 
 def problems_of_kernels() -> dict[str, list[str]]:
-    """Each problem, and the kernels that must compute it."""
+    """Returns each problem with the kernels that must compute it."""
     problems: dict[str, list[str]] = {}
     for name, case, layout in product(
         ROWS, [*FEW, *CUDA_TILES, *CUDA_WINDOWS, LARGE], ["nchw", "nhwc"]
@@ -39,7 +39,8 @@ PROBLEMS = problems_of_kernels()
 
 @pytest.fixture(autouse=True)
 def _exact_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch's float32, which ours is compared with, would be TF32 by default."""
+    """Makes torch's float32 exact, because the kernels are compared with it and it is TF32 by
+    default."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 

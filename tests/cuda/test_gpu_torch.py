@@ -1,4 +1,4 @@
-"""What a GPU's users expect of an op of torch: streams, graphs, devices, training, memory."""
+"""The ops behave on a GPU as users of torch expect: streams, graphs, devices, training, memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _exact_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @problems
 def test_work_is_on_the_current_stream(problem: str) -> None:
-    """A kernel on another stream would read x before the slow one has written it."""
+    """A kernel on another stream would read x before the slow stream has written it."""
     ops = operands(problem, device="cuda")
     x = torch.zeros_like(ops.x)
     stream = torch.cuda.Stream()

@@ -1,4 +1,4 @@
-"""The pages of docs/: their code runs, what they quote and name is there, and they say all."""
+"""The pages of docs/: their code runs, their quotes and names are right, and they are complete."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_python_blocks_run(
 
 @pytest.fixture
 def high_precision_off() -> object:
-    """Pages leave no setting behind."""
+    """Resets the precision, so that pages leave no setting behind."""
     yield
     assert convkern.get_float32_precision() == "highest"
     assert convkern.weight_cache_bytes() == 0
@@ -69,7 +69,7 @@ def test_a_comment_that_is_not_printed_is_found(tmp_path: Path) -> None:
 
 
 def test_needs_are_known() -> None:
-    """A first line that asks for something is one of those that the test understands."""
+    """If a block's first line asks for something, the test knows what that is."""
     asked = [b.text.partition("\n")[0] for b in all_blocks("python") if b.text.startswith("# need")]
     assert asked
     assert set(asked) <= set(NEEDS)
@@ -109,7 +109,7 @@ def test_console_blocks_say_what_is_printed(block: Block) -> None:
 
 @pytest.mark.parametrize("block", all_blocks("sh"), ids=block_id)
 def test_commands_exist(block: Block) -> None:
-    """Parsed, not run: they build, train and measure."""
+    """Commands are parsed, not run, because they build, train and measure."""
     for line in block.text.replace("\\\n", " ").splitlines():
         words = [
             word for word in shlex.split(line, comments=True) if not re.match(r"[A-Z_]+=", word)
@@ -127,7 +127,7 @@ def test_commands_exist(block: Block) -> None:
 
 
 def test_paths_exist() -> None:
-    """Paths of the source tree, as code in the text or as titles."""
+    """These are paths of the source tree, in the code of the text or as titles."""
     named = set()
     for page in PAGES:
         prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
@@ -144,7 +144,8 @@ def test_every_image_has_words() -> None:
 
 
 def test_measurements_are_those_of_the_readme() -> None:
-    """Tables of measurements are included, and what the text says of them is said there too."""
+    """Tables of measurements are included from the README. The README also has what the text says
+    about them."""
     paths = (README, ROOT / "benchmarks" / "README.md")
     measured = " ".join(word for path in paths for word in path.read_text().split())
     said = set()
@@ -165,7 +166,7 @@ def test_public_names_are_in_the_reference(module: str) -> None:
     }
     missing = []
     for name in importlib.import_module(module).__all__:
-        # The function explain has the name of its module.
+        # The function explain has the same name as its module.
         if not {f"{module}.{name}", f"{module}.{name}.{name}"} & entries:
             missing.append(name)
     assert missing == []
@@ -195,7 +196,7 @@ def test_the_notebook_is_stored_without_outputs() -> None:
 
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From top to bottom, without a network, on its synthetic pictures."""
+    """It runs from top to bottom without a network, on its synthetic pictures."""
     for package in ("nbformat", "nbclient", "ipykernel"):
         pytest.importorskip(package, reason=f"needs {package}: pip install '.[docs]'")
     import nbformat
@@ -203,7 +204,8 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    # On a machine that others use too, threads wait for each other: 60 ms a step instead of 8.
+    # If other programs use the machine, threads wait for each other: a step takes 60 ms instead of
+    # 8.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()

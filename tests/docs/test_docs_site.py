@@ -1,4 +1,4 @@
-"""The built documentation: without warnings, and as a browser without a network shows it."""
+"""The built documentation has no warnings, and a browser shows it without a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from documents import DOCS, ROOT
 from shared_builds import Once
 
 pytestmark = [
-    pytest.mark.exhaustive,  # it draws the pictures and runs the notebook
+    pytest.mark.exhaustive,  # builds the pictures and runs the notebook
     pytest.mark.skipif(not DOCS.exists(), reason="needs the source tree"),
 ]
 

@@ -1,4 +1,4 @@
-"""What the README shows works as written."""
+"""The code in the README works as written."""
 
 import os
 import re
@@ -41,13 +41,13 @@ def test_the_onnx_export_writes_a_file(tmp_path: Path, monkeypatch: pytest.Monke
     pytest.importorskip("onnxscript", reason="ONNX export needs onnx and onnxscript")
     (example,) = [block for block in PYTHON if "onnx" in block.text]
     monkeypatch.chdir(tmp_path)
-    # As an earlier block leaves them.
+    # An earlier block leaves these variables.
     layer, images = convkern.Conv2d(1, 1, kernel_size=14, padding=2), torch.randn(512, 1, 28, 28)
     printed(example, {"torch": torch, "convkern": convkern, "layer": layer, "images": images})
     assert (tmp_path / "layer.onnx").exists()
 
 
-@pytest.mark.filterwarnings("ignore:convkern")  # of so few images this network does not learn
+@pytest.mark.filterwarnings("ignore:convkern")  # with so few images it does not learn
 def test_the_training_example_is_the_same_each_time(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +101,7 @@ def test_rows_are_spread_over_processes(tmp_path: Path) -> None:
 def test_the_explanation_is_the_one_printed(
     place: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As measured on two cores of Zen 3 with AVX2.
+    # These peaks were measured on two cores of Zen 3 with AVX2.
     monkeypatch.setattr("convkern.peaks.peaks_of", lambda threads, _: Peaks(threads, 201e9, 28e9))
     line, _, output = blocks(README, "console")[place].text.partition("\n")
     prompt, *command = shlex.split(line)

@@ -1,4 +1,5 @@
-"""The build: what it needs, what it says when that is missing, and what it must not emit."""
+"""The build: what it needs, its messages if something is missing, and code that it must not
+emit."""
 
 import json
 import os
@@ -13,7 +14,7 @@ import pytest
 import convkern
 from folders import CSRC, ROOT
 
-BUILT = ROOT / "build" / "native"  # of an editable install
+BUILT = ROOT / "build" / "native"  # the build folder of an editable install
 ISA_SOURCES = sorted((CSRC / "cpu" / "isa").glob("*_avx*.cpp"))
 needs_build = pytest.mark.skipif(
     not (BUILT / "build.ninja").exists() or shutil.which("ninja") is None,
@@ -86,7 +87,7 @@ def test_older_cuda_architectures_are_refused() -> None:
 
 
 def object_of(source: Path, folder: Path) -> Path:
-    """What the build has compiled the source to, or compiled in `folder` if there is none."""
+    """Returns the source's object from the build, or compiles it in `folder` if there is none."""
     name = source.relative_to(CSRC)
     built = BUILT / "libconvkern.so.objects" / f"{name}.o"
     if built.exists() and built.stat().st_mtime > source.stat().st_mtime:
@@ -102,8 +103,8 @@ def object_of(source: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("source", ISA_SOURCES, ids=lambda source: source.stem)
 def test_isa_code_stays_in_its_translation_unit(source: Path, tmp_path: Path) -> None:
-    """A function that the linker may share between translation units must not be compiled for an
-    instruction set above the baseline: a processor without it might be given that copy."""
+    """The linker may share a function between translation units. If the function is compiled for an
+    instruction set above the baseline, a processor without it may get that copy."""
     built = object_of(source, tmp_path)
     symbols = subprocess.run(["nm", built], check=True, capture_output=True, text=True).stdout
     kinds = {line.split()[-2] for line in symbols.splitlines()}
@@ -150,7 +151,7 @@ def test_a_setuptools_that_is_too_old_is_named() -> None:
 
 
 def would_compile(edited: Path) -> list[str]:
-    """What ninja compiles when the file is newer than its objects."""
+    """Returns what ninja compiles when the file is newer than its objects."""
     before = edited.stat()
     try:
         os.utime(edited)

@@ -1,4 +1,4 @@
-"""What is installed: an import that says what is wrong, and a wheel that works on its own."""
+"""The installed package: its import says what is wrong, and its wheel works on its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from folders import ROOT
 
 
 def import_error(before: str) -> str:
-    """What is printed by an import of convkern in a new process, after the code `before`."""
+    """Returns what an import of convkern prints in a new process, after the code `before`."""
     code = f"import sys, torch\n{before}\nimport convkern"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
@@ -129,7 +129,7 @@ def test_a_bad_wheel_is_refused(
 
 @pytest.mark.exhaustive
 def test_the_wheel_of_a_release_works_in_a_new_environment(tmp_path: Path) -> None:
-    """torch alone comes from this environment, since it is 5 GB."""
+    """Only torch comes from this environment, because it takes 5 GB."""
     pytest.importorskip("auditwheel", reason="needs auditwheel and patchelf")
     wheel = Path(run(sys.executable, RELEASE, "build", "--out", tmp_path, cwd=ROOT).strip())
     environment = tmp_path / "environment"

@@ -1,5 +1,5 @@
-"""The files of the package import each other downwards only: without circles, and never from the
-library to what is built on it."""
+"""The files of the package import each other downwards only: there are no circles, and the library
+imports nothing that is built on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import convkern
 
 PACKAGE = Path(convkern.__file__).parent
-# What is built on the library, and what each part may import besides the library.
+# The parts that are built on the library, with the other parts that each may import.
 PARTS = {
     "bench": [],
     "fashion_mnist": [],
@@ -22,7 +22,7 @@ PARTS = {
     "cli": ["bench", "fashion_mnist", "fashion_mnist.study"],
 }
 
-# Packages of others that must be installed, and those of the extras.
+# Required packages of others, and those of the extras.
 REQUIRED = {"torch", "filelock"}
 OPTIONAL = {
     "jinja2", "markupsafe", "matplotlib", "onnx", "onnxruntime", "onnxscript", "rich", "scipy",
@@ -39,7 +39,7 @@ FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The modules of the package that a file names in its imports, wherever they stand."""
+    """Yields the modules of the package that a file imports, anywhere in the file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in FILES)
@@ -49,21 +49,21 @@ def imported(path: Path) -> Iterator[str]:
                 inner = f"{node.module}.{alias.name}"
                 if inner in FILES:
                     yield inner
-                elif node.module in FILES and inner != "convkern._C":  # it is no file of Python
+                elif node.module in FILES and inner != "convkern._C":  # _C is no Python file
                     yield node.module
 
 
 def folders_of(name: str) -> list[str]:
-    """The packages that Python imports before a module, convkern itself left out: it is imported
-    before any of its files."""
+    """Returns the packages that Python imports before a module. convkern itself is left out,
+    because it is imported before any of its files."""
     parts = name.split(".")
     return [".".join(parts[:n]) for n in range(2, len(parts))]
 
 
 @cache
 def arrows(name: str) -> set[str]:
-    """The files that run where `name` imports, those of the folders that it lies in left out: they
-    run before it in any case, unless it takes something from them."""
+    """Returns the files that run when `name` is imported. Its own packages run before it in any
+    case, so they are left out unless it imports something from them."""
     found = set()
     for other in imported(FILES[name]):
         found |= {other} | (set(folders_of(other)) - set(folders_of(name)))
@@ -71,14 +71,14 @@ def arrows(name: str) -> set[str]:
 
 
 def part_of(name: str) -> str | None:
-    """The part of PARTS that a file belongs to; None for the library."""
+    """Returns the part in PARTS that a file belongs to, or None for the library."""
     inner = name.removeprefix("convkern.")
     fitting = [part for part in PARTS if inner == part or inner.startswith(f"{part}.")]
     return max(fitting, key=len, default=None)
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:
-    """Files of which each imports the next and the last the first; empty if there are none."""
+    """Returns files that import each other in a circle, or none."""
     done: set[str] = set()
 
     def walk(name: str, path: list[str]) -> list[str]:
@@ -118,7 +118,7 @@ def test_nothing_imports_upwards(name: str) -> None:
 
 
 def test_the_layer_imports_neither_application_nor_command_line() -> None:
-    """The files that `import convkern` runs."""
+    """Checks the files that `import convkern` runs."""
     loaded, left = set(), ["convkern"]
     while left:
         name = left.pop()
@@ -130,7 +130,7 @@ def test_the_layer_imports_neither_application_nor_command_line() -> None:
 
 
 def foreign(name: str) -> set[str]:
-    """The packages of others that a file imports."""
+    """Returns the packages of others that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(FILES[name].read_text())):
         if isinstance(node, ast.Import):

@@ -1,11 +1,11 @@
-"""The program of test_guard_pages.py, to be run with tests/kernels/guard/pages.cpp preloaded.
+"""The program of test_guard_pages.py. It is run with tests/kernels/guard/pages.cpp preloaded.
 
     python guarded_process.py < PROBLEMS
 
-It runs each problem on guarded memory, in one or three threads: by every CPU kernel that supports
-it, and where it is of the forward pass also through convkern.conv2d with all gradients, of tensors
-and of views. Results must be finite and, to the bit, what they are on ordinary memory. Before each
-run it writes a line, so that the last one says what a process that died was running.
+It runs each problem on guarded memory, in one or three threads, by every CPU kernel that supports
+it. Problems of the forward pass also run through convkern.conv2d with all gradients, on tensors and
+on views. Results must be finite and have the same bits as on ordinary memory. It writes a line
+before each run, so that the last line says what a process that died was running.
 """
 
 import ctypes
@@ -25,17 +25,17 @@ import convkern
 from convkern import _C
 from convkern.testing import Operands, operands, run
 
-MODES = {"end": 1, "begin": 2}  # at which a block touches a protected page
-THREADS = (1, 3)  # in turn; only where a thread is alone its part is all of the workspace
+MODES = {"end": 1, "begin": 2}  # the end of a block that touches a protected page
+THREADS = (1, 3)  # in turn; a lone thread's part is all of the workspace
 KERNELS = [k["name"] for k in _C.kernels() if k["device"] == "cpu"]
 LIBRARY = ctypes.CDLL(os.environ["LD_PRELOAD"])
 LIBRARY.guarded_tensors.restype = ctypes.c_int64
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # tests let it die
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the tests let it die, so it should write no core
 
 
 @contextmanager
 def guarded(mode: str) -> Iterator[None]:
-    """New blocks of memory are guarded."""
+    """Guards new blocks of memory within the context."""
     LIBRARY.set_guard_pages(MODES[mode])
     try:
         yield
@@ -44,7 +44,8 @@ def guarded(mode: str) -> Iterator[None]:
 
 
 def in_new_thread(call: Callable[[], list[Tensor]]) -> list[Tensor]:
-    """A thread keeps its workspace for its next calls. A new one has none, and frees it."""
+    """Calls in a new thread, which has no workspace yet and frees its own at the end. A thread
+    keeps its workspace for its next calls."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(call).result()
 
@@ -54,13 +55,13 @@ def alone(t: Tensor) -> Tensor:
 
 
 def in_a_row(t: Tensor) -> Tensor:
-    """Dense, with NaN before and after."""
+    """Returns a dense copy with NaN before and after it in memory."""
     memory = t.new_full((t.numel() + 10,), torch.nan)
     return memory.as_strided(t.shape, t.stride(), 5).copy_(t)
 
 
 def sliced(t: Tensor) -> Tensor:
-    """The inner elements of a tensor, of which the others are NaN."""
+    """Returns a view of the inner elements of a tensor whose other elements are NaN."""
     whole = t.new_full([size + 2 for size in t.shape], torch.nan)
     if t.dim() == 4 and not t.is_contiguous():
         whole = whole.contiguous(memory_format=torch.channels_last)
@@ -71,7 +72,7 @@ def check(
     what: str, call: Callable[[], list[Tensor]], expected: list[Tensor], mode: str,
     tensors: int | None = None,
 ) -> None:  # fmt: skip
-    """Of a call that makes so many tensors, workspaces among them."""
+    """Checks a call that allocates `tensors` tensors, including workspaces."""
     print(mode, what, flush=True)
     with guarded(mode):
         before = LIBRARY.guarded_tensors()
@@ -84,7 +85,7 @@ def check(
 
 
 def check_kernel(kernel: str, ops: Operands, placed: dict[str, Operands]) -> None:
-    """Of a kernel that is forced."""
+    """Checks a kernel that is forced."""
     plan = _C.plan(ops.problem)
     assert plan["kernel"] == kernel
     what = f"{kernel} {torch.get_num_threads()} {ops.problem}"
@@ -114,13 +115,13 @@ def check_kernels(ops: Operands) -> None:
         with convkern.use_kernel(kernel):
             try:
                 _C.plan(ops.problem)
-            except ValueError:  # does not support it
+            except ValueError:  # the kernel does not support it
                 continue
             check_kernel(kernel, ops, placed)
 
 
 def run_with_gradients(ops: Operands) -> list[Tensor]:
-    """y, gx, gw and gb of convkern.conv2d."""
+    """Returns y, gx, gw and gb of convkern.conv2d."""
     x, w, b = (t if t is None else t.detach().requires_grad_() for t in (ops.x, ops.w, ops.b))
     y = convkern.conv2d(x, w, b, *ops.window, activation="relu" if ops.problem.relu else None)
     leaves = [t for t in (x, w, b) if t is not None]
@@ -139,7 +140,7 @@ def check_gradients(ops: Operands) -> None:
 
 def main() -> None:
     faulthandler.enable()
-    convkern.set_float32_precision("high")  # so that Winograd's kernels may be forced
+    convkern.set_float32_precision("high")  # lets Winograd's kernels be forced
     for problem, threads in zip(sys.stdin.read().split(), cycle(THREADS), strict=False):
         torch.set_num_threads(threads)
         ops = operands(problem)

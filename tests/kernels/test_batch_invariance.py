@@ -1,4 +1,4 @@
-"""set_batch_invariant: the result for an image does not depend on the batch that it comes in."""
+"""set_batch_invariant: the result for an image does not depend on its batch."""
 
 import os
 import random
@@ -35,7 +35,7 @@ def of_64_images(case: str) -> str:
 
 
 def random_problem(rng: random.Random) -> str:
-    """64 images of any small geometry, in any dtype, layout and pass."""
+    """Returns 64 images of any small geometry, in any dtype, layout and pass."""
     dtype, layout, pass_ = rng.choice(KINDS)
     groups = rng.choice([1, 1, 1, 2, 3, 8, 16, 17])
     c, k = groups * rng.choice([1, 1, 2, 5, 20]), groups * rng.choice([1, 1, 3, 17])
@@ -50,7 +50,7 @@ def random_problem(rng: random.Random) -> str:
 
 
 def part(ops: Operands, first: int, n: int) -> Operands:
-    """Images first to first + n, in memory of their own."""
+    """Returns `n` images from `first` on, in memory of their own."""
     problem = type(ops.problem)(re.sub(r"^n\d+", f"n{n}", str(ops.problem)))
 
     def images(t: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def part(ops: Operands, first: int, n: int) -> Operands:
 
 
 def differing(text: str, rng: random.Random) -> list[str]:
-    """The batches whose images have other results than in the batch of 64."""
+    """Returns the batches whose images have other results than in the batch of 64."""
     ops = operands(text)
     torch.set_num_threads(1)
     whole = run(ops)
@@ -86,7 +86,7 @@ TABLE = [
         GEOMETRIES[::2] + CHANNELS + MATMUL[::7] + GROUPED[::7] + DEPTHWISE[::7]
     )
     for dtype, layout, pass_ in KINDS[i % 5 :: 5]
-] + ["n64c16h7w6k16r1s3p2q2u1v1d1e1g16_f64_nhwc_fwd"]  # whose kernel divides work by N
+] + ["n64c16h7w6k16r1s3p2q2u1v1d1e1g16_f64_nhwc_fwd"]  # its kernel divides work by N
 
 
 def test_of_the_case_table() -> None:
@@ -118,7 +118,7 @@ def test_of_other_instruction_sets(isa: str) -> None:
 
 
 def test_without_it_another_batch_may_take_another_kernel() -> None:
-    """What the setting is for: this is one of the layers whose bits depend on the batch."""
+    """This shows the purpose of the setting: the bits of this layer depend on the batch."""
     text = "n64c20h20w4k17r3s3p1q0_f32_nchw_gx"
     alone = text.replace("n64", "n1")
     assert convkern.explain(text).kernel == convkern.explain(alone).kernel

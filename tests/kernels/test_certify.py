@@ -1,6 +1,7 @@
-"""The CPU kernels on integers modulo a prime (tests/kernels/certify): exact, for every term. Every
-run of the tests has those of one dtype and instruction set, some random problems and faults planted
-in them; `make certify` has all, the case table, and CONVKERN_CERTIFY_PROBLEMS random problems."""
+"""The CPU kernels on integers modulo a prime (tests/kernels/certify), which is exact for every
+term. Each run of the tests has the kernels of one dtype and instruction set, some random problems,
+and planted faults. `make certify` has all kernels, the case table and CONVKERN_CERTIFY_PROBLEMS
+random problems."""
 
 import itertools
 import os
@@ -25,7 +26,7 @@ QUICK = "f32_avx2"
 LAYOUTS = ("nchw", "nhwc")
 PROBLEMS = int(os.environ.get("CONVKERN_CERTIFY_PROBLEMS", "20000"))
 SEED = int(os.environ.get("CONVKERN_CERTIFY_SEED", "0"))
-# In every pass, dtypes and layouts in turn.
+# In every pass, with dtypes and layouts in turn.
 CASES = [
     variant(case, pass_=pass_, dtype=("f32", "f64")[(i + j) % 2], layout=LAYOUTS[(i // 2 + j) % 2])
     for i, case in enumerate(NON_EMPTY + MATMUL + DEPTHWISE + GROUPED + WINOGRAD + WIDE)
@@ -73,7 +74,7 @@ FAULTS = {
 
 
 def kernels_of(unit: str) -> list[str]:
-    """The kernels of the product whose algorithms the unit has."""
+    """Returns the kernels of the product whose algorithms are in the unit."""
     dtype, isa = unit.split("_")
     return [
         k["name"]
@@ -96,7 +97,7 @@ def quick(build_once: Once) -> CertifyProgram:
 
 @pytest.fixture(scope="module")
 def faulty(quick: CertifyProgram, build_once: Once) -> CertifyProgram:
-    """With small blocks, and with faults where a run is to have one."""
+    """Returns the program with small blocks, and with faults that a run can switch on."""
     folder = build_once(
         "certify_faulty",
         lambda folder: quick.edited(folder, SMALL_BLOCKS, list(FAULTS.values())),
@@ -134,7 +135,7 @@ def test_given_problems_need_not_run_all_kernels(quick: CertifyProgram) -> None:
 
 
 def test_bounds_of_a_band_are_in_order(quick: CertifyProgram) -> None:
-    """As std::clamp demands, with the assertions of the C++ library."""
+    """std::clamp demands it, and the assertions of the C++ library check it."""
     (narrow,) = (case for case in MATMUL if case.endswith("#narrow_rows_of_many_channels"))
     assert quick.run(given=[narrow]).returncode == 0
 

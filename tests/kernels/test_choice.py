@@ -17,7 +17,7 @@ from convkern.cli import main
 
 FIRST_LAYER = "n512c1h28w28k1r14s14p2q2_f32_nchw_fwd+bias#fmnist/padding3.conv1"
 TINY = "import torch, convkern; x = torch.ones(1, 1, 4, 4); convkern.conv2d(x, x)"
-# What an output reads is more than a thread's buffers.
+# An output reads more than a thread's buffers can hold.
 WIDE = "import torch, convkern; x = torch.ones(1, 1, 1, 3_000_000); convkern.conv2d(x, x)"
 
 
@@ -104,7 +104,7 @@ def test_forcing() -> None:
 
 
 def test_contexts_are_left_in_any_order() -> None:
-    """As the contexts of threads, generators and asynchronous tasks are."""
+    """Contexts of threads, generators and asynchronous tasks end in any order."""
     x, w = torch.randn(2, 1, 9, 9), torch.randn(1, 1, 3, 3)
     chosen = convkern.explain(x, w).kernel
     names = ["fwd.reference.any.baseline", "fwd.direct_batchlane.f32.baseline",
@@ -171,7 +171,7 @@ def test_float32_precision() -> None:
     try:
         convkern.set_float32_precision("high")
         assert convkern.explain(problem).kernel == winograd
-        # Two rows of outputs leave half of a tile of 4x4 empty, and one channel is too few.
+        # Two rows of outputs leave half of a 4x4 tile empty, and one channel is too few.
         assert "winograd_2x2" in convkern.explain(problem.replace("h14w14", "h2w2")).kernel
         assert "winograd" not in convkern.explain(problem.replace("c64", "c1")).kernel
     finally:
@@ -232,7 +232,8 @@ def test_problems_without_products_are_explained(sizes: str, pass_: str) -> None
 
 
 def test_strides_and_padding_beyond_any_memory_are_planned() -> None:
-    """Sizes of buffers would overflow; listing the residues of the stride would take the memory."""
+    """Buffer sizes would overflow, and a list of the stride's residues would take all the
+    memory."""
     for sizes, pass_ in product(
         (
             "n7c340h4w10k220r2s3p18q311344964856094590v3286289052267249e6g20",

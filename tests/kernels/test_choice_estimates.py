@@ -1,5 +1,5 @@
-"""What csrc/cpu/choice.h says of problems with vectors of 16 numbers: the estimates that decide
-between the CPU kernels, and why a kernel leaves a problem to others."""
+"""The estimates of csrc/cpu/choice.h for vectors of 16 numbers. They decide between the CPU kernels
+and say why a kernel leaves a problem to others."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
 @pytest.mark.parametrize(
     ("problem", "name", "value"),
     [
-        # All 64 channels in 4 whole vectors, and runs of 64 products: 64 / 70.
+        # All 64 channels are in 4 whole vectors, with runs of 64 products: 64 / 70.
         ("n8c64h14w14k64r3s3p1q1_f32_nchw_fwd", "implicit_gemm", 64 / 70),
-        # One vector, of which 4 of 16 lanes are used, and runs of 3 channels x 3 taps.
+        # One vector uses 4 of 16 lanes, with runs of 3 channels x 3 taps.
         ("n8c3h14w14k4r3s3p1q1_f32_nchw_fwd", "implicit_gemm", 4 / 16 * 0.65 * 9 / 15),
         ("n8c64h14w14k64r3s3p1q1_f32_nchw_gw", "implicit_gemm", 64 / 65),
         # Rows of 28 in 2 vectors.
@@ -68,10 +68,10 @@ def test_estimates(said: Said, problem: str, name: str, value: float) -> None:
         # Depthwise layers whose channels fill half a vector, and less.
         ("n2c8h9w9k8r3s3g8_f32_nchw_fwd", "channellane declines", SUPPORTED),
         ("n2c7h9w9k7r3s3g7_f32_nchw_fwd", "channellane declines", LANES),
-        # A vector that is one group reads less by implicit_gemm in the weight gradient.
+        # For a vector that is one group, implicit_gemm reads less in the weight gradient.
         ("n2c64h9w9k64r3s3g4_f32_nchw_fwd", "channellane declines", SUPPORTED),
         ("n2c64h9w9k64r3s3g4_f32_nchw_gw", "channellane declines", SLOWER),
-        # Tiles of 4x4 that outputs fill, and that they use little of.
+        # Outputs that fill tiles of 4x4, and outputs that use little of them.
         ("n8c64h16w16k64r3s3p1q1_f32_nchw_fwd", "winograd_4x4 declines", SUPPORTED),
         ("n8c64h2w2k64r3s3p1q1_f32_nchw_fwd", "winograd_4x4 declines", SLOWER),
         ("n8c64h2w2k64r3s3p1q1_f32_nchw_fwd", "winograd_2x2 declines", SUPPORTED),
@@ -79,11 +79,11 @@ def test_estimates(said: Said, problem: str, name: str, value: float) -> None:
         # Too few tiles for the transforms of the weight gradient.
         ("n1c64h4w4k64r3s3p1q1_f32_nchw_fwd", "winograd_4x4 declines", SUPPORTED),
         ("n1c64h4w4k64r3s3p1q1_f32_nchw_gw", "winograd_4x4 declines", SLOWER),
-        # Few channels are left to the direct kernels, if these compute the problem.
+        # Layers of few channels are left to the direct kernels if these compute the problem.
         ("n8c64h14w14k64r3s3p1q1_f32_nchw_fwd", "implicit_gemm declines", SUPPORTED),
         ("n512c1h28w28k1r14s14_f32_nchw_fwd", "implicit_gemm declines", SLOWER),
         ("n512c1h28w28k1r14s14_f32_nchw_fwd", "implicit_gemm alone declines", SUPPORTED),
-        # Images in the lanes, or columns.
+        # Lanes filled by images, or by columns.
         ("n512c1h28w28k1r14s14_f32_nchw_fwd", "columnlane declines", LANES),
         ("n512c1h28w28k1r14s14_f32_nchw_fwd", "columnlane alone declines", SUPPORTED),
         ("n1c1h28w28k1r14s14_f32_nchw_fwd", "columnlane declines", SUPPORTED),

@@ -1,6 +1,6 @@
-"""The core and the CPU kernels without torch (tests/kernels/core): they build alone, and run under
-ASan, UBSan, TSan and valgrind. `make test-slow` has the portable kernels and some cases; `make
-sanitize` has those of all instruction sets, and every kernel meets its cases."""
+"""The core and the CPU kernels without torch (tests/kernels/core) build alone and run under ASan,
+UBSan, TSan and valgrind. `make test-slow` has the portable kernels and some cases. `make
+sanitize` has the kernels of all instruction sets, and runs each kernel on its cases."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ DTYPES, LAYOUTS, PASSES = ("f32", "bf16", "f64", "f16"), ("nchw", "nhwc"), ("fwd
 
 
 def problems(cases: list[str]) -> list[str]:
-    """Each case in every pass, dtypes and layouts in turn."""
+    """Returns each case in every pass, with dtypes and layouts in turn."""
     return [
         variant(case, pass_=pass_, dtype=DTYPES[(i + j) % 4], layout=LAYOUTS[(i // 2 + j) % 2])
         for i, case in enumerate(cases)
@@ -40,7 +40,8 @@ def check_kernels(done: subprocess.CompletedProcess[str]) -> None:
     count("core without torch: results of kernels against the plain sum", int(runs[1]))
 
 
-# Programs of the portable kernels, each compiled once: without optimisation, a minute with ASan.
+# The programs of the portable kernels are compiled once each. Without optimisation this takes a
+# minute with ASan.
 def portable(build_once: Once, sanitizer: str) -> CoreProgram:
     def program(folder: Path) -> CoreProgram:
         return CoreProgram(folder, sanitizer=sanitizer, portable=True, level="-O0")
@@ -103,14 +104,15 @@ CLANG = shutil.which("clang++") or next(
 )
 
 
-RUNS = 300_000  # two minutes, after as many of compiling
+RUNS = 300_000  # two minutes, after two minutes of compilation
 
 
 @pytest.mark.exhaustive
 @pytest.mark.skipif(CLANG is None, reason="needs clang++ with libFuzzer")
 def test_libfuzzer_finds_nothing_in_plans(tmp_path: Path) -> None:
     assert CLANG is not None
-    # Plans alone are computed: the kernels, which would take minutes more, need not be fast.
+    # Only plans are computed, so the kernels need not be fast. Optimising them would take minutes
+    # more.
     program = CoreProgram(
         tmp_path, sanitizer="fuzzer", portable=True, compiler=CLANG, level="-O0"
     ).build()
@@ -126,7 +128,7 @@ def test_libfuzzer_finds_nothing_in_plans(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sanitized(request: pytest.FixtureRequest, build_once: Once) -> CoreProgram:
-    """The program with all instruction sets. Optimisation takes longer than it saves."""
+    """The program with all instruction sets. Optimisation would take longer than it saves."""
 
     def program(folder: Path) -> CoreProgram:
         return CoreProgram(folder, sanitizer=request.param, level="-O0")

@@ -1,4 +1,4 @@
-"""Sizes of nothing, and steps that lead nowhere: as in torch."""
+"""Empty sizes, and steps without an effect, give the results of torch."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ HUGE = [
 
 
 def outcome(conv: object, x: Tensor, w: Tensor, b: Tensor | None, **kwargs: object) -> list[object]:
-    """Shapes and values of the output and of all gradients."""
+    """Returns shapes and values of the output and of all gradients."""
     operands = [t.clone().requires_grad_() for t in (x, w, b) if t is not None]
     y = conv(*operands, **kwargs)  # type: ignore[operator]
     gradients = torch.autograd.grad(y.sum(), operands)
@@ -40,7 +40,7 @@ def outcome(conv: object, x: Tensor, w: Tensor, b: Tensor | None, **kwargs: obje
 def test_an_input_without_channels_gives_an_output_without(
     x: tuple[int, ...], w: tuple[int, ...], kwargs: dict, bias: bool
 ) -> None:
-    """Whatever the weight's size: torch has it so on every device."""
+    """The weight's size does not matter. torch does the same on every device."""
     operands = torch.zeros(x), torch.zeros(w), torch.ones(4) if bias else None
     assert outcome(convkern.conv2d, *operands, **kwargs) == outcome(F.conv2d, *operands, **kwargs)
     meta = [None if t is None else t.to("meta") for t in operands]
@@ -65,7 +65,7 @@ def test_activation_forward_mode_and_gradient_ops_without_channels() -> None:
 
 @pytest.mark.parametrize("kernel", [(0, 0), (0, 3), (3, 0)], ids=str)
 def test_a_kernel_of_no_size_on_an_empty_batch(kernel: tuple[int, int]) -> None:
-    """torch 2.14 raises IndexError here: it looks at the first element of the weight."""
+    """torch 2.14 raises IndexError here, because it looks at the first element of the weight."""
     x, w = torch.zeros(0, 3, 5, 5, requires_grad=True), torch.zeros(4, 3, *kernel)
     y = convkern.conv2d(x, w.requires_grad_())
     assert y.shape == (0, 4, 6 if kernel[0] == 0 else 3, 6 if kernel[1] == 0 else 3)
@@ -79,7 +79,7 @@ def test_a_kernel_of_no_size_on_images() -> None:
         convkern.conv2d(torch.zeros(2, 3, 5, 5), torch.zeros(4, 3, 0, 3))
 
 
-@pytest.mark.filterwarnings("ignore:convkern. the slow reference")  # of padding beyond any memory
+@pytest.mark.filterwarnings("ignore:convkern. the slow reference")  # a padding beyond any memory
 @pytest.mark.parametrize("kwargs", HUGE, ids=str)
 def test_strides_and_padding_beyond_the_image(kwargs: dict) -> None:
     x, w, b = torch.randn(2, 1, 5, 5), torch.randn(3, 1, 3, 3), torch.randn(3)
@@ -90,7 +90,7 @@ def test_strides_and_padding_beyond_the_image(kwargs: dict) -> None:
 
 
 def test_a_stride_beyond_the_image_is_not_slow() -> None:
-    """It is the problem of the stride that just gives one output, on a fast kernel."""
+    """It is computed by a fast kernel, as with the smallest stride that gives one output."""
     x, w = torch.randn(2, 16, 9, 9), torch.randn(16, 16, 3, 3)
     assert ".reference." not in convkern.explain(x, w, stride=2**62).kernel
     assert torch.equal(convkern.conv2d(x, w, stride=2**62), convkern.conv2d(x, w, stride=9))
@@ -104,6 +104,6 @@ def test_a_dilation_of_a_kernel_of_one_tap(dilation: int | tuple[int, int]) -> N
 
 
 def test_a_dilated_kernel_beyond_int64() -> None:
-    """torch 2.14 computes something: the extent overflows."""
+    """torch 2.14 computes a result here, because the extent overflows."""
     with pytest.raises(RuntimeError, match=r"dilation\[0\]=4611686018427387904 is too large"):
         convkern.conv2d(torch.zeros(1, 1, 5, 5), torch.zeros(1, 1, 3, 3), dilation=2**62)

@@ -1,5 +1,5 @@
-"""Which algorithm runs each pass of every layer of the benchmark suite, so that a change of the
-choice shows. The tables state it; the reasons are in csrc/cpu/choice.h."""
+"""The algorithm that runs each pass of every layer in the benchmark suite. The tables make a change
+of the choice visible. csrc/cpu/choice.h has the reasons."""
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -17,27 +17,27 @@ BATCH, COLUMN, CHANNEL = "direct_batchlane", "direct_columnlane", "direct_channe
 GEMM, WINOGRAD = "implicit_gemm", "winograd_4x4"
 Table = dict[str, tuple[str, str, str]]
 
-# The algorithm of each pass by pattern of labels, with AVX-512. Where several lines match, the last
-# holds.
+# The algorithm of each pass with AVX-512, by pattern of labels. If several lines match, the last
+# one decides.
 CHOICES: Table = {
     # Many channels, small batches.
     "resnet50/*": (GEMM, GEMM, GEMM),
     "mobilenet_v2/*": (GEMM, GEMM, GEMM),
     "convnext/*": (GEMM, GEMM, GEMM),
     "srcnn/conv2": (GEMM, GEMM, GEMM),
-    # Images of 3 channels, too few for the lanes of gx.
+    # Images of 3 channels, which are too few for the lanes of gx.
     "resnet50/conv1": (GEMM, COLUMN, GEMM),
     "mobilenet_v2/features.0.0": (GEMM, COLUMN, GEMM),
     "convnext/features.0.0": (GEMM, COLUMN, GEMM),
     # One channel in, or one out.
     "srcnn/conv1": (GEMM, COLUMN, GEMM),
     "srcnn/conv3": (COLUMN, COLUMN, COLUMN),
-    # Depthwise.
+    # Depthwise layers.
     "mobilenet_v2/features.1.conv.0.0": (CHANNEL, CHANNEL, CHANNEL),
     "mobilenet_v2/features.*.conv.1.0": (CHANNEL, CHANNEL, CHANNEL),
     "convnext/*.block.0": (CHANNEL, CHANNEL, CHANNEL),
     "replknet/*": (CHANNEL, CHANNEL, CHANNEL),
-    # Groups of so many channels.
+    # The number behind each line is the channels in a group.
     "resnext/layer1.0.conv2": (CHANNEL, CHANNEL, CHANNEL),  # 4
     "resnext/layer2.0.conv2": (CHANNEL, CHANNEL, CHANNEL),  # 8, stride 2
     "resnext/layer2.1.conv2": (CHANNEL, CHANNEL, CHANNEL),  # 8
@@ -66,7 +66,7 @@ CHOICES: Table = {
 IN_NCHW: Table = {
     "srcnn/conv1": (COLUMN, COLUMN, COLUMN),
 }
-# 3x3 layers of many channels with stride 1; direct_channellane keeps its own.
+# 3x3 layers of many channels with stride 1. direct_channellane keeps its own layers.
 UNDER_HIGH: Table = {
     "resnet50/layer1.0.conv2": (WINOGRAD, WINOGRAD, WINOGRAD),
     "resnet50/layer[234].1.conv2": (WINOGRAD, WINOGRAD, WINOGRAD),

@@ -1,8 +1,8 @@
-"""Differential fuzzing: random problems, layouts and views against float64, through the API, and
-by every CPU kernel that supports the problem. `make fuzz` runs it for longer.
+"""Differential fuzzing: random problems, layouts and views against float64. They run through the
+API and by every CPU kernel that supports the problem. `make fuzz` runs it for longer.
 
-float32 is held to the rounding errors of a sum of its length, not to twice torch's error: of
-thousands of results, some of a few elements are those of which torch happens to round none.
+float32 is compared with the rounding errors of a sum of its length, not with twice torch's error.
+Among thousands of small results, torch happens to round some without an error.
 """
 
 import pytest
@@ -35,7 +35,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def check_bias_gradient(gb: Tensor, gy: Tensor) -> None:
-    """gy as it reaches the convolution."""
+    """Checks gb against gy as it reaches the convolution."""
     expected, magnitude = (t.double().sum((0, 2, 3)) for t in (gy, gy.abs()))
     terms = gy.numel() / max(1, gy.shape[1])
     eps = torch.finfo(gy.dtype).eps

@@ -1,8 +1,8 @@
 """No kernel, forced by name through torch's ops, touches a byte beyond its operands, its result and
-its workspace, reads memory that nothing has written, or leaves an element of the result unwritten:
-tests/kernels/guard/pages.cpp ends or begins each block of memory at a protected page, and fills it
-with NaN. This is of the extension as it is installed, which AddressSanitizer would need a torch of
-its own for."""
+its workspace. None reads memory that nothing has written or leaves an element of the result
+unwritten. tests/kernels/guard/pages.cpp ends or begins each block of memory at a protected page and
+fills it with NaN. This tests the extension as it is installed. AddressSanitizer would need a torch
+of its own for that."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ ALL = sorted({case for table in vars(cases).values() if isinstance(table, list) 
 
 @dataclass(frozen=True)
 class Guard:
-    """Processes on guarded memory."""
+    """Runs processes on guarded memory."""
 
     library: Path
 
@@ -56,7 +56,7 @@ class Guard:
         )
 
     def check(self, texts: list[str], *program: str) -> Counter[tuple[str, str]]:
-        """Runs the problems; how many runs there were of each kernel in each mode."""
+        """Runs the problems. Returns how many runs there were of each kernel in each mode."""
         program = program or (str(KERNEL_TESTS / "guarded_process.py"),)
         done = self.run(*program, given="\n".join(texts))
         runs = done.stdout.splitlines()
@@ -107,7 +107,7 @@ def test_kernels_keep_to_their_memory_in_every_case(guard: Guard, dtype: str) ->
 def test_kernels_keep_to_their_memory_in_random_problems(guard: Guard) -> None:
     texts = []
 
-    @fuzzing(short=30, share=0.1)  # each is run some 40 times
+    @fuzzing(short=30, share=0.1)  # each is run about 40 times
     @given(
         shape=shapes(least_batch=1),
         dtype=st.sampled_from(list(DTYPES)),
@@ -122,8 +122,8 @@ def test_kernels_keep_to_their_memory_in_random_problems(guard: Guard) -> None:
 
 
 def test_a_thread_that_gets_more_threads_before_its_first_call(guard: Guard) -> None:
-    """A new thread has one worker when it counts them, then a process-wide three, which its first
-    parallel loop adopts: its workspace must have room for as many as run."""
+    """A new thread counts one worker at first. Its first parallel loop then adopts the process-wide
+    number, three. Its workspace must have room for as many threads as run."""
     code = """
 import threading, torch
 from concurrent.futures import ThreadPoolExecutor
@@ -144,7 +144,7 @@ for _ in range(3):
     assert done.returncode == 0, done.stderr
 
 
-# What follows plants faults, each of which must be found and named.
+# The tests below plant faults. Each must be found and named.
 
 
 def test_a_byte_that_is_not_the_tensors_is_fatal(guard: Guard) -> None:
@@ -195,7 +195,8 @@ PROBLEM = "n2c3h6w5k4r3s3p1q1u1v1d1e1g1_f32_nchw_fwd+bias"
 
 
 def failure(guard: Guard, change: str) -> str:
-    """Of the problem by the kernel, alone, in the program after a change of it."""
+    """Returns how the process fails when the program is changed and the kernel runs the problem
+    alone."""
     code = f"""
 import ctypes, torch
 import guarded_process as program
@@ -208,7 +209,7 @@ program.main()
     return str(failed.value)
 
 
-# What is changed, and then said.
+# Each change of the program, with the expected message.
 WRONG_MEMORY = """
 kept = []
 def alone(t):  # with an element that is not in its memory

@@ -1,4 +1,4 @@
-"""Sizes whose products exceed int64, and tensors of more than 2^31 elements."""
+"""Sizes whose products exceed int64, and tensors with more than 2^31 elements."""
 
 import itertools
 import math
@@ -16,11 +16,11 @@ OPS = torch.ops.convkern
 
 
 def of(size: tuple[int, ...], device: str = "cpu") -> Tensor:
-    """Of any size, in the memory of one element."""
+    """Returns a tensor of any size in the memory of one element."""
     return torch.zeros(1, device=device).expand(size)
 
 
-# input, weight, keywords: what overflows.
+# input, weight and keywords, by what overflows.
 OVERFLOWS = {
     "input": ((2**31, 1, 2**31, 1), (1, 1, 1, 1), {}),
     "input_bytes": ((2**30, 1, 2**30, 1), (1, 1, 1, 1), {}),
@@ -64,7 +64,7 @@ EDGES = [0, 1, 2, 3, 2**31 - 1, 2**31, 2**32, 2**61, 2**62 - 1, 2**62]
 
 
 def test_every_pair_of_extreme_sizes_raises_or_fits() -> None:
-    """Each of the 14 sizes against each, on meta tensors: never a wrapped size."""
+    """Combines each of the 14 sizes with each other on meta tensors. No size may wrap."""
     names = "nchwkrspquvdeg"
     ordinary = dict(zip(names, (2, 2, 9, 9, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1), strict=True))
     answers = 0
@@ -100,7 +100,7 @@ def test_more_than_int32_elements_on_meta_tensors(memory_format: torch.memory_fo
 
 
 def test_an_impossible_size_is_torchs_out_of_memory_and_the_next_call_works() -> None:
-    """2^48 bytes: it fits int64, and no memory."""
+    """2^48 bytes fit int64, but no memory."""
     x, w = of((1, 1, 1, 1)), torch.ones(1, 1, 1, 1)
     for conv in (F.conv2d, convkern.conv2d):
         with pytest.raises(RuntimeError):
@@ -108,20 +108,20 @@ def test_an_impossible_size_is_torchs_out_of_memory_and_the_next_call_works() ->
     assert convkern.conv2d(torch.ones(1, 1, 2, 2), w).sum() == 4
 
 
-# A result of 4.5 GB at most in all, of inputs that take no memory: x is expanded, in NHWC of one
-# channel dense only where it is read.
+# The results take 4.5 GB at most. The inputs take no memory: x is expanded, and in NHWC with one
+# channel it is made dense only where it is read.
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", ["bf16", "f16"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_an_output_of_more_than_int32_elements(dtype: str, layout: str) -> None:
-    """Of 2^16 + 2 rows of 2^15 columns; the last rows are checked against float64."""
+    """The output has 2^16 + 2 rows of 2^15 columns. The last rows are checked against float64."""
     rows, columns, kernel = 2**16 + 2, 2**15, 3
     kind = {"bf16": torch.bfloat16, "f16": torch.float16}[dtype]
     x = torch.zeros(1, 1, 8, columns, dtype=kind)
     x[0, 0] = torch.randn(8, columns).to(kind)
     memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
     w = torch.randn(1, 1, kernel, kernel).to(kind).contiguous(memory_format=memory_format)
-    # Rows of padding alone below and above the 8 of the input make up the size.
+    # Padding rows below and above the 8 rows of the input make up the size.
     padding = ((rows - 8 + kernel - 1) // 2, 1)
     y = convkern.conv2d(x, w, padding=padding)
     assert y.numel() > 2**31

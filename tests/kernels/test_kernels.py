@@ -1,4 +1,5 @@
-"""Every kernel, forced by name, over the case table against float64: a test for each problem."""
+"""Every kernel, forced by name, over the case table against float64. There is one test for each
+problem."""
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -41,7 +42,8 @@ from named_kernels import (
 
 
 def kernel_names(algorithm: str, half: bool = False) -> list[str]:
-    """The kernels of the algorithm: those of bfloat16 and float16, or those of other dtypes."""
+    """Returns the kernels of the algorithm: those for bfloat16 and float16 if `half`, and the
+    others otherwise."""
     return [
         name
         for name, row in ROWS.items()
@@ -62,13 +64,14 @@ HALF = [
 
 
 def of_kernel(name: str, text: str) -> str:
-    """The problem in the kernel's pass, and in its dtype, where it has only one."""
+    """Returns the problem in the kernel's pass, and in its dtype if it has only one."""
     pass_, dtype = ROWS[name]["pass_"], ROWS[name]["dtype"]
     return variant(text, pass_=pass_, dtype=None if dtype in ("any", "half") else dtype)
 
 
 def has_lanes_for(name: str, case: str) -> bool:
-    """What direct_channellane of this width computes, written anew."""
+    """Returns whether direct_channellane of this width computes the case. The rule is written
+    independently."""
     pass_, dtype, isa = ROWS[name]["pass_"], ROWS[name]["dtype"], ROWS[name]["isa"]
     lanes = {"baseline": 4, "avx2": 8, "avx512": 16}[isa]
     if dtype == "f64" and isa != "baseline":
@@ -82,7 +85,7 @@ def has_lanes_for(name: str, case: str) -> bool:
 
 
 def has_pairs_for(name: str, case: str) -> bool:
-    """What the bfloat16 kernels compute, written anew."""
+    """Returns whether the bfloat16 kernels compute the case. The rule is written independently."""
     pass_, dtype = ROWS[name]["pass_"], ROWS[name]["dtype"]
     problem = _C.Problem(case)
     terms = {"fwd": problem.weight_size[1], "gx": problem.weight_size[0] // problem.groups, "gw": 0}
@@ -104,7 +107,7 @@ OWN_DTYPES = {"any": ["f32", "f64", "bf16", "f16"], "half": ["bf16", "f16"]}
 
 
 def problems_of_kernels() -> dict[str, list[str]]:
-    """Each problem, and the kernels that must compute it."""
+    """Returns each problem with the kernels that must compute it."""
     problems: dict[str, list[str]] = {}
     for names, table in CASES:
         for name, case, layout in product(names, table, ["nchw", "nhwc"]):
@@ -131,8 +134,9 @@ def test_kernels(problem: str) -> None:
             with failures.of(name):
                 check_accurate(accuracy, forced(name, ops))
                 count(FORCED)
-        # Kernels whose edges are in other cases are held to the rounding errors of a sum of its
-        # length: torch's error, of which the others may make twice, is lucky in some problems.
+        # Kernels whose edges are in other cases are compared with the rounding errors of a sum of
+        # its length. Twice torch's error would be too strict, because torch is lucky in some
+        # problems.
         accuracy.torchs_error = None
         for name in supporting(ops, [name for name in EXACT if name not in names + REFERENCE]):
             with failures.of(name):
@@ -190,7 +194,8 @@ def test_half_conversions_are_exact(isa: str, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["bf16", "f16"])
 @pytest.mark.parametrize("isa", ISAS)
 def test_half_results_are_rounded_to_nearest_even(isa: str, dtype: str) -> None:
-    """Sums of two numbers, ties, overflows and subnormal numbers among them, as torch rounds."""
+    """Sums of two numbers are rounded as torch does. They include ties, overflows and subnormal
+    numbers."""
     name = f"fwd.implicit_gemm.half.{isa}"
     available(name)
     ops = operands(f"n1c2h64w64k1r1s1_{dtype}_nchw_fwd")
@@ -219,7 +224,7 @@ def test_every_kernel_is_tested() -> None:
 def test_a_capped_isa_is_the_one_that_runs(isa: str, pass_: str) -> None:
     name = f"{pass_}.direct_batchlane.f32.{isa}"
     available(name)
-    # A batch that fills the lanes of every instruction set.
+    # This batch fills the lanes of every instruction set.
     ops = operands(variant("n16c2h7w9k3r3s2p1q1_f32_nchw_fwd", pass_=pass_))
     with convkern.use_isa(isa), torch.profiler.profile() as profile:
         run(ops)
@@ -280,7 +285,8 @@ def test_kernels_run_on_torch_threads(threads: int) -> None:
 @pytest.mark.parametrize("dtype", ["f32", "f64", "bf16"])
 @pytest.mark.parametrize("pass_", PASSES)
 def test_lanes_that_do_not_count_do_not_leak(pass_: str, dtype: str, column: int) -> None:
-    """NaN and Inf must not be multiplied into lanes without an image, or beyond the columns."""
+    """NaN and Inf must not be multiplied into lanes without an image or into columns beyond the
+    last."""
     ops = operands(variant("n5c2h6w7k2r3s3p1q1_f32_nchw_fwd", pass_=pass_, dtype=dtype))
     ops.x[0, 0, 2, column] = torch.inf
     ops.gy[0, 0, 2, 2] = torch.inf

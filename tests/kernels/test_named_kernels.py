@@ -1,5 +1,5 @@
-"""The checks of many kernels on one problem find every kernel that is wrong: faults are planted in
-what single kernels return, and each must be named with its first wrong element."""
+"""Checks of many kernels on one problem find every wrong kernel. Faults are planted in what single
+kernels return, and each must be named with its first wrong element."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ Change = Callable[[Tensor], Tensor]
 
 @pytest.fixture(autouse=True)
 def _without_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run's counts are of results that the tests themselves have checked."""
+    """Keeps these checks out of the run's counts, which are of results that the tests themselves
+    check."""
     for module in (test_kernels, test_special_values):
         monkeypatch.setattr(module, "count", lambda *_: None)
 
@@ -39,7 +40,7 @@ def with_element(index: tuple[int, ...], value: float) -> Change:
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, faults: dict[str, Change]) -> None:
-    """Changes what the kernels of those names return."""
+    """Changes the results of the kernels with these names."""
 
     def faulty(ops: Operands) -> Tensor:
         name = _C.plan(ops.problem)["kernel"]

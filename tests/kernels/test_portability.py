@@ -1,5 +1,5 @@
-"""The core and the CPU kernels on other processors, emulated: aarch64, and x86-64 with less than
-this machine has, where a kernel that asks for more would be an illegal instruction."""
+"""The core and the CPU kernels on other processors, in an emulator: aarch64, and x86-64 with fewer
+instruction sets than this machine. A kernel that uses more would be an illegal instruction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Problem strings: the grammar, round trips, and what is refused."""
+"""Problem strings: the grammar, round trips, and refused strings."""
 
 import random
 

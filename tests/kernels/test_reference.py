@@ -1,4 +1,4 @@
-"""The plain Python reference, against its documented examples and against torch in float64."""
+"""The plain Python reference agrees with its documented examples and with torch in float64."""
 
 import doctest
 

@@ -1,8 +1,9 @@
 """NaN, infinities, subnormal numbers and -0.0 end up where the direct sum puts them: in results
-whose window has them in reach, and nowhere else.
+whose windows contain them, and nowhere else.
 
-One liberty is taken, which torch's own kernels take as well: a weight (in grad_weight, an element
-of grad_output) that is not finite, times a zero of the padding, may be left out or be NaN.
+One liberty is taken, as in torch's own kernels. A weight (in grad_weight, an element of
+grad_output) that is not finite may meet a zero of the padding. Their product may be left out or be
+NaN.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,8 @@ from named_kernels import (
 NAN, INF = float("nan"), float("inf")
 WINOGRAD = [name for name in AVAILABLE if algorithm(name) in WINOGRAD_ERRORS]
 
-# Some for every kernel: dense, wide and narrow, depthwise and grouped, with every kind of step.
+# Some problems for every kernel: dense, wide and narrow, depthwise and grouped, with every kind of
+# step.
 PROBLEMS = [
     "n5c2h6w7k2r3s3p1q1_f32_nchw_fwd+bias",
     "n3c4h9w13k6r3s2p2q1u2v2_f32_nchw_fwd",
@@ -45,7 +47,7 @@ PROBLEMS = [
 
 
 def place(t: Tensor, values: list[float], at: int) -> None:
-    """At corners, edges and the middle of t; the first choice is `at`."""
+    """Puts the values at corners, edges and the middle of t. The first place is number `at`."""
     flat = t.reshape(-1) if t.is_contiguous() else t.permute(0, 2, 3, 1).reshape(-1)
     spots = torch.tensor([0, flat.numel() - 1, flat.numel() // 2, t.shape[-1] - 1])
     for i, value in enumerate(values):
@@ -53,21 +55,22 @@ def place(t: Tensor, values: list[float], at: int) -> None:
 
 
 def same_kind(actual: Tensor, expected: Tensor) -> Tensor:
-    """Whether both are finite, NaN, or infinities of one sign."""
+    """Returns where both are finite, both NaN, or both infinities of one sign."""
     kinds = (torch.isnan, torch.isposinf, torch.isneginf)
     return torch.stack([kind(actual) == kind(expected) for kind in kinds]).all(0)
 
 
 def surrounded(size: tuple[int, ...], margin: Sequence[int]) -> Tensor:
-    """Zeros between margins of ones."""
+    """Returns zeros between margins of ones."""
     rows, columns = margin
     zeros = torch.zeros(size, dtype=torch.float64)
     return F.pad(zeros, (columns, columns, rows, rows), value=1)
 
 
 def meets_padding(ops: Operands) -> Tensor:
-    """Results with a term of the padding, or beyond the last output, whose other factor is a
-    weight, or in grad_weight an element of grad_output, that is not finite."""
+    """Returns which results have a product with padding, or with what is beyond the last output,
+    whose other factor is not finite. That factor is a weight, or in grad_weight an element of
+    grad_output."""
     p = ops.problem
     taps = ops.gy if p.pass_ == "gw" else ops.w
     bad = (~taps.isfinite()).double()
@@ -87,7 +90,8 @@ def meets_padding(ops: Operands) -> Tensor:
 
 
 def direct_sum(ops: Operands) -> tuple[Tensor, Tensor]:
-    """By the plain loop, and where NaN may stand instead; torch agrees where none may."""
+    """Returns the sum by the plain loop, and where NaN may stand instead. Elsewhere torch
+    agrees."""
     plain = forced(f"{ops.problem.pass_}.reference.any.baseline", ops).double()
     free = meets_padding(ops)
     assert (same_kind(plain, oracle(ops)) | free).all()
@@ -132,13 +136,14 @@ def test_nan_and_infinities_stay_in_their_windows(
 @pytest.mark.parametrize("pass_", ["fwd", "gx", "gw"])
 @pytest.mark.parametrize("case", PROBLEMS)
 def test_subnormal_numbers_count(case: str, pass_: str) -> None:
-    """bfloat16 on AVX512-BF16 takes them for 0, as the instruction does."""
+    """Kernels for bfloat16 on AVX512-BF16 take them for 0, as the instruction does."""
     with every_failure(case) as failures:
         for dtype in ("f32", "f64", "bf16", "f16"):
             ops = operands(variant(case, dtype=dtype, pass_=pass_).replace("+bias", ""))
             info = torch.finfo(ops.x.dtype)
             ones = ops.map(lambda t: t.sign())
-            # Whole multiples of the smallest number: sums of fewer than 2^10 of them are exact.
+            # The operands are whole multiples of the smallest number, so that sums of fewer than
+            # 2^10 of them are exact.
             scale = 4 * info.smallest_normal * info.eps
             if pass_ == "fwd":
                 ones.x.mul_(scale)
@@ -158,7 +163,7 @@ def test_subnormal_numbers_count(case: str, pass_: str) -> None:
 @pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "f16"])
 @pytest.mark.parametrize("case", PROBLEMS)
 def test_negative_zeros_are_zeros(case: str, dtype: str) -> None:
-    """Of operands that are all -0.0 or 0.0 every result is a zero, of either sign as in torch."""
+    """If all operands are -0.0 or 0.0, every result is a zero. Its sign is free, as in torch."""
     with every_failure(case) as failures:
         for pass_ in ("fwd", "gx", "gw"):
             ops = operands(variant(case, dtype=dtype, pass_=pass_)).map(
@@ -193,8 +198,8 @@ def test_relu_passes_nan_on_and_so_does_its_gradient(dtype: torch.dtype) -> None
 def test_high_precision_spreads_them_no_further_than_a_tile(
     pass_: str, value: float, high_precision: None
 ) -> None:
-    """Winograd's transforms mix the numbers of a tile; every result that the direct sum makes NaN
-    or infinite is not finite, and those of other images are as they should be."""
+    """Winograd's transforms mix the numbers of a tile. Results that the direct sum makes NaN or
+    infinite are not finite, and the results of other images are as they should be."""
     text = f"n3c8h17w18k8r3s3p1q1_f32_nchw_{pass_}"
     for name in WINOGRAD:
         if not name.startswith(pass_ + "."):
@@ -206,7 +211,7 @@ def test_high_precision_spreads_them_no_further_than_a_tile(
             result = run(ops)
         spread = ~result.isfinite()
         assert (spread | expected.isfinite()).all(), name
-        if pass_ == "gw":  # summed over all images, of one input channel
+        if pass_ == "gw":  # summed over all images, for one input channel
             assert spread.any(dim=(0, 2, 3)).nonzero().tolist() == [[2]], name
             continue
         assert not spread[[0, 2]].any(), name

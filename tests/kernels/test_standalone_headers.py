@@ -1,6 +1,6 @@
-"""Every header of the native code compiles on its own, so that it can be read, and opened in an
-editor, without knowing what was included before it. The bindings' headers, which need torch, are
-compiled by the build only."""
+"""Every header of the native code compiles on its own. It can therefore be read, and opened in an
+editor, without knowing what was included before it. The bindings' headers need torch, so only the
+build compiles them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADERS = sorted(
     for path in (CSRC / folder).rglob("*.*h")
     if platform.machine() == "x86_64" or not re.search("avx|f16c|bf16", path.name)
 )
-# What is compiled for an instruction set.
+# The headers that are compiled for an instruction set.
 IN_REGIONS = [
     name
     for name in HEADERS
@@ -45,7 +45,7 @@ def _compile(*arguments: str) -> str:
 
 @pytest.mark.parametrize("header", IN_REGIONS)
 def test_files_of_a_region_include_the_prelude_and_each_other_only(header: str) -> None:
-    """Hence the prelude comes first wherever one of them is included, and nothing but they are
+    """The prelude therefore comes first wherever one of them is included, and nothing else is
     compiled for the instruction set."""
     allowed = {f'"{name}"' for name in [*IN_REGIONS, PRELUDE]} | {
         "CONVKERN_VEC",
@@ -63,7 +63,8 @@ def test_every_header_compiles_on_its_own(tmp_path: Path) -> None:
     def errors(header: str) -> str:
         source = tmp_path / (header.replace("/", "_") + ".cpp")
         source.write_text(f'#include "{header}"\n')
-        # Files of a region include the prelude themselves; compiled once, it takes no time.
+        # Files of a region include the prelude themselves. Here it is compiled once in advance to
+        # save time.
         before = ["-include", str(prelude)] if header in IN_REGIONS else []
         return _compile("-fsyntax-only", *before, str(source))
 

@@ -1,4 +1,4 @@
-"""Weights that are kept packed from call to call."""
+"""The cache of packed weights."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def pair(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
 
 
 def uncached(x: Tensor, w: Tensor) -> Tensor:
-    """Of a weight of its own, packed for this call."""
+    """Returns the result with a copy of the weight, which is packed for this call."""
     return convkern.conv2d(x, w.detach().clone(), padding=1)
 
 
@@ -50,14 +50,14 @@ def test_a_changed_weight_is_packed_anew() -> None:
     kept = convkern.weight_cache_bytes()
     w.mul_(2)
     assert torch.equal(convkern.conv2d(x, w, padding=1), uncached(x, w))
-    w.data = torch.randn_like(w)  # other memory, the same version
+    w.data = torch.randn_like(w)  # other memory, but the same version
     assert torch.equal(convkern.conv2d(x, w, padding=1), uncached(x, w))
     del w
-    assert convkern.weight_cache_bytes() <= kept  # of the clones nothing is left either
+    assert convkern.weight_cache_bytes() <= kept  # nothing is left of the clones either
 
 
 def test_memory_that_is_used_again_is_noticed() -> None:
-    """A weight that is given other memory may get the address of its old one back."""
+    """A weight that is given other memory may later get the address of its old memory back."""
     x, w = pair()
     freed, addresses = 0, set()
     for _ in range(200):
@@ -116,7 +116,7 @@ def test_old_weights_are_freed_with_their_memory() -> None:
 
 
 def test_a_weight_that_shares_its_memory_is_not_kept() -> None:
-    """Whoever else has the memory may change it, and only its own version counter tells."""
+    """Another tensor may change the memory, and only that tensor's version counter would tell."""
     x, w = pair()
     flat = w.data.view(-1)
     before = convkern.weight_cache_bytes()
@@ -163,7 +163,7 @@ def test_groups_of_one_weight_are_told_apart() -> None:
     "kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad]
 )
 def test_training_sees_each_step(kind: type[torch.optim.Optimizer], options: dict) -> None:
-    """Also of fused optimizers, which do not count their changes."""
+    """This includes fused optimizers, which do not count their changes."""
     layer = convkern.Conv2d(32, 48, 3)
     optimizer = kind(layer.parameters(), lr=0.1, **options)  # type: ignore[call-arg]
     x = torch.randn(2, 32, 9, 9)

@@ -1,4 +1,4 @@
-"""The scratch memory that calling threads keep between calls."""
+"""The scratch memory that a calling thread keeps between calls."""
 
 import mmap
 import os
@@ -14,8 +14,8 @@ import convkern
 from cases import FEW, GROUPED, MATMUL, WINOGRAD, label
 from convkern.testing import operands, run, variant
 
-# 64 to 64 channels: the workspace is some MiB, the result 144 KiB. The allocator is told to return
-# what is larger than 256 KiB to the system at once.
+# 64 to 64 channels. The workspace is several MiB, and the result 144 KiB. The allocator is told to
+# return blocks larger than 256 KiB to the system at once.
 PROBLEM = "n4c64h28w28k64r3s3p1q1_f32_nchw_gw"
 COUNT_FAULTS = f"""
 import mmap, resource
@@ -46,7 +46,7 @@ def test_later_calls_do_not_fault_their_workspaces_in_again() -> None:
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     faults, pages = map(int, output.split())
-    assert pages > 256  # larger than the threshold
+    assert pages > 256  # more than the threshold
     assert faults < 10 * pages / 4
 
 

@@ -1,6 +1,7 @@
-"""The case table: problems at and around every edge of the kernels' blocking.
+"""The case table has problems at and around every edge of the kernels' blocking.
 
-Each is a forward problem in f32 nchw; convkern.testing.variant() gives the others.
+Each is a forward problem in f32 nchw. convkern.testing.variant() gives other dtypes, layouts and
+passes.
 """
 
 
@@ -9,12 +10,12 @@ def _case(label: str, x: tuple, w: tuple, tail: str = "", epilogue: str = "") ->
     return f"n{n}c{c}h{h}w{v}k{k}r{r}s{s}{tail}_f32_nchw_fwd{epilogue}#{label}"
 
 
-# One below, at and above the lanes of every vector width: 4, 8, 16.
+# Batches one below, at and one above the lanes of every vector width: 4, 8, 16.
 BATCHES = [
     _case(f"batch{n}", (n, 2, 7, 9), (3, 3, 2), "p1q1", "+bias")
     for n in (1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33)
 ]
-# Output sizes around every register tile: rows of 2 and 4, columns of 4, 5 and 6.
+# Output sizes around every register tile: rows of 2 and 4, and columns of 4, 5 and 6.
 TILES = [
     _case(f"tile{h}x{w}", (5, 1, h + 2, w + 2), (1, 3, 3))
     for h, w in [(1, 1), (1, 6), (2, 3), (2, 4), (3, 5), (3, 6), (4, 7), (4, 8), (5, 9), (5, 10),
@@ -55,7 +56,7 @@ CHANNELS = [
     _case("depthwise", (5, 5, 9, 8), (5, 3, 3), "p1q1u1v1d1e1g5"),
     _case("depthwise_multiplier", (5, 3, 9, 8), (6, 3, 3), "p1q1u1v1d1e1g3", "+bias+relu"),
 ]
-# Rows enough for several bands, batch enough for several blocks in a chunk of the sum.
+# Enough rows for several bands, and batches large enough for several blocks in a chunk of the sum.
 BLOCKING = [
     _case("bands", (2, 2, 190, 60), (2, 3, 5), "p1q2"),
     _case("bands_stride2", (17, 1, 131, 70), (2, 4, 4), "p2q1u2v2"),
@@ -65,16 +66,16 @@ BLOCKING = [
     _case("slices", (17, 70, 4, 5), (66, 3, 3), "p1q1"),
     _case("slices_of_groups", (3, 120, 4, 3), (84, 3, 5), "p1q2u1v1d1e1g2"),
 ]
-# So many channels that direct_columnlane takes some of them at a time; too wide for
-# direct_batchlane, whose rows are a vector a column.
+# So many channels that direct_columnlane takes some of them at a time. The rows are too wide for
+# direct_batchlane, where each column is a vector.
 WIDE = [
     _case("planes_of_x", (1, 50, 24, 300), (3, 9, 3), "p4q1", "+bias+relu"),
     _case("planes_of_gy", (2, 3, 24, 300), (50, 9, 3), "p4q1"),
     _case("planes_stride2", (1, 30, 40, 500), (4, 9, 4), "p4q1u2v2", "+bias"),
 ]
-# Many channels: panels of one to four vectors with and without a part of a vector, rows of pixels
-# around the tiles of 4 to 8, sums cut into blocks of terms, gw cut by channels and by panels, and
-# bands of several images.
+# Many channels. There are panels of one to four vectors, with and without a part of a vector. There
+# are rows of pixels around the tiles of 4 to 8, and sums that are cut into blocks of terms. gw is
+# cut by channels and by panels, and there are bands of several images.
 MATMUL = [
     *(
         _case(f"panel{o}", (2, 9, 6, 7), (o, 3, 3), "p1q1", "+bias+relu")
@@ -111,13 +112,13 @@ MATMUL = [
     _case("images", (40, 18, 3, 4), (20, 3, 3), "p1q1", "+bias"),
     _case("row_bands", (1, 17, 90, 70), (18, 3, 3), "p1q1", "+bias"),
     _case("row_bands_stride2", (1, 17, 91, 140), (18, 4, 3), "p1q1u2v2"),
-    # Bands of columns, for the workspace or for the threads; and of the rows of each tap.
+    # Bands of columns, for the workspace or for the threads, and bands of the rows of each tap.
     *(
         _case(f"column_bands_{c}to{k}_{tail}", (1, c, 3, 2600), (k, 2, 4), tail, "+bias+relu")
         for c, k in [(130, 3), (3, 130)]
         for tail in ("p1q2", "p0q1u1v2", "p1q3u2v3d1e2", "p0q700u1v1d1e300")
     ),
-    # Rows that exceed the buffers, of fewer columns than a band has at least.
+    # Rows that exceed the buffers and have fewer columns than the smallest band.
     _case("narrow_rows_of_many_channels", (1, 2056, 8, 64), (1, 7, 1), "p3q0"),
     _case("column_bands_for_threads", (1, 17, 1, 700), (18, 1, 3), "p0q1", "+bias"),
     _case("column_bands_of_groups", (2, 34, 1, 300), (36, 1, 5), "p0q1u1v1d1e1g2"),
@@ -125,8 +126,9 @@ MATMUL = [
     _case("rows_of_taps_stride2", (1, 17, 40, 140), (18, 3, 2), "p9q1u2v1d11e1", "+bias"),
     _case("rows_of_taps_outside", (1, 130, 9, 60), (20, 3, 3), "p15q1u1v1d13e1"),
 ]
-# Depthwise, with channels for whole vectors of every width and others: row and column tiles around
-# their sizes, images narrower than a tile or than the kernel, padding beyond it, every geometry.
+# Depthwise layers. Channels fill whole vectors of every width, or do not. Rows and columns are
+# around the tile sizes. Images are narrower than a tile or than the kernel, and padding exceeds the
+# kernel, in every geometry.
 DEPTHWISE = [
     *(
         _case(f"depthwise{h}x{w}k{r}x{s}", (2, 32, h, w), (32, r, s), f"p{r // 2}q{s // 2}g32")
@@ -158,7 +160,7 @@ DEPTHWISE = [
         for c in (2, 7, 9, 17, 31, 58)
         for r, tail in [(3, "p1q1u1v1d1e1"), (3, "p1q1u2v2d1e1"), (5, "p2q2u1v1d1e1")]
     ),
-    # Rows, and columns, of gx and of y that no tap reaches, between others.
+    # Rows and columns of gx and of y that no tap reaches, between others.
     _case("depthwise_gap_in_gx", (2, 54, 5, 12), (54, 2, 3), "p0q2u1v1d3e1g54"),
     _case("depthwise_gap_in_gx_row", (2, 16, 12, 5), (16, 3, 2), "p2q0u1v1d1e3g16"),
     _case("depthwise_gap_in_y", (2, 16, 2, 9), (16, 2, 3), "p4q1u1v1d4e1g16", "+bias+relu"),
@@ -169,8 +171,8 @@ DEPTHWISE = [
     _case("depthwise_from_memory", (1, 64, 190, 190), (64, 3, 3), "p1q1u1v1d1e1g64", "+bias"),
     _case("depthwise_large", (1, 16, 33, 40), (16, 31, 29), "p15q14u1v1d1e1g16"),
 ]  # fmt: skip
-# Groups of few channels: of one or several groups a vector, or several vectors a group, at every
-# width; as many channels in as out, fewer or more.
+# Groups of few channels, with one or several groups in a vector or several vectors in a group, at
+# every width. There are as many channels in as out, fewer, or more.
 GROUPED = [
     *(
         _case(f"groups{g}of{c}to{k}", (2, g * c, 6, 7), (g * k, 3, 3), f"p1q1u1v1d1e1g{g}", "+bias")
@@ -203,8 +205,9 @@ GROUPED = [
     _case("groups_bands", (2, 32, 90, 70), (32, 3, 3), "p1q1u1v1d1e1g4"),
     _case("groups_chunks", (70, 16, 5, 6), (16, 3, 3), "p1q1u1v1d1e1g4"),
 ]  # fmt: skip
-# 3x3: outputs around the tiles of 2x2 and 4x4, any padding, bands of rows and of images, panels and
-# their parts, and taps that each task transforms for itself, some terms at a time.
+# 3x3 kernels. Outputs are around the tiles of 2x2 and 4x4, with any padding. There are bands of
+# rows and of images, panels and parts of them, and taps that each task transforms for itself, some
+# terms at a time.
 WINOGRAD = [
     *(
         _case(f"tiles{h}x{w}", (3, 5, h, w), (6, 3, 3), "p1q1", "+bias")
@@ -229,9 +232,9 @@ HALF_CHUNKS = [
     _case("half_chunks_of_1", (3, 8, 200, 200), (8, 3, 3), "p1q1", "+bias"),
     _case("half_chunks_of_4_and_3", (7, 4, 160, 161), (4, 3, 3), "p1q1", "+relu"),
 ]
-# Tiles of the CUDA implicit GEMMs: pixels, channels and terms one below, at and above their sizes,
-# all tile sizes (on the simulator's device), several splits, and channels that are copied one and
-# four at a time.
+# Tiles of the CUDA implicit GEMMs. Pixels, channels and terms are one below, at and one above the
+# tile sizes. All tile sizes (on the simulator's device) and several splits occur, and channels that
+# are copied one and four at a time.
 CUDA_TILES = [
     *(
         _case(f"cuda_{c}_to_{k}", (1, c, 9, 15), (k, 1, 1), "", "+bias")
@@ -253,8 +256,9 @@ CUDA_TILES = [
         for n in (383, 384, 385)
     ),
 ]
-# Windows, chunks of taps and blocks of the CUDA direct kernels: results, taps and channels one
-# below, at and above each; several blocks and workers; steps that leave residues and classes.
+# Windows, chunks of taps and blocks of the CUDA direct kernels. Results, taps and channels are one
+# below, at and one above each size. There are several blocks and workers, and steps that leave
+# residues and classes.
 CUDA_WINDOWS = [
     *(
         _case(f"windows_{h}x{w}", (1, 1, h, w), (1, 3, 3), "p1q1", "+bias")
@@ -294,17 +298,17 @@ FASHION_MNIST = [
 ]
 
 NON_EMPTY = BATCHES + TILES + COLUMNS + KERNELS + GEOMETRIES + CHANNELS + BLOCKING + FASHION_MNIST
-# Enough for what does not depend on the blocking.
+# Enough cases for behaviour that does not depend on the blocking.
 FEW = GEOMETRIES + CHANNELS
 
 
 def label(case: str) -> str:
-    """A case's test id."""
+    """Returns a case's test id."""
     return case.partition("#")[2]
 
 
 def problem_id(text: str) -> str:
-    """The test id of a case in a pass, dtype and layout."""
+    """Returns the test id of a case in a pass, dtype and layout."""
     body, _, name = text.partition("#")
     _, dtype, layout, tail = body.split("_")
     return f"{name}-{tail.partition('+')[0]}-{dtype}-{layout}"

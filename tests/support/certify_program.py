@@ -1,5 +1,5 @@
-"""Builds the program of tests/kernels/certify, the CPU kernels on integers modulo a prime, and
-plants faults in its kernels."""
+"""Builds the program of tests/kernels/certify, which runs the CPU kernels on integers modulo a
+prime, and plants faults in its kernels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from pathlib import Path
 from folders import CSRC, KERNEL_TESTS, SIMULATOR
 
 SOURCES = KERNEL_TESTS / "certify"
-# Each has the CPU kernels of a dtype and an instruction set; CUDA those that run in the simulator.
+# Each unit has the CPU kernels of one dtype and instruction set. CUDA has the kernels that run in
+# the simulator.
 UNITS = tuple(sorted(path.stem for path in (SOURCES / "kernels").glob("*.cpp")))
 CUDA = "cuda"
 
@@ -27,7 +28,7 @@ def _run(*command: str) -> None:
 
 @dataclass(frozen=True)
 class Certified:
-    """What a run of the program says."""
+    """The outcome that a run of the program prints."""
 
     returncode: int
     output: str
@@ -40,7 +41,7 @@ class Certified:
 
 @dataclass(frozen=True)
 class Edit:
-    """A piece of a file of csrc/cpu, and another in its place."""
+    """A piece of a file in csrc/cpu, and its replacement."""
 
     file: str
     old: str
@@ -53,8 +54,8 @@ class Edit:
         source.write_text(text.replace(self.old, self.new))
 
 
-# What fills a cache, or makes long sums precise, cut down, so that small problems have several
-# blocks of everything.
+# These edits shrink the blocks that fill a cache or make long sums precise. Small problems then
+# have several blocks of everything.
 SMALL_BLOCKS = [
     Edit("blocking/tasks-inl.h", "kBandBytes = 384 << 10", "kBandBytes = 2 << 10"),
     Edit("blocking/tasks-inl.h", "kAccumulatorBytes = 1 << 20", "kAccumulatorBytes = 2 << 10"),
@@ -105,8 +106,8 @@ class CertifyProgram:
     def edited(
         self, folder: Path, edits: Sequence[Edit], faults: Sequence[Edit] = ()
     ) -> CertifyProgram:
-        """This program with edited kernels, of which moreover the faults are expressions that a run
-        may have wrong: see run()."""
+        """Returns this program with edited kernels. The faults are expressions that run() may
+        replace by wrong ones."""
         shutil.copytree(self.folder, folder)
         shutil.copytree(CSRC, folder / "csrc")
         planted = [
@@ -130,7 +131,8 @@ class CertifyProgram:
 
     def _compile(self, sources: Sequence[Path], csrc: Path, *flags: str) -> CertifyProgram:
         def compiled(source: Path) -> None:
-            # The algorithms would take minutes with optimisation; what takes their time has it.
+            # The algorithms would take minutes to optimise. Only the arithmetic, which takes most
+            # of the time, is optimised.
             level = "-O0" if source.parent.name == "kernels" else "-O2"
             _run(
                 "g++", "-std=c++20", level, "-Wall", "-Werror", "-D_GLIBCXX_ASSERTIONS", *flags,
@@ -153,8 +155,8 @@ class CertifyProgram:
         seed: int = 0,
         fault: int = 0,
     ) -> Certified:
-        """Certifies the random problems of those numbers and those given, with the fault of that
-        number (from 1) or, as it is, without."""
+        """Certifies the random problems with these numbers and the given problems. `fault` is the
+        number of the fault to switch on, from 1, or none."""
         done = subprocess.run(
             [
                 str(self.folder / "certify"),

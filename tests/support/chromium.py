@@ -1,4 +1,4 @@
-"""A page as Chromium shows it, without a network."""
+"""Shows a page in Chromium without a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-SECONDS = 60.0  # of a page, which takes 2 on an idle machine
+SECONDS = 60.0  # for one page, which takes 2 on an idle machine
 
 _PROBE = """
 <script>
@@ -46,14 +46,15 @@ class Shown:
     Attributes:
         console: its messages of any level.
         found: `width` and `scrollWidth` in CSS pixels, `images` as (alt, whether it loaded), and
-            `beyond`, elements that stick out of `main`, but for what scrolls in a box of its own.
+            `beyond`, the elements that stick out of `main`, except those that scroll in a box.
     """
 
     console: list[str]
     found: dict[str, Any]
 
     def check(self, width: int, images: int) -> None:
-        """That it fits a screen of `width`, shows so many images, and says nothing."""
+        """Checks that the page fits a screen of `width`, shows `images` images, and logs
+        nothing."""
         assert self.console == []
         assert self.found["width"] == width
         assert self.found["scrollWidth"] <= width
@@ -63,13 +64,13 @@ class Shown:
 
 
 def show(page: str | Path, width: int, folder: Path) -> Shown:
-    """Open a page, its HTML or its file, in a window of `width` CSS pixels. Skips the test without
-    Chromium."""
+    """Opens a page, given as its HTML or its file, in a window of `width` CSS pixels. Skips the
+    test without Chromium."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("needs chromium: apt-get install chromium")
     source = f'src="{page.as_uri()}"' if isinstance(page, Path) else f'srcdoc="{html.escape(page)}"'
-    # In a frame, since windows are at least 500 pixels wide.
+    # The page is in a frame, because windows are at least 500 pixels wide.
     frame = (
         f'<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>frame</title>'
         f'<iframe style="border: 0; width: {width}px; height: 800px" {source}>'

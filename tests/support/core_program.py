@@ -1,4 +1,4 @@
-"""Builds the torch-free program of tests/kernels/core, with a sanitizer or for another
+"""Builds the program of tests/kernels/core, which needs no torch, with a sanitizer or for another
 processor."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _run(*command: str) -> None:
 @dataclass(frozen=True)
 class CoreProgram:
     """The program in a folder. `portable` leaves out the kernels for x86-64's instruction sets,
-    which take minutes to compile; `static` needs no libraries of another processor to run."""
+    which take minutes to compile. `static` needs no libraries of another processor to run."""
 
     folder: Path
     sanitizer: str = ""
@@ -46,7 +46,7 @@ class CoreProgram:
         """Compiles and links it. A failed assertion has the compiler's messages."""
         self.folder.mkdir(parents=True, exist_ok=True)
         sources = sorted(path for pattern in SOURCES for path in ROOT.glob(pattern))
-        if self.sanitizer == "fuzzer":  # has a main of its own
+        if self.sanitizer == "fuzzer":  # libFuzzer has its own main
             sources.remove(KERNEL_TESTS / "core" / "main.cpp")
         with ThreadPoolExecutor(max_workers=2) as pool:
             objects = list(pool.map(self._compile, sources))
@@ -64,7 +64,7 @@ class CoreProgram:
         return out
 
     def run(self, *arguments: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-        """Runs it, `before` being a program that runs others."""
+        """Runs the program. `before` is a program that runs others, such as an emulator."""
         return subprocess.run(
             [*before, str(self.path), *arguments],
             env={**os.environ, "TSAN_OPTIONS": "halt_on_error=1"},

@@ -1,4 +1,4 @@
-"""Counts of what tests have compared, which conftest.py prints at the end of a run."""
+"""Counts what tests have compared. conftest.py prints the sums at the end of a run."""
 
 from collections import Counter
 

@@ -45,15 +45,15 @@ def _run(*command: str) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """A piece of a file of csrc/cuda, statements or an expression, and something wrong.
+    """A piece of a file in csrc/cuda, statements or an expression, and its wrong replacement.
 
     Attributes:
-        sanitizer: which finds it, as in :class:`Objects`.
-        file: below csrc/cuda.
+        sanitizer: the sanitizer that finds the fault, as in :class:`Objects`.
+        file: path below csrc/cuda.
         old: the piece.
-        new: what a faulty run has in its place.
-        message: a regular expression of what is said of it.
-        within: the text around the piece, ``{}``, where the file has the piece several times.
+        new: the replacement in a faulty run.
+        message: a regular expression of the expected message.
+        within: the text around the piece, which is ``{}``, if the file has the piece several times.
     """
 
     sanitizer: str
@@ -68,8 +68,8 @@ class Fault:
         return self.within.replace("{}", self.old)
 
     def planted_in(self, text: str, number: int) -> str:
-        """The text with the choice of both pieces, in each copy of the place that other faults have
-        made."""
+        """Returns the text with a choice between both pieces, in each copy of the place that other
+        faults have made."""
         if self.old.endswith((";", "\n")):
             choice = f"if (planted == {number}) {{ {self.new} }} else {{ {self.old} }}"
         else:
@@ -88,8 +88,8 @@ inline const int planted = [] {
 
 @dataclass(frozen=True)
 class Objects:
-    """The kernels of a source tree and the simulator, compiled with a sanitizer ("address", which
-    also finds undefined behaviour, or "thread") or without ("")."""
+    """The kernels of a source tree and the simulator, compiled. `sanitizer` is "address" (which
+    also finds undefined behaviour), "thread" or ""."""
 
     folder: Path
     csrc: Path = CSRC
@@ -99,16 +99,16 @@ class Objects:
         """Compiles all sources.
 
         Raises:
-            BuildError: the compiler refused.
+            BuildError: the compiler failed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         core = (self.csrc / "core").glob("*.cpp")
         return self._compile(sorted([*core, *self._kernels(), *SIMULATOR.glob("*.cpp")]), "-O1")
 
     def with_faults(self, folder: Path, faults: Sequence[Fault]) -> Objects:
-        """These objects, of which a run may have one of the faults; see run_program(). The kernels
-        are compiled anew, without optimisation, which takes longer than the few problems that are
-        run with it."""
+        """Returns these objects with all faults, of which a run may have one; see run_program().
+        The kernels are compiled again, without optimisation, which would take longer than the few
+        problems that run with it."""
         shutil.copytree(self.folder, folder)
         tree = folder / "csrc"
         shutil.copytree(CSRC, tree)
@@ -132,7 +132,7 @@ class Objects:
 
     def _kernels(self) -> list[Path]:
         cuda = [p for p in (self.csrc / "cuda").rglob("*") if p.suffix in (".cpp", ".cu")]
-        return sorted(p for p in cuda if p.name != "library.cpp")  # which names a toolkit
+        return sorted(p for p in cuda if p.name != "library.cpp")  # it names a toolkit
 
     def _compile(self, sources: Sequence[Path], level: str, *flags: str) -> Objects:
         def compiled(source: Path) -> None:

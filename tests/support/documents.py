@@ -1,4 +1,4 @@
-"""The code in README.md and docs/: its blocks, run as a reader would."""
+"""Runs the code blocks in README.md and docs/ as a reader would."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _has_onnx() -> bool:
     return all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript"))
 
 
-# What a block's first line may ask for; without it the block is compiled only.
+# A block's first line may ask for one of these. Without it, the block is only compiled.
 NEEDS: dict[str, Callable[[], bool]] = {
     "# needs a GPU": lambda: torch.cuda.is_available() and _has_cuda(),
     "# needs a build with CUDA": _has_cuda,
@@ -39,7 +39,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, what follows that, its text, and the file and line."""
+    """A fenced block: its language, the rest of its first line, its text, and the file and line."""
 
     language: str
     options: str
@@ -49,12 +49,12 @@ class Block:
 
     @property
     def quoted_from(self) -> str | None:
-        """The file whose text this is, which a title names."""
+        """The file that the block quotes, if its title names one."""
         title = re.search(r'title="([^"]*/[^"]*)"', self.options)
         return title[1] if title else None
 
     def code(self) -> Any:
-        # The blank lines make a traceback tell the line of the document.
+        # The blank lines make a traceback give the line in the document.
         return compile("\n" * self.line + self.text, str(self.path), "exec")
 
     def runs_here(self) -> bool:
@@ -72,8 +72,8 @@ def blocks(path: Path, language: str) -> list[Block]:
 
 
 def printed(block: Block, names: dict[str, Any]) -> str:
-    """Runs a block in the namespace `names` and returns what it printed; checks that what its
-    comments say is printed, `print(x)  # 3`, is."""
+    """Runs a block in the namespace `names` and returns what it printed. Checks that it prints what
+    its comments say, as in `print(x)  # 3`."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(block.code(), names)
@@ -86,7 +86,7 @@ def printed(block: Block, names: dict[str, Any]) -> str:
 
 
 def run_all(python: Iterable[Block]) -> tuple[int, int]:
-    """Runs blocks in one namespace: how many ran, and how many were only compiled."""
+    """Runs blocks in one namespace. Returns how many ran, and how many were only compiled."""
     names: dict[str, Any] = {"__name__": "__main__"}
     ran = compiled = 0
     for block in python:

@@ -1,6 +1,6 @@
 """Tiny files that pass for Fashion-MNIST, and a cache without a network.
 
-The fixtures serve the modules that import them; `cache` then surrounds each of their tests.
+The fixtures serve the modules that import them. `cache` then surrounds each of their tests.
 """
 
 import functools
@@ -33,7 +33,7 @@ def idx(array: Tensor) -> bytes:
 
 
 def stand_ins(arrays: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """The content of idx files of the arrays, which pass for the real ones."""
+    """Returns the content of idx files with the arrays, and makes it pass for the real data."""
     content = {name: idx(array) for name, array in arrays.items()}
     for name, blob in content.items():
         monkeypatch.setitem(SHA256, name, hashlib.sha256(blob).hexdigest())
@@ -42,7 +42,7 @@ def stand_ins(arrays: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> dic
 
 @pytest.fixture(name="arrays")
 def arrays_fixture() -> dict[str, Tensor]:
-    """Random uint8 pictures and labels by file name."""
+    """Returns random uint8 pictures and labels by file name."""
     generator = torch.Generator().manual_seed(1)
     draw = functools.partial(torch.randint, generator=generator, dtype=torch.uint8)
     return {
@@ -55,13 +55,13 @@ def arrays_fixture() -> dict[str, Tensor]:
 
 @pytest.fixture(name="files")
 def files_fixture(arrays: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """The content of tiny data files, which pass for the real ones."""
+    """Returns the content of tiny data files, which pass for the real ones."""
     return stand_ins(arrays, monkeypatch)
 
 
 @pytest.fixture(name="cache", autouse=True)
 def cache_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, with every other source out of reach."""
+    """Returns an empty cache and makes every other source unreachable."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed_port = server.getsockname()[1]
     monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{closed_port}/"])
@@ -91,7 +91,7 @@ def cached(files: dict[str, bytes]) -> list[str]:
 
 
 def bright_rows(count: int) -> tuple[Tensor, Tensor]:
-    """Pictures of noise, uint8, with two bright rows whose height is the label."""
+    """Returns pictures of noise, uint8, with two bright rows whose height is the label."""
     generator = torch.Generator().manual_seed(count)
     images = torch.randint(60, (count, 28, 28), generator=generator, dtype=torch.uint8)
     labels = torch.arange(count, dtype=torch.uint8) % 10
@@ -102,7 +102,7 @@ def bright_rows(count: int) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(name="data_dir")
 def data_dir_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory of tiny idx files, which pass for Fashion-MNIST."""
+    """Returns a directory of tiny idx files, which pass for Fashion-MNIST."""
     arrays = {}
     for split, count in (("train", 60), ("t10k", 30)):
         images, labels = bright_rows(count)
@@ -111,14 +111,14 @@ def data_dir_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def checkpoint_parts(path: Path) -> dict[str, Any]:
-    """What a checkpoint consists of."""
+    """Returns the parts of a checkpoint."""
     content = path.read_bytes()[len(checkpoint._sealed(b"")) :]
     parts: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
     return parts
 
 
 def write_checkpoint(path: Path, parts: object) -> None:
-    """A checkpoint of whatever parts, with the checksum that belongs to it."""
+    """Writes a checkpoint with any parts, and with the checksum that belongs to it."""
     content = io.BytesIO()
     torch.save(parts, content)
     path.write_bytes(checkpoint._sealed(content.getvalue()))
@@ -126,7 +126,7 @@ def write_checkpoint(path: Path, parts: object) -> None:
 
 @contextmanager
 def interrupted_in_step(module: ModuleType, step: int) -> Iterator[None]:
-    """The training that the module builds stops, as by Ctrl-C, in this step, from 1."""
+    """Stops the training that the module builds, as Ctrl-C does, in the given step, from 1."""
     steps = 0
 
     class Cost(nn.CrossEntropyLoss):

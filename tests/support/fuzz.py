@@ -1,7 +1,7 @@
 """Random problems and operands for differential fuzzing.
 
-The normal suite draws the same few examples every time. CONVKERN_FUZZ_EXAMPLES (`make fuzz`) asks
-for so many, which pytest's --hypothesis-seed chooses.
+The normal suite draws the same few examples every time. CONVKERN_FUZZ_EXAMPLES (`make fuzz`) sets
+the number of examples, which pytest's --hypothesis-seed chooses.
 """
 
 import os
@@ -16,12 +16,13 @@ from torch import Tensor
 from convkern.problem import DTYPES
 
 _EXAMPLES = int(os.environ.get("CONVKERN_FUZZ_EXAMPLES", "0"))
-# Multiply-adds of a pass: few, so that many problems are seen.
+# The most multiply-adds in a pass. There are few, so that many problems are run.
 _MOST_PRODUCTS = 2e7 if _EXAMPLES else 4e6
 
 
 def fuzzing(short: int, share: float = 1) -> settings:
-    """So many examples in the normal suite, and such a share of those that are asked for."""
+    """Returns settings for `short` examples in the normal suite, and otherwise for the given share
+    of CONVKERN_FUZZ_EXAMPLES."""
     return settings(
         max_examples=int(share * _EXAMPLES) or short,
         derandomize=not _EXAMPLES,
@@ -34,7 +35,7 @@ def fuzzing(short: int, share: float = 1) -> settings:
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes, and the parameters as convkern.conv2d takes them."""
+    """Sizes and parameters in the form that convkern.conv2d takes."""
 
     x: tuple[int, int, int, int]
     w: tuple[int, int, int, int]
@@ -44,7 +45,7 @@ class Shape:
     groups: int
 
     def padded(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Zeros (before, after) the rows and the columns, worked out anew."""
+        """The zeros (before, after) the rows and the columns, computed independently."""
         if self.padding == "valid":
             return (0, 0), (0, 0)
         if self.padding == "same":
@@ -55,8 +56,8 @@ class Shape:
         return (top, top), (left, left)
 
     def problem(self, dtype: str, tail: str, layout: str = "nchw") -> str:
-        """The problem string, of an input that is padded beforehand where the zeros on both sides
-        differ."""
+        """Returns the problem string. If the zeros on both sides differ, it is the problem of an
+        input that is already padded."""
         (top, bottom), (left, right) = self.padded()
         n, c, h, w = self.x
         h, w = h + bottom - top, w + right - left
@@ -72,7 +73,7 @@ def _products(x: Sequence[int], w: Sequence[int], out: Sequence[int]) -> float:
 
 @st.composite
 def shapes(draw: st.DrawFn, least_batch: int = 0) -> Shape:
-    """Every kind of geometry, cut down to a bounded number of products."""
+    """Draws every kind of geometry, cut down to a bounded number of products."""
     n = draw(st.integers(least_batch, 9))
     groups = draw(st.sampled_from([1, 1, 1, 2, 3, 4, 8, 16, 32, 64]) | st.integers(1, 64))
     cg = draw(st.integers(1, max(1, 64 // groups)))
@@ -118,7 +119,7 @@ VIEWS = [
 
 
 def tensor(size: Sequence[int], dtype: str, view: str, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers of 4 dimensions, or of 1, in the memory format or as the view."""
+    """Returns standard normal numbers in 4 dimensions or 1, in the memory format or as the view."""
 
     def random(*sizes: int) -> Tensor:
         return torch.randn(*sizes, generator=generator, dtype=torch.float64).to(DTYPES[dtype])

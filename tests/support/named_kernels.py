@@ -1,7 +1,7 @@
-"""The CPU kernels by name, and how a test checks many of them on one problem.
+"""Checks many CPU kernels, by name, on one problem.
 
-A test makes the operands of a problem and the float64 oracle once and then runs every kernel, since
-the oracle takes longer than most kernels. Each kernel that fails is named in the test's message,
+A test makes the operands of a problem and the float64 oracle once and then runs every kernel,
+because the oracle takes longer than most kernels. The test's message names each kernel that fails,
 with the first wrong element.
 """
 
@@ -21,7 +21,7 @@ PASSES = ["fwd", "gx", "gw"]
 ROWS = {k["name"]: k for k in _C.kernels() if k["device"] == "cpu"}
 CPU_KERNELS = list(ROWS)
 # Winograd kernels may be wrong by this many rounding errors of the largest sum of absolute
-# products: their transforms multiply by up to 8 and 5 and add up to 6 terms, twice, before and
+# products. Their transforms multiply by up to 8 and 5 and add up to 6 terms, twice, before and
 # after the products.
 WINOGRAD_ERRORS = {"winograd_4x4": 100, "winograd_2x2": 4}
 
@@ -43,12 +43,12 @@ def available(name: str) -> None:
 
 
 AVAILABLE = [name for name in CPU_KERNELS if is_available(name)]
-# The kernels that add the products themselves, so that NaN and infinity stay in their windows.
+# Kernels that add the products themselves, so that NaN and infinity stay in their windows.
 EXACT = [name for name in AVAILABLE if algorithm(name) not in WINOGRAD_ERRORS]
 
 
 def supporting(ops: Operands, names: list[str]) -> list[str]:
-    """The kernels among `names` that compute the problem."""
+    """Returns the kernels among `names` that compute the problem."""
     supported = []
     for name in names:
         if ROWS[name]["pass_"] == ops.problem.pass_:
@@ -63,7 +63,7 @@ def supporting(ops: Operands, names: list[str]) -> list[str]:
 
 
 def forced(name: str, ops: Operands) -> Tensor:
-    """The result of the problem's pass by the kernel of that name."""
+    """Returns the result of the problem's pass by the kernel with that name."""
     with convkern.use_kernel(name):
         assert _C.plan(ops.problem, ops.x.device.type)["kernel"] == name
         return run(ops)
@@ -77,7 +77,7 @@ class Failures:
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
-        """Keeps an error of the block as a failure of the kernel `name`."""
+        """Records an error in the block as a failure of the kernel `name`."""
         try:
             yield
         except Exception as error:
@@ -86,8 +86,8 @@ class Failures:
 
 @contextmanager
 def every_failure(problem: object) -> Iterator[Failures]:
-    """Lets the block go on after a kernel has failed. At its end the test fails with the message of
-    every kernel."""
+    """Lets the block continue after a kernel has failed. At its end the test fails with the
+    messages of all failed kernels."""
     failures = Failures()
     yield failures
     if failures.messages:
@@ -96,17 +96,17 @@ def every_failure(problem: object) -> Iterator[Failures]:
 
 
 def first_element(actual: Tensor, expected: Tensor, wrong: Tensor, bound: object) -> str:
-    """The message about the first element of `actual` that is `wrong`."""
+    """Returns the message about the first element of `actual` that is `wrong`."""
     index = wrong.nonzero()[0].tolist()
     got, wanted = (t[tuple(index)].item() for t in (actual, expected))
     return f"element {index} is {got!r}, not {wanted!r}, bound {bound}"
 
 
 def check_accurate(accuracy: Accuracy, actual: Tensor) -> None:
-    """Accuracy.check, with the first wrong element in the message.
+    """Checks like Accuracy.check, and puts the first wrong element in the message.
 
-    An element's bound does not depend on other elements, so the check of the first n fails for
-    every n from the first wrong element on, which bisection finds."""
+    An element's bound does not depend on other elements. The check of the first n elements
+    therefore fails for every n beyond the first wrong element, and bisection finds it."""
     try:
         accuracy.check(actual)
     except AssertionError as error:
@@ -143,7 +143,7 @@ def _dtype(accuracy: Accuracy) -> torch.dtype:
 
 
 def check_equal(actual: Tensor, expected: Tensor) -> None:
-    """Both are the same to the bit, but for the sign of zeros and the bits of NaN."""
+    """Checks that both have the same bits, except for the sign of zeros and the bits of NaN."""
     if torch.equal(actual, expected):
         return
     assert actual.shape == expected.shape
@@ -153,6 +153,6 @@ def check_equal(actual: Tensor, expected: Tensor) -> None:
 
 def check_winograd(name: str, accuracy: Accuracy, actual: Tensor) -> None:
     bound = WINOGRAD_ERRORS[algorithm(name)] * 2**-23 * accuracy.magnitude
-    wrong = ~((actual.double() - accuracy.expected).abs() <= bound)  # so that NaN is wrong
+    wrong = ~((actual.double() - accuracy.expected).abs() <= bound)  # so that NaN counts as wrong
     if wrong.any():
         raise AssertionError(first_element(actual, accuracy.expected, wrong, bound))

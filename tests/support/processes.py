@@ -1,7 +1,8 @@
 """Processes that run a test's functions together, as a process group of gloo.
 
-They are started once, since each takes seconds to import torch, and serve every test that asks for
-at most `MOST` of them. A test that fails or exceeds its time kills them; the next starts new ones.
+They are started once, because each takes seconds to import torch, and serve every test that asks
+for at most `MOST` of them. A test that fails or exceeds its time kills them, and the next test
+starts new ones.
 """
 
 import multiprocessing
@@ -18,8 +19,8 @@ import torch
 import torch.distributed as dist
 
 MOST = 4
-SECONDS = 120.0  # of one call; the longest takes some 10 on an idle machine
-GRACE_SECONDS = 5.0  # in which the others may end after one has failed
+SECONDS = 120.0  # for one call; the longest takes about 10 on an idle machine
+GRACE_SECONDS = 5.0  # for the others to end after one has failed
 
 
 class Processes:
@@ -33,8 +34,8 @@ class Processes:
     def run(
         self, count: int, function: Callable[..., Any], *args: Any, seconds: float = SECONDS
     ) -> list[Any]:
-        """Call `function(*args)`, of a module's top level, in each of `count` processes, of one
-        default process group, and return what it returned, by rank."""
+        """Calls `function(*args)` in each of `count` processes with one default process group. The
+        function must be at a module's top level. Returns its results by rank."""
         while len(self._workers) < count:
             self._workers.append(_start())
         self._calls += 1
@@ -57,7 +58,7 @@ class Processes:
 
 
 def _collect(links: list[Connection], seconds: float) -> tuple[dict[int, Any], list[str]]:
-    """What each process returned, and what went wrong."""
+    """Returns what each process returned, and what went wrong."""
     answers: dict[int, Any] = {}
     failures: list[str] = []
     end = time.monotonic() + seconds
@@ -101,7 +102,7 @@ def _serve(link: Connection) -> None:
             torch.manual_seed(0)
             dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=count)
             answer = function(*args)
-            dist.barrier()  # none leaves while another still needs it
+            dist.barrier()  # none may leave while another still needs it
             dist.destroy_process_group()
             link.send(("", answer))
         except BaseException:

@@ -1,4 +1,4 @@
-"""Made-up results of the benchmarks, for what is drawn of them."""
+"""Made-up results of the benchmarks, from which tests draw charts."""
 
 from convkern.bench import ModelRow, ModelTimes, Peaks, Row, Sample, Suite
 
@@ -13,8 +13,8 @@ def sample(seconds: float) -> Sample:
 
 
 def suite(speed: float = 1.0, peaks: bool = True) -> Suite:
-    """Two layers, the second at two batch sizes, in both passes with 1, 2 and 4 threads. One is
-    slower than torch's; onnxruntime computes forward only."""
+    """Returns two layers, the second at two batch sizes, in both passes with 1, 2 and 4 threads.
+    One is slower than torch's. onnxruntime computes forward only."""
     rows = []
     for threads in (1, 2, 4):
         for layer, n in (("wide", 8), ("deep", 1), ("deep", 16)):

@@ -1,4 +1,4 @@
-"""Programs that tests compile once a run, whatever number of workers it has."""
+"""Programs that tests compile once a run for all workers."""
 
 import os
 import shutil
@@ -12,14 +12,14 @@ Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 def shared_folder(factory: pytest.TempPathFactory) -> Path:
-    """A temporary folder that all workers of this run have in common."""
+    """Returns a temporary folder that all workers of this run share."""
     own = factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 def builder(factory: pytest.TempPathFactory) -> Once:
-    """The function that gives the folder of a name, which the first worker to ask for it fills
-    by calling `build`, while others that ask for it wait. A build that failed is tried again."""
+    """Returns a function that gives the folder for a name. The first worker that asks for it fills
+    it by calling `build`, while others wait. A build that failed is tried again."""
     shared = shared_folder(factory) / "built"
     shared.mkdir(exist_ok=True)
 

@@ -20,7 +20,7 @@ CONFUSION = [[6 if i == j else 1 if j == (i + 1) % 10 else 0 for j in range(10)]
 
 
 def run(model: str, seed: int, accuracy: float, test_loss: float | None = None) -> Run:
-    """Of the accuracy given; it never learned if that is a tenth."""
+    """Returns a run with the given accuracy. It never learned if that is a tenth."""
     dead = accuracy == 0.1
     loss = test_loss if test_loss is not None else GUESSING if dead else 1.4 - accuracy
     return Run(
@@ -30,7 +30,8 @@ def run(model: str, seed: int, accuracy: float, test_loss: float | None = None) 
 
 
 def study(accuracies: dict[str, list[float]]) -> Study:
-    """Of some models, with the accuracy of each seed; 0.1 means that it never learned."""
+    """Returns a study with the accuracy of each seed of each model. 0.1 means that it never
+    learned."""
     return Study(
         {"epochs": 2, "batch_size": 512},
         "made up",
@@ -50,7 +51,7 @@ def timed(of: Study, seconds: dict[str, tuple[list[float], list[float]]]) -> Stu
 
 
 def small_data() -> FashionMNISTData:
-    """60 and 30 pictures."""
+    """Returns 60 training pictures and 30 test pictures."""
     splits = []
     for count in (60, 30):
         images, labels = bright_rows(count)

@@ -1,4 +1,4 @@
-"""What tests read in a chart."""
+"""Reads charts for tests."""
 
 import re
 from collections import Counter
@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 
 def dots(path: Path) -> Counter[str]:
-    """How many markers have each colour, those of the legend among them."""
+    """Counts the markers of each colour, including those in the legend."""
     shapes = ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}use")
     return Counter(
         fill[1] for s in shapes if (fill := re.search(r"fill: (#\w+)", s.get("style", "")))

@@ -38,7 +38,7 @@ def test_is_the_convolution_of_the_cast_operands(
 
 @pytest.mark.parametrize("low", LOW)
 def test_every_road_to_the_op_is_cast(low: torch.dtype) -> None:
-    """The eager road, the general road (padding by name, no batch), the op, the module."""
+    """The calls are eager, general (padding by name, no batch), by the op, and by the module."""
     layer = convkern.Conv2d(3, 4, (3, 2), bias=False)
     layer.weight.data.copy_(W)
     with autocast(low):
@@ -54,7 +54,7 @@ def test_every_road_to_the_op_is_cast(low: torch.dtype) -> None:
         assert torch.equal(y, results[0])
 
 
-# (dtype of input, of weight) and whether autocast makes them agree
+# (dtype of input, dtype of weight), and whether autocast makes them agree.
 @pytest.mark.parametrize(
     ("of_x", "of_w"),
     [
@@ -163,7 +163,7 @@ def models() -> tuple[nn.Module, nn.Module]:
 
 @pytest.mark.parametrize("low", LOW)
 def test_training_with_a_scaler(low: torch.dtype) -> None:
-    """Five steps, one of which overflows and is skipped."""
+    """There are five steps, and one of them overflows and is skipped."""
     images, labels = torch.randn(16, 1, 12, 12), torch.arange(16) % 3
     losses, scales = [], []
     for model in models():
@@ -212,7 +212,7 @@ def test_compiled_under_autocast(backend: str) -> None:
     gradient, layer.weight.grad = layer.weight.grad, None
     expected.float().sum().backward()
     assert torch.equal(gradient, layer.weight.grad)
-    assert around(X).dtype == torch.float32  # compiled anew outside of the region
+    assert around(X).dtype == torch.float32  # compiled again outside of the region
 
 
 def test_vmap_under_autocast() -> None:
@@ -237,6 +237,6 @@ def test_on_a_gpu(low: torch.dtype) -> None:
     x, w, b = (t.cuda() for t in (X, W, B))
     with torch.autocast("cuda", low):
         y, expected = convkern.conv2d(x, w, b), F.conv2d(x, w, b)
-        assert convkern.conv2d(X, W).dtype == torch.float32  # a region of another device
+        assert convkern.conv2d(X, W).dtype == torch.float32  # the region is of another device
     assert y.dtype == expected.dtype == low
     torch.testing.assert_close(y, expected, **tolerance(low))

@@ -1,5 +1,5 @@
-"""Bad input raises what torch raises, and the message names argument, value and rule; eager, fake
-and compiled agree."""
+"""Bad input raises the class that torch raises, with a message that names argument, value and rule.
+Eager, fake and compiled calls agree."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ import convkern
 T = torch.zeros
 BIG = 2**62
 
-# name: (input, weight, keywords, words of the message)
+# name: (input, weight, keywords, words of the message).
 CASES = {
     "negative_padding": (T(1, 1, 5, 5), T(1, 1, 3, 3), {"padding": -1}, "padding=(-1, -1)"),
     "negative_padding_w": (T(1, 1, 5, 5), T(1, 1, 3, 3), {"padding": (0, -2)}, "padding=(0, -2)"),

@@ -1,4 +1,5 @@
-"""torch.compile: whole graphs, static and dynamic shapes, training, results as in eager mode."""
+"""torch.compile: whole graphs, static and dynamic shapes, training, and the results of eager
+mode."""
 
 from collections.abc import Iterator
 
@@ -23,7 +24,8 @@ def _fresh() -> Iterator[None]:
 
 
 class Net(nn.Module):
-    """Every road of convkern.conv2d: stride, groups, a fused ReLU, padding by name and by mode."""
+    """Uses every path of convkern.conv2d: stride, groups, a fused ReLU, padding by name and by
+    mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +38,7 @@ class Net(nn.Module):
 
 
 class Graphs:
-    """A backend that keeps the graphs that it is given and runs them as they are."""
+    """A backend that records the graphs it is given and runs them unchanged."""
 
     def __init__(self) -> None:
         self.all: list[torch.fx.GraphModule] = []
@@ -47,7 +49,7 @@ class Graphs:
 
 
 def step(module: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    """The result, and the gradients of input and parameters."""
+    """Returns the result, and the gradients of input and parameters."""
     x = x.clone().requires_grad_()
     y = module(x)
     return [y, *torch.autograd.grad(y.square().sum(), [x, *module.parameters()])]
@@ -64,8 +66,8 @@ def test_one_graph_that_names_the_op() -> None:
 
 
 def assert_steps_agree(compiled: nn.Module, net: nn.Module, x: torch.Tensor) -> None:
-    """The result to the bit; gradients up to rounding, since eager mode sums the bias's gradient in
-    a kernel of its own and compiled graphs by torch."""
+    """Checks the result to the bit, and gradients up to rounding. In eager mode a kernel sums the
+    bias's gradient, and in compiled graphs torch does."""
     (y, *ours), (expected, *eager) = step(compiled, x), step(net, x)
     assert torch.equal(y, expected)
     torch.testing.assert_close(ours, eager, rtol=1e-5, atol=1e-6)
@@ -88,7 +90,7 @@ def test_another_batch_needs_no_other_graph(how: str) -> None:
         if how == "mark_dynamic":
             torch._dynamo.mark_dynamic(x, 0)
         assert torch.equal(compiled(x), net(x))
-    # Automatic dynamism learns from the second batch that there are others.
+    # Automatic dynamic shapes need the second batch to learn that sizes vary.
     assert len(graphs.all) == (2 if how == "automatic" else 1)
 
 
@@ -111,7 +113,7 @@ def test_another_batch_needs_no_other_training_graph() -> None:
 
 
 def test_symbolic_window() -> None:
-    """A graph whose padding comes with the call, as an integer that the graph does not fix."""
+    """The padding comes with the call, as an integer that the graph does not fix."""
 
     def conv(x: torch.Tensor, w: torch.Tensor, padding: int) -> torch.Tensor:
         return convkern.conv2d(x, w, padding=padding)
@@ -125,7 +127,7 @@ def test_symbolic_window() -> None:
 
 
 def test_symbolic_kernel_size() -> None:
-    """Where padding by name is to be computed from it."""
+    """Padding by name is computed from it."""
 
     def conv(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return convkern.conv2d(x, w, padding="same", dilation=2)
@@ -143,7 +145,7 @@ def test_symbolic_kernel_size() -> None:
 
 @torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)
 def test_a_batch_that_depends_on_data() -> None:
-    """Training on the images that a mask picks, whose number no compiler can know."""
+    """A mask picks the images to train on. No compiler can know their number."""
     layer = convkern.Conv2d(3, 4, 3, padding=1, activation="relu")
 
     def picked(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -192,7 +194,7 @@ def test_fake_tensors_and_make_fx() -> None:
 
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_inductor(dynamic: bool) -> None:
-    """A graph of one call, which needs no C++ compiler."""
+    """The graph has one call, which needs no C++ compiler."""
     layer = convkern.Conv2d(3, 8, 3, padding=1, activation="relu").requires_grad_(False)
     compiled = torch.compile(layer, fullgraph=True, dynamic=dynamic)
     for n in (2, 5):
@@ -237,7 +239,7 @@ def test_inductor_modes(mode: str) -> None:
 
 @pytest.mark.exhaustive
 def test_inductor_trains_a_model() -> None:
-    """Losses of ten steps, compiled and not, of a replaced torchvision-like stack."""
+    """Compares the losses of ten steps of a replaced torchvision-like stack, compiled and not."""
     losses = []
     for compile_it in (False, True):
         torch.manual_seed(3)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:convkern. the slow reference ker
 
 
 def pair(*arguments, **keywords) -> tuple[convkern.Conv2d, nn.Conv2d]:
-    """Our layer and torch's, of the same weights."""
+    """Returns convkern's layer and torch's, with the same weights."""
     theirs = nn.Conv2d(*arguments, **keywords)
     ours = convkern.Conv2d(*arguments, **keywords)
     ours.load_state_dict(theirs.state_dict())
@@ -26,7 +26,7 @@ def pair(*arguments, **keywords) -> tuple[convkern.Conv2d, nn.Conv2d]:
 
 
 def assert_same_step(ours: nn.Module, theirs: nn.Module, x: torch.Tensor) -> None:
-    """Results and the gradients of all parameters agree."""
+    """Checks that results and the gradients of all parameters agree."""
     for module in (ours, theirs):
         module.zero_grad()
         module(x).square().mean().backward()
@@ -40,7 +40,7 @@ def assert_same_step(ours: nn.Module, theirs: nn.Module, x: torch.Tensor) -> Non
 
 
 def flops(conv, *tensors: torch.Tensor, **keywords) -> tuple[int, int]:
-    """As torch counts them, forward and forward with backward."""
+    """Returns torch's count of FLOPs, forward and forward with backward."""
     counts = []
     for backward in (False, True):
         with FlopCounterMode(display=False) as counter:
@@ -150,7 +150,7 @@ def test_parametrized_weights(name: str) -> None:
 
 def test_a_weight_that_norms_give_takes_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = parametrizations.weight_norm(convkern.Conv2d(3, 4, 3))
-    monkeypatch.setattr("convkern.functional.torch_conv2d", None)  # torch's would raise
+    monkeypatch.setattr("convkern.functional.torch_conv2d", None)  # torch's conv2d would raise
     assert layer(torch.randn(1, 3, 5, 5)).grad_fn.name() == "Conv2dBackward"
 
 
@@ -175,7 +175,7 @@ def test_lazy_layer(activation: str | None) -> None:
     copied.load_state_dict(lazy.state_dict())  # before its first input
     assert torch.equal(copied(x), y)
     fresh = convkern.LazyConv2d(4, (3, 2), stride=2)
-    fresh.load_state_dict(convkern.LazyConv2d(4, 3).state_dict())  # of no shape yet
+    fresh.load_state_dict(convkern.LazyConv2d(4, 3).state_dict())  # it has no shape yet
     assert fresh.has_uninitialized_params()
 
 
@@ -217,7 +217,7 @@ def test_fusion_with_batch_norm(channels_last: bool) -> None:
     x = torch.randn(8, 3, 6, 6)
     if channels_last:
         conv, x = (t.to(memory_format=torch.channels_last) for t in (conv, x))
-    norm(conv(x))  # statistics
+    norm(conv(x))  # updates the statistics
     fused = fusion.fuse_conv_bn_eval(conv.eval(), norm.eval())
     assert type(fused) is convkern.Conv2d
     torch.testing.assert_close(fused(x), norm(conv(x)), rtol=1e-4, atol=1e-5)
@@ -234,7 +234,7 @@ def test_averaged_models_and_copies_are_independent() -> None:
     assert torch.equal(copied(x), before)
     assert torch.equal(average(x), before)
     assert not torch.equal(layer(x), before)
-    average.update_parameters(layer)  # of w and -w
+    average.update_parameters(layer)  # average of w and -w
     assert torch.equal(average(x), torch.zeros_like(before))
 
 
@@ -264,7 +264,7 @@ def test_inference_mode() -> None:
 
 
 def train(steps: int) -> list[torch.Tensor]:
-    """The parameters after some steps, from the same start."""
+    """Returns the parameters after some steps from the same start."""
     torch.manual_seed(6)
     net = nn.Sequential(
         convkern.Conv2d(2, 16, 3, padding=1, activation="relu"),

@@ -36,13 +36,14 @@ def settings_as_before() -> Iterator[None]:
 def call_from_threads(
     problems: list[Operands], seconds: float, *, cache: bool = False
 ) -> tuple[int, list[str]]:
-    """Eight threads call at random while the number of threads at work changes, and with `cache`
-    whether weights are kept. How many calls, and which results differ from a single thread's."""
+    """Calls from eight threads in random order, while the number of threads at work changes. With
+    `cache`, the setting that keeps weights changes too. Returns the number of calls, and the
+    results that differ from a single thread's."""
     torch.set_num_threads(1)
     expected = [run(ops) for ops in problems]
     wrong: list[str] = []
     calls = [0] * 8
-    least = 20  # of each thread, however busy the machine is
+    least = 20  # calls in each thread, however busy the machine is
     end = time.monotonic() + seconds
     ended = threading.Event()
 
@@ -126,7 +127,7 @@ def test_weights_that_change_under_the_cache_while_others_read_theirs() -> None:
 
 
 class Convolved(Dataset):
-    """Samples that are convolved where they are loaded."""
+    """Samples that are convolved when they are loaded."""
 
     w = torch.arange(9.0).view(1, 1, 3, 3)
 
@@ -180,8 +181,8 @@ def test_parent_and_child_compute_after_a_fork() -> None:
     assert done.stdout == "True 0\n", done.stderr
 
 
-# The parent's threads pack weights, force kernels and cap instruction sets while it forks: a child
-# must not find a lock taken by a thread that it does not have.
+# The parent's threads pack weights, force kernels and cap instruction sets while it forks. The
+# child must not find a lock taken by a thread that it does not have.
 FORK_WHILE_THREADS_COMPUTE = """
 import os, signal, threading, time, torch, convkern
 torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 """Networks under DistributedDataParallel and fully_shard, against one process with whole batches.
 
-Adam and momentum make steps that depend on all earlier gradients, so that equal parameters after
-some steps mean equal gradients in each.
+The steps of Adam and momentum depend on all earlier gradients. Equal parameters after some steps
+therefore mean equal gradients in each step.
 """
 
 import copy
@@ -18,12 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 import convkern
 from processes import Processes
 
-STEPS, BATCH = 5, 12  # a number that 2, 3 and 4 processes divide
-EXACT = {"rtol": 1e-9, "atol": 1e-11}  # float64; Adam divides by the gradients' root mean square
+STEPS, BATCH = 5, 12  # 2, 3 and 4 processes divide the batch
+EXACT = {"rtol": 1e-9, "atol": 1e-11}  # float64; Adam divides by small numbers
 
 
 class Net(nn.Module):
-    """Plain, depthwise, grouped and strided layers; `extra` is used on demand only."""
+    """Has plain, depthwise, grouped and strided layers. `extra` is used on demand only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,14 +62,14 @@ def batches() -> list[tuple[Tensor, Tensor]]:
 
 
 def mine(batch: tuple[Tensor, Tensor], parts: int = 1, part: int = 0) -> list[Tensor]:
-    """This process's share of a batch, or of one of `parts` equal parts of the batch."""
+    """Returns this process's share of a batch, or of one of `parts` equal parts of the batch."""
     return [
         whole.chunk(parts)[part].chunk(dist.get_world_size())[dist.get_rank()] for whole in batch
     ]
 
 
 def whole_batches(extra: Callable[[int], bool]) -> tuple[list[float], Net]:
-    """The losses, and the network, of one process with the whole batches."""
+    """Returns the losses and the network of one process with the whole batches."""
     net = network()
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     losses = []
@@ -101,7 +101,7 @@ def check(losses: list[float], parameters: dict[str, Tensor], extra: Callable[[i
 
 
 def ddp(use_extra: str, parts: int, options: dict[str, Any]) -> None:
-    """Train with `parts` accumulated gradients a step."""
+    """Trains with `parts` accumulated gradients in each step."""
     extra = {"never": lambda _: False, "always": lambda _: True, "odd": lambda s: s % 2 == 1}
     used = extra[use_extra]
     model = DistributedDataParallel(network(), **options)
@@ -145,7 +145,7 @@ def test_ddp_is_one_process_on_the_whole_batch(
 
 
 def ddp_of_replaced_layers() -> None:
-    """A network of torch's layers whose class is changed under DDP, in the middle of training."""
+    """The class of a network's layers is changed under DDP, in the middle of training."""
     torch.manual_seed(1)
     net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=4)).double()
     alone = copy.deepcopy(net)
@@ -222,8 +222,8 @@ def share_of(rank: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def fsdp_in_bfloat16() -> None:
-    """Parameters in float32, computed with in bfloat16, gradients averaged in float32: against one
-    process that does so for each process's share."""
+    """Parameters are float32, computation is in bfloat16, and gradients are averaged in float32.
+    Compared with one process that does the same for each process's share."""
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
     seen = []
@@ -266,8 +266,8 @@ def test_fsdp_in_bfloat16(processes: Processes) -> None:
 
 
 def fsdp_with_kept_weights() -> None:
-    """fully_shard fills the memory of gathered weights without counting a new version: to keep
-    what was made of them would be to compute with those before the last step."""
+    """fully_shard fills the memory of gathered weights without counting a new version. Weights kept
+    packed would be those before the last step."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -282,7 +282,7 @@ def fsdp_with_kept_weights() -> None:
     assert "implicit_gemm" in convkern.explain(x, alone[0].weight, padding=1).kernel
     convkern.set_weight_cache(True)
     try:
-        for _ in range(8):  # the memory is seldom got back in the first of them
+        for _ in range(8):  # the same memory seldom comes back at once
             for module, optimizer in pairs:
                 optimizer.zero_grad()
                 module(x).square().mean().backward()
@@ -302,7 +302,8 @@ def test_fsdp_weights_are_not_kept(processes: Processes) -> None:
 
 
 def fsdp_of_split_channels() -> None:
-    """Four processes: batches are shared by two pairs, and channels within each pair."""
+    """Four processes: two pairs share the batches, and the processes of a pair share the
+    channels."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import (

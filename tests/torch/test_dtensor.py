@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import convkern
 from processes import Processes
 
-# Placements by letters: R, 0, 1, 2, ... for Shard, P for Partial; one for each dimension of a mesh.
+# Letters for placements: R, P for Partial, and 0, 1, 2, ... for Shard. There is one letter for each
+# dimension of a mesh.
 Letters = str
 
 
@@ -35,7 +36,7 @@ def letters_of(tensor: Any) -> Letters:
     )
 
 
-# N, C, O, groups, and the arguments of conv2d
+# N, C, O, groups, and the arguments of conv2d.
 PROBLEMS: dict[str, tuple[int, int, int, int, dict[str, Any]]] = {
     "dense": (4, 4, 8, 1, {"padding": 1}),
     "uneven": (5, 3, 7, 1, {"padding": (0, 1), "stride": 2}),
@@ -48,7 +49,7 @@ PROBLEMS: dict[str, tuple[int, int, int, int, dict[str, Any]]] = {
 
 
 def operands(name: str) -> tuple[dict[str, Any], list[Tensor], Tensor]:
-    """Arguments; x, w and b; and gy; the same in every process."""
+    """Returns the arguments, then x, w and b, then gy. They are the same in every process."""
     n, c, o, groups, arguments = PROBLEMS[name]
     generator = torch.Generator().manual_seed(11)
 
@@ -78,7 +79,7 @@ def convolution(
     activation: str | None = None,
     bias: bool = True,
 ) -> list[Letters]:
-    """Check forward and gradients; where y and the gradients of x, w, and b are."""
+    """Checks forward and gradients, and the placements of y and the gradients of x, w and b."""
     from torch.distributed.tensor import distribute_tensor
 
     arguments, plain, gy = operands(name)
@@ -94,7 +95,7 @@ def convolution(
     ]
     ours = convkern.conv2d(*spread, **arguments, activation=activation)
     close(ours, y)
-    # As a loss that is computed from y would have it, the gradient is where y is, or everywhere.
+    # The gradient is placed like y or everywhere, as it is for a loss that is computed from y.
     where = [p if p.is_shard() else placements("R")[0] for p in ours.placements]
     ours.backward(distribute_tensor(gy, mesh, where))
     for tensor, gradient in zip(spread, gradients, strict=True):
@@ -118,7 +119,7 @@ def convolution(
         ("uneven depthwise", ["1", "0", "0"], ["1", "1", "0", "0"]),
         ("multiplier", ["1", "0", "0"], ["1", "1", "0", "0"]),
         ("two groups", ["1", "0", "0"], ["1", "1", "0", "0"]),
-        # Three groups do not fall to two processes: something has to be gathered.
+        # Three groups cannot be divided between two processes, so something must be gathered.
         ("odd groups", ["1", "0", "0"], None),
         ("dense", ["2", "R", "R"], None),
         ("dense", ["0", "0", "0"], None),
@@ -136,7 +137,7 @@ def test_is_the_convolution_of_the_whole(
 
 
 def placed_without_gathering(name: str, given: list[Letters], count: int) -> bool:
-    """Whether every process gets channels, or whole groups, or images."""
+    """Returns whether every process gets channels, whole groups, or images."""
     n, c, o, groups, _ = PROBLEMS[name]
     split = {"0": [n], "R": [o] if given[1] == "0" else [], "1": [c]}[given[0]]
     if groups > 1 and given[0] == "1":
@@ -171,7 +172,8 @@ def test_mesh_of_two_dimensions(
 
 
 def test_relu_is_of_the_sum_of_the_parts(processes: Processes) -> None:
-    """Input channels can be split without a ReLU only: max(0, a) + max(0, b) is not the ReLU."""
+    """Input channels can be split only without a ReLU: max(0, a) + max(0, b) is not the ReLU of a +
+    b."""
     partial = processes.run(2, convolution, "dense", (2,), ["1", "1", "R"])
     assert partial[0][0] == "P"
     for given in (["1", "1", "R"], ["0", "R", "R"], ["R", "0", "0"]):
@@ -185,7 +187,7 @@ def test_without_bias(processes: Processes) -> None:
 
 
 def second_order(given: list[Letters], name: str) -> None:
-    """Second derivatives, which go through both gradient ops' own gradients."""
+    """Second derivatives use the gradients of both gradient ops."""
     from torch.distributed.tensor import distribute_tensor
 
     arguments, plain, _ = operands(name)
@@ -225,8 +227,8 @@ def test_second_derivatives(name: str, given: list[Letters], processes: Processe
 
 
 def tensor_parallel() -> None:
-    """Two layers, the first split by its output channels and the second by its input channels, as
-    a pair of linear layers is: one sum of the output is all that they need."""
+    """Two layers, the first split by its output channels and the second by its input channels, like
+    a pair of linear layers. They need only one sum of the output."""
     from torch.distributed.tensor import DTensor, Replicate, distribute_module, distribute_tensor
 
     torch.manual_seed(2)
@@ -339,7 +341,7 @@ def test_compiled_function(processes: Processes) -> None:
 
 
 def test_import_stays_quick() -> None:
-    """DTensor takes a second to import, which `import convkern` and plain tensors do not need."""
+    """DTensor takes a second to import. `import convkern` and plain tensors do not need it."""
     program = (
         "import sys, torch, convkern; convkern.Conv2d(1, 1, 3)(torch.ones(1, 1, 4, 4)); "
         "assert 'torch.distributed.tensor' not in sys.modules; "

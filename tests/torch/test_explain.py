@@ -1,4 +1,4 @@
-"""convkern.explain of problems, calls and models: what it says, prints and shows."""
+"""convkern.explain for problems, calls and models: its content, text and HTML."""
 
 import copy
 import re
@@ -48,13 +48,13 @@ on_avx2 = pytest.mark.skipif(
 
 @pytest.fixture
 def zen3(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was measured on two cores of Zen 3 with AVX2."""
+    """Fixes the peaks to those measured on two cores of Zen 3 with AVX2."""
     monkeypatch.setattr("convkern.peaks.peaks_of", lambda threads, _: Peaks(threads, 201e9, 28e9))
 
 
 @pytest.fixture
 def avx2_and_two_threads() -> Iterator[None]:
-    """Kernels depend on the instruction set, workspaces on the threads."""
+    """Fixes both, because kernels depend on the instruction set and workspaces on the threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -151,7 +151,7 @@ def test_without_a_kernel_nothing_is_predicted() -> None:
 
 
 def cells(html: str) -> list[str]:
-    """The texts of a table's cells; the markup must be well-formed."""
+    """Returns the texts of a table's cells. The markup must be well-formed."""
     root = ElementTree.fromstring(f"<div>{html}</div>")
     return ["".join(c.itertext()) for c in root.iter() if c.tag in ("td", "th")]
 

@@ -36,7 +36,7 @@ def exported(net: nn.Module) -> ExportedProgram:
 
 
 def convolutions(program: ExportedProgram) -> list[str]:
-    """The targets of nodes that are convolutions of whichever library."""
+    """Returns the targets of nodes that are convolutions, of any library."""
     nodes = program.graph.nodes
     return [str(n.target) for n in nodes if "conv" in str(n.target) and n.op == "call_function"]
 
@@ -53,7 +53,7 @@ def test_export_keeps_the_op_and_a_dynamic_batch() -> None:
     program = exported(net)
     assert convolutions(program) == ["convkern.conv2d.default"] * 3
     assert_same(program.module(), net)
-    # To the core ATen set; convkern's ops are no part of it, and stay.
+    # convkern's ops are not in the core ATen set, so they stay.
     lowered = program.run_decompositions()
     assert convolutions(lowered) == ["convkern.conv2d.default"] * 3
     assert_same(lowered.module(), net)
@@ -149,7 +149,7 @@ def test_scripted_modules_save_and_load(keywords: dict) -> None:
     assert torch.equal(loaded(x), layer(x))
     assert torch.equal(loaded(x[0]), layer(x[0]))
     loaded, layer = loaded.to(torch.complex64), layer.to(torch.complex64)
-    layer.activation = None  # torch has no ReLU of complex numbers
+    layer.activation = None  # torch has no ReLU for complex numbers
     if "activation" not in keywords:
         assert torch.equal(loaded(x * 1j), layer(x * 1j))
 
@@ -164,7 +164,7 @@ def dynamo_program(model: nn.Module | ExportedProgram, **options: Any) -> bytes:
 
 
 def of_exported_program(net: nn.Module) -> bytes:
-    """Whose graph has convkern's op already."""
+    """Its graph already has convkern's op."""
     return dynamo_program(exported(net), custom_translation_table=convkern.onnx_translations())
 
 
@@ -185,12 +185,12 @@ EXPORTERS = {
 
 @pytest.fixture(scope="module", params=EXPORTERS.values(), ids=EXPORTERS)
 def net_and_onnx(request: pytest.FixtureRequest) -> tuple[nn.Module, bytes]:
-    """The network, and its ONNX file by one of the ways to get there."""
+    """Returns the network and its ONNX file, exported in one of several ways."""
     pytest.importorskip("onnxscript", reason="ONNX export needs onnx and onnxscript")
     torch.manual_seed(0)
     net = Net().eval().requires_grad_(False)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the older exporter
+        warnings.simplefilter("ignore")  # the older exporter warns
         return net, request.param(net)
 
 
@@ -243,14 +243,14 @@ def test_onnx_of_replaced_models_and_functions(dynamo: bool) -> None:
         session = runtime.InferenceSession(buffer.getvalue())
         (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         torch.testing.assert_close(torch.from_numpy(y), net(x), rtol=1e-5, atol=1e-5)
-        # Within the export it was torch's op, and is not any more.
+        # During the export it was torch's op, and now it is convkern's again.
         with torch.profiler.profile() as profile:
             net(x)
         assert "convkern::conv2d" in {event.key for event in profile.key_averages()}
 
 
 def test_what_onnx_export_cannot_see_through_is_refused_by_name() -> None:
-    """Graphs that hold the op already: those need the translations, or torch's layers."""
+    """Graphs that already hold the op need the translations or torch's layers."""
     pytest.importorskip("onnxscript", reason="ONNX export needs onnx and onnxscript")
     with pytest.raises(torch.onnx.errors.OnnxExporterError, match=r"convkern\.conv2d"):
         dynamo_program(exported(Net().eval()))

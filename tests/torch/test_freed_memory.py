@@ -1,4 +1,4 @@
-"""Tensors whose storage was freed or made smaller, as FSDP frees parameters between their uses: the
+"""Tensors whose storage was freed or made smaller, as FSDP frees parameters between their uses. The
 ops raise RuntimeError, as torch's do, and read nothing."""
 
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from torch import Tensor
 import convkern
 
 ops = torch.ops.convkern
-SMALL = (2, 1, 5, 5), (2, 1, 3, 3)  # a direct kernel's
-DENSE = (1, 32, 9, 9), (48, 32, 3, 3)  # a matrix product's, whose weights are packed
+SMALL = (2, 1, 5, 5), (2, 1, 3, 3)  # computed by a direct kernel
+DENSE = (1, 32, 9, 9), (48, 32, 3, 3)  # computed by a matrix product with packed weights
 ONE_CHANNEL_LAST = (2, 8, 5, 5), (8, 1, 3, 3)
 
 
 def free(t: Tensor, bytes_left: int = 0) -> Tensor:
-    """Leaves the tensor its sizes, and of its memory that many bytes."""
+    """Frees the tensor's memory except for `bytes_left` bytes. The tensor keeps its sizes."""
     t.untyped_storage().resize_(bytes_left)
     return t
 
@@ -76,7 +76,7 @@ def test_a_view_needs_its_own_part_only() -> None:
     x, w = pair(SMALL)
     first, second = x[:1], x[1:]
     expected = convkern.conv2d(first, w)
-    free(x, 100)  # the first image
+    free(x, 100)  # room for the first image only
     assert torch.equal(convkern.conv2d(first, w), expected)
     with pytest.raises(RuntimeError, match="not allocated yet"):
         convkern.conv2d(second, w)

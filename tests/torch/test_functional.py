@@ -179,13 +179,13 @@ def test_same_padding_keeps_the_size(kernel: int, dilation: int) -> None:
 
 def test_fallback_to_the_reference_kernel_warns_once() -> None:
     x, w = torch.randn(1, 1, 5, 5), torch.randn(1, 1, 3, 3)
-    wide = torch.empty(1, 1, 1, 3_000_000, device="meta")  # more than a thread's buffers
+    wide = torch.empty(1, 1, 1, 3_000_000, device="meta")  # reads more than a thread's buffers hold
     problem = convkern.explain(wide, wide)
     assert problem.kernel.startswith("fwd.reference")
     assert any("workspace" in reason for _, reason in problem.rejected)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        convkern.conv2d(x, w)  # has a fast kernel
+        convkern.conv2d(x, w)  # a fast kernel computes it
     assert not caught
 
 
@@ -229,7 +229,7 @@ def test_every_kind_of_integer_is_one(number) -> None:
 
 
 def torch_and_ours(*tensors: torch.Tensor, **keywords) -> tuple[torch.Tensor, torch.Tensor]:
-    """The results of torch's conv2d, and of ours in its place."""
+    """Returns the results of torch's conv2d and of convkern's in its place."""
     expected = F.conv2d(*tensors, **keywords)
     with mock.patch.object(F, "conv2d", convkern.conv2d), mock.patch("torch.conv2d", F.conv2d):
         return expected, torch.nn.functional.conv2d(*tensors, **keywords)
@@ -260,7 +260,7 @@ def test_layers_scripts_and_peers_with_ours_in_the_place_of_torchs(
     torch.testing.assert_close(torch.jit.script(layers[0])(inputs[0]), expected[0])
     compiled = torch.compile(F.conv2d, backend="eager", fullgraph=True)
     assert torch.equal(compiled(X.int(), W.int()), convkern.conv2d(X.int(), W.int()))
-    # The oracle and the peer of measurements stay torch's.
+    # The oracle and the peer of measurements remain torch's.
     problem = convkern.testing.operands("n2c3h8w7k4r3s3_f32_nchw_fwd")
     for torchs in (
         lambda: convkern.testing.run_torch(problem),

@@ -1,4 +1,4 @@
-"""Tools that look at modules and graphs: torch.fx, fusion of batch norm, quantisation, counters."""
+"""Tools that inspect modules and graphs: torch.fx, fusion of batch norm, quantisation, counters."""
 
 import copy
 import pickle
@@ -70,7 +70,8 @@ def test_the_tracer_decides_as_it_would_for_torchs_layer() -> None:
 
 
 def test_what_is_traced_through() -> None:
-    """The layer itself, subclasses, and layers with hooks, each once."""
+    """Tracing goes once through the layer itself, through subclasses, and through layers with
+    hooks."""
 
     class More(convkern.Conv2d):
         def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -86,7 +87,7 @@ def test_what_is_traced_through() -> None:
 
 
 def resnets() -> tuple[nn.Module, nn.Module]:
-    """Of the same weights, torch's and replaced."""
+    """Returns torch's network and a replaced one with the same weights."""
     theirs = torchvision.models.resnet18().eval()
     ours = copy.deepcopy(theirs)
     convkern.replace_conv2d(ours)
@@ -104,7 +105,7 @@ def test_graphs_and_features_of_replaced_models_are_those_of_torchs() -> None:
 
 
 class Quantisable(nn.Module):
-    """A layer with batch norm, and one alone."""
+    """Has a layer with batch norm, and one without."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,7 +157,7 @@ NO_FUSER = pytest.raises(AssertionError, match=r"did not find fuser method.*conv
     [(fused_by_fx, nullcontext()), (fused_eagerly, NO_FUSER), (frozen, nullcontext())],
 )
 def test_batch_norm_is_folded_into_restored_layers(fuse, refuses) -> None:
-    """As the README says. Torch's tools fold by the layer's exact class, or by torch's op."""
+    """The README says so. Torch's tools fold by the layer's exact class, or by torch's op."""
     model = Quantisable().eval()
     model.norm.running_var.uniform_(1, 2)
     expected = model(X)
@@ -200,7 +201,7 @@ def test_quantisers_of_exported_programs_find_torchs_op_in_restored_models() -> 
 
 
 def test_counters_by_class_see_restored_layers() -> None:
-    """thop and its kind look the class up in a table."""
+    """thop and similar tools look the class up in a table."""
 
     def counted(model: nn.Module) -> int:
         return sum(type(m) is nn.Conv2d for m in model.modules())

@@ -1,5 +1,5 @@
-"""The gradient of bias and ReLU: one native pass for plain float32 CPU tensors where no graph is
-built, torch's ops otherwise."""
+"""The gradient of bias and ReLU. Plain float32 CPU tensors without a graph take one native pass,
+and others take torch's ops."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 
 import convkern
 
-# (N, O, H, W) of y: one float and one pixel; below, at and above vectors of 4 floats and the 64
-# floats of 16 of them; many channels; parts of several images.
+# (N, O, H, W) of y. There is one float and one pixel. There are sizes below, at and above a vector
+# of 4 floats and 16 of these. There are many channels, and parts of several images.
 SHAPES = [
     (1, 1, 1, 1),
     (2, 3, 3, 5),
@@ -41,7 +41,8 @@ def threads() -> Iterator[None]:
 def gradients(
     z: Tensor, b: Tensor, gy: Tensor, relu: bool, create_graph: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """gx and gb of the 1x1 convolution by the identity, whose gx is what reaches it."""
+    """Returns gx and gb of the 1x1 convolution by the identity. There gx is the gradient that
+    reaches the convolution."""
     z, b = z.detach().requires_grad_(), b.detach().requires_grad_()
     eye = torch.eye(len(b), dtype=z.dtype)[:, :, None, None]
     y = convkern.conv2d(z, eye, b, activation="relu" if relu else None)

@@ -70,12 +70,12 @@ def test_of_parameters(case: tuple) -> None:
             w = filled(w_shape, w_format).requires_grad_()
             conv(x, w, **kwargs).sum().backward()
             grads.append(w.grad.stride())
-        assert grads[0] == w.stride() or 1 in w_shape  # strides of single elements are any
+        assert grads[0] == w.stride() or 1 in w_shape  # single elements may have any strides
         assert grads[0] == grads[1] or grads[0] == w.stride()
 
 
 def test_a_leaf_gets_the_gradient_without_a_copy() -> None:
-    """AccumulateGrad keeps a gradient in the weight's own format, and copies any other."""
+    """AccumulateGrad keeps a gradient in the weight's own format and copies any other."""
     for x_format, w_format in itertools.product((CONTIGUOUS, CHANNELS_LAST), repeat=2):
         x = filled((2, 8, 9, 9), x_format)
         w = filled((16, 8, 3, 3), w_format).requires_grad_()
@@ -105,7 +105,7 @@ def test_the_ops_take_a_format() -> None:
 
 
 def train_replicated() -> list[str]:
-    """The warnings of DistributedDataParallel in two steps of channels_last layers."""
+    """Returns the warnings of DistributedDataParallel in two steps of channels_last layers."""
     torch.manual_seed(0)
     layers = [
         convkern.Conv2d(3, 8, 3),

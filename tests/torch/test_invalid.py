@@ -1,5 +1,5 @@
-"""Every way to get one argument wrong, generated: the exception class of F.conv2d, the same message
-eager, on meta tensors and compiled, and one that names the argument and the value.
+"""Every way to get one argument wrong, generated. The call must raise F.conv2d's exception class.
+The message must be the same in eager, meta and compiled calls, and name the argument and the value.
 
 test_bad_input.py has the cases that need a closer look.
 """
@@ -103,7 +103,7 @@ def cases() -> dict[str, Case]:
     for stride in (2, (1, 2), (3, 1)):
         pair = (stride, stride) if isinstance(stride, int) else stride
         add(f"padding='same', stride={stride}", x, w, f"{pair}", padding="same", stride=stride)
-    for name in ("padding", "dilation"):  # a stride of 2**61 is valid
+    for name in ("padding", "dilation"):  # 2**61 is a valid stride
         add(f"{name}=2**61", x, w, f"{2**61}", **{name: 2**61})
     return found
 
@@ -115,7 +115,7 @@ def test_there_are_so_many() -> None:
     assert len(CASES) >= 120
 
 
-# Where torch speaks of its own classes, brackets twice, or fails in a backend.
+# Here torch's message names its own classes, repeats brackets, or comes from a backend.
 OTHER_WORDS = (
     "dilation=", "weight of", "bias of float", "bias of bfloat", "bias of int", "bias of bool",
     "bias of complex", "kernel of (0", "kernel of (3, 0)", "groups=4 of", "groups=5 of",
@@ -164,7 +164,7 @@ def test_compiled(name: str) -> None:
 
 
 def value_id(value: object) -> str:
-    """The repr, but without an address, since all workers must have the same ids."""
+    """Returns the repr without an address, because all workers must have the same ids."""
     return "object()" if type(value) is object else repr(value)
 
 

@@ -1,4 +1,4 @@
-"""Memory is given back, and running out of it is an error like any other."""
+"""Memory is given back, and running out of it is an ordinary error."""
 
 import gc
 import mmap
@@ -19,7 +19,7 @@ def resident_bytes() -> int:
 
 
 def call(i: int) -> None:
-    """One of some hundred shapes, forward and backward, from small to about a MiB."""
+    """Computes one of about a hundred shapes, forward and backward, from small to about a MiB."""
     n, c, size, k = 1 + i % 3, 1 + i % 17, 3 + i % 23, 1 + i % 4
     groups = c if i % 5 == 0 else 1
     dtype = (torch.float32, torch.bfloat16, torch.float64, torch.float16)[i % 4]
@@ -34,7 +34,7 @@ def call(i: int) -> None:
 
 @pytest.mark.parametrize("cache", [False, True], ids=["plain", "weight_cache"])
 def test_ten_thousand_calls_do_not_grow_the_process(cache: bool) -> None:
-    """What 2,000 calls have left behind is not left behind by 8,000 more."""
+    """Another 8,000 calls must not leave behind what 2,000 calls have left behind."""
     convkern.set_weight_cache(cache)
     try:
         for i in range(2000):
@@ -47,7 +47,7 @@ def test_ten_thousand_calls_do_not_grow_the_process(cache: bool) -> None:
         grown = resident_bytes() - before
     finally:
         convkern.set_weight_cache(False)
-    assert grown < 4 << 20  # 500 bytes a call
+    assert grown < 4 << 20  # 500 bytes for each call
 
 
 ERRORS = """

@@ -1,5 +1,5 @@
-"""The native module: what it shows to other libraries, how it is protected, and that a process has
-one of it."""
+"""The native module: the symbols that it exports, its protection, and that a process has only
+one."""
 
 import copy
 import os

@@ -1,5 +1,5 @@
-"""PyTorch's own tests of nn.functional.conv2d and nn.Conv2d, with convkern in their place: the
-samples, errors and modules that torch.testing keeps for them."""
+"""PyTorch's own tests of nn.functional.conv2d and nn.Conv2d, with convkern in their place. They are
+the samples, errors and modules in torch.testing."""
 
 import inspect
 import re
@@ -27,7 +27,7 @@ OTHERS = [torch.complex64, torch.complex128, torch.int64]
 
 @pytest.fixture(scope="module")
 def info() -> Any:
-    """torch's OpInfo; its import takes seconds, which other tests should not pay."""
+    """torch's OpInfo. Its import takes seconds, which other tests should not pay."""
     from torch.testing._internal.common_methods_invocations import op_db
 
     return next(op for op in op_db if op.name == "nn.functional.conv2d")
@@ -36,7 +36,7 @@ def info() -> Any:
 def samples(
     info: Any, dtype: torch.dtype, *, grad: bool = False, every: int = 1
 ) -> Iterator[tuple[str, tuple, dict]]:
-    """Description, tensors and keywords of every so manieth sample."""
+    """Yields description, tensors and keywords of every `every`-th sample."""
     for sample in list(info.reference_inputs("cpu", dtype, requires_grad=grad))[::every]:
         tensors = (sample.input, *sample.args)
         sizes = [None if t is None else tuple(t.shape) for t in tensors]
@@ -75,7 +75,7 @@ def test_results_and_gradients(info: Any, dtype: torch.dtype) -> None:
         theirs = torch.autograd.grad(expected, leaves(tensors), gy)
         if dtype in (torch.float64, torch.float32):
             assert_close(ours, theirs, what)
-        else:  # torch's own gradients are rounded more than once
+        else:  # torch rounds its own gradients more than once
             exact = [t if t is None else t.double().detach() for t in tensors]
             exact = [t if t is None else t.requires_grad_() for t in exact]
             wanted = torch.autograd.grad(
@@ -93,7 +93,7 @@ def test_errors(info: Any) -> None:
             convkern.conv2d(sample.input, *sample.args, **sample.kwargs)
         assert type(ours.value) is error.error_type
         assert re.search(error.error_regex, str(ours.value))
-        # What convkern hands to torch comes back with torch's words alone.
+        # If convkern hands the call to torch, the message is torch's alone.
         assert str(ours.value).startswith("conv2d: ") == sample.input.is_floating_point()
 
 
@@ -138,7 +138,7 @@ def test_gradients_of_both_orders_and_modes(info: Any) -> None:
 
 @pytest.mark.exhaustive
 def test_gradients_element_by_element(info: Any) -> None:
-    check_gradients(info, torch.float64, fast=False, every=2)  # without their unbatched twins
+    check_gradients(info, torch.float64, fast=False, every=2)  # without unbatched copies
 
 
 def test_forward_mode(info: Any) -> None:
@@ -187,7 +187,7 @@ def test_autocast(info: Any, low: torch.dtype) -> None:
 
 
 def test_fake_tensors_agree_with_real_ones(info: Any) -> None:
-    """Shapes, strides, dtypes and devices of all that a training step calls."""
+    """Compares shapes, strides, dtypes and devices in all calls of a training step."""
     from torch._subclasses.fake_utils import CrossRefFakeMode
 
     for _, tensors, keywords in samples(info, torch.float32, grad=True):
@@ -199,7 +199,7 @@ def test_fake_tensors_agree_with_real_ones(info: Any) -> None:
 def check_op(info: Any, every: int) -> None:
     for _, tensors, keywords in samples(info, torch.float64, grad=True, every=every):
         if tensors[0].dim() != 4 or isinstance(keywords.get("padding"), str):
-            continue  # for the functional form alone
+            continue  # for the functional form only
         window = [
             list(v) if isinstance(v := keywords.get(name, default), tuple) else [v, v]
             for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
@@ -231,7 +231,7 @@ def test_compiled(info: Any) -> None:
 @pytest.mark.parametrize("name", ["Conv2d", "LazyConv2d"])
 @pytest.mark.parametrize("training", [False, True])
 def test_modules(info: Any, name: str, training: bool) -> None:
-    """torch's ModuleInfo: every way of construction, and states that go both ways."""
+    """torch's ModuleInfo: every way of construction, with states loaded in both directions."""
     from torch.testing._internal.common_modules import module_db
 
     theirs_class, ours_class = getattr(torch.nn, name), getattr(convkern, name)
@@ -247,7 +247,7 @@ def test_modules(info: Any, name: str, training: bool) -> None:
         ours = ours_class(*built.args, **keywords)
         arguments = given.forward_input
         expected = theirs(*arguments.args, **arguments.kwargs)
-        ours(*arguments.args, **arguments.kwargs)  # a lazy one takes its shape
+        ours(*arguments.args, **arguments.kwargs)  # a lazy module takes its shape from it
         ours.load_state_dict(theirs.state_dict())
         y = ours(*arguments.args, **arguments.kwargs)
         assert isinstance(ours, convkern.Conv2d)
@@ -255,7 +255,7 @@ def test_modules(info: Any, name: str, training: bool) -> None:
 
 
 def test_signature() -> None:
-    """The parameters of torch's documentation, in its order, with its defaults."""
+    """The parameters are those of torch's documentation, in its order and with its defaults."""
     parameters = inspect.signature(convkern.conv2d).parameters
     assert list(parameters)[:7] == [
         "input", "weight", "bias", "stride", "padding", "dilation", "groups"

@@ -24,7 +24,7 @@ def leaf(*size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 
 def samples(dtype: torch.dtype = torch.float32) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """(x, w) of every memory kind."""
+    """Returns (x, w) for every kind of memory."""
     x, w = torch.randn(3, 4, 7, 8, dtype=dtype), torch.randn(6, 4, 3, 3, dtype=dtype)
     last = torch.channels_last
     made = {
@@ -81,7 +81,7 @@ def test_gradients_of_every_order(window: tuple, bias: bool) -> None:
     assert gradgradcheck(conv, inputs)
 
     def second_order(x, w):
-        # A scalar of the first derivatives, whose own second derivative is the third order.
+        # A scalar of the first derivatives. Its own second derivative has the third order.
         y = conv(x, w)
         gx, gw = torch.autograd.grad(y.sin().sum(), (x, w), create_graph=True)
         return (gx.square().sum() + gw.square().sum()).unsqueeze(0)

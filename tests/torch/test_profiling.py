@@ -1,4 +1,4 @@
-"""convkern.profile: which ops it sees, and what it says of them. No test looks at a time."""
+"""convkern.profile: the ops that it sees, and what it reports about them. No test checks a time."""
 
 import os
 import re
@@ -48,7 +48,7 @@ def test_it_sees_what_is_dispatched() -> None:
 
 
 def test_a_row_for_each_op_with_its_share_of_the_roof(monkeypatch: pytest.MonkeyPatch) -> None:
-    peaks = Peaks(1, 1e6, 1e6)  # of a machine so slow that every share is above 1
+    peaks = Peaks(1, 1e6, 1e6)  # a machine so slow that every share is above 1
     monkeypatch.setattr("convkern.profiling.peaks_of", lambda threads, isa: peaks)
     model = nn.Sequential(convkern.Conv2d(3, 8, 3), nn.ReLU(), convkern.Conv2d(8, 4, 3))
     x = torch.randn(2, 3, 16, 16)
@@ -85,7 +85,8 @@ def test_without_memory_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_machine_without_room_or_tools_is_measured(tmp_path: Path) -> None:
-    """No compiler, no folder for temporary files; and with too little memory it is imported."""
+    """There is no compiler and no folder for temporary files. With too little memory, the module
+    can still be imported."""
     code = """
 import resource, sys, convkern, torch
 with convkern.profile() as profile:
@@ -120,7 +121,8 @@ def test_peaks_are_of_torch_s_threads_and_the_instruction_set() -> None:
         assert 1e7 < peaks.peak < 1e12 * peaks.threads
         assert 1e7 < peaks.bandwidth < 1e13
     if _C.available_isa() != "baseline":
-        # At least twice the lanes, and multiply-adds in one: seen on the busiest machine some time.
+        # The lanes at least double, and a multiply-add is one instruction. Even a busy machine
+        # shows this in one of ten tries.
         for _ in range(10):
             with convkern.use_isa("baseline"):
                 (narrow,) = measure_peaks([1])

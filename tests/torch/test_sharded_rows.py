@@ -12,7 +12,7 @@ from torch import Tensor
 from convkern.distributed import conv2d_sharded_rows
 from processes import Processes
 
-# rows of each process, C, O, kernel, and the arguments of conv2d
+# Rows of each process, C, O, kernel, and the arguments of conv2d.
 CASES: dict[str, tuple[list[int], int, int, tuple[int, int], dict[str, Any]]] = {
     "same": ([6, 6], 3, 4, (3, 3), {"padding": "same"}),
     "uneven": ([5, 2, 8], 3, 4, (3, 5), {"padding": (1, 2)}),
@@ -31,7 +31,8 @@ CASES: dict[str, tuple[list[int], int, int, tuple[int, int], dict[str, Any]]] = 
 def problem(
     case: str, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format
 ) -> tuple[list[int], dict[str, Any], list[Tensor]]:
-    """A case's rows and arguments, and images, weight and bias, the same in every process."""
+    """Returns a case's rows and arguments, then images, weight and bias. They are the same in every
+    process."""
     counts, channels, out, kernel, arguments = CASES[case]
     generator = torch.Generator().manual_seed(7)
     shapes = [
@@ -59,7 +60,7 @@ def all_rows(rows: Tensor) -> list[int]:
 def check(
     case: str, dtype: torch.dtype, layout: torch.memory_format, known: bool, tolerance: float
 ) -> list[int]:
-    """Compare forward and gradients with torch's of the whole images in float64."""
+    """Compares forward and gradients with torch's, for the whole images in float64."""
     counts, arguments, tensors = problem(case, dtype, layout)
     x, w, b = tensors
     relu = arguments.pop("activation", None) is not None
@@ -118,7 +119,7 @@ def test_same_padding_keeps_the_rows_and_stride_every_other(processes: Processes
 
 
 def two_layers(steps: int) -> tuple[list[float], Tensor]:
-    """Losses and final weight of two layers trained on the whole batch by their rows."""
+    """Returns losses and final weight of two layers that are trained on the whole batch by rows."""
     rank, size = dist.get_rank(), dist.get_world_size()
     generator = torch.Generator().manual_seed(3)
     images = torch.randn((4, 2, 12, 9), generator=generator, dtype=torch.float64)
@@ -153,7 +154,7 @@ def test_layers_train_as_in_one_process(processes: Processes) -> None:
 
 
 def in_a_group_of_some() -> None:
-    """Ranks 1 and 2 of three are a group of their own."""
+    """Ranks 1 and 2 of three processes are a group of their own."""
     group = dist.new_group([1, 2])
     counts, arguments, (x, w, b) = problem("same", torch.float64)
     if dist.get_rank() == 0:

@@ -18,7 +18,7 @@ from processes import Processes
 
 
 class Scaled(nn.Conv2d):
-    """More than a plain layer."""
+    """Does more than a plain layer."""
 
     def forward(self, input: Tensor) -> Tensor:
         return 2 * super().forward(input)
@@ -113,7 +113,7 @@ def test_keeps_a_layer_whose_forward_was_replaced() -> None:
 
 
 class Known(Tensor):
-    """Computes torch's functions in a way of its own, as weights of quantisation do."""
+    """Overrides torch's functions, as weights for quantisation do."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -236,7 +236,7 @@ NORMS = [parametrizations.weight_norm, parametrizations.spectral_norm, parametri
 
 @pytest.mark.parametrize("norm", NORMS, ids=lambda norm: norm.__name__)
 def test_parametrized_since(norm: Callable[[nn.Module], nn.Module]) -> None:
-    """Restored beneath the class that torch has put there, which stays."""
+    """The layer is restored beneath the class that torch has added, which stays."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3)).eval()
     convkern.replace_conv2d(model)
     norm(model[0])
@@ -251,7 +251,7 @@ def test_parametrized_since(norm: Callable[[nn.Module], nn.Module]) -> None:
     parametrize.remove_parametrizations(model[0], "weight")
     assert type(model[0]) is nn.Conv2d
     torch.testing.assert_close(model(x), expected)
-    # The copy is not touched.
+    # The copy is not changed.
     assert isinstance(copied[0], convkern.Conv2d)
     assert torch.equal(copied(x), expected)
     parametrize.remove_parametrizations(copied[0], "weight")
@@ -276,7 +276,7 @@ def test_a_class_of_someone_else_stays_with_a_warning(parametrized: bool) -> Non
         assert convkern.restore_conv2d(model) == ["1"]
     assert type(model[0]) is before
     torch.testing.assert_close(model(x), expected)
-    model[0].__class__ = Scaled  # no longer convkern's
+    model[0].__class__ = Scaled  # it is no longer convkern's class
     assert convkern.restore_conv2d(model) == []
     assert type(model[0]) is Scaled
 
@@ -298,10 +298,10 @@ def sharded_since() -> None:
     assert [isinstance(layer, FSDPModule) for layer in model] == [True, True, False]
     assert not any(isinstance(layer, convkern.Conv2d) for layer in model)
     assert parametrize.is_parametrized(model[1])
-    assert isinstance(other, convkern.Conv2d)  # of the same class that fully_shard made
+    assert isinstance(other, convkern.Conv2d)  # fully_shard made the same class for it
     torch.testing.assert_close(model(x), expected)
     model(x).sum().backward()
-    # Weights in parts, in layers that fully_shard has not made its own.
+    # These weights are in parts, but fully_shard has not changed the layers' class.
     plain = fully_shard(nn.Sequential(nn.Conv2d(3, 4, 3)), mesh=mesh)
     assert convkern.replace_conv2d(plain).replaced == ["0"]
     assert plain(x).shape == (2, 4, 7, 7)

@@ -89,7 +89,7 @@ def test_only_what_backward_needs_is_saved() -> None:
     w = W.clone().requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         convkern.conv2d(X, w)
-    assert saved == [tuple(X.shape)]  # not w: the input needs no gradient
+    assert saved == [tuple(X.shape)]  # w is not saved, because x needs no gradient
 
 
 def test_modes_and_subclasses_see_the_call() -> None:

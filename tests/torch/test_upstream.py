@@ -1,4 +1,4 @@
-"""upstream.py tells which tests reach convkern, and what it fails from what torch fails too."""
+"""upstream.py finds which tests reach convkern, and which fail with torch too."""
 
 import subprocess
 import sys

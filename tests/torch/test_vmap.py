@@ -1,4 +1,4 @@
-"""torch.func.vmap: each batching rule against a loop, without falling back to one."""
+"""torch.func.vmap: each batching rule gives the results of a loop without falling back to one."""
 
 import itertools
 import warnings
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 ops = torch.ops.convkern
 V = 3
-# (groups, stride, padding, dilation)
+# (groups, stride, padding, dilation).
 WINDOWS = [
     (1, [1, 1], [0, 0], [1, 1]),
     (2, [2, 1], [1, 2], [1, 2]),
@@ -27,7 +27,7 @@ IN_DIMS = [d for d in itertools.product((None, 0, -1), repeat=2) if d != (None, 
 
 
 def batch(size: tuple[int, ...], dim: int | None) -> torch.Tensor:
-    """Random and distinct in every example; the batch at dim."""
+    """Returns random numbers that differ in every example, with the batch at `dim`."""
     if dim is None:
         return torch.randn(size, dtype=torch.float64)
     return torch.randn((V, *size), dtype=torch.float64).movedim(0, dim)
@@ -45,7 +45,7 @@ def looped(function, in_dims, *tensors: torch.Tensor) -> torch.Tensor:
 
 
 class Count(torch.utils._python_dispatch.TorchDispatchMode):
-    """Counts the calls of our ops."""
+    """Counts the calls of convkern's ops."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,8 @@ class Count(torch.utils._python_dispatch.TorchDispatchMode):
 
 
 def assert_vmapped(function, in_dims, *tensors: torch.Tensor, calls: int = 1) -> None:
-    """vmap's result is the loop's, from one call of the op for all examples."""
+    """Checks that vmap's result is the loop's, and that one call of the op computes all
+    examples."""
     with Count() as count:
         result = vmap(function, in_dims)(*tensors)
     assert list(count.calls.values()) == [calls]
@@ -136,7 +137,7 @@ def test_arguments_of_the_functional_form() -> None:
 
 
 def test_levels() -> None:
-    """vmap in vmap, either with a batch that the other lacks, and with a gradient between."""
+    """vmap in vmap, each with a batch that the other lacks, and with a gradient between."""
     x, w = batch((2, 4, 5, 5), 0), torch.randn(2, 3, 4, 3, 3).double()
     both = vmap(vmap(convkern.conv2d, (None, 0)), (0, None))(x, w)
     expected = torch.stack([torch.stack([convkern.conv2d(i, v) for v in w]) for i in x])
@@ -223,7 +224,7 @@ def test_jacobians_by_rows_and_by_columns() -> None:
 
 
 def test_second_order() -> None:
-    """Hessians four ways, and a Hessian-vector product forward over reverse."""
+    """Hessians in four ways, and a Hessian-vector product, forward over reverse."""
 
     def objective(w):
         return convkern.conv2d(X, w, B).sin().sum()

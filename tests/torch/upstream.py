@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 import convkern
 
-# By the names of tests: what they ask that convkern does otherwise.
+# By the name of the test: what it asks that convkern does differently.
 DIFFER = {
     "test_functional_grad_conv2d": "asks for float32 gradients equal to 1e-5 to those of "
     "torch.nn.grad, which are torch's own: sums of thousands of products in another order",
@@ -45,7 +45,7 @@ class Redirect(TorchFunctionMode):
 
 
 class Reached:
-    """A plugin of pytest: the outcome of each test that called conv2d, by node id."""
+    """A plugin of pytest that records the outcome of each test that called conv2d, by node id."""
 
     def __init__(self, redirect: bool) -> None:
         self.redirect = redirect
@@ -77,7 +77,7 @@ class Reached:
 
 
 CALLS = pytest.StashKey[int]()
-# The configuration is not the project's, whose options and warnings are not for these tests.
+# Do not use the project's configuration, whose options and warnings are not meant for these tests.
 OPTIONS = ["-c", "/dev/null", "-p", "no:cacheprovider", "-q", "--no-header"]
 
 

@@ -30,11 +30,11 @@ from convkern.fashion_mnist.study.geometry import IMAGE, Layer
 _LAYER_COLORS = (BLUE, VERMILLION, GREEN)
 _LAYER_LINES = ("-", "--", ":")
 
-# The example that slides: an image and a kernel small enough to count.
+# The example that slides has an image and a kernel small enough to count.
 _SIZE, _KERNEL = 5, 3
 _SETTINGS = ((0, 1), (1, 1), (1, 2))  # padding, stride
-_STEPS = 4  # of the stepped picture
-_STEPS_PER_SECOND = 2  # of the animated one
+_STEPS = 4  # of the picture in steps
+_STEPS_PER_SECOND = 2  # of the animation
 
 
 def receptive_fields(stacks: Mapping[str, Sequence[Layer]]) -> Picture:
@@ -55,7 +55,7 @@ def receptive_fields(stacks: Mapping[str, Sequence[Layer]]) -> Picture:
 
 
 def sliding() -> list[Picture]:
-    """A kernel that slides, step by step, and the same as an animation."""
+    """Shows a kernel that slides, step by step and as an animation."""
     sizes = [output_size(_SIZE, kernel=_KERNEL, padding=p, stride=s)[0] for p, s in _SETTINGS]
     words = "; ".join(
         f"padding {p}, stride {s}: {n}x{n} outputs"
@@ -106,7 +106,7 @@ def _fields(stacks: Mapping[str, Sequence[Layer]]) -> Any:
 
 
 def _reach(layers: Sequence[Layer]) -> int:
-    """Rows beyond the image that the last layer's first output sees."""
+    """Returns the rows beyond the image that the last layer's first output sees."""
     return -layers[-1].offset
 
 
@@ -122,9 +122,10 @@ def _stepped() -> Any:
 
 
 def _place(axes: Any, padding: int, stride: int, step: int, size: int) -> None:
-    """The kernel at the place of output number `step`, in reading order, over the outputs so far.
+    """Draws the kernel at the place of output number `step`, in reading order, over the outputs so
+    far.
 
-    Outputs are drawn on the middle of what they are computed from.
+    Each output is drawn on the middle of its window.
     """
     bare(axes)
     places = range(-padding, _SIZE + padding)
@@ -163,9 +164,9 @@ def _animate(path: Path) -> None:
                 _place(axes, padding, stride, step, size)
                 axes.set_title(f"padding {padding}\nstride {stride}")
             if step == 1:
-                figure.set_layout_engine("none")  # it is laid out
+                figure.set_layout_engine("none")  # the layout is already done
             return []
 
-        # Padding 1 with stride 1 has the most places; the others begin anew.
+        # Padding 1 with stride 1 has the most places. The others start again.
         animation = FuncAnimation(figure, draw, frames=max(sizes) ** 2)
         animation.save(path, writer=PillowWriter(fps=_STEPS_PER_SECOND), dpi=120)

@@ -1,4 +1,4 @@
-"""The runs as TensorBoard's event files. Needs tensorboard."""
+"""Writes the runs as TensorBoard's event files. Needs tensorboard."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from convkern.fashion_mnist.study.run import Watcher
 class Events(Watcher):
     """Writes a directory for each run below `folder`: losses, seconds, and the test's result.
 
-    Steps are epochs, from 1. A run that goes on writes its earlier epochs again, in place of those
-    of the interrupted attempt.
+    Steps are epochs, from 1. A run that is resumed writes its earlier epochs again, which replaces
+    those of the interrupted attempt.
     """
 
     def __init__(self, folder: Path) -> None:

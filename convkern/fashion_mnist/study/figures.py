@@ -1,4 +1,4 @@
-"""The form of the report's pictures: size, colours, and what is said of each. Needs matplotlib."""
+"""The form of the report's pictures: size, colours and texts. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-# Okabe and Ito's colours, which the colour-blind tell apart; those of sufficient contrast on white.
+# Okabe and Ito's colours, which colour-blind readers can tell apart, as far as they contrast enough
+# with white.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#666666"
 COLORS = {"plain": BLUE, "padding2": VERMILLION, "padding3": GREEN, "stride": PURPLE}
 MARKERS = {"plain": "o", "padding2": "s", "padding3": "^", "stride": "D"}
 SEED_LINES = ("-", "--", ":", "-.")
 
-# A phone shows this width in some 360 of its pixels, and then 10 points as 11 of them.
+# A phone shows this width in about 360 of its pixels, and then 10 points as 11 of them.
 WIDTH = 4.6  # inches
 _DPI = 200
 _STYLE = {
@@ -38,14 +39,14 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and its words.
+    """A picture and its texts.
 
     Attributes:
         file: its name below the report's directory.
         title: a heading.
         alt: what it shows, for those who do not see it.
         caption: how to read it.
-        draw: writes it to a path.
+        draw: a function that writes it to a path.
     """
 
     file: str
@@ -65,12 +66,12 @@ def style() -> Iterator[None]:
 
 
 def new_figure(height: float) -> Any:
-    """A figure of the report's width, `height` inches high."""
+    """Returns a figure of the report's width, `height` inches high."""
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
 def saver(draw: Callable[[], Any]) -> Callable[[Path], None]:
-    """A function that writes the figure that `draw` returns as a PNG."""
+    """Returns a function that writes the figure that `draw` returns as a PNG."""
 
     def save(path: Path) -> None:
         with style():
@@ -80,7 +81,7 @@ def saver(draw: Callable[[], Any]) -> Callable[[Path], None]:
 
 
 def bare(axes: Any) -> None:
-    """Take away ticks and frame, of pictures."""
+    """Removes ticks and frame from pictures."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -88,6 +89,7 @@ def bare(axes: Any) -> None:
 
 
 def square(axes: Any, start: float, size: float, row: float | None = None, **line: Any) -> None:
-    """The outline of a square from column `start` and row `row`, by default the same."""
+    """Draws the outline of a square from column `start` and row `row`, which is `start` by
+    default."""
     corner = (start, start if row is None else row)
     axes.add_patch(Rectangle(corner, size, size, fill=False, **line))

@@ -1,4 +1,4 @@
-"""Sizes and receptive fields of a stack of convolutions, and what the edge keeps."""
+"""Sizes and receptive fields of a stack of convolutions, and how often the image's edge is read."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from convkern import output_size
 from convkern.functional import torch_conv2d
 
-IMAGE = 28  # rows, and columns, of a Fashion-MNIST picture
+IMAGE = 28  # rows and columns of a Fashion-MNIST picture
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A square convolution in a stack, and what it and those before it make of an image.
+    """A square convolution in a stack, and its relation to the image.
 
     Attributes:
-        kernel, padding, stride: of this layer, in pixels of its input.
-        size_in, size_out: rows, and columns, of its input and output.
-        field: rows of the image that one of its outputs sees, padding included.
+        kernel, padding, stride: those of this layer, in pixels of its input.
+        size_in, size_out: rows and columns of its input and output.
+        field: rows of the image that one of its outputs sees, including padding.
         jump: rows of the image between the fields of neighbouring outputs.
         offset: row of the image where the field of the first output begins, <= 0 with padding.
-        channels_in, channels_out: of its input and output.
+        channels_in, channels_out: channels of its input and output.
     """
 
     kernel: int
@@ -40,16 +40,16 @@ class Layer:
 
     @property
     def multiply_adds(self) -> int:
-        """Products of one image's forward pass, those with padding's zeros included."""
+        """Products in one image's forward pass, including those with padding's zeros."""
         taps = self.kernel**2 * self.channels_in
         return self.size_out**2 * self.channels_out * taps
 
 
 def layers_of(model: nn.Module, size: int = IMAGE) -> list[Layer]:
-    """The convolutions of `model`, in order, on images of `size` x `size` pixels.
+    """Returns the convolutions of `model`, in order, on images of `size` x `size` pixels.
 
     They must follow one another, with square kernels and the same padding and stride in rows and
-    columns; layers between them must keep the size.
+    columns. Layers between them must keep the size.
 
     Raises:
         ValueError: a layer is not square.
@@ -74,7 +74,7 @@ def layers_of(model: nn.Module, size: int = IMAGE) -> list[Layer]:
 
 
 def describe(layers: Sequence[Layer]) -> str:
-    """The layers in words, such as "2 layers, kernels 14 and 10, padding 1"."""
+    """Returns the layers in words, such as "2 layers, kernels 14 and 10, padding 1"."""
     count = f"{len(layers)} {'layer' if len(layers) == 1 else 'layers'}"
     parts = [_each("kernel", [layer.kernel for layer in layers])]
     paddings, strides = ([getattr(x, name) for x in layers] for name in ("padding", "stride"))
@@ -85,7 +85,7 @@ def describe(layers: Sequence[Layer]) -> str:
 
 
 def multiply_adds(model: nn.Module, size: int = IMAGE) -> int:
-    """Products of one image's forward pass: of the convolutions and of the linear layers."""
+    """Returns the products in one image's forward pass, for convolutions and linear layers."""
     linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
     return sum(layer.multiply_adds for layer in layers_of(model, size)) + linear
 
@@ -98,7 +98,7 @@ def reads(layers: Sequence[Layer]) -> Tensor:
     """Counts the paths by which each pixel of the image reaches the outputs of the last layer.
 
     Returns:
-        float64, (size, size): the gradient of the sum of the outputs where all weights are 1.
+        float64, (size, size): the gradient of the sum of the outputs if all weights are 1.
     """
     size = layers[0].size_in
     image = torch.ones(1, 1, size, size, dtype=torch.float64, requires_grad=True)
@@ -111,13 +111,13 @@ def reads(layers: Sequence[Layer]) -> Tensor:
 
 
 def corner_share(layers: Sequence[Layer]) -> float:
-    """The share of the corner: how often it is read, relative to the pixel that is read most."""
+    """Returns how often the corner is read, relative to the pixel that is read most."""
     counts = reads(layers)
     return float(counts[0, 0] / counts.max())
 
 
 def _each(name: str, values: Sequence[int]) -> str:
-    """One value if it is that of all, else each."""
+    """Returns one value if all are the same, and each value otherwise."""
     if len(set(values)) == 1:
         return f"{name} {values[0]}"
     return f"{name}s {', '.join(map(str, values[:-1]))} and {values[-1]}"

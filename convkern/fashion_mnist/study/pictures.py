@@ -1,4 +1,4 @@
-"""Pictures of images and weights: kernels, feature maps, and garments taken for others."""
+"""Pictures of images and weights: kernels, feature maps, and misclassified garments."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from convkern.fashion_mnist.study.geometry import Layer, corner_share, layers_of
 from convkern.fashion_mnist.study.results import CLASSES, Study
 from convkern.fashion_mnist.study.run import activations
 
-_GRID = 4  # rows, and columns, of misclassified garments
+_GRID = 4  # rows and columns of misclassified garments
 _EDGE_PADDINGS = (0, 1, 2)
-_LEAST_SHARE = 1e-4  # of what the most read pixel has, that the picture tells from less
+_LEAST_SHARE = 1e-4  # least share of the most read pixel that the picture shows
 
 
 def pictures(
     study: Study, models: Mapping[str, nn.Module], images: Tensor, labels: Tensor
 ) -> list[Picture]:
-    """Of the networks in `models`, those of `study.shown`, and the test split.
+    """Returns pictures of the networks in `models`, those of `study.shown`, and of the test split.
 
-    `images` has the shape (N, 1, 28, 28), `labels` (N,).
+    `images` has the shape (N, 1, 28, 28), and `labels` (N,).
     """
     return [
         _misclassified_picture(study, models, images, labels),
@@ -163,7 +163,7 @@ def _features(maps: Mapping[str, Sequence[Tensor]]) -> Any:
 
 
 def _rows(stacks: Mapping[str, Sequence[Tensor]], draw: Any) -> Any:
-    """A row for each model, with its name, and a picture for each of its tensors."""
+    """Draws a row for each model, with its name and a picture for each of its tensors."""
     columns = max(map(len, stacks.values()))
     figure = new_figure((0.3 + (WIDTH - 0.5) / columns) * len(stacks))
     grid = figure.subplots(len(stacks), columns, squeeze=False)
@@ -185,7 +185,7 @@ def _edges(maps: Sequence[Tensor], stacks: Mapping[str, Sequence[Layer]]) -> Any
     ):
         bare(axes)
         axes.imshow(feature.numpy(), cmap="cividis", vmin=lowest, vmax=highest)
-        # All three at one scale, the one without padding in the middle.
+        # All three have one scale, and the one without padding is in the middle.
         most = maps[-1].shape[0]
         axes.set_xlim(padding - 0.5 - 2, padding - 0.5 - 2 + most)
         axes.set_ylim(padding - 0.5 - 2 + most, padding - 0.5 - 2)
@@ -197,13 +197,13 @@ def _edges(maps: Sequence[Tensor], stacks: Mapping[str, Sequence[Layer]]) -> Any
 
 
 def draw_reads(figure: Any, stacks: Mapping[str, Sequence[Layer]]) -> None:
-    """For each model how often each pixel of the image reaches its last layer, and the corner's
-    share of the most."""
+    """Draws for each model how often each pixel of the image reaches its last layer. The title
+    gives the corner's share of the most read pixel."""
     grid = figure.subplots(1, len(stacks), squeeze=False)[0]
     for axes, (model, layers) in zip(grid, stacks.items(), strict=True):
         bare(axes)
         counts = reads(layers)
-        # On a scale of logarithms, or the edges would look alike.
+        # On a linear scale the edges would look alike, so the scale is logarithmic.
         shares = (counts / counts.max()).clamp(min=_LEAST_SHARE).log10()
         axes.imshow(shares.numpy(), cmap="cividis", vmin=math.log10(_LEAST_SHARE), vmax=0)
         axes.set_title(f"{model}\n{100 * corner_share(layers):.2g}%", fontsize=9)

@@ -46,7 +46,8 @@ def plots(study: Study) -> list[Picture]:
 
 
 def confusions(study: Study) -> list[Picture]:
-    """The confusion matrix of each model of which a seed learned, the most accurate one first."""
+    """Returns the confusion matrix of each model that learned with some seed, most accurate
+    first."""
     learned = {model: study.of(model, learned_only=True) for model in study.models}
     models = [model for model, runs in learned.items() if runs]
     models.sort(key=lambda m: -sum(r.accuracy for r in learned[m]) / len(learned[m]))
@@ -95,7 +96,8 @@ def _accuracy(study: Study) -> Any:
         values = [getattr(run, name) for run in study.runs if run.learned]
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
         margin = 0.15 * (high - low) or 0.01
-        # Beyond the scale of those that learned, guessing is below in accuracy, above in loss.
+        # Runs that only guess lie beyond the scale of those that learned: below in accuracy, above
+        # in loss.
         beyond = low - 2 * margin if name == "accuracy" else high + 2 * margin
         for place, model in enumerate(study.models):
             _seed_marks(axes, place, study.of(model), name, beyond)
@@ -108,7 +110,8 @@ def _accuracy(study: Study) -> Any:
 
 
 def _seed_marks(axes: Any, place: int, runs: list[Run], name: str, beyond: float) -> None:
-    """A mark for each run at its value; where it never learned a cross and its value, `beyond`."""
+    """Draws a mark for each run at its value. A run that never learned gets a cross at `beyond`,
+    and its value as text."""
     middle = (len(runs) - 1) / 2
     for number, run in enumerate(runs):
         value, x = getattr(run, name), place + 0.5 * (number - middle) / max(1, len(runs))

@@ -1,4 +1,4 @@
-"""The progress of the study: bars on a terminal, and a line for each run anywhere."""
+"""Shows the study's progress: bars on a terminal, and a line for each run anywhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from convkern.fashion_mnist.study.run import Plan, Watcher
 
 
 class TrainingBar(Watcher):
-    """The training's bar, and a line for each run that is done."""
+    """Shows the training's bar, and a line for each run that is done."""
 
     def __init__(self, progress: Progress, plan: Plan, images: int) -> None:
         self._progress, self._plan, self._images = progress, plan, images
@@ -44,6 +44,6 @@ class TrainingBar(Watcher):
 
 
 def timing_bar(progress: Progress, epochs: int) -> Callable[[str], None]:
-    """A bar of so many epochs; it is told of each that is done."""
+    """Returns a function that advances a bar of `epochs` epochs. It is called after each epoch."""
     bar = progress.bar("timing", epochs, "epochs")
     return lambda name: bar.advance(1, f"timed {name}")

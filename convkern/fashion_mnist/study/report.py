@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs no other, and its pictures beside it.
+"""Writes the report: one HTML file that needs no other, and its pictures beside it.
 
 Needs matplotlib and jinja2.
 """
@@ -32,9 +32,9 @@ _TYPES = {".png": "image/png", ".gif": "image/gif"}
 def write_report(
     folder: Path, study: Study, nets: Mapping[tuple[str, int], nn.Module], data: FashionMNISTData
 ) -> Path:
-    """Write `report.html` and the pictures into `folder`, which exists, and return its path.
+    """Writes `report.html` and the pictures into `folder`, which must exist, and returns its path.
 
-    `nets` are the networks by model and seed. The HTML has the pictures within it.
+    `nets` are the networks by model and seed. The HTML contains the pictures.
     """
     shown = {model: nets[model, study.shown(model).seed] for model in study.models}
     images, labels = data.test.tensors
@@ -77,8 +77,8 @@ def write_report(
 
 
 def _drawn(picture: Picture, folder: Path) -> dict[str, str]:
-    """The picture's words, and itself as a data: URI; it is written into `folder` too."""
-    # matplotlib writes an animation to a path only.
+    """Returns the picture's texts, and the picture as a data: URI. Writes it into `folder` too."""
+    # matplotlib can write an animation to a path only.
     with TemporaryDirectory(prefix=".convkern-", dir=folder) as scratch:
         path = Path(scratch) / picture.file
         picture.draw(path)

@@ -1,4 +1,4 @@
-"""The results of the study, as they are kept in `study.json`."""
+"""The results of the study, which are kept in `study.json`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLASSES = (
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Boot",
 )  # fmt: skip
-GUESSING = math.log(len(CLASSES))  # the cost of giving each class the same probability
+GUESSING = math.log(len(CLASSES))  # the cost of equal probabilities for all classes
 _LEARNED_BELOW = 0.99 * GUESSING
 
 
@@ -25,8 +25,8 @@ class Run:
     """One network, trained and tested.
 
     Attributes:
-        model, seed: which; the name is one in `convkern.fashion_mnist.MODELS`.
-        step_losses, epoch_losses, epoch_seconds: of the training, as in `TrainResult`.
+        model, seed: identify the network; model is a name in `convkern.fashion_mnist.MODELS`.
+        step_losses, epoch_losses, epoch_seconds: those of the training, as in `TrainResult`.
         test_loss, accuracy: mean cost, and fraction in [0, 1], over the test split.
         confusion: for each class, how many of its test images were taken for each class.
         active: for each convolution, the fraction of its outputs over the test split that its
@@ -50,16 +50,17 @@ class Run:
 
     @property
     def dead_layer(self) -> int | None:
-        """The first convolution, from 1, whose ReLU lets nothing through; None if each does."""
+        """The number of the first convolution, from 1, whose ReLU lets nothing through; None if
+        each does."""
         dead = [number for number, part in enumerate(self.active, 1) if part == 0]
         return dead[0] if dead else None
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of a model, which its weights have no part in.
+    """The size of a model, which does not depend on its weights.
 
-    `field` is in rows of the image, `multiply_adds` are of one image's forward pass.
+    `field` is in rows of the image, and `multiply_adds` are those of one image's forward pass.
     """
 
     parameters: int
@@ -69,9 +70,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean of some values and their spread: the sample's standard deviation, None of fewer than 2.
+    """The mean of some values and their spread. The spread is the sample's standard deviation, and
+    None for fewer than 2 values.
 
-    `mean` is NaN where there is no value.
+    `mean` is NaN if there is no value.
     """
 
     mean: float
@@ -84,7 +86,8 @@ class Summary:
         return cls(center, stdev(values) if len(values) > 1 else None, len(values))
 
     def with_spread(self, digits: int) -> str:
-        """The mean, and the spread if there is one, with so many digits after the point."""
+        """Returns the mean, and the spread if there is one, with `digits` digits after the
+        point."""
         spread = "" if self.spread is None else f" ± {self.spread:.{digits}f}"
         return f"{self.mean:.{digits}f}{spread}"
 
@@ -96,10 +99,10 @@ class Study:
     Attributes:
         settings: epochs and batch size.
         data: where the images came from, in words.
-        machine: what `convkern.info` says of it.
-        shapes: of each model.
-        runs: of each model in turn, each seed.
-        times: for each model and layer ("convkern", "torch") the seconds of each epoch timed.
+        machine: what `convkern.info` reports about it.
+        shapes: the shape of each model.
+        runs: for each model in turn, a run for each seed.
+        times: for each model and layer ("convkern", "torch"), the seconds of each timed epoch.
     """
 
     settings: dict[str, int]
@@ -119,19 +122,20 @@ class Study:
         return list(self.shapes)
 
     def of(self, model: str, *, learned_only: bool = False) -> list[Run]:
-        """The runs of a model, by seed."""
+        """Returns the runs of a model, by seed."""
         return [r for r in self.runs if r.model == model and (r.learned or not learned_only)]
 
     def dead(self) -> list[Run]:
-        """The runs that did not learn."""
+        """Returns the runs that did not learn."""
         return [run for run in self.runs if not run.learned]
 
     def shown(self, model: str) -> Run:
-        """The run whose pictures are shown: the first seed that learned, or the first of all."""
+        """Returns the run whose pictures are shown: the first seed that learned, or else the first
+        seed."""
         return (self.of(model, learned_only=True) or self.of(model))[0]
 
     def epoch_seconds(self, model: str, conv: str) -> float | None:
-        """The median time of an epoch; None if none was timed."""
+        """Returns the median time of an epoch, or None if none was timed."""
         times = self.times.get(model, {}).get(conv)
         return median(times) if times else None
 
@@ -140,12 +144,12 @@ class Study:
 
     @classmethod
     def read(cls, path: Path) -> Study:
-        """Raises ValueError if the file is not what `write` writes."""
+        """Reads a study. Raises ValueError if the file is not what `write` writes."""
         return read_json(cls, path, "a study of `convkern compare`")
 
 
 def summaries(runs: list[Run]) -> Mapping[str, Summary]:
-    """Test loss and accuracy over the runs."""
+    """Returns the summaries of test loss and accuracy over the runs."""
     return {
         "test_loss": Summary.of([run.test_loss for run in runs]),
         "accuracy": Summary.of([run.accuracy for run in runs]),

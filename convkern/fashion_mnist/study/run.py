@@ -1,4 +1,4 @@
-"""The study's runs: each model with each seed, trained, tested and kept in checkpoints."""
+"""Runs the study: trains each model with each seed, tests it and keeps its checkpoint."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ Models = dict[tuple[str, int], nn.Module]
 
 
 class Watcher:
-    """A listener to the study's progress; each method does nothing until it is overridden."""
+    """A listener to the study's progress. Each method does nothing until it is overridden."""
 
     def run_begins(self, model: str, seed: int, result: TrainResult) -> None:
-        """A run begins, or goes on after the epochs of `result`."""
+        """A run begins, or continues after the epochs of `result`."""
 
     def batch_done(self, images: int) -> None:
-        """A step of so many images was taken."""
+        """A step of `images` images was taken."""
 
     def epoch_done(self, result: TrainResult) -> None:
-        """An epoch was trained and saved; `result` is of all epochs so far."""
+        """An epoch was trained and saved. `result` has all epochs so far."""
 
     def run_done(self, run: Run) -> None:
         """A run was trained and tested."""
@@ -51,7 +51,7 @@ class Plan:
     """The trainings of a study, and the folder of their checkpoints.
 
     Raises:
-        ValueError: a model or a seed is given twice, or none is.
+        ValueError: a model or a seed is given twice, or there is none.
     """
 
     models: Sequence[str]
@@ -67,12 +67,13 @@ class Plan:
                 raise ValueError(f"each {what} once, not {','.join(map(str, given))}")
 
     def checkpoint(self, model: str, seed: int) -> Checkpoint:
-        """The checkpoint of a run, as `convkern train` writes it: either can go on from it."""
+        """Returns the checkpoint of a run. It has `convkern train`'s format, and either command can
+        continue from it."""
         settings = {"model": model, "conv": "convkern", "batch_size": BATCH, "seed": seed}
         return Checkpoint(self.folder / f"{model}-seed{seed}", settings)
 
     def existing(self) -> list[Path]:
-        """The checkpoints that are there already."""
+        """Returns the checkpoints that already exist."""
         paths = [self.checkpoint(model, seed).path for model, seed in self]
         return [path for path in paths if path.exists()]
 
@@ -83,10 +84,10 @@ class Plan:
 def run_study(
     data: FashionMNISTData, plan: Plan, watchers: Sequence[Watcher] = ()
 ) -> tuple[Study, Models]:
-    """Train and test what is planned; of each, go on from its checkpoint if it is there.
+    """Trains and tests the planned networks. Each continues from its checkpoint if there is one.
 
-    After each epoch the state is saved, so that another call goes on from it, to the bit as if
-    there had been one. Returns the study, without times, and the trained networks.
+    After each epoch the state is saved. Another call continues from it with the same bits as an
+    uninterrupted call. Returns the study, without times, and the trained networks.
 
     Raises:
         FloatingPointError: a training diverged.
@@ -112,10 +113,10 @@ def time_epochs(
     rounds: int,
     report: Callable[[str], None] = lambda text: None,
 ) -> dict[str, dict[str, list[float]]]:
-    """The seconds of `rounds` epochs of each model with either layer, loading included.
+    """Returns the seconds of `rounds` epochs of each model with either layer, including loading.
 
-    They take turns, an epoch each, so that slow changes of the machine's speed hit all alike;
-    which layer is first changes from round to round. `report` is told what was timed.
+    They take turns, an epoch each, so that slow changes of the machine's speed hit all alike. The
+    first layer changes from round to round. `report` is told what was timed.
     """
     times: dict[str, dict[str, list[float]]] = {m: {"convkern": [], "torch": []} for m in models}
     for number in range(rounds):
@@ -132,7 +133,8 @@ def time_epochs(
 
 
 def evaluate(net: nn.Module, loader: Loader) -> tuple[list[list[int]], list[float]]:
-    """The confusion and, for each convolution, the part of its outputs above 0: see `Run`."""
+    """Returns the confusion and, for each convolution, the fraction of its outputs above 0: see
+    `Run`."""
     confusion = torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64)
     positive: dict[int, int] = {}
     total: dict[int, int] = {}
@@ -147,9 +149,10 @@ def evaluate(net: nn.Module, loader: Loader) -> tuple[list[list[int]], list[floa
 
 
 def activations(net: nn.Module, images: Tensor) -> list[Tensor]:
-    """The outputs of each convolution before its ReLU, each (N, 1, rows, columns), and the logits.
+    """Returns the outputs of each convolution before its ReLU, each (N, 1, rows, columns), and the
+    logits.
 
-    Before and after the ReLU the same outputs are above 0.
+    The same outputs are above 0 before and after the ReLU.
     """
     assert isinstance(net, nn.Sequential)
     outputs, y = [], images
@@ -199,7 +202,7 @@ def _shape(net: nn.Module) -> Shape:
 
 
 class _Watched:
-    """A loader that tells of each batch after its step."""
+    """A loader that reports each batch after its step."""
 
     def __init__(self, loader: Loader, watchers: Sequence[Watcher]) -> None:
         self._loader, self._watchers = loader, watchers

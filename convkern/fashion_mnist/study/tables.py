@@ -1,4 +1,4 @@
-"""The study's results as a table: the cells, and how a terminal shows them."""
+"""The study's results as a table: its cells, and how a terminal shows them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEADINGS = (
 
 
 def results_rows(study: Study) -> list[list[str]]:
-    """A row of cells for each model, under `HEADINGS`.
+    """Returns a row of cells for each model, under `HEADINGS`.
 
     Loss and accuracy are means over the seeds that learned, with their standard deviation.
     """

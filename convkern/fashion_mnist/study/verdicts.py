@@ -1,4 +1,4 @@
-"""The notebook's three claims, judged in words by the numbers of a study."""
+"""Judges the notebook's three claims by the numbers of a study, in words."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ RULE = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim that `model` is more accurate than `other`, or less, `sign` being 1 or -1.
+    """A claim that `model` is more accurate than `other` (sign is 1), or less (sign is -1).
 
-    `caveat` says what else differs between the two; `costs` says that it is also claimed to need
-    less computation.
+    `caveat` says what else differs between the two. `costs` says that `model` is also claimed to
+    need less computation.
     """
 
     name: str
@@ -58,7 +58,7 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """`first` against `second`, of a quantity of which more is better if `more_is_better`."""
+    """Compares a quantity of `first` and `second`. More is better if `more_is_better`."""
 
     first: Summary
     second: Summary
@@ -70,7 +70,7 @@ class Comparison:
 
     @property
     def spread(self) -> float | None:
-        """The spread of a difference between one seed of each; None where either has fewer than
+        """The spread of a difference between one seed of each. None if either has fewer than
         two."""
         if self.first.spread is None or self.second.spread is None:
             return None
@@ -78,7 +78,7 @@ class Comparison:
 
     @property
     def p_value(self) -> float | None:
-        """Two-sided, of Welch's t-test; None where either side has fewer than two seeds."""
+        """Two-sided, of Welch's t-test. None if either side has fewer than two seeds."""
         if self.first.spread is None or self.second.spread is None:
             return None
         if self.first.spread == self.second.spread == 0:
@@ -105,7 +105,7 @@ class Verdict:
 
     Attributes:
         decision: `HOLDS`, `FAILS` or `UNDECIDED`, by the accuracies of the runs that learned.
-        decision_of_all: the same by those of all runs.
+        decision_of_all: the same by the accuracies of all runs.
         sentences: the numbers that decide.
     """
 
@@ -120,13 +120,14 @@ class Verdict:
 
 
 def judge(study: Study) -> list[Verdict]:
-    """The verdicts on the claims whose two models are in the study, in the notebook's order."""
+    """Returns the verdicts on the claims whose two models are in the study, in the notebook's
+    order."""
     models = study.models
     return [_verdict(study, c) for c in CLAIMS if c.model in models and c.other in models]
 
 
 def dead_seeds(study: Study) -> str:
-    """A sentence or two on how many runs did not learn, and which."""
+    """Returns a sentence or two on how many runs did not learn, and which."""
     dead, count = study.dead(), len(study.runs)
     if not dead:
         return f"All {count} runs learned."
@@ -135,9 +136,9 @@ def dead_seeds(study: Study) -> str:
 
 
 def steadiness(study: Study) -> str:
-    """A sentence on how much the timed epochs of one kind differ; empty where none repeats.
+    """Returns a sentence on how much timed epochs of one kind differ. It is empty if none repeats.
 
-    Beyond `_STEADY` they were those of a busy machine, whose medians say little.
+    Beyond `_STEADY` the machine was busy, and its medians say little.
     """
     ratios = [
         max(seconds) / min(seconds)
@@ -201,7 +202,7 @@ def _number(summary: Summary) -> str:
 
 
 def _size(comparison: Comparison) -> str:
-    """The difference and whether it exceeds the spread."""
+    """Returns the difference, and whether it exceeds the spread."""
     if not comparison.first.count or not comparison.second.count:
         return "nothing to compare"
     text = f"a difference of {comparison.difference:+.4f}"
@@ -245,14 +246,14 @@ def _percent(value: float, base: float) -> str:
 
 
 def _times(seconds: list[float]) -> str:
-    """Their median, and their range if there are several."""
+    """Returns the median, and the range if there are several values."""
     if len(seconds) == 1:
         return f"{seconds[0]:.2f} s"
     return f"{median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
 
 
 def _of_all(decision: str, decision_of_all: str, of_all: Comparison, runs: Sequence[Run]) -> str:
-    """A sentence on what changes if the runs that did not learn are counted."""
+    """Returns a sentence on what changes if the runs that did not learn are counted."""
     dead = [run for run in runs if not run.learned]
     if not dead:
         return ""

@@ -5,7 +5,7 @@
 #define CONVKERN_PRODUCT "cpu/simd/product_bf16.h"
 #include "cpu/simd/prelude.h"
 
-// GCC 12 reports its own _mm512_undefined_ps() (GCC bug 105593).
+// GCC 12 warns about its own _mm512_undefined_ps() (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 
 CONVKERN_BEGIN_TARGET("avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma,f16c")

@@ -4,7 +4,7 @@
 #define CONVKERN_VEC "cpu/simd/vec_f64_avx512.h"
 #include "cpu/simd/prelude.h"
 
-// GCC 12 reports its own _mm512_undefined_ps() (GCC bug 105593).
+// GCC 12 warns about its own _mm512_undefined_ps() (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 
 CONVKERN_BEGIN_TARGET("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")

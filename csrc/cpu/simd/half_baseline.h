@@ -1,4 +1,5 @@
-// float16 in memory, float32 in registers, of any processor. Rounds to nearest even, as F16C does.
+// float16 in memory and float32 in registers, on any processor. Rounds to nearest even, as F16C
+// does.
 #pragma once
 
 #include "cpu/simd/prelude.h"
@@ -20,7 +21,8 @@ CONVKERN_INLINE uint32_t bits_of_float(float value) {
 
 CONVKERN_INLINE float float_of_f16(uint16_t half) {
   const uint32_t magnitude = half & 0x7fff, sign = static_cast<uint32_t>(half & 0x8000) << 16;
-  // The exponent's bias differs by 112; the product is exact and makes subnormals normal.
+  // The exponents' biases differ by 112. The product is exact, and it makes subnormal numbers
+  // normal.
   const uint32_t bits = bits_of_float(float_of_bits(magnitude << 13) * 0x1p112f);
   return float_of_bits(bits | sign | (magnitude >= 0x7c00 ? 0xffu << 23 : 0));
 }

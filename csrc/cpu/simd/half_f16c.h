@@ -1,4 +1,4 @@
-// float16 in memory, float32 in registers, by the F16C instructions, which AVX2 processors have.
+// float16 in memory and float32 in registers, by the F16C instructions. AVX2 processors have them.
 #pragma once
 
 #include "cpu/simd/prelude.h"

@@ -1,7 +1,7 @@
-// What the files that are compiled for an instruction set need of all others. A file of isa/
-// includes it before the region of the instruction set begins (see target_region.h), and all files
-// of the region include nothing but it and each other: what a header of the standard library or of
-// core/ defines would otherwise be compiled for the instruction set.
+// The headers that code compiled for an instruction set may use. A file of isa/ includes this one
+// before the region of the instruction set begins (see target_region.h). Files inside the region
+// include only this file and each other. Any other header, of the standard library or of core/,
+// would be compiled for the instruction set too.
 #pragma once
 
 #if defined(__x86_64__)

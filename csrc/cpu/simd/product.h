@@ -1,5 +1,5 @@
-// The products that the matrix products are compiled for: those of the file that CONVKERN_PRODUCT
-// names, or of two numbers a lane where none is named.
+// Selects the products that the matrix products are compiled for. CONVKERN_PRODUCT names the file.
+// Without it, a product is that of two numbers in each lane.
 #pragma once
 
 #include "cpu/simd/vec.h"

@@ -1,6 +1,6 @@
-// A product of the implicit GEMMs is that of two pairs of bfloat16 a lane, a[0] * b[0] + a[1] *
-// b[1], which AVX512-BF16 adds in float32, and results are rounded to bfloat16. Subnormal numbers
-// count as 0 in both.
+// In the implicit GEMMs compiled with this file, each lane holds a pair of bfloat16 numbers. One
+// product is a[0] * b[0] + a[1] * b[1], which AVX512-BF16 adds in float32. Results are rounded to
+// bfloat16. Subnormal numbers count as 0, both in products and in rounding.
 #pragma once
 
 #include "cpu/simd/vec_f32_avx512.h"
@@ -14,7 +14,7 @@ CONVKERN_INLINE Vec add_product(Vec a, Vec b, Vec sum) {
   return {_mm512_dpbf16_ps(sum.v, pairs(a), pairs(b))};
 }
 
-using Result = uint16_t;  // of forward and grad_input, in memory
+using Result = uint16_t;  // the type in memory of y and gx
 
 CONVKERN_INLINE void store_vector(Result* p, Vec v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(v.v));

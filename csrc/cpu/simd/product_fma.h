@@ -1,4 +1,5 @@
-// A product of the implicit GEMMs is that of two numbers a lane; results are stored as they are.
+// In the implicit GEMMs compiled with this file, a product is that of two numbers in each lane.
+// Results are stored without rounding.
 #pragma once
 
 #include "cpu/simd/vec.h"
@@ -8,7 +9,7 @@ namespace {
 
 CONVKERN_INLINE Vec add_product(Vec a, Vec b, Vec sum) { return fma(a, b, sum); }
 
-using Result = Real;  // of forward and grad_input, in memory
+using Result = Real;  // the type in memory of y and gx
 
 }  // namespace
 }  // namespace convkern::cpu

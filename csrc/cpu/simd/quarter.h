@@ -1,4 +1,4 @@
-// Four numbers, the unit in which vectors of every width are assembled from memory.
+// A quarter is four numbers. Vectors of every width are assembled from quarters in memory.
 #pragma once
 
 #include "cpu/simd/target_region.h"

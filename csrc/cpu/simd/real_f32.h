@@ -1,4 +1,4 @@
-// The vectors and algorithms that follow are float32.
+// Makes the vectors and algorithms that are included after this file compute in float32.
 #pragma once
 
 #include "cpu/simd/prelude.h"

@@ -4,9 +4,9 @@
 //   #include ".../x-inl.h"              whose functions all live in anonymous namespaces
 //   CONVKERN_END_TARGET
 //
-// A region rather than a compiler flag for the file, because under a flag an inline function that
-// other files share may be emitted with the instruction set's code, and the linker may keep that
-// copy for callers on processors that lack it.
+// A region is used rather than a compiler flag for the whole file. Under a flag, an inline function
+// that other files share may be compiled for the instruction set. The linker may then keep that
+// copy, and callers would crash on processors without the instruction set.
 #pragma once
 
 #define CONVKERN_PRAGMA(text) _Pragma(#text)

@@ -1,6 +1,6 @@
-// The vectors that the algorithms are compiled for: those of the file that CONVKERN_VEC names,
-// which the files of isa/ define before they include an algorithm. Where none is named, as when an
-// editor or a test compiles a header on its own, they are float32 vectors of any processor.
+// Selects the vectors that the algorithms are compiled for. CONVKERN_VEC names the file, and the
+// files of isa/ define it before they include an algorithm. Without it, as when an editor or a test
+// compiles a header on its own, the vectors are float32 on any processor.
 #pragma once
 
 #include "cpu/simd/prelude.h"

@@ -1,19 +1,19 @@
-// Vectors of any processor, 4 lanes in 1 quarter, on the compiler's vector extensions (SSE2 on
-// x86-64, NEON on AArch64), and the operations that every Vec has. Its numbers are those of
-// real_f64.h where that is included before, else those of real_f32.h; where the algorithms count
-// "floats", they are of either kind.
+// Vectors for any processor, with 4 lanes in 1 quarter, and the list of operations that every Vec
+// has. They use the compiler's vector extensions (SSE2 on x86-64, NEON on AArch64). Their numbers
+// are float64 if real_f64.h was included before, and float32 otherwise. Where comments of the
+// algorithms count "floats", they mean numbers of either kind.
 //
-//   zero, broadcast, load, store       memory is aligned to the vector
+//   zero, broadcast, load, store       load and store need memory aligned to the vector
 //   load_unaligned, store_unaligned    any memory
-//   load_first(p, n)                   the first n lanes, n <= kLanes; the others are zero
-//   store_first(p, n)                  writes no others
-//   load_lanes(p), permuted(lanes)     lane i is lane p[i]; p is aligned to the vector
+//   load_first(p, n)                   loads n <= kLanes lanes and sets the others to zero
+//   store_first(p, n)                  stores n lanes and leaves the rest of memory as it is
+//   load_lanes(p), permuted(lanes)     lane i of the result is lane p[i]; p must be aligned
 //   from_quarters, to_quarters         a quarter is 4 adjacent lanes
 //   add, sub, fma(a, b, c) = a * b + c, relu (NaN stays NaN)
-//   held(a)                            a stays in a register from here to its last use, where a
-//                                      compiler might load it from memory for each
-//   transpose_quarters(a)              a 4x4 transposition in each quarter of a[0..3]
-//   exchange_quarters(a)               quarter j of a[i] and quarter i of a[j] change places
+//   held(a)                            keeps a in a register from here to its last use; without
+//                                      it a compiler may load it from memory for each use
+//   transpose_quarters(a)              transposes the 4x4 numbers in each quarter of a[0..3]
+//   exchange_quarters(a)               exchanges quarter j of a[i] with quarter i of a[j]
 //   kTiles                             see register_tiles.h
 #pragma once
 

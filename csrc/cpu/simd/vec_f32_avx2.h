@@ -1,4 +1,4 @@
-// float32 vectors of AVX2 and FMA: 8 lanes in 2 quarters. See vec_baseline.h for the operations.
+// float32 vectors for AVX2 and FMA: 8 lanes in 2 quarters. vec_baseline.h lists the operations.
 #pragma once
 
 #include "cpu/simd/half_f16c.h"

@@ -1,4 +1,4 @@
-// float32 vectors of AVX-512: 16 lanes in 4 quarters. See vec_baseline.h for the operations.
+// float32 vectors for AVX-512: 16 lanes in 4 quarters. vec_baseline.h lists the operations.
 #pragma once
 
 #include "cpu/simd/half_f16c.h"

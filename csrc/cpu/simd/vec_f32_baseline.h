@@ -1,4 +1,4 @@
-// float32 vectors of any processor.
+// float32 vectors for any processor.
 #pragma once
 
 #include "cpu/simd/half_baseline.h"

@@ -1,4 +1,4 @@
-// float64 vectors of AVX2 and FMA: 4 lanes in 1 quarter. See vec_baseline.h for the operations.
+// float64 vectors for AVX2 and FMA: 4 lanes in 1 quarter. vec_baseline.h lists the operations.
 #pragma once
 
 #include "cpu/simd/prelude.h"
@@ -26,7 +26,7 @@ struct Vec {
   }
   using Lanes = __m256i;
   static CONVKERN_INLINE Lanes load_lanes(const int32_t* p) {
-    // The indices are those of the two halves of each lane, since AVX2 permutes 32 bits at a time.
+    // AVX2 permutes 32 bits at a time, so each lane needs the indices of its two halves.
     const __m128i lanes = _mm_slli_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(p)), 1);
     const __m256i low = _mm256_cvtepu32_epi64(lanes);
     return _mm256_or_si256(low,

@@ -1,4 +1,4 @@
-// float64 vectors of AVX-512: 8 lanes in 2 quarters. See vec_baseline.h for the operations.
+// float64 vectors for AVX-512: 8 lanes in 2 quarters. vec_baseline.h lists the operations.
 #pragma once
 
 #include "cpu/simd/prelude.h"

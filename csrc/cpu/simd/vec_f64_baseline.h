@@ -1,4 +1,4 @@
-// float64 vectors of any processor.
+// float64 vectors for any processor.
 #pragma once
 
 #include "cpu/simd/real_f64.h"

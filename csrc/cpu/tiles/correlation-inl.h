@@ -1,16 +1,18 @@
-// The microkernel: a register tile of a two-axis correlation of vectors.
+// The microkernel of the direct kernels: a register tile of a two-axis correlation of vectors.
 //
 //   out[channel][u][v] = init + sum over planes, m, k of
 //       tap[channel][plane][m][k] * in[plane][u * rows.out_step + m * rows.tap_step + rows.offset]
 //                                            [v * columns.out_step + ...]
 //
-// What the lanes are is the caller's: images (direct_batchlane), neighbouring columns
-// (direct_columnlane), where vectors of `in` overlap, or channels (direct_channellane). A tap is
-// one float for all lanes (a weight) or a vector (gy, or the weights of channels). Up to
+// The caller decides what the lanes are. They are images (direct_batchlane), neighbouring columns
+// (direct_columnlane, where vectors of `in` overlap) or channels (direct_channellane). A tap is
+// either one float for all lanes (a weight) or a vector (gy, or weights of several channels). Up to
 // kTiles.rows x kTiles.columns outputs stay in registers over all planes and taps. The rows of a
-// tile are output channels or output rows, whichever share more loads (see correlate()). Input rows
-// out of range are left out, and so are taps that reach no real column for any output of the tile;
-// where a tap reaches one for some of them, the others multiply a zero in memory around `in` or are
+// tile are output channels or output rows, whichever share more loads (see correlate()).
+//
+// Input rows out of range are skipped. So are taps that reach no real column for any output of the
+// tile. A tap that reaches one for only some outputs multiplies a zero stored around `in` for the
+// others, or is skipped for them (see inner_taps()).
 // left out too (see inner_taps()).
 #pragma once
 
@@ -20,33 +22,33 @@
 namespace convkern::cpu {
 namespace {
 
-constexpr int64_t kBlockProducts = 256;  // products summed one after the other
+constexpr int64_t kBlockProducts = 256;  // products summed in one sequence
 
-// broadcast: one float for all lanes. vector: one a lane. masked: vectors of which only the first
-// lanes count; in the others `in` is not read. in_place: vectors, and `in` has no zeros around its
-// columns, so that columns out of range are never read.
+// How a tap is read. broadcast: one float for all lanes. vector: a float for each lane. masked:
+// vectors of which only the first lanes count; `in` is not read in the others. in_place: vectors,
+// and `in` has no zeros around its columns, so columns out of range are never read.
 enum class Taps { broadcast, vector, masked, in_place };
 
-// What the rows of a tile are. Neighbouring output rows share the input rows that they read where
-// rows.out_step is rows.tap_step; channels always do.
+// The meaning of a tile's rows. Neighbouring output rows share the input rows that they read if
+// rows.out_step equals rows.tap_step. Channels always share them.
 enum class TileRows { shared_rows, separate_rows, channels };
 
 struct Correlation {
   Axis rows, columns;
   int64_t channels = 1, planes = 1;
-  View<const Real> in;    // at row 0 and what tap 0 of output column 0 reads
-  int64_t in_output = 0;  // floats from what one output column reads to the next
-  int64_t in_tap = 0;     // and from what one tap reads to the next
-  int lanes = kLanes;     // that count, for masked taps
+  View<const Real> in;    // at row 0, where tap 0 of output column 0 reads
+  int64_t in_output = 0;  // floats between the inputs of neighbouring output columns
+  int64_t in_tap = 0;     // floats between the inputs of neighbouring taps
+  int lanes = kLanes;     // lanes that count, for masked taps
   View<const Real> taps;
-  int64_t taps_channel = 0;      // floats from one channel's taps to the next's
-  int64_t taps_column = kLanes;  // and, for vectors, from one tap of a row to the next
-  View<Real> out;                // its planes are the channels
-  int64_t out_column = kLanes;   // floats from one output column to the next
-  int64_t vectors = 1;           // in place: adjacent in `in`, `out` and `bias`, each with
-  int64_t taps_vector = 0;       // its own taps, so many floats after those of the one before
+  int64_t taps_channel = 0;      // floats between the taps of neighbouring channels
+  int64_t taps_column = kLanes;  // floats between the taps of a row, for vectors
+  View<Real> out;                // each plane is a channel
+  int64_t out_column = kLanes;   // floats between neighbouring output columns
+  int64_t vectors = 1;           // in place: adjacent vectors of `in`, `out` and `bias`
+  int64_t taps_vector = 0;       // floats between the taps of neighbouring vectors
   Init init = Init::zero;
-  const Real* bias = nullptr;  // for Init::bias: a float a channel; in place, a vector
+  const Real* bias = nullptr;  // for Init::bias: a float for each channel; in place, a vector
   bool relu = false;
 };
 
@@ -68,7 +70,7 @@ struct Tile {
     return kInPlace ? Vec::load_unaligned(c.bias) : Vec::broadcast(c.bias + (kChannels ? row : 0));
   }
 
-  // Floats from one tap of a row to the next.
+  // Floats between neighbouring taps of one row.
   static CONVKERN_INLINE int64_t tap_size(const Correlation& c) {
     return kTaps == Taps::broadcast ? 1 : c.taps_column;
   }
@@ -81,14 +83,14 @@ struct Tile {
     }
   }
 
-  // Floats from the taps of one tile row to those of the next, for the same input row.
+  // Floats between the taps of neighbouring tile rows, for the same input row.
   static CONVKERN_INLINE int64_t tap_step(const Correlation& c) {
     return kChannels ? c.taps_channel : -c.taps.row;
   }
 
-  // Adds one row of taps to the tile rows [kFirst, kLast]. With shared input, all of them read the
-  // input row `in`, each with its own taps; separate rows read input rows of their own, all with
-  // the taps at `tap`.
+  // Adds one row of taps to the tile rows [kFirst, kLast]. With shared input, all tile rows read
+  // the input row `in`, each with its own taps. Separate rows each read an input row of their own,
+  // and all use the taps at `tap`.
   template <int kFirst, int kLast>
   static CONVKERN_INLINE void add_row(Vec (&sum)[kRows][kColumns], const Real* in, const Real* tap,
                                       const Correlation& c, Range k) {
@@ -121,9 +123,9 @@ struct Tile {
     }
   }
 
-  // Adds the `count` taps before or after the tap at `in` and `tap` to the tile rows [kFirst,
-  // kLast]. That tap reaches real columns for all outputs, the j-th from it for all but j, where
-  // neighbouring outputs read what neighbouring taps read.
+  // Adds up to `count` taps before or after the tap at `in` and `tap` to the tile rows [kFirst,
+  // kLast]. That tap reaches real columns for all outputs. The j-th tap from it reaches them for
+  // all outputs but j, because neighbouring outputs read the same inputs as neighbouring taps.
   template <bool kBefore, int kFirst, int kLast>
   static CONVKERN_INLINE void add_edge(Vec (&sum)[kRows][kColumns], const Real* in, const Real* tap,
                                        const Correlation& c, int64_t count) {
@@ -150,7 +152,7 @@ struct Tile {
     }
   }
 
-  // Adds the taps k of one row, of which `inner` reach real columns for all outputs.
+  // Adds the taps k of one row. The taps `inner` among them reach real columns for all outputs.
   template <int kFirst, int kLast>
   static CONVKERN_INLINE void add_taps(Vec (&sum)[kRows][kColumns], const Real* in, const Real* tap,
                                        const Correlation& c, Range k, Range inner) {
@@ -166,7 +168,7 @@ struct Tile {
     }
   }
 
-  // add_taps<first, last> for run-time bounds, among the kRows * kRows pairs.
+  // Calls add_taps<first, last>, with bounds that are known only at run time.
   template <int... kPair>
   static CONVKERN_INLINE void add_taps(Vec (&sum)[kRows][kColumns], const Real* in, const Real* tap,
                                        const Correlation& c, Range k, Range inner, int first,
@@ -184,11 +186,11 @@ struct Tile {
     (try_pair(std::integral_constant<int, kPair>{}), ...);
   }
 
-  // The taps among k that the tile at column v takes together. They are all but the taps at the
-  // edges, where these must not be taken, or multiply so many zeros that leaving them out is
-  // faster.
+  // Returns the taps among k that are added for all outputs of the tile at column v. These are all
+  // taps, or all but those at the edges. Taps at the edges are left to add_edge() where they must
+  // not read out of range, or where they would multiply so many zeros that skipping them is faster.
   static CONVKERN_INLINE Range inner_taps(const Correlation& c, int64_t v, Range k) {
-    constexpr int64_t kWorthwhile = kInPlace ? 1 : 3;  // edge taps, by measurement
+    constexpr int64_t kWorthwhile = kInPlace ? 1 : 3;  // edge taps worth skipping, by measurement
     if (!kSharedInput || kColumns <= kWorthwhile || c.in_output != c.in_tap) return k;
     Range inner = taps_all_in_range(c.columns, {v, v + kColumns});
     if (inner.empty()) return k;
@@ -197,7 +199,7 @@ struct Tile {
     return inner;
   }
 
-  // Adds the taps of planes [planes.begin, planes.end) to the tile at row u, column v.
+  // Adds the planes [planes.begin, planes.end) to the tile at row u, column v.
   static CONVKERN_INLINE void add_planes(Vec (&sum)[kRows][kColumns], const Correlation& c,
                                          int64_t u, int64_t v, Range planes) {
     const Range k = taps_in_range(c.columns, {v, v + kColumns});
@@ -206,8 +208,8 @@ struct Tile {
     const int64_t first_row = c.rows.offset + u * c.rows.out_step;
     const Real* in0 = c.in.at + first_row * c.in.row + v * c.in_output;
     const int64_t step = c.rows.tap_step;
-    // With shared rows, step y reads input row y and serves output row r with tap row y - r;
-    // otherwise step y is tap row y.
+    // With shared rows, step y reads input row y, and output row r uses tap row y - r with it.
+    // Otherwise step y uses tap row y.
     constexpr bool kSlide = kKind == TileRows::shared_rows;
     const int64_t steps = c.rows.taps == 0 ? 0 : c.rows.taps + (kSlide ? kRows - 1 : 0);
     constexpr auto kPairs = std::make_integer_sequence<int, kRows * kRows>{};
@@ -231,8 +233,9 @@ struct Tile {
     }
   }
 
-  // The tile whose first output is row u, column v. Planes are summed in blocks of about
-  // kBlockProducts products that are then added up, which keeps rounding errors of long sums small.
+  // Computes the tile whose first output is at row u, column v. Planes are summed in blocks of
+  // about kBlockProducts products, and the blocks are then added up. This keeps the rounding errors
+  // of long sums small.
   static CONVKERN_NOINLINE void run(const Correlation& c, int64_t u, int64_t v) {
     Real* out = c.out.at + u * c.out.row + v * c.out_column;
     const int64_t out_step = kChannels ? c.out.plane : c.out.row;
@@ -272,8 +275,8 @@ RunTile tile_of(int64_t rows, int64_t columns, std::integer_sequence<int, kSize.
   return table[(rows - 1) * Vec::kTiles.columns + columns - 1];
 }
 
-// Returns whether a tile of the output columns v can tell, for each tap, which of them it reaches:
-// all of them or, by add_edge(), all but some at one end.
+// Returns whether a tile of the output columns v can skip all columns that are out of range. It can
+// if each tap reaches real columns for all outputs, or for all but some at one end (add_edge()).
 template <TileRows kKind>
 bool has_exact_edges(const Correlation& c, Range v) {
   const Range all = taps_all_in_range(c.columns, v), some = taps_in_range(c.columns, v);
@@ -281,9 +284,9 @@ bool has_exact_edges(const Correlation& c, Range v) {
   return kKind != TileRows::separate_rows && c.in_output == c.in_tap && !all.empty();
 }
 
-// Begins to fetch what the tile of output rows u to u + rows - 1 and columns v reads and none of
-// the columns before it, and the memory that it writes: by measurement 15 to 25% faster in place,
-// where the images come from memory.
+// Prefetches the memory that a tile writes, and the inputs that it alone reads among its
+// neighbours. The tile has the output rows u to u + rows - 1 and the columns v. In place, with
+// images not in the cache, this measured 15 to 25% faster.
 inline void prefetch_tile(const Correlation& c, int64_t u, int64_t rows, Range v) {
   const Range read = inputs_read(c.rows, {u, u + rows});
   const Real* in = c.in.at + (c.columns.taps - 1) * c.in_tap;
@@ -299,7 +302,8 @@ inline void prefetch_tile(const Correlation& c, int64_t u, int64_t rows, Range v
   }
 }
 
-// The tiles of `rows` rows, from output row u or of all channels, along the columns.
+// Computes tiles of `rows` rows along the columns. The rows start at output row u, or are all
+// channels.
 template <Taps kTaps, TileRows kKind>
 void run_tiles(const Correlation& c, int64_t u, int64_t rows) {
   constexpr auto kSizes = std::make_integer_sequence<int, Vec::kTiles.rows * Vec::kTiles.columns>{};
@@ -307,8 +311,8 @@ void run_tiles(const Correlation& c, int64_t u, int64_t rows) {
   for (int64_t i = 0; i < parts; ++i) {
     const Range v = near_equal_part(c.columns.out, parts, i);
     if constexpr (kTaps == Taps::in_place) {
-      // The vectors of a tile come after each other, so that what is adjacent in memory is read
-      // together.
+      // Vectors are processed one after the other for each tile, so that reads of adjacent memory
+      // come together.
       const bool exact = has_exact_edges<kKind>(c, v);
       const RunTile run = tile_of<kTaps, kKind>(rows, exact ? v.size() : 1, kSizes);
       Correlation part = c;
@@ -329,7 +333,7 @@ void run_tiles(const Correlation& c, int64_t u, int64_t rows) {
   }
 }
 
-// The correlation of some of the channels.
+// Returns the correlation for the given channels only.
 inline Correlation channel_part(const Correlation& c, Range channels) {
   Correlation part = c;
   part.channels = channels.size();
@@ -339,7 +343,7 @@ inline Correlation channel_part(const Correlation& c, Range channels) {
   return part;
 }
 
-// All channels in tiles of channels.
+// Computes all channels in tiles whose rows are channels.
 template <Taps kTaps>
 void correlate_channels(const Correlation& c) {
   const int64_t parts = ceil_div(c.channels, Vec::kTiles.rows);
@@ -354,9 +358,9 @@ void correlate_channels(const Correlation& c) {
 template <Taps kTaps>
 void correlate(const Correlation& c) {
   const bool shared_rows = c.rows.out_step == c.rows.tap_step;
-  // Tiles of channels share every load of the input; so do tiles of output rows but for their
-  // first and last input rows, and these tiles are higher where channels are few. In place, the
-  // channels are the lanes.
+  // Tiles of channels share every load of the input. Tiles of output rows share all but their first
+  // and last input rows, and they have more rows when there are few channels. In place, the
+  // channels are the lanes, so the rows must be output rows.
   if constexpr (kTaps != Taps::in_place) {
     if (c.channels > (shared_rows ? 2 : 1)) return correlate_channels<kTaps>(c);
   }

@@ -5,9 +5,9 @@
 //   out[row][column] = init + sum over outer, inner, k of
 //       a[outer][inner][row][k] * b[outer][inner][k][column]
 //
-// The columns are adjacent in memory, in up to kPanelVectors vectors. Of a, a float is read for all
-// columns, with any strides: from pixels of an image, or from its channels. All of a tile's outputs
-// stay in registers while a block of products is summed.
+// The columns are adjacent in memory and fill up to kPanelVectors vectors. Each float of `a` is
+// read once for all columns. Its strides are free, so that `a` can be the pixels of an image or its
+// channels. All outputs of a tile stay in registers while a block of products is summed.
 #pragma once
 
 #include "cpu/blocking/parts-inl.h"
@@ -17,25 +17,25 @@
 namespace convkern::cpu {
 namespace {
 
-constexpr int kPanelVectors = Vec::kTiles.panel_vectors;  // in the columns of a panel, at most
+constexpr int kPanelVectors = Vec::kTiles.panel_vectors;  // most vectors in the columns of a panel
 
-// Strides in floats.
+// All strides are in floats.
 struct MatmulTile {
   const Real* a;
   int64_t a_row, a_k, a_inner, a_outer;
   const Real* b;
   int64_t b_k, b_inner, b_outer;
   int64_t k, inner, outer;
-  int64_t block;  // products summed one after the other; the sums of blocks are added in memory
+  int64_t block;  // products summed in a row; memory holds the sum over blocks
   Real* out;
   int64_t out_row;
-  int lanes;  // of the last vector of a row that are in memory
+  int lanes;  // lanes of a row's last vector that are in memory
   Init init;
-  const Real* bias;    // for Init::bias, of a row
-  int bias_lanes = 0;  // of its last vector; fewer than `lanes` where rows are padded
+  const Real* bias;    // for Init::bias: one float for each column
+  int bias_lanes = 0;  // lanes of its last vector; fewer than `lanes` where rows are padded
   bool relu;
 
-  // One run of products of the inner ones, where both factors follow each other.
+  // Joins the inner runs of products into one run, where both factors are contiguous in memory.
   void join_runs() {
     if (a_inner != k * a_k || b_inner != k * b_k) return;
     k *= inner;
@@ -63,7 +63,7 @@ struct MatmulKernel {
     }
   }
 
-  // Starts the sums anew.
+  // Sets all sums to zero.
   static CONVKERN_INLINE void clear(Sums& sum) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
@@ -88,7 +88,7 @@ struct MatmulKernel {
   }
 
   static CONVKERN_NOINLINE void run(const MatmulTile& t) {
-    // The outputs come from memory while the products are computed.
+    // Prefetch the outputs, so that they arrive while the products are computed.
     for (int r = 0; r < kRows; ++r) {
       for (int v = 0; v < kVectors; ++v) {
         __builtin_prefetch(t.out + r * t.out_row + v * kLanes, /*write=*/1);
@@ -124,7 +124,8 @@ struct MatmulKernel {
     store(sum, t, accumulate, t.relu);
   }
 
-  // Vector v of a row whose last vector has so many lanes in memory.
+  // Returns whether all lanes of a row's vector v are in memory. `lanes` is the number that are in
+  // the last vector.
   static CONVKERN_INLINE bool is_whole(int lanes, int v) {
     return v < kVectors - 1 || lanes == kLanes;
   }
@@ -133,16 +134,17 @@ struct MatmulKernel {
   }
 };
 
-constexpr int64_t kMostBlock = 128;  // products summed one after the other; more gain no speed
+constexpr int64_t kMostBlock = 128;  // products summed in a row; longer blocks are not faster
 
-// Blocks of about the square root of the whole keep rounding errors smallest, and of four times as
-// many below twice those of torch.
+// Rounding errors are smallest in blocks of about the square root of the number of products. Blocks
+// four times as long keep them below twice those of torch.
 int64_t block_of_products(int64_t products) {
   const auto most = static_cast<int64_t>(4 * std::sqrt(static_cast<double>(products)));
   return near_equal_block(products, std::clamp<int64_t>(most, 1, kMostBlock));
 }
 
-// Rows of a tile of so many vectors, at most: as many as registers allow, but no more than pay.
+// The most rows in a tile whose rows have `vectors` vectors: as many as fit in registers and still
+// pay.
 constexpr int tile_rows(int vectors) { return Vec::kTiles.panel_rows[vectors - 1]; }
 
 using RunMatmul = void (*)(const MatmulTile&);
@@ -162,7 +164,7 @@ RunMatmul matmul_of(int64_t rows, int64_t vectors, std::integer_sequence<int, kV
   return table[vectors - 1](rows);
 }
 
-// The microkernel for 1 <= rows <= tile_rows(vectors).
+// Returns the microkernel for 1 <= rows <= tile_rows(vectors).
 RunMatmul matmul_of(int64_t rows, int64_t vectors) {
   return matmul_of(rows, vectors, std::make_integer_sequence<int, kPanelVectors>{});
 }

@@ -1,4 +1,4 @@
-// What the register tiles say about their operands.
+// How the register tiles describe their operands.
 #pragma once
 
 #include "cpu/simd/vec.h"
@@ -6,11 +6,11 @@
 namespace convkern::cpu {
 namespace {
 
-// The sums of a tile start with zero, with a bias, or with what the outputs are in memory.
+// A tile's sums start with zero, with a bias, or with the outputs that are already in memory.
 enum class Init { zero, bias, accumulate };
 
-// Vectors, or single numbers that all lanes read, at (plane, row, column) of `at`. The strides are
-// in floats.
+// An operand in memory: the number or vector at (plane, row, column). A single number is used for
+// all lanes. Strides are in floats.
 template <class Float>
 struct View {
   Float* at;

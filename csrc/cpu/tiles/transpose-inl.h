@@ -1,10 +1,10 @@
-// Between images in memory and images in lanes.
+// Moves images between their layout in memory and a layout with one image in each lane.
 //
-// A block of up to kLanes images is held with the image innermost: element e of the block is a
-// vector whose lane l belongs to image l. Lanes beyond the last image are zero.
+// The latter holds a block of up to kLanes images with the image index innermost. Element e of the
+// block is a vector, and its lane l belongs to image l. Lanes beyond the last image are zero.
 #pragma once
 
-#include "cpu/simd/product.h"  // its overloads of store_vector() and the like come first
+#include "cpu/simd/product.h"  // first, for its overloads of store_vector() etc.
 
 namespace convkern::cpu {
 namespace {
@@ -17,14 +17,14 @@ CONVKERN_INLINE Quarter load_quarter(const Real* p) {
   return q;
 }
 
-// A type of numbers in memory other than Real has overloads of these, which round.
+// The same functions are overloaded for number types other than Real, where they round.
 CONVKERN_INLINE void store_quarter(Real* p, Quarter q) { std::memcpy(p, &q, sizeof(q)); }
 CONVKERN_INLINE void store_number(Real* p, Real number) { *p = number; }
 CONVKERN_INLINE void store_vector(Real* p, Vec v) { v.store_unaligned(p); }
 CONVKERN_INLINE void store_first(Real* p, int lanes, Vec v) { v.store_first(p, lanes); }
 
-// The addresses of vectors 0, 1, ..., which are `step` floats apart, with a gap after every `inner`
-// of them.
+// Steps through the addresses of vectors 0, 1, .... They are `step` floats apart, with an
+// additional gap after every `inner` vectors.
 class VectorCursor {
  public:
   VectorCursor(Real* first, int64_t step, int64_t inner, int64_t gap)
@@ -54,12 +54,13 @@ struct ImageBlock {
   int count;       // images, at most kLanes
 };
 
-constexpr int kAhead = 48;  // floats that are fetched ahead of what is written
+constexpr int kAhead = 48;  // floats that are prefetched ahead of the write position
 
-// The next kLanes elements of kLanes images.
+// Moves the next kLanes elements of kLanes images into lanes.
 CONVKERN_INLINE void square_to_lanes(const Real* p, int64_t stride, VectorCursor& lanes) {
-  Vec rows[4][kQuarters];  // rows[r][q] is image 4q + r, then quarter q of rows[r][g] is its
-                           // elements 4g to 4g + 3
+  // At first rows[r][q] is image 4q + r. Then quarter q of rows[r][g] has its elements 4g to 4g
+  // + 3.
+  Vec rows[4][kQuarters];
 #pragma GCC unroll 4
   for (int r = 0; r < 4; ++r) {
 #pragma GCC unroll 4
@@ -100,7 +101,7 @@ CONVKERN_INLINE void square_to_images(T* p, int64_t stride, VectorCursor& lanes)
   }
 }
 
-// The next 4 elements of the images there are; the other lanes are zero.
+// Moves the next 4 elements of the block's images into lanes. The other lanes are zero.
 CONVKERN_INLINE void strip_to_lanes(const Real* p, ImageBlock images, VectorCursor& lanes) {
   Vec vectors[4];
 #pragma GCC unroll 4
@@ -134,8 +135,9 @@ CONVKERN_INLINE void strip_to_images(T* p, ImageBlock images, VectorCursor& lane
   }
 }
 
-// Calls move(e) so that parts of `width` elements from e on, where `lanes` then is, cover [0, n),
-// n >= width; the last part overlaps its predecessor where width does not divide n.
+// Splits the elements [0, n) into parts of `width` and calls move(e) for each part, which starts at
+// e. `lanes` is then at element e. n must be at least `width`. Where `width` does not divide n, the
+// last part overlaps the one before it.
 template <class Move>
 CONVKERN_INLINE void for_each_part(int64_t n, int64_t width, VectorCursor& lanes,
                                    const Move& move) {
@@ -146,7 +148,7 @@ CONVKERN_INLINE void for_each_part(int64_t n, int64_t width, VectorCursor& lanes
   move(n - width);
 }
 
-// Elements p[0, n) of each image become vectors 0 to n - 1 of `lanes`.
+// Moves the elements p[0, n) of each image to the vectors 0 to n - 1 of `lanes`.
 CONVKERN_INLINE void images_to_lanes(const Real* p, ImageBlock images, int64_t n,
                                      VectorCursor lanes) {
   if (images.count == kLanes && n >= kLanes) {
@@ -166,7 +168,7 @@ CONVKERN_INLINE void images_to_lanes(const Real* p, ImageBlock images, int64_t n
   }
 }
 
-// The reverse.
+// Moves the vectors 0 to n - 1 of `lanes` back to the elements p[0, n) of each image.
 template <class T>
 CONVKERN_INLINE void lanes_to_images(T* p, ImageBlock images, int64_t n, VectorCursor lanes) {
   if (images.count == kLanes && n >= kLanes) {
@@ -187,7 +189,7 @@ CONVKERN_INLINE void lanes_to_images(T* p, ImageBlock images, int64_t n, VectorC
   }
 }
 
-// out[e] = the sum of the lanes of vector e of `from`, e in [0, n).
+// Sets out[e] to the sum of the lanes of vector e of `from`, for e in [0, n).
 inline void sum_lanes(const Real* from, int64_t n, Real* out) {
   for (int64_t e = 0; e < n; e += 4) {
     Vec vectors[4];

@@ -1,6 +1,6 @@
-// The blocks that the direct kernels choose: pure functions of the sizes, which do not depend on
-// the device. Estimates, not measurements: the constants follow from the instructions of the
-// kernels and NVIDIA's numbers for a multiprocessor.
+// Chooses the blocks of the direct kernels. The choice depends on the sizes alone and not on the
+// device. Costs are estimates, not measurements: the constants follow from the kernels'
+// instructions and from NVIDIA's numbers for a multiprocessor.
 #pragma once
 
 #include <algorithm>
@@ -12,50 +12,53 @@
 
 namespace convkern::cuda {
 
-// The cost of copying, in multiply-adds: that of the instructions for an element, and that of 32
-// bytes from the L2 cache at 40 bytes a cycle, in which a multiprocessor does 128 multiply-adds.
+// Costs of copying, in multiply-adds. kCopyCost is for the instructions that copy one element.
+// kSectorCost is for 32 bytes from the L2 cache, which delivers 40 bytes in a cycle, while a
+// multiprocessor does 128 multiply-adds.
 constexpr double kCopyCost = 16, kSectorCost = 100;
 constexpr int kSectorElements = 8;
 
-constexpr int kMostThreads = 256;               // of a block
-constexpr int64_t kMostTileBytes = 96 << 10;    // a block of compute capability 8.6 may have 99 KiB
-constexpr int64_t kTileBytesOfAll = 160 << 10;  // of the blocks of a multiprocessor (8.0)
-constexpr int64_t kMostResident = 16;           // blocks of a multiprocessor (8.6)
-constexpr double kFewWarps = 16;                // fewer do not hide the latencies
+constexpr int kMostThreads = 256;               // in a block
+constexpr int64_t kMostTileBytes = 96 << 10;    // of a block; compute capability 8.6 allows 99 KiB
+constexpr int64_t kTileBytesOfAll = 160 << 10;  // of all blocks on a multiprocessor (8.0)
+constexpr int64_t kMostResident = 16;           // blocks on a multiprocessor (8.6)
+constexpr double kFewWarps = 16;                // fewer warps do not hide latencies
 constexpr double kFewBlocks = 264;              // 2 for each multiprocessor of an H100 (132)
 
 constexpr int kWindowResults = kWindowRows * kWindowColumns;
-// Limits of grad_weight: windows of an axis, chunks of a row of gy, and rows for a thread.
+// Limits for grad_weight: most windows of an axis, most chunks of a row of gy, and least rows of gy
+// for a thread.
 constexpr int kMostWindows = 8, kMostChunks = 16, kLeastWorkerRows = 5;
 
 inline int parts(int size, int of) { return (size - 1) / of + 1; }
 
-// The part of each operand that a block has. Planes are (image, channel): `channels` of the result
-// for each of `images`.
+// The part of each operand that a block computes or holds. It has `channels` channels of the result
+// for each of `images` images; each pair is a plane.
 struct PlaneBlocking {
-  int images = 0, channels = 0;        // no images: no block has the memory
-  int windows_h = 0, windows_w = 0;    // of a plane, for each residue
-  int residues_h = 1, residues_w = 1;  // all of an axis, or one
-  int classes_h = 1, classes_w = 1;    // all, or for grad_weight perhaps one
+  int images = 0, channels = 0;        // images is 0 if no block has enough memory
+  int windows_h = 0, windows_w = 0;    // windows of a plane, for each residue
+  int residues_h = 1, residues_w = 1;  // all residues of an axis, or one
+  int classes_h = 1, classes_w = 1;    // all classes, or for grad_weight perhaps one
   int taps_h = 0, chunks = 0;          // of a class: rows, and parts of kChunk columns
-  int workers_h = 1, workers_w = 1;    // that share the taps of a window
-  int worker_rows = 0;                 // tap rows of a class that each has
+  int workers_h = 1, workers_w = 1;    // workers share the taps of a window
+  int worker_rows = 0;                 // tap rows of a class for each worker
   int threads = 0;                     // a multiple of 32
   PlaneTile in, taps, out;
-  int tap_planes = 0;    // in shared memory: of channels, or of images too
+  int tap_planes = 0;    // planes of taps in shared memory
   int64_t elements = 0;  // of shared memory
 
   int64_t used_threads() const {
     return int64_t{1} * images * channels * windows_h * residues_h * windows_w * residues_w *
            workers_h * workers_w;
   }
-  // Sets what follows from the sizes above. The taps of grad_weight, gy, have planes for each
-  // image.
+  // Sets the members that follow from the sizes above. For grad_weight the taps are gy, which has
+  // planes for each image.
   void lay_out(const WindowAxis& rows, const WindowAxis& columns, bool channels_inner,
                bool for_weights) {
     const int quads = 2 * (windows_w + std::max(chunks, 1));
     const int of_class_w = std::min(chunks * kChunk, columns.class_taps());
-    // Threads are in order of windows, then images, or of channels, then windows.
+    // The last arguments keep neighbouring threads in different banks. These threads differ first
+    // in the channel, if channels are innermost, and otherwise in the window and then the image.
     in = PlaneTile(rows.inputs(windows_h, kWindowRows, residues_h, classes_h, taps_h),
                    columns.inputs(windows_w, kWindowColumns, residues_w, classes_w, of_class_w),
                    quads, channels_inner ? 1 : windows_w);
@@ -68,22 +71,24 @@ struct PlaneBlocking {
     const int64_t operands = static_cast<int64_t>(in.plane_pitch) * images * channels +
                              static_cast<int64_t>(taps.plane_pitch) * tap_planes;
     threads = parts(static_cast<int>(used_threads()), 32) * 32;
-    // The results pass through shared memory too; those of workers all.
+    // The results pass through shared memory too. For grad_weight these are the results of all
+    // workers.
     const int64_t results = for_weights ? static_cast<int64_t>(threads) * kWindowResults
                                         : static_cast<int64_t>(out.plane_pitch) * images * channels;
     elements = std::max(operands, results);
   }
 };
 
-// The tensors' planes: of so many images and channels of the result, which are adjacent in memory
-// if `channels_inner`; each element has so many bytes in shared memory.
+// The number of the tensors' planes: `images` times `channels` of the result. If `channels_inner`,
+// the channels of a pixel are adjacent in memory. An element takes `element_bytes` in shared
+// memory.
 struct PlaneCounts {
   int64_t images, channels;
   bool channels_inner;
   int element_bytes;
 
-  // Gives a block `planes` of them, or fewer: with channels inside, whole sectors of memory first,
-  // otherwise images, which share the weights.
+  // Gives a block at most `planes` planes. If channels are innermost, it takes channels up to a
+  // whole sector of memory first. Otherwise it takes images first, because they share the weights.
   void divide(int planes, PlaneBlocking& blocking) const {
     const int64_t most_channels =
         std::min<int64_t>(channels, channels_inner ? kSectorElements : 64);
@@ -99,9 +104,9 @@ struct PlaneCounts {
   int64_t plane_blocks(const PlaneBlocking& blocking) const {
     return ((images - 1) / blocking.images + 1) * ((channels - 1) / blocking.channels + 1);
   }
-  // The cost of all blocks, in multiply-adds of a thread. There are `of_plane` blocks for each
-  // residue and plane that a block has; each thread computes so many products, and a block copies
-  // so many elements.
+  // Returns the cost of all blocks, in multiply-adds of a thread. There are `of_plane` blocks for
+  // each residue and plane of a block. Each thread computes `products` products, and each block
+  // copies `copied` elements.
   double cost(const PlaneBlocking& blocking, const WindowAxis& rows, const WindowAxis& columns,
               int64_t of_plane, double products, int64_t copied) const {
     const double blocks =
@@ -111,7 +116,7 @@ struct PlaneCounts {
     const int64_t by_threads = std::min<int64_t>(kMostResident, 2048 / blocking.threads);
     const int64_t resident = std::max<int64_t>(1, std::min(by_memory, by_threads));
     const auto warps = static_cast<double>(resident * blocking.threads / 32);
-    // Elements of a sector that are copied.
+    // The elements of a sector that are copied.
     const double adjacent = channels_inner
                                 ? blocking.channels
                                 : std::max(1.0, static_cast<double>(kSectorElements) *
@@ -122,7 +127,8 @@ struct PlaneCounts {
   }
 };
 
-// `channels` of the result: for grad_weight pairs of those of gy and of x.
+// `channels` counts channels of the result. For grad_weight these are pairs of a channel of gy and
+// one of x.
 inline bool are_inner(const Problem& p, int64_t channels) {
   return p.layout == Layout::nhwc && channels > 1;
 }
@@ -130,14 +136,14 @@ inline PlaneCounts plane_counts(const Problem& p, int64_t channels, int element_
   return {p.N, channels, are_inner(p, channels), element_bytes};
 }
 
-// Keeps the cheapest of the blockings that a block has the threads and the memory for.
+// Keeps the cheapest blocking among those for which a block has enough threads and memory.
 class CheapestBlocking {
  public:
   CheapestBlocking(const WindowAxis& rows, const WindowAxis& columns, const PlaneCounts& planes)
       : rows_(rows), columns_(columns), planes_(planes) {}
 
-  // Calls propose(blocking) for each way to share out the residues, or with `classes` the classes:
-  // all of an axis to a block, or one.
+  // Calls propose(blocking) for each way to divide the residues, or the classes if `classes` is
+  // set. Along each axis a block gets either all of them or one.
   template <class Propose>
   void for_shares(PlaneBlocking blocking, bool classes, const Propose& propose) const {
     const int all_h = classes ? rows_.classes : rows_.residues;
@@ -152,8 +158,8 @@ class CheapestBlocking {
       if (all_h == 1) break;
     }
   }
-  // Lays the blocking out and keeps it if it is the cheapest. There are `of_plane` blocks for each
-  // residue and plane that a block has; the products of a thread and the elements that a block
+  // Lays out a blocking and keeps it if it is the cheapest so far. There are `of_plane` blocks for
+  // each residue and plane of a block. The products of a thread and the elements that a block
   // copies are functions of the blocking.
   template <class Products, class Copied>
   void consider(PlaneBlocking blocking, bool for_weights, int64_t of_plane,
@@ -174,8 +180,8 @@ class CheapestBlocking {
   double least_ = std::numeric_limits<double>::infinity();
 };
 
-// Forward and grad_input: a block has all taps, and whole planes or halves, quarters, ... of their
-// windows.
+// Chooses for forward and grad_input. A block has all taps. It has whole planes, or a half, a
+// quarter, ... of their windows.
 inline PlaneBlocking correlation_blocking(const WindowAxis& rows, const WindowAxis& columns,
                                           const PlaneCounts& planes) {
   const int all_h = rows.windows(kWindowRows), all_w = columns.windows(kWindowColumns);
@@ -210,8 +216,8 @@ inline PlaneBlocking correlation_blocking(const WindowAxis& rows, const WindowAx
   return cheapest.best();
 }
 
-// grad_weight, whose taps are gy: threads share them, and a block has all of an image's rows or
-// halves, quarters, ... of them.
+// Chooses for grad_weight, whose taps are gy. The threads of a block share the taps. A block has
+// all rows of an image of gy, or a half, a quarter, ... of them.
 inline PlaneBlocking weight_blocking(const WindowAxis& rows, const WindowAxis& columns,
                                      const PlaneCounts& planes) {
   const int all_h = rows.windows(kWindowRows), all_w = columns.windows(kWindowColumns);
@@ -254,7 +260,7 @@ inline PlaneBlocking weight_blocking(const WindowAxis& rows, const WindowAxis& c
   return cheapest.best();
 }
 
-// The axes of grad_weight, with gy for taps.
+// The axes of grad_weight, whose taps are gy.
 inline WindowAxis weight_rows(const Problem& p) {
   return WindowAxis({p.R, p.OH(), p.H, p.dilation_h, p.stride_h, -p.pad_h});
 }

@@ -1,8 +1,9 @@
-// The direct kernel behind forward and grad_input: a block correlates whole planes, or tiles of
-// them, with all their taps in shared memory, the terms (channels of the input) one after the
-// other. grad_input with a stride is a correlation for each residue of the index modulo the stride.
+// The direct kernel for forward and grad_input. A block correlates whole planes, or tiles of them,
+// and holds all their taps in shared memory. It adds the terms (channels of the input) one after
+// the other. For grad_input with a stride there is one correlation for each residue of the index
+// modulo the stride.
 //
-// Blocks are (columns, rows, their residues, images, channels).
+// Blocks are numbered by (columns, rows, their residues, images, channels).
 #pragma once
 
 #include "cuda/direct/tiles.cuh"
@@ -11,14 +12,14 @@ namespace convkern::cuda {
 
 template <class T>
 struct PlaneCorrelation : PlaneWork {
-  const T *in, *w, *bias;  // at the first tap; bias null: none
+  const T *in, *w, *bias;  // at the first tap; bias may be null
   T* out;                  // at the first result of the residue
   Planes in_planes, tap_planes, out_planes;
   int image_blocks, terms;
   bool relu;
 };
 
-// Adds a term, which is in shared memory.
+// Adds the term whose input and taps are in shared memory.
 template <class T>
 __device__ __forceinline__ void add_term(const PlaneCorrelation<T>& c, const WindowThread& thread,
                                          const Sum<T>* in, const Sum<T>* taps,
@@ -46,7 +47,7 @@ __device__ __forceinline__ void add_term(const PlaneCorrelation<T>& c, const Win
   }
 }
 
-// Leaves the thread's results in shared memory.
+// Writes the thread's results to shared memory.
 template <class T>
 __device__ __forceinline__ void store_window(const PlaneCorrelation<T>& c,
                                              const WindowThread& thread, int first_channel,
@@ -80,7 +81,7 @@ __global__ void __launch_bounds__(kMostThreads, 8 / sizeof(Sum<T>))
   const WindowThread thread(c.blocking, c.channels_inner);
   WindowSums<Sum<T>> sums = {};
   for (int term = 0; term < c.terms; ++term) {
-    __syncthreads();  // all have read the term before
+    __syncthreads();  // all threads have read the previous term
     begin_copies(in, c.blocking.in, c.in, c.in_planes, block, /*per_image=*/true,
                  c.rows.first_input(windows.window_h, kWindowRows, windows.residue_h, 0, 0),
                  c.columns.first_input(windows.window_w, kWindowColumns, windows.residue_w, 0, 0),

@@ -1,26 +1,27 @@
-// The direct kernel of grad_weight: gw is the correlation of x with gy as its taps, summed over the
-// images. A block computes it for some channels from the tiles of gy of its split; its threads
-// share the taps, and their sums are added in order. A second kernel adds the splits.
+// The direct kernel for grad_weight. gw is the correlation of x with gy as its taps, summed over
+// the images. A block computes it for some channels from the tiles of gy in its split. Its threads
+// share the taps, and their sums are added in a fixed order. A second kernel adds the splits.
 //
-// Blocks are (columns, rows, their residues, channels, split).
+// Blocks are numbered by (columns, rows, their residues, channels, split).
 #pragma once
 
 #include "cuda/direct/tiles.cuh"
 
 namespace convkern::cuda {
 
-// `channels` are pairs of those of gy and of x; the axes have gy as taps.
+// `channels` counts pairs of a channel of gy and one of x. The axes have gy as their taps.
 template <class T>
 struct PlaneSums : PlaneWork {
   const T *x, *gy;
   Sum<T>* partial;  // (split, group, tap, row, column)
   Planes x_planes, gy_planes;
   int channel_blocks;
-  int bands_h, bands_w;      // of the taps of a class
-  int64_t items, per_split;  // tiles of gy: (images, class, band)
+  int bands_h, bands_w;      // parts that the taps of a class are cut into
+  int64_t items, per_split;  // tiles of gy, by (images, class, band)
 };
 
-// A tile of gy: of these classes the taps from the given ones on.
+// A tile of gy. Its classes begin with rho_h and rho_w, and the taps in each class with tap_h and
+// tap_w.
 struct GyTile {
   int rho_h, rho_w, tap_h, tap_w;
   int first_image;
@@ -36,7 +37,7 @@ struct GyTile {
   }
 };
 
-// Adds a tile of gy from shared memory.
+// Adds the products with a tile of gy that is in shared memory.
 template <class T>
 __device__ __forceinline__ void add_item(const PlaneSums<T>& c, const WindowThread& thread,
                                          const Sum<T>* x, const Sum<T>* gy, const GyTile& tile,
@@ -68,7 +69,8 @@ __device__ __forceinline__ void add_item(const PlaneSums<T>& c, const WindowThre
   }
 }
 
-// The offset of a thread's sum (i, j) in a split of the partial sums, or -1 if there is none.
+// Returns the offset of the thread's sum (i, j) in its split's partial sums, or -1 if the sum is
+// outside the result.
 template <class T>
 __device__ __forceinline__ int64_t partial_offset(const PlaneSums<T>& c, const WindowThread& thread,
                                                   int channel, const WindowBlock& windows, int i,
@@ -85,7 +87,8 @@ __device__ __forceinline__ int64_t partial_offset(const PlaneSums<T>& c, const W
   return (tap * c.channels.rows + place.row) * c.channels.columns + place.column;
 }
 
-// Adds up what the workers of each window have in shared memory, (i, j) by thread, in order.
+// Adds up, in order, the sums that the workers of each window have left in shared memory. They are
+// stored as (i, j) by thread.
 template <class T>
 __device__ __forceinline__ void add_workers(const PlaneSums<T>& c, const WindowThread& thread,
                                             const PlaneBlock& block, const WindowBlock& windows,
@@ -93,7 +96,7 @@ __device__ __forceinline__ void add_workers(const PlaneSums<T>& c, const WindowT
   const int inner = c.channels_inner ? c.blocking.channels : 1;
   const int workers = c.blocking.workers_w * c.blocking.workers_h, threads = c.blocking.threads;
   const int images_apart = inner * workers * c.blocking.windows_w;
-  // The workers of a window share out its results.
+  // The workers of a window divide its results among themselves.
   const int me = (thread.image * c.blocking.workers_h + thread.worker_h) * c.blocking.workers_w +
                  thread.worker_w;
   const int first = static_cast<int>(threadIdx.x) -
@@ -130,7 +133,7 @@ __global__ void __launch_bounds__(kMostThreads, 8 / sizeof(Sum<T>))
   for (int64_t item = begin; item < end; ++item) {
     const GyTile tile(c, item);
     block.first_image = tile.first_image;
-    __syncthreads();  // all have read the item before
+    __syncthreads();  // all threads have read the previous item
     begin_copies(x, c.blocking.in, c.x, c.x_planes, block, /*per_image=*/true,
                  c.rows.first_input(windows.window_h, kWindowRows, windows.residue_h, tile.rho_h,
                                     tile.tap_h),

@@ -1,4 +1,4 @@
-// Planes of tensors on their way to shared memory and back, and the products of a window there.
+// Moves planes of tensors to shared memory and back, and sums the products of a window there.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace convkern::cuda {
 
-// The type of sums of a tensor's elements, and of elements in shared memory.
+// The type of the sums of a tensor's elements. Elements in shared memory have this type too.
 template <class T>
 struct SumOf {
   using type = float;
@@ -37,9 +37,10 @@ __device__ __forceinline__ T narrow(Sum<T> value) {
     return from_float<T>(value);
 }
 
-// The strides of a tensor's planes and elements, in elements, and the sizes beyond which there are
-// zeros. A channel of the result has a group, in which it has a row and a column: for forward and
-// grad_input the channel alone, for grad_weight the channels of gy and of x.
+// The strides of a tensor's planes and elements, in elements. Beyond `height` and `width` there are
+// zeros. A channel of the result has a group, a row and a column. For grad_weight the row is the
+// channel of gy and the column that of x. For forward and grad_input the column is the channel, and
+// there is one row.
 struct Planes {
   int64_t image, group, row_channel, column_channel, term;
   int64_t row, column;
@@ -47,7 +48,7 @@ struct Planes {
 };
 
 struct Channels {
-  int count, rows, columns;  // of all groups, of a group
+  int count, rows, columns;  // count: of all groups; rows, columns: of one group
 
   struct Place {
     int group, row, column;
@@ -63,7 +64,8 @@ __device__ inline int64_t channel_offset(const Planes& planes, const Channels::P
          place.column * planes.column_channel + term * planes.term;
 }
 
-// The planes of a block: those of `images` images from first_image on, of `channels` channels each.
+// The planes that a block holds: `channels` channels of each of `images` images, from first_image
+// and first_channel on.
 struct PlaneBlock {
   int images, channels, first_image, first_channel;
   int all_images;
@@ -72,13 +74,13 @@ struct PlaneBlock {
   int threads;
 };
 
-// The sizes that the kernels of all passes have in common.
+// The sizes that the kernels of all passes need.
 struct PlaneWork {
   WindowAxis rows, columns;
   PlaneBlocking blocking;
-  int blocks_h, blocks_w;  // of a plane and residue
+  int blocks_h, blocks_w;  // blocks that share one plane and residue
   int images;
-  Channels channels;  // of the result
+  Channels channels;  // channels of the result
   bool channels_inner;
 
   __device__ PlaneBlock block(int first_image, int first_channel) const {
@@ -87,8 +89,8 @@ struct PlaneWork {
   }
 };
 
-// The part of each plane that a block computes: windows from these on, for residues from these on.
-// The constructor takes them from the block's index, and leaves the rest of it.
+// The first window and the first residue that a block computes in each plane. The constructor takes
+// them from the block's index and leaves the remaining digits in `rest`.
 struct WindowBlock {
   int window_h, window_w, residue_h, residue_w;
 
@@ -101,9 +103,9 @@ struct WindowBlock {
   }
 };
 
-// Calls body(element of shared memory, whether it is in the tensor, offset there) for this thread's
-// elements of a tile that begins at (row0, column0): adjacent threads have adjacent elements of the
-// tensor. Without `per_image`, for one image's planes.
+// Visits this thread's elements of a tile that begins at (row0, column0). It calls body(element of
+// shared memory, whether it is inside the tensor, its offset in the tensor). Adjacent threads get
+// adjacent elements of the tensor. Without `per_image` the tile has the planes of one image only.
 template <class Body>
 __device__ __forceinline__ void for_each_of_tile(const PlaneTile& tile, const Planes& tensor,
                                                  const PlaneBlock& block, bool per_image, int row0,
@@ -145,8 +147,8 @@ __device__ __forceinline__ void for_each_of_tile(const PlaneTile& tile, const Pl
   }
 }
 
-// Begins to copy a tile to shared memory, zeros where it is outside the tensor. 16-bit types are
-// widened, which no asynchronous copy does.
+// Begins to copy a tile to shared memory, with zeros where it is outside the tensor. 16-bit types
+// are widened on the way, so they cannot be copied asynchronously.
 template <class T>
 __device__ __forceinline__ void begin_copies(Sum<T>* to, const PlaneTile& tile, const T* tensor,
                                              const Planes& planes, const PlaneBlock& block,
@@ -161,9 +163,10 @@ __device__ __forceinline__ void begin_copies(Sum<T>* to, const PlaneTile& tile, 
       });
 }
 
-// The part that a thread computes: a window of kWindowRows x kWindowColumns results of a plane, and
-// which of the taps are its own. Threads are in order of channels (where those are inner), workers,
-// windows of a row, images, channels (where not), and windows of a column.
+// The part that a thread computes: a window of kWindowRows x kWindowColumns results of one plane,
+// for its share of the taps. From the fastest to the slowest, threads are ordered by channels (if
+// those are innermost), workers, windows of a row, images, channels (otherwise), and windows of a
+// column.
 struct WindowThread {
   int image, channel;
   int window_h, residue_h, window_w, residue_w;
@@ -189,7 +192,7 @@ struct WindowThread {
 template <class S>
 using WindowSums = S[kWindowRows][kWindowColumns];
 
-// The taps of a thread in shared memory: chunks of the rows [first_row, end_row).
+// The taps of a thread in shared memory: its chunks of the rows [first_row, end_row).
 template <class S>
 struct WindowTaps {
   const S* taps;
@@ -198,7 +201,7 @@ struct WindowTaps {
   int first_chunk, chunk_step;
 };
 
-// Adds the products of the first kTaps of a chunk of each row.
+// Adds the products of the first kTaps taps of a chunk, for each row of results.
 template <int kTaps, class S>
 __device__ __forceinline__ void add_chunk(const S (&window)[2 * kChunk], const WindowTaps<S>& t,
                                           int row, int chunk, WindowSums<S>& sums) {
@@ -220,8 +223,8 @@ __device__ __forceinline__ void add_chunk(const S (&window)[2 * kChunk], const W
   }
 }
 
-// The last chunk has fewer taps. Zeros in the place of others would make NaN of infinities beside
-// the window.
+// Handles the last chunk, which may have fewer taps. Zeros cannot stand in for the missing taps,
+// because zero times an infinity beside the window is NaN.
 template <int kTaps, class S>
 __device__ __forceinline__ void add_chunk_of(int taps, const S (&window)[2 * kChunk],
                                              const WindowTaps<S>& t, int row, int chunk,
@@ -233,8 +236,8 @@ __device__ __forceinline__ void add_chunk_of(int taps, const S (&window)[2 * kCh
   }
 }
 
-// Adds the products of a window, whose results at the first tap are at `in`, with all its taps.
-// Each row of the input is loaded once for all rows of results.
+// Adds the products of a window with all taps of the thread. At the first tap the results of the
+// window read `in`. Each row of the input is loaded once for all rows of results.
 template <class S>
 __device__ __forceinline__ void add_products(const S* in, int row_pitch, int half,
                                              const WindowTaps<S>& t, WindowSums<S>& sums) {

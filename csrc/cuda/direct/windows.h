@@ -1,13 +1,15 @@
-// How the direct kernels cut an axis of a correlation (core/axis.h) into windows of adjacent
-// elements, whatever its steps are:
+// The direct kernels cut an axis of a correlation (core/axis.h) into windows of adjacent elements.
+// This file finds such elements for any steps:
 //
 //   out[u] += tap[m] * in[u * a + m * b + offset]        a = out_step, b = tap_step
 //
-// With g = gcd(a, b), the results of a thread are b/g apart, u = u0 + k * b/g, and taps are taken
-// in a/g classes, m = rho + l * a/g. Then the index is a multiple of the least common multiple B of
-// a and b, k + l times, from a beginning that (u0 mod b/g, rho) give: of each such phase, adjacent
-// results read adjacent elements of every B-th, which are adjacent in shared memory.
-// Pure functions of the sizes, all in elements of one axis.
+// Let g = gcd(a, b), and let B be the least common multiple of a and b. The results of one thread
+// are b/g apart: u = u0 + k * b/g. Taps are taken in a/g classes: m = rho + l * a/g. The index then
+// is (k + l) * B plus a start that depends on the phase (u0 mod b/g, rho) alone. Within a phase,
+// adjacent results therefore read every B-th element one after the other, and these elements are
+// stored side by side in shared memory.
+//
+// All functions depend on the sizes alone. They count elements of one axis.
 #pragma once
 
 #include <algorithm>
@@ -19,15 +21,15 @@
 
 namespace convkern::cuda {
 
-// Results of a thread of the direct kernels: the sums, a window and the taps for it take about 70
-// registers.
+// The results that one thread of the direct kernels computes. Its sums, its window of the input and
+// the taps for it take about 70 registers.
 constexpr int kWindowRows = 4, kWindowColumns = 8;
 
-constexpr int kQuad = 4;   // elements of a load
-constexpr int kChunk = 8;  // taps of a row for which a window of 16 elements serves
+constexpr int kQuad = 4;   // elements in one load
+constexpr int kChunk = 8;  // taps of a row that a window of 16 elements serves
 
-// The indices of a tensor that a block has in shared memory: `count` positions in each of
-// `residues` * `classes` phases.
+// The part of an axis that a block holds in shared memory. There are `residues` * `classes` phases,
+// each with `count` positions.
 struct TileAxis {
   int residues, between_residues;
   int classes, between_classes;
@@ -42,16 +44,17 @@ struct TileAxis {
 struct WindowAxis {
   int out, taps;
   int out_step, tap_step, offset;
-  // b/g and a/g, or as many as there are results and taps: beyond those none is adjacent.
+  // There are b/g residues and a/g classes, but never more than results and taps: otherwise no two
+  // would be adjacent.
   int residues, classes;
-  int step;  // B
+  int step;  // B in the comment at the top
 
   WindowAxis() = default;
-  // The indices of the axis must fit int, also those around the image that taps reach.
+  // The indices of the axis must fit int, including those around the image that taps reach.
   explicit WindowAxis(const Axis& axis) {
     out = static_cast<int>(axis.out);
     taps = static_cast<int>(axis.taps);
-    // The step of a single one does not matter, and might not fit.
+    // With one result or one tap its step has no effect, and the step might not fit int.
     const int64_t a = axis.out > 1 ? axis.out_step : 1, b = axis.taps > 1 ? axis.tap_step : 1;
     const int64_t gcd = std::gcd(a, b);
     out_step = static_cast<int>(a);
@@ -63,17 +66,18 @@ struct WindowAxis {
     step = adjacent ? static_cast<int>(a / gcd * b) : 1;
   }
 
-  // Taps of class 0, which has the most, and of any.
+  // The taps of class `rho`. Class 0 has the most.
   CONVKERN_HOST_DEVICE int class_taps(int rho = 0) const {
     return taps > rho ? (taps - rho - 1) / classes + 1 : 0;
   }
-  // Threads' windows of `size` results along the axis, for each residue.
+  // The windows of `size` results that cover the axis, for each residue.
   int windows(int size) const {
     return static_cast<int>((out - 1) / (static_cast<int64_t>(size) * residues) + 1);
   }
 
-  // The indices that a block has in shared memory, where it has so many windows, for so many
-  // residues, of so many classes and taps of each.
+  // These return the part of the results, taps or inputs that a block holds in shared memory. The
+  // block has `window_count` windows of `size` results for each of `of_residues` residues, and
+  // `of_class` taps in each of `of_classes` classes.
   TileAxis results(int window_count, int size, int of_residues) const {
     return {of_residues, 1, 1, 0, residues, window_count * size};
   }
@@ -84,8 +88,8 @@ struct WindowAxis {
     const int count = window_count * size + std::max(of_class, 1) - 1;
     return {of_residues, out_step, of_classes, tap_step, step, count};
   }
-  // The input of phase 0, position 0, where the block has residues and classes from the given ones
-  // on, and of these taps from first_tap on.
+  // The index of the input at phase 0, position 0. The block's residues begin with `residue`, its
+  // classes with `rho`, and the taps in each class with `first_tap`.
   CONVKERN_HOST_DEVICE int first_input(int window, int size, int residue, int rho,
                                        int first_tap) const {
     return offset + residue * out_step + rho * tap_step + (window * size + first_tap) * step;
@@ -95,21 +99,21 @@ struct WindowAxis {
   }
 };
 
-// Planes of a tensor in shared memory: (plane, row phase, row, column phase, column). Of a row's
-// quads of columns those of even number come first, then the odd ones: threads of adjacent windows,
-// which read every other quad, then use different banks.
+// Planes of a tensor in shared memory, ordered (plane, row phase, row, column phase, column). A
+// row's columns are stored in quads, first the quads of even number, then the odd ones. Threads of
+// adjacent windows read every second quad, and this order makes them use different banks.
 struct PlaneTile {
   TileAxis rows, columns;
-  int half;  // quads of each kind, in a column phase
+  int half;  // even (or odd) quads in one column phase
   int row_pitch, plane_pitch;
 
-  // So that whole chunks are read behind the last position, rows have `quads` for it. The numbers
-  // of quads from row to row and, modulo 8, from plane to plane are such that threads in different
-  // ones use different banks, which have 8 quads of float.
+  // A column phase has room for `quads` quads, so that whole chunks can be read beyond the last
+  // position. Two numbers of quads keep threads in different banks, each of which holds 8 quads of
+  // floats: the number from row to row, and the number from plane to plane modulo 8.
   PlaneTile() = default;
   PlaneTile(const TileAxis& rows, const TileAxis& columns, int quads, int plane_shift)
       : rows(rows), columns(columns), half((quads + 1) / 2) {
-    // The products might not fit int for sizes that a block has no memory for.
+    // The products might not fit int for sizes for which a block has no memory anyway.
     auto capped = [](double product) { return static_cast<int>(std::min(product, 0x1p26)); };
     const int row_quads = capped(static_cast<double>(columns.phases()) * 2 * half + 1);
     const int plane_quads = capped(static_cast<double>(rows.phases()) * rows.count * row_quads);
@@ -123,7 +127,7 @@ struct PlaneTile {
   CONVKERN_HOST_DEVICE int row_of(int phase, int position) const {
     return (phase * rows.count + position) * row_pitch;
   }
-  // Positions without the room behind them.
+  // The positions that hold data, without the room for reading beyond them.
   int64_t elements() const { return rows.phases() * rows.count * columns.phases() * columns.count; }
 };
 

@@ -1,5 +1,5 @@
-// Where implicit GEMMs find the pixels of their operands and results: what the kernels of every
-// arithmetic share. Offsets are of type Index, in elements; those of all tensors fit it.
+// Finds the pixels of the operands and results of implicit GEMMs, for the kernels of every
+// arithmetic. Offsets are counted in elements. Their type Index holds the offsets of all tensors.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ struct Strides {
         column(static_cast<Index>(layout == Layout::nchw ? 1 : channels)) {}
 };
 
-// A number as digits, of which the lower two have the given radices.
+// A number split into three digits. The lower two have the given radices.
 template <class Index>
 struct Digits {
   Index high;
@@ -34,7 +34,7 @@ struct Digits {
       : high(number / lows / middles),
         middle(static_cast<int>(number / lows % middles)),
         low(static_cast<int>(number % lows)) {}
-  // Without the divisions that a sum of numbers would take.
+  // Adds digit by digit, which avoids the divisions that splitting a sum would take.
   __device__ void add(const Digits& other, int middles, int lows) {
     low += other.low;
     const bool carry = low >= lows;
@@ -46,7 +46,7 @@ struct Digits {
   }
 };
 
-// The lowest digit of a number with this radix; leaves the digits above it.
+// Returns the lowest digit of a number in the given radix and removes it from the number.
 template <class Number>
 __device__ __forceinline__ int take_digit(Number& number, int radix) {
   const auto digit = static_cast<int>(number % radix);
@@ -69,12 +69,13 @@ __device__ __forceinline__ bool is_inside(int at, int size) {
   return static_cast<unsigned>(at) < static_cast<unsigned>(size);
 }
 
-// The strides of a group's weights in w (O, C / groups, R, S) as a pass reads them, in elements.
+// The strides of one group's weights in w (O, C / groups, R, S), in elements and in the order of a
+// pass.
 struct TapsOf {
   int64_t group, column, term;
   int taps_h, taps_w, S;
-  int first_h, first_w;  // index in w of the first tap
-  int step_h, step_w;    // and from one to the next
+  int first_h, first_w;  // indices in w of the first tap
+  int step_h, step_w;    // steps in w from one tap to the next
 
   CONVKERN_HOST_DEVICE int64_t at(int64_t g, int c, int t, int tap_row, int tap_column) const {
     return g * group + c * column + t * term +
@@ -86,16 +87,17 @@ struct TapsOf {
 template <class Index>
 struct CorrelationSizes {
   Strides<Index> in_strides, out_strides;
-  Index pixels;       // of all images, those of one residue
-  int height, width;  // pixels of an image, of one residue
+  Index pixels;       // of one residue, in all images
+  int height, width;  // of one residue, in one image, in pixels
   int in_height, in_width;
   int taps_h, taps_w;
-  int step_h, step_w, tap_step_h, tap_step_w, offset_h, offset_w;  // of Axis
-  int out_step_h, out_step_w, out_first_h, out_first_w;            // of the residue in the result
-  int terms, columns;                                              // of a group
+  int step_h, step_w, tap_step_h, tap_step_w, offset_h, offset_w;  // as in core/axis.h
+  int out_step_h, out_step_w, out_first_h, out_first_w;  // the residue's step and start in out
+  int terms, columns;                                    // of one group
   int pixel_tiles, column_tiles, groups;
-  // Each split sums so many steps of the terms. Where there are several, their sums, without bias
-  // and ReLU, go to tensors of their own, which add_terms() adds: of so many elements, else 0.
+  // Each split sums `split_steps` steps of the terms. If there are several splits, their sums are
+  // written to tensors of `split_size` elements, without bias and ReLU, and add_terms() adds them.
+  // Otherwise `split_size` is 0.
   int split_steps;
   Index split_size;
   bool relu;
@@ -108,7 +110,7 @@ struct CorrelationSizes {
   }
 };
 
-// The part that a block of T::kRows x T::kColumns results computes. Blocks are numbered (pixels,
+// The part that a block computes: T::kRows x T::kColumns results. Blocks are numbered by (pixels,
 // columns, group, split).
 template <class T, class Index>
 struct CorrelationBlock {
@@ -128,15 +130,15 @@ struct CorrelationBlock {
   }
 };
 
-// The pixel of the input that the first tap of a result reads, possibly outside the image.
+// The pixel of the input that the first tap of a result reads. It may be outside the image.
 template <class Index>
 struct InputPixel {
-  Index first;  // of the channel given
+  Index first;  // offset of the given channel
   int row, column;
 
   InputPixel() = default;
   __device__ InputPixel(const CorrelationSizes<Index>& c, Index index, Index channel) {
-    // Pixels beyond the last are the last, so that their offsets fit too.
+    // Pixels beyond the last use the last one's offsets, so that these fit Index.
     const Pixel<Index> pixel(index < c.pixels ? index : c.pixels - 1, c.height, c.width);
     row = pixel.row * c.step_h + c.offset_h;
     column = pixel.column * c.step_w + c.offset_w;
@@ -144,7 +146,7 @@ struct InputPixel {
             row * c.in_strides.row + column * c.in_strides.column;
     if (index >= c.pixels) row = INT32_MIN;  // outside for every tap
   }
-  // Returns whether the pixel h rows and w columns further is inside the image.
+  // Returns whether the pixel `h` rows and `w` columns further on is inside the image.
   __device__ bool has(const CorrelationSizes<Index>& c, int h, int w) const {
     return is_inside(row + h, c.in_height) && is_inside(column + w, c.in_width);
   }

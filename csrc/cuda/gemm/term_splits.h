@@ -1,5 +1,5 @@
-// Forward and grad_input of few results: their terms are split between blocks, whose partial sums a
-// second kernel adds in order, so that the result does not depend on timing.
+// Splits the terms of forward and grad_input between blocks where there are few results. A second
+// kernel adds the partial sums in a fixed order, so that the result does not depend on timing.
 #pragma once
 
 #include <algorithm>
@@ -15,10 +15,10 @@
 namespace convkern::cuda {
 
 struct TermSplits {
-  int64_t count, size;  // size: of the result, and of each split's sums, in elements
+  int64_t count, size;  // size: elements of the result, and of each split
 
-  // A tap takes `steps_of_tap` steps. A split has `least` steps or more, where the part of the pass
-  // with the most pixels and taps is cut.
+  // A tap takes `steps_of_tap` steps. The part of the pass with the most pixels and taps decides
+  // the number of splits, each of which has at least `least` steps of it.
   TermSplits(const Problem& p, double steps_of_tap, int64_t least) {
     int64_t pixels = p.OH() * p.OW(), taps = p.R * p.S, columns = p.Og();
     size = p.N * p.O * pixels;
@@ -37,8 +37,8 @@ struct TermSplits {
   int64_t bytes() const { return count > 1 ? count * sum_bytes() : 0; }  // of all partial sums
 };
 
-// out = the sum of the splits, in order and in double, with bias (null: none) and ReLU. Channels
-// are `channel_stride` elements apart.
+// Computes out = the sum of the splits + bias, with ReLU if `relu`. The splits are added in order
+// and in double. `bias` may be null. Channels are `channel_stride` elements apart.
 template <class Element>
 __global__ void __launch_bounds__(kElementThreads)
     add_terms(const float* partial, int splits, int64_t size, const Element* bias,
@@ -48,11 +48,11 @@ __global__ void __launch_bounds__(kElementThreads)
     for (int64_t split = 0; split < splits; ++split) sum += partial[split * size + i];
     const auto stride = static_cast<decltype(i)>(channel_stride);
     if (bias != nullptr) sum += to_float(bias[i / stride % channels]);
-    out[i] = from_double<Element>(relu && sum < 0 ? 0 : sum);  // NaN stays
+    out[i] = from_double<Element>(relu && sum < 0 ? 0 : sum);  // NaN stays NaN
   });
 }
 
-// Adds the splits of forward or grad_input to its result, ops.out.
+// Adds the splits of forward or grad_input and stores the result in ops.out.
 template <class Element>
 void launch_add_terms(const Problem& p, const Operands& ops, const TermSplits& splits,
                       const float* partial, const Executor& executor) {

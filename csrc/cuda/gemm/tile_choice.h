@@ -1,4 +1,4 @@
-// The sizes of tiles and splits that the implicit GEMMs choose: pure functions of the sizes.
+// Chooses the tiles and splits of the implicit GEMMs, from the sizes alone.
 #pragma once
 
 #include <algorithm>
@@ -8,11 +8,12 @@
 
 namespace convkern::cuda {
 
-// Offsets of fewer elements fit int32, with room for the pixels and the partial sums that a tile
-// has beyond the last.
+// The offsets of fewer elements than this fit int32. This leaves room for the pixels and the
+// partial sums that a tile has beyond the last.
 constexpr double kInt32Elements = int64_t{1} << 30;
 
-// Returns whether the offsets of all elements fit, also of those around the images that taps reach.
+// Returns whether the offsets of all elements fit, including those around the images that taps
+// reach.
 inline bool fits_int32(const Problem& p) {
   auto elements = [](int64_t planes, int64_t rows, int64_t columns) {
     return static_cast<double>(planes) * static_cast<double>(rows) * static_cast<double>(columns);
@@ -23,7 +24,7 @@ inline bool fits_int32(const Problem& p) {
                    elements(p.O * p.Cg, p.R, p.S)}) < kInt32Elements;
 }
 
-// kRows x kColumns results of a block. Wider tiles read less for a product.
+// A block computes kRows x kColumns results. Wider tiles read less memory for each product.
 enum class TileSize { t128x128, t128x64, t128x32, t64x64 };
 
 inline int tile_rows(TileSize tile) { return tile == TileSize::t64x64 ? 64 : 128; }
@@ -33,8 +34,8 @@ inline int tile_columns(TileSize tile) {
 
 inline int64_t tiles_of(int64_t size, int64_t tile) { return (size + tile - 1) / tile; }
 
-// Forward and grad_input: the narrowest tile that holds all columns, or the widest; but half of
-// that where the device would have fewer blocks than multiprocessors.
+// Returns the tile for forward and grad_input. It is the narrowest that holds all columns, or else
+// the widest. The widest is halved where the device would have fewer blocks than multiprocessors.
 inline TileSize correlation_tile(int64_t pixels, int64_t columns, int64_t groups,
                                  int multiprocessors) {
   if (columns <= 32) return TileSize::t128x32;
@@ -43,19 +44,20 @@ inline TileSize correlation_tile(int64_t pixels, int64_t columns, int64_t groups
   return blocks < multiprocessors ? TileSize::t128x64 : TileSize::t128x128;
 }
 
-// Columns that packed weights have: whole tiles of any size that the columns may get.
+// Returns the columns of packed weights: whole tiles, for every tile that correlation_tile() may
+// choose.
 inline int64_t packed_columns(int64_t columns) {
   const int64_t widest = columns <= 32 ? 32 : columns <= 64 ? 64 : 128;
   return tiles_of(columns, widest) * widest;
 }
 
 constexpr int64_t kCorrelationBlocks = 264;  // 2 for each multiprocessor of an H100 (132)
-constexpr int64_t kFewestSplits = 3;         // fewer gain less than adding them takes
-constexpr int64_t kSplitBytes = 64 << 20;    // of partial sums, unless one split has more
+constexpr int64_t kFewestSplits = 3;         // fewer splits gain less than their addition costs
+constexpr int64_t kSplitBytes = 64 << 20;    // of all partial sums, unless one split needs more
 
-// Splits of the terms of forward and grad_input where tiles of results alone would leave
-// multiprocessors idle, each of `least` steps or more. Does not depend on the device, so that
-// results do not.
+// Returns into how many splits the terms of forward and grad_input are cut. They are cut where
+// tiles of results alone would leave multiprocessors idle. Each split has at least `least` steps.
+// The number does not depend on the device, so results do not either.
 inline int64_t correlation_splits(int64_t pixels, int64_t columns, int64_t groups, int64_t steps,
                                   int64_t least, int64_t bytes) {
   const int64_t blocks =
@@ -69,17 +71,17 @@ inline TileSize weight_tile(int64_t rows, int64_t columns) {
 }
 
 constexpr int64_t kSplitBlocks = 528;       // 4 for each multiprocessor of an H100 (132)
-constexpr int64_t kLeastSplitPixels = 256;  // fewer take longer to add than to multiply
+constexpr int64_t kLeastSplitPixels = 256;  // fewer pixels take longer to add than to multiply
 constexpr int64_t kMostSplits = 1024;
 
-// Splits of grad_weight, `most` or fewer, where each of them is so many blocks and bytes. Does not
-// depend on the device, so that results do not.
+// Returns the number of splits for grad_weight, at most `most`. Each split takes `blocks` blocks
+// and `bytes` bytes. The number does not depend on the device, so results do not either.
 inline int64_t splits_of(int64_t most, int64_t blocks, int64_t bytes) {
   const int64_t wanted = tiles_of(kSplitBlocks, blocks);
   return std::clamp<int64_t>(std::min({wanted, most, kSplitBytes / bytes}), 1, kMostSplits);
 }
 
-// Parts that the pixels are split into.
+// Returns the number of parts that the pixels are split into.
 inline int64_t weight_splits(int64_t pixels, int64_t blocks, int64_t bytes) {
   return splits_of(pixels / kLeastSplitPixels, blocks, bytes);
 }

@@ -1,7 +1,7 @@
-// What the kernels of grad_weight share: channels of gy are the rows of a matrix product, channels
-// of x its columns, and pixels its terms, for each tap on its own. The pixels are split between
-// blocks, whose partial sums a second kernel adds in order, so that the result does not depend on
-// timing.
+// The parts that the kernels of grad_weight share. For each tap there is one matrix product: its
+// rows are channels of gy, its columns channels of x, and its terms pixels. The pixels are split
+// between blocks. A second kernel adds their partial sums in a fixed order, so that the result does
+// not depend on timing.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace convkern::cuda {
 
-// The pixel of a tensor that belongs to pixel (row, column) of gy.
+// Finds the pixel of a tensor that belongs to pixel (row, column) of gy.
 template <class Element, class Index>
 struct PixelMap {
   const Element* tensor;
@@ -21,7 +21,8 @@ struct PixelMap {
   int height, width;
   int step_h, step_w, offset_h, offset_w;
 
-  // Channel 0 of the pixel is then at `at`, if it is inside.
+  // Sets `at` to the offset of channel 0 of the pixel. Returns whether the pixel is inside the
+  // tensor.
   __device__ bool locate(const Pixel<Index>& pixel, Index& at) const {
     const int h = pixel.row * step_h + offset_h, w = pixel.column * step_w + offset_w;
     at = pixel.image * strides.image + h * strides.row + w * strides.column;
@@ -31,22 +32,22 @@ struct PixelMap {
 
 template <class Element, class Index>
 struct WeightSums {
-  PixelMap<Element, Index> gy, x;  // x of tap 0
+  PixelMap<Element, Index> gy, x;  // x is shifted to tap 0
   float* partial;                  // (split, group, tap, row, column)
   Index pixels, split_pixels;
   int height, width;     // of gy
-  Digits<Index> stride;  // the terms that are summed at a time, as a pixel of gy
+  Digits<Index> stride;  // pixels of gy that are summed at a time
   int taps, taps_w, tap_step_h, tap_step_w;
-  int rows, columns;  // of a group
+  int rows, columns;  // of one group
   int row_tiles, column_tiles, groups;
 };
 
-// The part that a block of T::kRows x T::kColumns sums computes. Blocks are numbered (columns,
+// The part that a block computes: T::kRows x T::kColumns sums. Blocks are numbered by (columns,
 // rows, tap, group, split).
 template <class T, class Index>
 struct WeightBlock {
   int first_row, first_column, tap, group;
-  Index split, begin, end;  // pixels
+  Index split, begin, end;  // begin, end: pixels
 
   template <class Element>
   __device__ explicit WeightBlock(const WeightSums<Element, Index>& c) {
@@ -73,14 +74,15 @@ struct WeightBlock {
   }
 };
 
-// gw (O, C / groups, R, S) = the sum of the splits, wide, in an order that their number alone
-// decides: kLanes threads share those of an element. Elements are in the order of the partial sums,
-// of which there are more than results.
+// Computes gw (O, C / groups, R, S) as the sum of the splits, in the wide type. kLanes threads
+// share the splits of an element. The order of addition depends on the number of splits alone.
+// Elements are visited in the order of the partial sums, because there are more of those than
+// results.
 template <class Element, class Sum, int kLanes>
 __global__ void __launch_bounds__(kElementThreads)
     add_splits(const Sum* partial, int splits, int64_t size, int taps, int rows, int columns,
                Element* gw) {
-  constexpr int kElements = kElementThreads / kLanes;  // of a block
+  constexpr int kElements = kElementThreads / kLanes;  // of one block
   auto* sums = dynamic_shared<Wide<Sum>>();            // (lane, element)
   const int element = threadIdx.x % kElements, lane = threadIdx.x / kElements;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kElements;
@@ -92,7 +94,7 @@ __global__ void __launch_bounds__(kElementThreads)
       for (int64_t split = lane; split < splits; split += kLanes) sum += partial[split * size + i];
     }
     if constexpr (kLanes > 1) {
-      __syncthreads();  // all have read the sums before
+      __syncthreads();  // all threads have read the previous sums
       sums[threadIdx.x] = sum;
       __syncthreads();
       if (lane > 0) continue;
@@ -109,7 +111,7 @@ __global__ void __launch_bounds__(kElementThreads)
   }
 }
 
-constexpr int kManySplits = 16;  // there are so many only of few elements
+constexpr int kManySplits = 16;  // only small results have so many
 
 template <class Element, class Sum>
 void launch_add_splits(const Sum* partial, int64_t splits, int64_t size, int64_t taps, int64_t rows,

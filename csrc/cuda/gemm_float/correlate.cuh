@@ -1,10 +1,10 @@
-// The kernel behind forward and grad_input: pixels of the result are the rows of a matrix product,
-// channels its columns, and channels of the input at each tap its terms. Nothing is copied to an
-// im2col matrix: each tap's pixels come from the tensor to shared memory.
+// The kernel for forward and grad_input as a matrix product. Its rows are pixels of the result, its
+// columns are channels of the result, and its terms are the input's channels at each tap. There is
+// no im2col matrix: the pixels of each tap are copied straight from the tensor to shared memory.
 //
-// grad_input with a stride is a correlation for each residue of the index modulo the stride
-// (core/axis.h). Weights are packed before, see pack.cuh.
-// Blocks are (pixels, columns, group, split); kRows x kColumns results each.
+// For grad_input with a stride there is one correlation for each residue of the index modulo the
+// stride (core/axis.h). Weights are packed before (pack.cuh). Blocks are numbered by (pixels,
+// columns, group, split), and each computes kRows x kColumns results.
 #pragma once
 
 #include "cuda/gemm/geometry.cuh"
@@ -12,9 +12,9 @@
 
 namespace convkern::cuda {
 
-// Blocks that a multiprocessor shall hold at once, by which a thread's registers are limited: 128;
-// 168, or 255 in a block of 256 threads, for 64-bit indices; and 168 where small blocks copy single
-// channels of channels_last.
+// The blocks that a multiprocessor must be able to hold at once. This limits the registers of a
+// thread to 128. For 64-bit indices the limit is 168, or 255 in a block of 256 threads. It is 168
+// also where small blocks copy single channels of channels_last.
 template <class Index, Layout kLayout, int kVector>
 constexpr int resident_blocks(int threads) {
   const bool single = kLayout == Layout::nhwc && kVector == 1 && threads < 256;
@@ -23,14 +23,15 @@ constexpr int resident_blocks(int threads) {
 
 template <class Index>
 struct Correlation : CorrelationSizes<Index> {
-  const float *in, *packed, *bias;  // bias null: none
+  const float *in, *packed, *bias;  // bias may be null
   float* out;
   int term_chunks, packed_columns;
-  bool writes_fours;  // aligned ones of the result, see write_results()
+  bool writes_fours;  // writes four aligned results at a time, see write_results()
 };
 
-// Copies four adjacent floats, of which `left` are in the tensor, or more, and the others zeros:
-// each on its own, or with kVector 4 together, where all are or none.
+// Copies four adjacent floats. The first `left` of them are in the tensor (all if there are more),
+// and zeros replace the others. With kVector 4 they are copied together, which requires that all or
+// none are in the tensor.
 template <int kVector, class Index>
 __device__ __forceinline__ void copy_four(float* to, const float* tensor, Index from, int left) {
   if constexpr (kVector == 4) {
@@ -44,14 +45,15 @@ __device__ __forceinline__ void copy_four(float* to, const float* tensor, Index 
   }
 }
 
-// Copies the pixels of a tap: kDepth channels of kRows pixels.
-// In channels_last it copies kVector channels at once: 4 where addresses are multiples of 16 bytes.
+// Copies kDepth channels of kRows pixels for one tap. In channels_last it copies kVector channels
+// at once, and kVector is 4 where addresses are multiples of 16 bytes.
 template <class T, class Index, Layout kLayout, int kVector>
 struct PixelCopies {
   static constexpr Inner kInner = kLayout == Layout::nchw ? Inner::rows : Inner::terms;
   using Shared = SharedOperand<T::kRows, kInner>;
-  // Where rows are innermost, a thread copies every kLanes-th term of one pixel. Else kLanes
-  // threads copy a pixel, four terms each at a time: 32 bytes together, what memory gives at least.
+  // Where rows are innermost, a thread copies every kLanes-th term of one pixel. Otherwise kLanes
+  // threads copy a pixel, each four terms at a time. Together these are 32 bytes, the least that
+  // memory transfers.
   static constexpr int kLanes = kInner == Inner::rows ? T::kThreads / T::kRows : 2;
   static constexpr int kPixels = kInner == Inner::rows ? 1 : T::kRows * kLanes / T::kThreads;
   static_assert(kLanes * T::kRows == kPixels * T::kThreads);
@@ -96,7 +98,7 @@ struct PixelCopies {
   }
 };
 
-// Copies kDepth rows of packed taps, which have all columns of the tile.
+// Copies kDepth rows of packed taps. Packed taps have all columns of the tile.
 template <class T>
 struct TapCopies {
   using Shared = SharedOperand<T::kColumns, Inner::rows>;
@@ -120,12 +122,12 @@ struct TapCopies {
 template <class Index>
 __device__ __forceinline__ float finished(const Correlation<Index>& c, float sum, Index channel) {
   if (c.bias != nullptr) sum += c.bias[channel];
-  return c.relu && sum < 0 ? 0 : sum;  // NaN stays
+  return c.relu && sum < 0 ? 0 : sum;  // NaN stays NaN
 }
 
-// A thread has four adjacent pixels at a time where rows are innermost in A, of NCHW, and four
-// adjacent columns, which are channels_last's neighbours. Where they are 16 aligned bytes of the
-// result, they are written together.
+// Writes the results of a thread. A thread has four adjacent pixels at a time in NCHW, where rows
+// are innermost in A. In channels_last it has four adjacent channels. If the four are 16 aligned
+// bytes of the result, they are written together.
 template <class A, class B, Layout kLayout, class T, class Index>
 __device__ __forceinline__ void write_results(const Correlation<Index>& c,
                                               const CorrelationBlock<T, Index>& block,
@@ -181,7 +183,7 @@ __global__ void __launch_bounds__(T::kThreads,
   const CorrelationBlock<T, Index> block(c, steps);
 
   const Pixels pixels(c, block.first_pixel, static_cast<Index>(block.group) * c.terms);
-  // With zeros between groups, packed weights may be larger than any tensor.
+  // Packed weights may be larger than any tensor, because they have zeros between groups.
   const int64_t first_term =
       (static_cast<int64_t>(block.group) * steps + block.first_step) * kDepth;
   Taps taps{c.packed + first_term * c.packed_columns + block.first_column, c.packed_columns};

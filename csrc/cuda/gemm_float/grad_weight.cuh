@@ -1,4 +1,4 @@
-// The kernel of grad_weight, see weight_sums.cuh, on the CUDA cores.
+// The kernel for grad_weight on the CUDA cores. weight_sums.cuh describes the computation.
 #pragma once
 
 #include "cuda/gemm_float/correlate.cuh"
@@ -6,8 +6,8 @@
 
 namespace convkern::cuda {
 
-// The pixels of gy that a thread copies of each kDepth: one, or with channels innermost kCount,
-// every kBetween-th.
+// The pixels of gy that a thread copies among each kDepth. It copies one pixel in NCHW. Where
+// channels are innermost, it copies kCount pixels that are kBetween apart.
 template <class Index, int kCount, int kBetween>
 struct TermPixels {
   Index left;  // pixels that exist, from the first on
@@ -27,23 +27,24 @@ struct TermPixels {
   }
 };
 
-// Copies kRows channels of kDepth pixels.
-// In channels_last it copies kVector channels at once: 4 where addresses are multiples of 16 bytes.
+// Copies kRows channels of kDepth pixels. In channels_last it copies kVector channels at once, and
+// kVector is 4 where addresses are multiples of 16 bytes.
 template <class T, class Index, Layout kLayout, int kVector, int kRows>
 struct ChannelCopies {
   static constexpr Inner kInner = kLayout == Layout::nchw ? Inner::terms : Inner::rows;
   using Shared = SharedOperand<kRows, kInner>;
-  // Threads have one pixel and every kBetween-th channel, or four channels and kPixels pixels.
+  // A thread copies every kBetween-th channel of one pixel in NCHW, and four channels of kPixels
+  // pixels in channels_last.
   static constexpr int kQuads = kRows / 4;
   static constexpr int kThreadsOfPixel = kInner == Inner::terms ? T::kThreads / kDepth : kQuads;
-  static constexpr int kBetween = T::kThreads / kThreadsOfPixel;  // pixels
+  static constexpr int kBetween = T::kThreads / kThreadsOfPixel;  // pixels at a time
   static constexpr int kPixels = kDepth / kBetween;
   static_assert(kPixels * kBetween == kDepth && kBetween * kThreadsOfPixel == T::kThreads);
   using Pixels = TermPixels<Index, kPixels, kBetween>;
 
   PixelMap<float, Index> map;
-  Index channel;  // the first
-  int channels;   // that exist
+  Index channel;  // the first channel
+  int channels;   // channels that exist
 
   __device__ static int term() {
     return kInner == Inner::terms ? threadIdx.x % kDepth : threadIdx.x / kQuads;
@@ -51,7 +52,7 @@ struct ChannelCopies {
   __device__ void begin(const Pixels& pixels, float* to) const {
 #pragma unroll
     for (int i = 0; i < kPixels; ++i) {
-      Index at = 0;  // where pixels end: theirs might not fit
+      Index at = 0;  // for pixels beyond the end, whose own offset might not fit
       const bool inside = pixels.exists(i) && map.locate(Pixel<Index>(pixels.pixels[i]), at);
       at += channel * map.strides.channel;
       const int t = term() + i * kBetween;

@@ -1,5 +1,5 @@
-// Weights as implicit_gemm reads them: (group, tap row, tap column, term, column), terms in whole
-// parts of kDepth and columns in whole tiles, with zeros between.
+// Packs weights into the form that implicit_gemm reads: (group, tap row, tap column, term, column).
+// Terms fill whole parts of kDepth and columns fill whole tiles. Zeros fill the gaps.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 
 namespace convkern::cuda {
 
-// `size`: without the taps, which a thread copies one after the other, since they are neighbours in
-// w.
+// `size` counts packed elements of one tap. Each thread copies its element for all taps one after
+// the other, because taps are neighbours in w.
 __global__ void __launch_bounds__(kElementThreads)
     pack_taps(const float* w, const TapsOf taps, int terms, int columns, int packed_terms,
               int packed_columns, int64_t size, float* packed) {

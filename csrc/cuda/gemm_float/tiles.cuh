@@ -1,7 +1,7 @@
-// The register tile of the implicit GEMMs: products of two operands in shared memory.
+// The register tile of the implicit GEMMs, which sums products of two operands in shared memory.
 //
-// A block computes kRows x kColumns sums, a thread 8 x kThreadColumns of them; a warp is 4 x 8
-// threads, and so 32 rows of the block's tile. Terms are summed kDepth at a time.
+// A block computes kRows x kColumns sums and a thread 8 x kThreadColumns of them. A warp is 4 x 8
+// threads, and so has 32 rows of the block's tile. Terms are summed kDepth at a time.
 #pragma once
 
 #include "cuda/device_ops.cuh"
@@ -13,11 +13,11 @@ constexpr int kDepth = 16;  // terms in shared memory at a time
 constexpr int kThreadRows = 8;
 constexpr int kWarpThreads = 32, kLaneRows = 4, kLaneColumns = 8;
 
-// The dimension that is innermost in memory: an operand's rows (or columns), or the terms.
+// The dimension that is innermost in memory: the rows (or columns) of an operand, or its terms.
 enum class Inner { rows, terms };
 
-// `kRows` rows of kDepth terms each. Rows of terms are 4 floats further apart, so that the threads
-// of a warp, which read neighbouring rows, use different banks.
+// `kRows` rows of kDepth terms each. If terms are innermost, each row is padded by 4 floats. The
+// threads of a warp read neighbouring rows, and the padding puts these into different banks.
 template <int kRows, Inner kInner_>
 struct SharedOperand {
   static constexpr Inner kInner = kInner_;
@@ -27,8 +27,8 @@ struct SharedOperand {
   __device__ static int at(int row, int term) {
     return kInner == Inner::rows ? term * kPitch + row : row * kPitch + term;
   }
-  // Row `i` of the n that a thread has, when `lanes` threads share the rows beginning at 0: four
-  // adjacent ones at a time where rows are innermost, else every lanes-th.
+  // The `i`-th row of the thread `lane`, when `lanes` threads share the rows from 0 on. A thread
+  // has four adjacent rows at a time if rows are innermost, and every lanes-th row otherwise.
   __device__ static int row_of(int lane, int lanes, int i) {
     return kInner == Inner::rows ? (i / 4 * lanes + lane) * 4 + i % 4 : i * lanes + lane;
   }
@@ -70,7 +70,7 @@ struct Tile {
   // Adds the products of kDepth terms.
   template <class A, class B>
   __device__ __forceinline__ void add_products(const float* a, const float* b, Sums& sums) const {
-    // One after the other: unrolled, their operands need more registers than there are.
+    // Not unrolled: the operands of all steps would need more registers than there are.
 #pragma unroll 1
     for (int term = 0; term < kDepth; term += 4) {
       if constexpr (A::kInner == Inner::rows) {
@@ -83,7 +83,8 @@ struct Tile {
           add_outer_product(rows, 0, columns, sums);
         }
       } else {
-        // Half of the rows at a time, since registers for four terms of all would be too many.
+        // Half of the rows are loaded at a time, because four terms of all rows would need too many
+        // registers.
         constexpr int kHalf = kThreadRows / 2;
 #pragma unroll
         for (int first = 0; first < kThreadRows; first += kHalf) {
@@ -107,7 +108,7 @@ struct Tile {
     }
   }
 
-  // Loads the factors of rows from `first` on.
+  // Adds the products of one term, for kCount rows from `first` on.
   template <int kCount>
   __device__ __forceinline__ static void add_outer_product(const float (&rows)[kCount], int first,
                                                            const float (&columns)[kThreadColumns],
@@ -121,7 +122,7 @@ struct Tile {
     }
   }
 
-  // Four terms of each of the rows from `first` on.
+  // Adds the products of four terms, for kCount rows from `first` on.
   template <class B, int kCount>
   __device__ __forceinline__ void add_products_of_rows(const float4 (&rows)[kCount], int first,
                                                        const float* b, int term, Sums& sums) const {
@@ -152,7 +153,7 @@ struct Tile {
   }
 };
 
-// Multiplies `steps` parts of kDepth terms: fill(a, b) begins to copy the next part to a stage.
+// Multiplies `steps` parts of kDepth terms. fill(a, b) begins to copy the next part to a stage.
 template <class A, class B, class T, class Fill>
 __device__ __forceinline__ void multiply_pipelined(const T& tile, int steps, const Fill& fill,
                                                    typename T::Sums& sums) {

@@ -1,12 +1,12 @@
-// The kernel behind forward and grad_input on tensor cores: pixels of the result are the rows of a
-// matrix product, columns its channels, and the input's channels at each tap its terms, summed in
-// float32.
+// The kernel for forward and grad_input on tensor cores, as a matrix product. Its rows are pixels
+// of the result, its columns are channels of the result, and its terms are the input's channels at
+// each tap. It sums in float32.
 //
-// The input is channels_last with whole chunks of channels in each group (pack.cuh makes others
-// so), whose chunks are copied straight to shared memory. The taps follow each other without a gap,
-// so that a few channels of many taps also fill what is multiplied at a time: each thread copies
-// chunks of its own tap. The result is written in the problem's layout, with bias and ReLU in
-// float32.
+// The input is channels_last with whole chunks of channels in each group; pack.cuh prepares other
+// inputs. Chunks are copied straight to shared memory. Taps follow each other without a gap, and
+// each thread copies chunks of its own tap. A few channels at many taps therefore also fill the
+// kDepth terms that are multiplied at a time. The result is written in the problem's layout, with
+// bias and ReLU applied in float32.
 #pragma once
 
 #include <cstring>
@@ -19,11 +19,11 @@ namespace convkern::cuda::implicit_gemm_mma {
 
 template <class Element, class Index>
 struct Correlation : CorrelationSizes<Index> {
-  const Element *in, *packed, *bias;  // bias null: none
+  const Element *in, *packed, *bias;  // bias may be null
   Element* out;
-  float* partial;      // sums of splits
-  int chunks;          // of a group's channels
-  Digits<int> stride;  // kRowChunks, as (tap row, tap column, chunk)
+  float* partial;      // the sums of the splits
+  int chunks;          // chunks of one group's channels
+  Digits<int> stride;  // kRowChunks as (tap row, tap column, chunk)
   int steps;           // parts of kDepth terms
   bool writes_chunks;  // each 8 columns are whole aligned chunks of the result
 };
@@ -36,7 +36,7 @@ struct PixelCopies {
 
   const Correlation<Element, Index>& c;
   InputPixel<Index> pixels[Chunks::kRows];
-  Digits<int> at;  // (tap row, tap column, chunk) of the next
+  Digits<int> at;  // (tap row, tap column, chunk) of the next copy
 
   __device__ PixelCopies(const Correlation<Element, Index>& c,
                          const CorrelationBlock<T, Index>& block)
@@ -60,8 +60,8 @@ struct PixelCopies {
   }
 };
 
-// Copies kDepth terms of kColumns columns of packed taps. Columns beyond the last are the last:
-// what they sum is not written.
+// Copies kDepth terms of kColumns columns of packed taps. Columns beyond the last read the last
+// one, because their sums are not written.
 template <class T, class Index>
 struct TapCopies {
   using Element = typename T::Element;
@@ -108,14 +108,14 @@ __device__ __forceinline__ void finish(const Correlation<typename T::Element, In
         for (int half = 0; half < 4; half += 2) {
           float& sum = sums[i][j][half + k];
           sum += bias;
-          if (c.relu) sum = sum < 0 ? 0 : sum;  // NaN stays
+          if (c.relu) sum = sum < 0 ? 0 : sum;  // NaN stays NaN
         }
       }
     }
   }
 }
 
-// Word i of lane t of four lanes becomes word t of lane i.
+// Transposes words among four lanes: word i of lane t becomes word t of lane i.
 __device__ __forceinline__ void transpose(uint32_t (&words)[4]) {
 #pragma unroll
   for (int bit = 1; bit <= 2; bit *= 2) {
@@ -131,13 +131,14 @@ __device__ __forceinline__ void transpose(uint32_t (&words)[4]) {
   }
 }
 
-// Writes a row of a fragment of each of four lanes, of which each has two columns of each fragment,
-// so that each lane writes all columns of one: in whole chunks.
+// Writes one row of each of four fragments in whole chunks. At first each of four lanes has two
+// columns of every fragment. The lanes exchange them, so that each lane writes all columns of one
+// fragment.
 template <class T>
 __device__ __forceinline__ void write_chunks(const typename T::Sums& sums, int i, int half,
                                              bool exists, typename T::Element* out) {
   using Element = typename T::Element;
-  constexpr int kWords = 2 * sizeof(Element) / 4;  // of two columns
+  constexpr int kWords = 2 * sizeof(Element) / 4;  // words that hold two columns
   static_assert(T::kColumnFragments == 4);
   uint32_t words[kWords][4];
 #pragma unroll
@@ -164,7 +165,8 @@ __device__ __forceinline__ void write_chunks(const typename T::Sums& sums, int i
   }
 }
 
-// Writes a row of this thread's sums, one by one, to the first column's element and those after it.
+// Writes one row of this thread's sums element by element. `out` is the element of the tile's first
+// column.
 template <class T, class Index, class To>
 __device__ __forceinline__ void write_row(const Correlation<typename T::Element, Index>& c,
                                           const CorrelationBlock<T, Index>& block, const T& tile,
@@ -205,7 +207,7 @@ __device__ __forceinline__ void write_results(const Correlation<typename T::Elem
   }
 }
 
-// The split's sums as they are.
+// Writes the split's sums without bias and ReLU.
 template <class T, class Index>
 __device__ __forceinline__ void write_partial(const Correlation<typename T::Element, Index>& c,
                                               const CorrelationBlock<T, Index>& block,

@@ -1,8 +1,9 @@
-// The kernel of grad_weight, see weight_sums.cuh, on tensor cores: partial sums in float32.
+// The kernel for grad_weight on tensor cores, with partial sums in float32. weight_sums.cuh
+// describes the computation.
 //
-// Both tensors are channels_last with whole chunks of channels in each group (pack.cuh makes others
-// so): their chunks are copied straight to shared memory, as rows of channels, and are transposed
-// when they are loaded from there.
+// Both tensors are channels_last with whole chunks of channels in each group; pack.cuh prepares
+// others. Chunks are copied straight to shared memory as rows of channels, and are transposed when
+// they are loaded from there.
 #pragma once
 
 #include "cuda/gemm/pipeline.cuh"
@@ -13,10 +14,11 @@ namespace convkern::cuda::implicit_gemm_mma {
 
 template <class Element, class Index>
 struct Sums : WeightSums<Element, Index> {
-  int row_chunks, column_chunks;  // of a group's channels
+  int row_chunks, column_chunks;  // chunks of one group's channels
 };
 
-// Copies kDepth pixels' channels of gy, the rows of the tile, and of x, its columns.
+// Copies kDepth pixels of both tensors: channels of gy, which are the tile's rows, and channels of
+// x, its columns.
 template <class T, class Index, bool kAligned>
 struct ChannelCopies {
   using Element = typename T::Element;
@@ -29,9 +31,9 @@ struct ChannelCopies {
 
   const Sums<Element, Index>& c;
   PixelMap<Element, Index> x;
-  Index left;  // pixels from the first of the thread's on
+  Index left;  // pixels that exist, from the thread's first on
   Digits<Index> pixels[kPixels];
-  Index from_gy, of_x;  // the chunk of the first pixel in gy, and of any pixel in x
+  Index from_gy, of_x;  // chunk of the first pixel in gy, and of any pixel in x
   bool has_row, has_column;
 
   __device__ ChannelCopies(const Sums<Element, Index>& c, const WeightBlock<T, Index>& block)
@@ -48,18 +50,18 @@ struct ChannelCopies {
     of_x = (static_cast<Index>(block.group) * c.column_chunks + column) * kChunk<Element>;
   }
   __device__ static int chunk() { return threadIdx.x % A::kTermChunks; }
-  __device__ static int term() { return threadIdx.x / A::kTermChunks; }  // the first
+  __device__ static int term() { return threadIdx.x / A::kTermChunks; }  // the thread's first pixel
 
   __device__ void begin(char* a, char* b) {
     const int first = A::at(term(), chunk());
 #pragma unroll
     for (int i = 0; i < kPixels; ++i) {
-      // Terms that are 8 apart have their chunks in the same order.
+      // Terms that are a multiple of 8 apart store their chunks in the same order.
       const int to = first + i * kStep * A::kTermChunks * kChunkBytes;
       const bool exists = i * kStep < left;
       copy_chunk<kAligned>(a + to, c.gy.tensor, from_gy + i * kStep * c.gy.strides.column,
                            exists && has_row);
-      Index at = 0;  // where pixels end: theirs might not fit
+      Index at = 0;  // for pixels beyond the end, whose own offset might not fit
       const bool inside = exists && x.locate(Pixel<Index>(pixels[i]), at);
       copy_chunk<kAligned>(b + to, x.tensor, at + of_x, inside && has_column);
       pixels[i].add(c.stride, c.height, c.width);

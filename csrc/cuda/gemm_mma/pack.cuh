@@ -1,9 +1,9 @@
-// Tensors as the tensor-core kernels read them, with zeros where a group's channels, or a column's
-// terms, do not fill the last chunk:
-//   weights  (group, column, tap row, tap column, channel), each column's terms in whole kDepth;
-//            of float rounded to TF32
+// Packs tensors into the form that the tensor-core kernels read:
+//   weights  (group, column, tap row, tap column, channel), where each column's terms fill whole
+//            parts of kDepth; float weights are rounded to TF32
 //   pixels   (n, h, w, group, channel)
-// A thread writes a chunk; of pixels, neighbouring threads have neighbours in the tensor.
+// Zeros fill the last chunk of a group's channels or a column's terms. Each thread writes a chunk.
+// When it packs pixels, neighbouring threads read neighbours in the tensor.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@
 
 namespace convkern::cuda::implicit_gemm_mma {
 
-// Writes `exists` elements from `from` on, `step` apart, and zeros to fill the chunk.
+// Writes `exists` elements that are `step` apart from `from` on, and fills the chunk with zeros.
 template <bool kRound, class Element>
 __device__ __forceinline__ void write_chunk(Element* to, const Element* from, int64_t step,
                                             int exists) {
@@ -28,8 +28,8 @@ __device__ __forceinline__ void write_chunk(Element* to, const Element* from, in
   store16(to, words);
 }
 
-// `size`: chunks of the terms of all columns. A thread copies one of each tap, since taps are
-// neighbours in w, and zeros to fill the column's column_chunks.
+// `size` counts the chunks of one tap in all columns. Each thread copies its chunk for every tap,
+// because taps are neighbours in w. It also writes zeros until the column has column_chunks chunks.
 template <class Element>
 __global__ void __launch_bounds__(kElementThreads)
     pack_taps(const Element* w, const TapsOf taps, int terms, int chunks, int columns,
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kElementThreads)
   });
 }
 
-// `size`: chunks; fits Index, as do offsets in both tensors.
+// `size` counts chunks. It fits Index, and so do the offsets in both tensors.
 template <class Element, class Index, Layout kLayout>
 __global__ void __launch_bounds__(kElementThreads)
     pack_pixels(const Element* tensor, Index image_pixels, int groups, int channels, int chunks,
@@ -58,8 +58,8 @@ __global__ void __launch_bounds__(kElementThreads)
   constexpr bool kPlanes = kLayout == Layout::nchw;
   const int row_chunks = groups * chunks, all = groups * channels;
   for_each_element(size, [&](auto i) {
-    // The index counts (n, group and chunk, pixel) or (n, pixel, group and chunk), as the tensor
-    // does.
+    // The index counts (n, group and chunk, pixel) in NCHW and (n, pixel, group and chunk) in NHWC,
+    // which is the order of the tensor.
     const Index image = static_cast<Index>(i) / (image_pixels * row_chunks);
     const Index rest = static_cast<Index>(i) - image * image_pixels * row_chunks;
     const Index outer = rest / (kPlanes ? image_pixels : row_chunks);

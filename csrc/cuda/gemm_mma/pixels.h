@@ -1,5 +1,5 @@
-// The tensors that the tensor-core kernels read: in place, or packed into the workspace, those in
-// NCHW and those whose groups do not fill whole chunks of channels.
+// The tensors that the tensor-core kernels read. They are packed into the workspace if they are in
+// NCHW or if their groups do not fill whole chunks of channels. Other tensors are read in place.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,8 @@ int64_t chunks_of(int64_t channels) {
   return tiles_of(channels, kChunk<Element>);
 }
 
-// A tensor (N, groups * channels, height, width) that the kernels read as (n, h, w, group, chunk).
+// A tensor (N, groups * channels, height, width), which the kernels read as (n, h, w, group,
+// chunk).
 template <class Element>
 struct Pixels {
   const Problem& p;
@@ -23,13 +24,13 @@ struct Pixels {
   int64_t chunks() const { return chunks_of<Element>(channels); }
   int64_t size() const { return p.N * height * width * p.groups * chunks(); }  // in chunks
   bool is_packed() const { return p.layout == Layout::nchw || channels % kChunk<Element> != 0; }
-  // Returns whether its offsets, and those of the problem's tensors, fit int32.
+  // Returns whether the offsets of this tensor and of the problem's tensors fit int32.
   bool fits_int32() const {
     return cuda::fits_int32(p) && size() < kInt32Elements / kChunk<Element>;
   }
   int64_t packed_bytes() const { return is_packed() ? size() * kChunkBytes : 0; }
 
-  // The tensor so, which is packed to `workspace` if it must be.
+  // Returns the tensor in the form that the kernels read. It is packed to `workspace` if necessary.
   const Element* get(const void* tensor, void* workspace, const Executor& executor) const {
     const auto* given = static_cast<const Element*>(tensor);
     if (!is_packed()) return given;

@@ -1,10 +1,10 @@
-// The tile of the tensor-core implicit GEMMs: products of two operands in shared memory, in
-// mma.sync's fragments of 16 rows, 8 columns and 32 bytes of terms.
+// The tile of the tensor-core implicit GEMMs, which sums products of two operands in shared memory.
+// It uses the fragments of mma.sync, which have 16 rows, 8 columns and 32 bytes of terms.
 //
-// A block computes kRows x kColumns sums, a warp kWarpRows x 32 of them. Terms are summed 64 bytes
-// of a row at a time, whatever their type, and copied in chunks of 16 bytes. Chunks are stored
-// where an exclusive or puts them, so that the eight rows of a matrix that ldmatrix loads are in
-// different banks.
+// A block computes kRows x kColumns sums and a warp kWarpRows x 32 of them. Terms of any type are
+// summed 64 bytes of a row at a time and copied in chunks of 16 bytes. An exclusive or determines
+// where a chunk is stored. It puts the eight rows of a matrix that ldmatrix loads into different
+// banks.
 #pragma once
 
 #include <cstdint>
@@ -16,15 +16,15 @@ namespace convkern::cuda::implicit_gemm_mma {
 
 constexpr int kWarpThreads = 32;
 constexpr int kRowBytes = 64, kChunkBytes = 16, kRowChunks = kRowBytes / kChunkBytes;
-constexpr int kParts = 2;  // of a row's terms, each of one fragment
+constexpr int kParts = 2;  // parts of a row's terms; each part fills one fragment
 template <class Element>
-constexpr int kDepth = kRowBytes / static_cast<int>(sizeof(Element));  // terms at a time
+constexpr int kDepth = kRowBytes / static_cast<int>(sizeof(Element));  // terms of a row at a time
 template <class Element>
-constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(Element));  // elements
+constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(Element));  // elements in a chunk
 
 __device__ __forceinline__ int lane() { return threadIdx.x % kWarpThreads; }
 
-// Floats become TF32, which mma would cut them off to.
+// Rounds floats to TF32, because mma would truncate them instead.
 template <class Element>
 __device__ __forceinline__ void round_terms(uint32_t (&terms)[4]) {
   if constexpr (sizeof(Element) == 4) {
@@ -33,7 +33,7 @@ __device__ __forceinline__ void round_terms(uint32_t (&terms)[4]) {
   }
 }
 
-// kCount rows (or columns), each with its terms side by side. Columns have been rounded before.
+// kCount rows (or columns) whose terms are adjacent. Columns have been rounded to TF32 before.
 template <class Element, int kCount>
 struct RowsOfTerms {
   static constexpr int kBytes = kCount * kRowBytes;
@@ -41,13 +41,13 @@ struct RowsOfTerms {
   __device__ static int at(int row, int chunk) {
     return row * kRowBytes + (chunk ^ row / 2 % kRowChunks) * kChunkBytes;
   }
-  // A fragment of 16 rows from `row` on, counted from the warp's `first`.
+  // Loads a fragment of 16 rows. They begin at `row`, counted from the warp's row `first`.
   __device__ static void load_rows(const char* shared, int first, int row, int part,
                                    uint32_t (&to)[4]) {
     load_matrices(to, shared + at(first + row + lane() % 16, part * 2 + lane() / 16));
     round_terms<Element>(to);
   }
-  // Fragments of 8 columns each, two registers after the other.
+  // Loads two fragments of 8 columns each, in two registers for each.
   __device__ static void load_columns(const char* shared, int first, int column, int part,
                                       uint32_t (&to)[4]) {
     load_matrices(
@@ -55,7 +55,7 @@ struct RowsOfTerms {
   }
 };
 
-// The chunks that a thread copies of kCount rows of terms: one of every kStep-th row.
+// The chunks that a thread copies from kCount rows of terms: one chunk of every kStep-th row.
 template <class T, int kCount>
 struct RowChunks {
   static constexpr int kStep = T::kThreads / kRowChunks, kRows = kCount / kStep;
@@ -63,13 +63,13 @@ struct RowChunks {
 
   __device__ static int row(int i) { return threadIdx.x / kRowChunks + i * kStep; }
   __device__ static int chunk() { return threadIdx.x % kRowChunks; }
-  // Rows that are 8 apart have their chunks in the same order.
+  // Rows that are a multiple of 8 apart store their chunks in the same order.
   __device__ static int at(int i) {
     return RowsOfTerms<typename T::Element, kCount>::at(row(0), chunk()) + i * kStep * kRowBytes;
   }
 };
 
-// kDepth terms, each of kCount rows (or columns) side by side.
+// kDepth terms, each with kCount adjacent rows (or columns).
 template <class Element, int kCount>
 struct TermsOfRows {
   static constexpr int kBytes = kCount * kRowBytes;
@@ -77,11 +77,12 @@ struct TermsOfRows {
   static constexpr int kPartTerms = kDepth<Element> / kParts;
 
   __device__ static int at(int term, int chunk) {
-    // A matrix is one chunk of eight terms; floats are loaded from two chunks of four terms.
+    // A matrix is one chunk of each of eight terms. Floats are loaded from two chunks of each of
+    // four terms.
     const int order = sizeof(Element) == 2 ? term % 8 : term % 4 * 2;
     return (term * kTermChunks + (chunk ^ order)) * kChunkBytes;
   }
-  // Loads rows and columns as the functions above do.
+  // These load rows and columns like the functions of RowsOfTerms.
   __device__ static void load_rows(const char* shared, int first, int row, int part,
                                    uint32_t (&to)[4]) {
     if constexpr (sizeof(Element) == 2) {
@@ -108,10 +109,10 @@ struct TermsOfRows {
   }
 
  private:
-  // The word of a lane in the matrix that begins at a row, counted from the warp's first, and at a
-  // term of the part: ldmatrix transposes elements of 16 bits only. What the lane does not change
-  // is added last, to be the load's own offset: 32 rows, and 4 terms, further the order of chunks
-  // is the same.
+  // Loads this lane's word of a matrix of floats, because ldmatrix transposes 16-bit elements only.
+  // The matrix begins at `row`, counted from the warp's row `first`, and at a term of the part. The
+  // part of the address that is the same for all lanes is added last, so that it becomes the load's
+  // immediate offset. This works because chunks have the same order 32 rows or 4 terms further on.
   __device__ static uint32_t word(const char* shared, int first, int row, int part, int term) {
     constexpr int kPitch = kTermChunks * kChunkBytes, kFour = kChunk<Element>;
     const int of_lane = at(lane() % 4, row % 32 / kFour + lane() / 4 / kFour) +
@@ -133,7 +134,7 @@ struct Tile {
   static constexpr int kRowFragments = kWarpRows / 16, kColumnFragments = kWarpColumns / 8;
   static_assert(kRows % kWarpRows == 0 && kColumns % kWarpColumns == 0);
 
-  int warp_row, warp_column;  // where the sums of this thread's warp begin in the tile
+  int warp_row, warp_column;  // where this warp's sums begin in the tile
 
   __device__ Tile() {
     const int warp = threadIdx.x / kWarpThreads;
@@ -170,15 +171,15 @@ struct Tile {
   }
 };
 
-// Blocks that a multiprocessor shall hold at once, by which a thread's registers are limited: 128,
-// and 168, or 255 in a block of 256 threads, for 64-bit indices.
+// The blocks that a multiprocessor must be able to hold at once. This limits the registers of a
+// thread to 128. For 64-bit indices the limit is 168, or 255 in a block of 256 threads.
 template <class Index>
 constexpr int resident_blocks(int threads) {
   return (sizeof(Index) == 8 ? 384 : 512) / threads;
 }
 
-// Copies a chunk to shared memory, or zeros if it does not exist. Where chunks of the tensor are
-// not aligned, element after element: such views are rare.
+// Copies a chunk to shared memory, or zeros if the chunk does not exist. Unaligned chunks are
+// copied element by element; views with such chunks are rare.
 template <bool kAligned, class Element, class Index>
 __device__ __forceinline__ void copy_chunk(char* to, const Element* tensor, Index from,
                                            bool exists) {

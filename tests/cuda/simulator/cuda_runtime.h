@@ -1,5 +1,5 @@
-// In the place of CUDA's header of this name where kernels are compiled for the simulator: the
-// parts of the language and of the runtime that they use.
+// Replaces CUDA's header of this name when kernels are compiled for the simulator. It has the parts
+// of the language and of the runtime that the kernels use.
 #pragma once
 
 #include <cmath>

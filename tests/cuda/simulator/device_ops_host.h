@@ -1,4 +1,4 @@
-// What csrc/cuda/device_ops.cuh says in PTX, for the simulator.
+// The simulator's versions of the operations that csrc/cuda/device_ops.cuh writes in PTX.
 #pragma once
 
 #include <vector>
@@ -63,7 +63,7 @@ Element from_float(float value) {
   return from_double<Element>(value);
 }
 
-// What each lane has given, in the order of lanes.
+// The values that all lanes of a warp have given, in the order of lanes.
 template <class Given>
 struct OfLanes {
   Given lanes[simulator::kWarp];
@@ -76,7 +76,8 @@ struct OfLanes {
   }
 };
 
-// Of the four matrices that ldmatrix loads one after the other, each from all banks: 128 bytes.
+// The rows of the four matrices that ldmatrix loads one after the other. Each matrix must use all
+// banks, which are 128 bytes.
 inline OfLanes<const void*> matrix_rows(const void* row) {
   check_aligned(row, 16);
   const OfLanes<const void*> rows(row);
@@ -90,7 +91,7 @@ inline OfLanes<const void*> matrix_rows(const void* row) {
   return rows;
 }
 
-// Accesses to shared memory are those of the lane that gets the bytes, so that sanitizers see them.
+// The lane that gets the bytes reads them from shared memory, so that sanitizers see its accesses.
 inline void load_matrices(uint32_t (&to)[4], const void* row) {
   const OfLanes<const void*> rows = matrix_rows(row);
   const int lane = simulator::lane();
@@ -115,7 +116,7 @@ inline uint32_t round_to_tf32(uint32_t bits) {
   return finite ? (bits + 0x1000) & 0xffffe000 : bits;
 }
 
-// The terms of a register of mma.
+// The terms that a register of mma holds.
 inline float term_of(uint32_t word, int, float) {
   const uint32_t bits = word & 0xffffe000;
   float value;
@@ -136,7 +137,7 @@ inline float term_of(uint32_t word, int i, Half) {
   return values[word >> (16 * i) & 0xffff];
 }
 
-// Products are exact, sums are rounded to float.
+// Products are exact, and sums are rounded to float.
 template <class Element>
 void mma(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   struct Given {

@@ -1,6 +1,6 @@
 #include "fiber.h"
 
-// The System V convention: a function keeps rbx, rbp and r12 to r15.
+// By the System V convention a function keeps rbx, rbp and r12 to r15.
 asm(R"(
 .text
 .globl convkern_switch_stack

@@ -1,4 +1,5 @@
-// Fibers: stacks of their own that one thread switches between by hand, as sanitizers know them.
+// Fibers have their own stacks, and one thread switches between them. Sanitizers are told of each
+// switch.
 #pragma once
 
 #include <sys/mman.h>
@@ -15,7 +16,7 @@
 #endif
 #if defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
-// The scheduler's own accesses are not the kernel's.
+// TSan must not take the scheduler's own accesses for the kernel's.
 #define CONVKERN_NOT_TSAN __attribute__((no_sanitize("thread"), noinline))
 extern "C" void AnnotateIgnoreReadsBegin(const char*, int);
 extern "C" void AnnotateIgnoreReadsEnd(const char*, int);
@@ -35,9 +36,9 @@ constexpr size_t kStackBytes = 64 << 10;
 
 struct Fiber {
   void* stack_pointer = nullptr;
-  const void* stack = nullptr;  // its lowest address
+  const void* stack = nullptr;  // lowest address of the stack
   size_t stack_bytes = 0;
-  void* fake_stack = nullptr;  // ASan's
+  void* fake_stack = nullptr;  // ASan's fake stack
   void* tsan = nullptr;
 };
 
@@ -84,16 +85,16 @@ inline void release_order(void*) {}
 inline void acquire_order(void*) {}
 #endif
 
-// Makes `fiber` begin with `entry`, which must not return, on a stack of kStackBytes.
+// Prepares `fiber` to begin with `entry`, which must not return, on a stack of kStackBytes.
 inline void start_fiber(Fiber& fiber, char* stack, void (*entry)()) {
   fiber.stack = stack;
   fiber.stack_bytes = kStackBytes;
 #if defined(__SANITIZE_ADDRESS__)
-  // What a launch that failed has left there.
+  // A failed launch may have left poisoned memory on the stack.
   __asan_unpoison_memory_region(stack, kStackBytes);
 #endif
   void** top = reinterpret_cast<void**>(stack + kStackBytes);
-  top[-2] = reinterpret_cast<void*>(entry);  // the return address, and six registers below it
+  top[-2] = reinterpret_cast<void*>(entry);  // the return address, with six registers below it
   for (int i = 3; i <= 8; ++i) top[-i] = nullptr;
   fiber.stack_pointer = top - 8;
 }
@@ -112,7 +113,7 @@ CONVKERN_NOT_TSAN inline void switch_fiber(Fiber& from, Fiber& to, bool last = f
 #endif
 }
 
-// First in a fiber; tells where the stack of the one it came from is.
+// Must be the first call in a fiber. It learns where the stack of the previous fiber is.
 CONVKERN_NOT_TSAN inline void begin_fiber(Fiber& scheduler) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(nullptr, &scheduler.stack, &scheduler.stack_bytes);
@@ -125,7 +126,7 @@ CONVKERN_NOT_TSAN inline void begin_fiber(Fiber& scheduler) {
   __builtin_unreachable();
 }
 
-// Memory that ASan reports accesses to.
+// Memory that ASan lets nobody access.
 class Poisoned {
  public:
   Poisoned(void* at, size_t bytes) : at_(at), bytes_(bytes) {

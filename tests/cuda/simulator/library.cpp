@@ -1,4 +1,4 @@
-// The CUDA kernels in the simulator, for the tests to call.
+// The CUDA kernels in the simulator, as a library that the tests call.
 #include <cstring>
 #include <algorithm>
 #include <exception>
@@ -18,9 +18,9 @@ namespace {
 
 using namespace convkern;
 
-thread_local std::string text;  // that is returned
+thread_local std::string text;  // holds the text that is returned
 
-// There is no stream: a launch returns when it is done.
+// The simulator has no stream: a launch returns when it is done.
 class SimulatedExecutor : public Executor {
  public:
   int threads() const override { return 1; }
@@ -45,8 +45,8 @@ bool launch_fails(convkern::FunctionRef<void()> body) {
   return false;
 }
 
-// ldmatrix, as the PTX ISA has it: thread t gets elements 2 * (t % 4) and the next of row t / 4 of
-// each matrix, and of the transposed matrix with .trans.
+// Checks ldmatrix as the PTX ISA defines it. Thread t gets elements 2 * (t % 4) and 2 * (t % 4) + 1
+// of row t / 4 of each matrix. With .trans these are elements of the transposed matrix.
 void check_load_matrices(const Expect& expect) {
   alignas(128) static uint16_t matrices[4][8][8];
   for (int i = 0; i < 256; ++i) matrices[i / 64][i / 8 % 8][i % 8] = static_cast<uint16_t>(i);
@@ -74,8 +74,8 @@ void check_load_matrices(const Expect& expect) {
          "bank conflicts of ldmatrix were let through");
 }
 
-// The fragments of mma as the PTX ISA has them: where element i of thread t is. kWide: two elements
-// a register (m16n8k16), else one (m16n8k8).
+// The fragments of mma as the PTX ISA defines them: the place of element i of thread t. If kWide, a
+// register has two elements (m16n8k16), and otherwise one (m16n8k8).
 template <bool kWide>
 struct Fragments {
   static int a_row(int t, int i) { return t / 4 + ((kWide ? i / 2 : i) % 2 == 1 ? 8 : 0); }
@@ -90,7 +90,7 @@ struct Fragments {
   static int c_column(int t, int i) { return t % 4 * 2 + i % 2; }
 };
 
-// Against the plain product of matrices of small integers, which is exact.
+// Compares mma with the plain product of matrices of small integers, which is exact.
 template <class Element>
 void check_mma(const Expect& expect, const char* what) {
   constexpr bool kWide = sizeof(Element) == 2;
@@ -110,7 +110,7 @@ void check_mma(const Expect& expect, const char* what) {
     uint32_t rows[4], columns[2];
     std::memcpy(rows, of_a, sizeof(rows));
     std::memcpy(columns, of_b, sizeof(columns));
-    if constexpr (!kWide) {  // what TF32 does not hold is ignored
+    if constexpr (!kWide) {  // bits that TF32 does not hold must be ignored
       for (uint32_t& word : rows) word |= 0x1fff;
       for (uint32_t& word : columns) word |= 0x1fff;
     }
@@ -130,7 +130,7 @@ void check_mma(const Expect& expect, const char* what) {
 
 extern "C" {
 
-// The name of a kernel of the list; null beyond the last.
+// Returns the name of a kernel in the list, or null beyond the last.
 const char* convkern_kernel_name(int index) {
   const KernelList list = cuda::kernel_list();
   return index < static_cast<int>(list.count) ? list.first[index].name : nullptr;
@@ -140,7 +140,7 @@ const char* convkern_kernel_pass(const char* name) { return to_string(kernel_nam
 const char* convkern_kernel_algorithm(const char* name) { return kernel_named(name).algorithm; }
 const char* convkern_kernel_dtype(const char* name) { return to_string(kernel_named(name).dtype); }
 
-// Why the kernel does not run a problem; empty if it does.
+// Returns why the kernel does not run a problem, or an empty text if it runs it.
 const char* convkern_rejection(const char* name, const char* problem) {
   const Reason reason = kernel_named(name).plan(parse_problem(problem)).reason;
   return reason == Reason::none ? "" : to_string(reason);
@@ -150,7 +150,7 @@ int64_t convkern_workspace(const char* name, const char* problem) {
   return kernel_named(name).plan(parse_problem(problem)).plan->workspace(1);
 }
 
-// The columns of the tile that implicit_gemm chooses for forward and grad_input.
+// Returns the columns of the tile that implicit_gemm chooses for forward and grad_input.
 int convkern_tile_columns(int64_t pixels, int64_t columns, int64_t groups, int multiprocessors) {
   return cuda::tile_columns(cuda::correlation_tile(pixels, columns, groups, multiprocessors));
 }
@@ -164,8 +164,8 @@ int64_t convkern_weight_splits(int64_t pixels, int64_t blocks, int64_t bytes) {
   return cuda::weight_splits(pixels, blocks, bytes);
 }
 
-// The blocks that direct chooses, or for the first part of a pass of several: planes' images and
-// channels, threads, those that compute, bytes of shared memory.
+// Writes the blocks that direct chooses for the first part of the pass: images and channels of a
+// block, threads, threads that compute, and bytes of shared memory.
 void convkern_direct_plan(const char* text, int* sizes) {
   const Problem p = parse_problem(text);
   const int bytes = p.dtype == DType::f64 ? sizeof(double) : sizeof(float);
@@ -190,8 +190,8 @@ void convkern_direct_plan(const char* text, int* sizes) {
 
 bool convkern_fits_int32(const char* problem) { return cuda::fits_int32(parse_problem(problem)); }
 
-// What the simulator itself does wrong that no kernel here shows: two warps exchange numbers in
-// every way. Empty if nothing.
+// Checks the simulator itself: two warps exchange numbers in every way. Returns the primitive that
+// is wrong, or an empty text. No kernel here would show such an error.
 const char* convkern_broken_primitive() {
   text.clear();
   auto expect = [](bool holds, const char* what) {
@@ -221,7 +221,7 @@ const char* convkern_broken_primitive() {
   check_mma<BFloat16>(expect, "mma of bfloat16");
   check_mma<Half>(expect, "mma of float16");
   check_mma<float>(expect, "mma of float");
-  // 1 + 2^-11, halfway, and the float below it.
+  // 0x3f801000 is 1 + 2^-11, a tie. 0x3f800fff is the float below it.
   expect(cuda::round_to_tf32(0x3f801000) == 0x3f802000, "a tie to TF32");
   expect(cuda::round_to_tf32(0xbf800fff) == 0xbf800000, "rounding to TF32");
   expect(cuda::round_to_tf32(0x7f7fffff) == 0x7f800000, "overflow of TF32");
@@ -229,7 +229,7 @@ const char* convkern_broken_primitive() {
   return text.c_str();
 }
 
-// Runs a kernel in a schedule of threads. Returns what went wrong; empty if nothing did.
+// Runs a kernel in one schedule of threads. Returns what went wrong, or an empty text.
 const char* convkern_run(const char* name, const char* problem, unsigned schedule, const void* x,
                          const void* w, const void* b, const void* gy, void* out, void* workspace) {
   try {

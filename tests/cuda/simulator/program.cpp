@@ -1,6 +1,6 @@
-// Compares the CUDA kernels of an algorithm, the first argument, with the plain sum on the problems
-// that follow, in several schedules: what tests build with sanitizers. Prints a line for each
-// difference.
+// Compares the CUDA kernels of an algorithm with the plain sum, in several schedules. The first
+// argument names the algorithm, and the others are problems. Tests build this program with
+// sanitizers. It prints a line for each difference.
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -26,7 +26,7 @@ namespace {
 
 using namespace convkern;
 
-// Numbers of at most 11 significant bits, which rounding to TF32 does not change.
+// Returns random numbers with at most 11 significant bits, which rounding to TF32 does not change.
 template <class T>
 std::vector<T> random(int64_t size) {
   static std::mt19937 engine(0);
@@ -60,17 +60,17 @@ std::vector<T> plain_sums(const Problem& p, const Tensors<T>& tensors) {
   return out;
 }
 
-// What sums may be off by, relative to the largest.
+// The largest allowed error of a sum, relative to the largest result.
 template <class T>
 constexpr double kSumError = 1e-5;
 template <>
 constexpr double kSumError<double> = 1e-13;
 
-// What a kernel does wrong in a schedule; empty if nothing.
+// Returns what a kernel does wrong in a schedule, or an empty text.
 template <class T>
 std::string fault(const char* kernel, const std::string& text, const Tensors<T>& tensors,
                   const std::vector<T>& expected, unsigned schedule) {
-  // Memory of exactly the sizes that are written, for ASan.
+  // The memory has exactly the size that is written, so that ASan finds accesses beyond it.
   std::vector<T> out(expected.size(), from_double<T>(NAN));
   std::vector<char> workspace(convkern_workspace(kernel, text.c_str()), '\xff');  // NaN
   const Operands ops = tensors.operands(out);

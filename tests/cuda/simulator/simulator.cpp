@@ -25,28 +25,29 @@ struct Copy {
 struct Thread {
   Fiber fiber;
   uint3 index;
-  int number;  // in the block
+  int number;  // number in the block
   State state = State::runs;
-  const char* file = nullptr;  // of the barrier it waits at
+  const char* file = nullptr;  // place of the barrier that it waits at
   int line = 0;
   std::vector<Copy> copies;
-  int group = 0;  // of the next copy
+  int group = 0;  // group of the next copy
   int lane() const { return number % kWarp; }
   int warp() const { return number / kWarp; }
 };
 
-// What a barrier orders, for TSan. Threads go on from it one after the other, and the first may be
-// at the next before the last: it must not seem to have told that one what it did in between.
+// Tells TSan what a barrier orders. Threads continue from a barrier one after the other, and the
+// first may reach the next barrier before the last has left this one. Two alternating addresses
+// keep the first thread's later writes from seeming ordered before the last thread.
 struct Order {
   char odd = 0, even = 0;  // their addresses stand for the barriers
-  bool is_odd = false;     // that is next
+  bool is_odd = false;     // whether the next barrier is odd
 
   char* next() { return is_odd ? &odd : &even; }
   void advance() { is_odd = !is_odd; }
 };
 
 struct Warp {
-  unsigned expected = 0, arrived = 0;  // lanes of the exchange under way
+  unsigned expected = 0, arrived = 0;  // lanes of the current exchange
   alignas(16) char given[kWarp][kLaneBytes], taken[kWarp][kLaneBytes];
   Order order;
 };
@@ -61,7 +62,7 @@ struct Block {
   Fiber scheduler;
   std::string error;
   Order order;
-  char end = 0;  // its address stands for what a launch's end orders
+  char end = 0;  // its address stands for the end of a launch
 
   explicit Block(convkern::FunctionRef<void()> body) : body(body) {}
 };
@@ -90,7 +91,7 @@ CONVKERN_NOT_TSAN void resume(Thread& thread) {
   running = nullptr;
 }
 
-// The threads, or blocks, in the order of the schedule.
+// Returns the threads, or blocks, in the order of the schedule.
 std::vector<int> order_of(int count, unsigned seed) {
   std::vector<int> order(count);
   for (int i = 0; i < count; ++i) order[i] = schedule == 1 ? count - 1 - i : i;
@@ -110,9 +111,9 @@ bool release_warp(int index) {
   return true;
 }
 
-// Runs a warp as far as it gets on its own, so that what a missing barrier leaves unordered meets
-// memory that the other warps have not written yet, or already have, in some schedule. Lanes run
-// once each before an exchange completes, so that all have read the one before.
+// Runs a warp as far as it gets on its own. In some schedule it then finds memory that other warps
+// have not written yet, or have already overwritten, if a barrier is missing. Each lane runs once
+// before an exchange completes, so that all lanes have read the previous one.
 bool run_warp(const std::vector<int>& lanes) {
   bool progress = false;
   for (bool again = true; again && block->error.empty();) {
@@ -149,7 +150,7 @@ bool all_ended() {
 }
 
 void run_block(unsigned seed) {
-  // Of each warp its threads, in order of the schedule.
+  // The threads of each warp, in the order of the schedule.
   std::vector<std::vector<int>> warps(block->warps.size());
   for (const int number : order_of(static_cast<int>(block->threads.size()), seed)) {
     warps[number / kWarp].push_back(number);
@@ -193,7 +194,8 @@ void launch(dim3 grid, dim3 size, size_t shared_bytes, convkern::FunctionRef<voi
     const unsigned i = static_cast<unsigned>(index);
     state.index = {i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y};
     state.warps.assign((threads + kWarp - 1) / kWarp, Warp());
-    // Of exactly its size, for ASan; a new block finds NaN.
+    // The memory has exactly the requested size, so that ASan finds accesses beyond it. A new block
+    // finds NaN.
     const std::unique_ptr<char, void (*)(void*)> shared(
         static_cast<char*>(std::aligned_alloc(128, (shared_bytes + 127) / 128 * 128)), std::free);
     std::memset(shared.get(), 0xff, shared_bytes);

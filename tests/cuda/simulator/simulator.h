@@ -1,11 +1,13 @@
-// Runs CUDA kernels as host C++: one operating system thread, a fiber for each CUDA thread.
+// Runs CUDA kernels as host C++: one operating system thread, with a fiber for each CUDA thread.
 //
-// What it finds: wrong results, in several schedules; barriers that not all threads reach, or that
-// they reach at different places; shuffles of which lanes are missing; copies that were never
-// waited for; what was read from shared memory before it was written (NaN); and, built with a
-// sanitizer, accesses out of bounds (ASan) and without a barrier between (TSan).
-// What it does not: races between blocks, which run one after the other; bank conflicts, but for
-// those of ldmatrix; the memory model, clusters, wgmma and TMA.
+// It finds wrong results in several schedules. It finds barriers that not all threads reach, or
+// that they reach at different places, and shuffles with missing lanes. Copies that were never
+// waited for, and shared memory that is read before it is written, show as NaN. Built with a
+// sanitizer, it finds accesses out of bounds (ASan) and accesses without a barrier between them
+// (TSan).
+//
+// It does not find races between blocks, because blocks run one after the other. Nor does it
+// simulate bank conflicts (except those of ldmatrix), the memory model, clusters, wgmma or TMA.
 #pragma once
 
 #include <cstddef>
@@ -24,21 +26,23 @@ struct uint3 {
 namespace simulator {
 
 constexpr int kWarp = 32;                 // threads
-constexpr int kLaneBytes = 64;            // that a lane gives to an exchange, at most
-constexpr int kMostCopies = 65536;        // asynchronous, of a thread at a time
+constexpr int kLaneBytes = 64;            // most bytes that a lane gives to an exchange
+constexpr int kMostCopies = 65536;        // most asynchronous copies of a thread at a time
 constexpr size_t kMostShared = 99 << 10;  // bytes of a block (compute capability 8.6, the least)
 
-// The order in which threads and blocks run: 0 ascending, 1 descending, others shuffled by it.
+// Sets the order in which threads and blocks run: 0 is ascending, 1 descending, and other numbers
+// are the seed of a shuffle.
 void set_schedule(unsigned schedule);
 
-// Of the device that is simulated: so few that problems of some blocks choose the large tiles.
+// Multiprocessors of the simulated device. They are so few that problems with few blocks choose the
+// large tiles.
 constexpr int kMultiprocessors = 3;
 
-// Runs `body` once in each thread of each block. Throws std::runtime_error for what a kernel must
-// not do.
+// Runs `body` once in each thread of each block. Throws std::runtime_error if a kernel does what it
+// must not do.
 void launch(dim3 grid, dim3 block, size_t shared_bytes, convkern::FunctionRef<void()> body);
 
-// For the running thread.
+// These describe the running thread.
 const uint3& thread_index();
 const uint3& block_index();
 const dim3& grid_size();
@@ -51,13 +55,13 @@ void* shared_memory();
 // Waits until all threads of the block are at the barrier of this place.
 void block_barrier(const char* file, int line);
 
-// Waits until all lanes of the mask are there; what each gave is then at the returned address,
-// kLaneBytes a lane, until the thread next waits. An exchange does not order memory.
+// Waits until all lanes of the mask have arrived. The returned address then holds what each lane
+// gave, kLaneBytes for each lane, until the thread waits again. An exchange does not order memory.
 const char* exchange(unsigned mask, const void* given, size_t bytes);
 void warp_barrier(unsigned mask);
 
-// Asynchronous copies to shared memory of `bytes`, of which those beyond `size` are zeros. They
-// happen as late as they may, when they are waited for, and until then the target holds NaN.
+// Copies `bytes` bytes to shared memory asynchronously. Bytes beyond `size` become zeros. The
+// copies happen as late as allowed, when they are waited for. Until then the target holds NaN.
 void copy_async(void* to, const void* from, int bytes, int size);
 void commit_copies();
 void wait_for_copies(int groups_left);

@@ -1,5 +1,5 @@
-// The CPU kernels in terms of integers modulo p: those of the files of kernels/ that are linked,
-// under the names of the kernels whose algorithms they run.
+// The CPU kernels on integers modulo p. There is one for each algorithm in the linked files of
+// kernels/, with the name of the kernel that runs the same algorithm.
 #pragma once
 
 #include <vector>

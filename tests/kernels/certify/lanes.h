@@ -1,5 +1,5 @@
-// What takes the time: operations on several integers modulo p. They are compiled with
-// optimisation, the algorithms, of which that would take minutes, without.
+// Operations on several integers modulo p, which take most of the time. They are compiled with
+// optimisation. The algorithms are not, because optimising them would take minutes.
 #pragma once
 
 #include "mod.h"

@@ -1,10 +1,10 @@
 // Certifies the CPU kernels: runs their algorithms on integers modulo the prime p = 2^61 - 1 and
 // compares the results with the plain sum, exactly.
 //
-// Every result of a kernel is a polynomial in the operands, of degree 2. Where it is another one
-// than the plain sum, with a term left out, repeated, misplaced or weighted wrongly, the difference
-// has at most 2 / p of all operands as roots (Schwartz and Zippel): random operands show it but for
-// that probability.
+// Every result of a kernel is a polynomial in the operands, of degree 2. Suppose that it differs
+// from the plain sum, because a term is left out, repeated, misplaced or weighted wrongly. The
+// difference then vanishes for at most 2 / p of all operands (Schwartz and Zippel). Random operands
+// therefore show it, except with that probability.
 //
 //   for f in tests/kernels/certify/kernels/*.cpp; do
 //     g++ -std=c++20 -O0 -Icsrc -Itests/kernels/certify -c $f
@@ -12,12 +12,13 @@
 //   g++ -std=c++20 -O2 -Icsrc -o certify tests/kernels/certify/*.cpp csrc/core/*.cpp
 //       csrc/cpu/choice.cpp *.o
 //
-// Files of cuda/ are linked with the simulator instead, see tests/support/certify_program.py.
+// The files of cuda/ are linked with the simulator instead; see tests/support/certify_program.py.
 //
 //   certify SEED BEGIN END [PROBLEM...]
 //
-// runs the given problems, and those of the seed that are numbered from BEGIN to END, exclusive,
-// each by every kernel that supports it. If END is not 0, all kernels must have run.
+// runs the given problems and the random problems of the seed with numbers from BEGIN to END,
+// exclusive. Each is run by every kernel that supports it. If END is not 0, all kernels must have
+// run.
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -58,7 +59,7 @@ struct Tensors {
   }
 };
 
-// How the result of a run differs from what is expected; empty if it does not.
+// Returns how the result of a run differs from the expected one, or an empty text.
 std::string fault(Memory& out, const std::vector<Mod>& expected, const Memory& workspace) {
   for (int64_t i = 0; i < out.size(); ++i) {
     const Mod is = out.data()[i], wanted = expected[i];
@@ -107,7 +108,7 @@ void certify(Problem p, Random random, Count& count) {
   }
 }
 
-// Prints what was run; whether it was all that there is.
+// Prints what was run. Returns whether all kernels were.
 bool report(const Count& count) {
   bool all = true;
   std::map<std::string, int64_t> of_algorithm;

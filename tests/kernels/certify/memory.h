@@ -1,4 +1,4 @@
-// Memory of exactly some numbers, between others that no kernel may use or change.
+// Memory of an exact size, between guard numbers that no kernel may read or change.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,7 @@ namespace convkern {
 
 class Memory {
  public:
-  // `shift` numbers beyond an address that is aligned for every vector.
+  // The numbers begin `shift` numbers beyond an address that is aligned for every vector.
   Memory(int64_t size, int64_t shift)
       : size_(size), storage_(size + shift + 2 * kGuard + kAligned) {
     const auto address = reinterpret_cast<uintptr_t>(storage_.data() + kGuard) / sizeof(Mod);
@@ -19,9 +19,9 @@ class Memory {
   }
   Mod* data() { return storage_.data() + first_; }
   int64_t size() const { return size_; }
-  // Nothing is written yet.
+  // Marks all numbers as never written.
   void clear() { std::fill(storage_.begin(), storage_.end(), unwritten()); }
-  bool is_kept() const {  // what is around the numbers
+  bool is_kept() const {  // whether the guard numbers are unchanged
     auto kept = [](Mod number) { return number == unwritten(); };
     return std::all_of(storage_.begin(), storage_.begin() + first_, kept) &&
            std::all_of(storage_.begin() + first_ + size_, storage_.end(), kept);

@@ -1,5 +1,5 @@
-// The plain sum behind each element of a result, modulo p: one loop over all products for the three
-// passes, which share nothing with the kernels but the definition.
+// The plain sum for each element of a result, modulo p. One loop over all products serves the three
+// passes. It shares nothing with the kernels except the definition.
 #pragma once
 
 #include <vector>
@@ -9,7 +9,7 @@
 
 namespace convkern {
 
-// Calls product(x, w, y) for all products of a convolution, with the places of its three elements.
+// Calls product(x, w, y) for all products of a convolution, with the offsets of the three elements.
 template <class Product>
 void for_each_product(const Problem& p, const Product& product) {
   const int64_t OH = p.OH(), OW = p.OW();
@@ -35,7 +35,7 @@ void for_each_product(const Problem& p, const Product& product) {
   }
 }
 
-// The result of the problem's pass, of so many elements.
+// Returns the result of the problem's pass, which has `size` elements.
 inline std::vector<Mod> plain_sum(const Problem& p, const Operands& ops, int64_t size) {
   using Sum = unsigned __int128;
   std::vector<Sum> sums(size);

@@ -1,6 +1,6 @@
-// An Executor whose threads are played by one: the tasks are cut into ranges, which run one after
-// the other in random order, each as a random thread. So the outcome depends on the seed alone.
-// What a race would do is for the thread sanitizer to tell.
+// An Executor that plays several threads on one. It cuts the tasks into ranges and runs them one
+// after the other in random order, each as a random thread. The outcome therefore depends on the
+// seed alone. Races are left to the thread sanitizer.
 #pragma once
 
 #include <utility>
@@ -16,7 +16,8 @@ class PlayedThreads : public Executor {
  public:
   PlayedThreads(int threads, Random& random) : threads_(threads), random_(random) {}
   int threads() const override { return threads_; }
-  // Also of less than the grain, which is for speed: small problems would else have one range.
+  // Ranges may be smaller than the grain, which only matters for speed. Otherwise small problems
+  // would have a single range.
   void run(int64_t count, int64_t, Body body) const override {
     std::vector<Range> ranges;
     for (int64_t begin = 0, end; begin < count; begin = end) {

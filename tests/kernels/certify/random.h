@@ -7,7 +7,7 @@ namespace convkern {
 
 class Random {
  public:
-  // The i-th sequence of a seed.
+  // Begins the i-th sequence of a seed.
   Random(uint64_t seed, uint64_t i) : state_(seed) {
     state_ = next() ^ i;
     state_ = next();

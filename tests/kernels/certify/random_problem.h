@@ -1,5 +1,5 @@
-// Random problems: every parameter, sizes at and beside the edges of lanes and blocks, and few
-// products, so that many problems are seen.
+// Random problems with every parameter and with sizes at and beside the edges of lanes and blocks.
+// They have few products, so that many problems can be run.
 #pragma once
 
 #include <algorithm>
@@ -36,7 +36,7 @@ class ProblemSource {
   T pick(std::initializer_list<T> of) {
     return of.begin()[random_.below(static_cast<int64_t>(of.size()))];
   }
-  // At most `most` and 1.
+  // Returns a size of at least 1 and at most `most`.
   int64_t size(int64_t most) {
     const int64_t edge = pick<int64_t>({2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 128});
     return std::min(most, edge - 1 + random_.below(3));
@@ -44,12 +44,12 @@ class ProblemSource {
   void choose_channels(Problem& p) {
     int64_t Og = 1;
     switch (random_.below(4)) {
-      case 0:  // depthwise, perhaps with several outputs a channel
+      case 0:  // depthwise, perhaps with several outputs for a channel
         p.groups = size(40);
         p.Cg = 1;
         Og = one_in(3) ? 1 + random_.below(4) : 1;
         break;
-      case 1:  // groups of which vectors may hold whole ones
+      case 1:  // groups small enough for vectors of whole groups
         p.groups = size(20);
         p.Cg = pick<int64_t>({1, 2, 3, 4, 8, 16});
         Og = pick<int64_t>({1, 2, 4, 8, 16});
@@ -64,7 +64,7 @@ class ProblemSource {
   }
   void choose_window(Problem& p) {
     most_ = static_cast<double>(1 << (one_in(100) ? 20 : 11 + random_.below(7)));
-    if (one_in(4)) {  // what Winograd's algorithms compute
+    if (one_in(4)) {  // problems that Winograd's algorithms compute
       p.R = p.S = 3;
       p.pad_h = random_.below(4);
       p.pad_w = random_.below(4);
@@ -78,16 +78,16 @@ class ProblemSource {
     }
     fit(p);
   }
-  // Images of which the kernel is no larger.
+  // Enlarges the images where the kernel is larger than they are.
   static void fit(Problem& p) {
     p.H = std::max(p.H, p.kernel_extent_h() - 2 * p.pad_h);
     p.W = std::max(p.W, p.kernel_extent_w() - 2 * p.pad_w);
   }
-  // Products and, as images may have more, elements.
+  // Counts products, and elements too, because images may have more of them.
   static double cost(const Problem& p) {
     return p.flops() / 2 + static_cast<double>(p.min_bytes() / size_of(p.dtype));
   }
-  // Halves a size or a padding; 3x3 stays.
+  // Halves a size or a padding. A 3x3 kernel stays 3x3.
   void shrink(Problem& p) {
     const bool is_3x3 = p.R == 3 && p.S == 3;
     int64_t Og = p.Og();
@@ -101,7 +101,7 @@ class ProblemSource {
   }
 
   Random& random_;
-  double most_ = 0;  // of cost()
+  double most_ = 0;  // largest cost()
 };
 
 }  // namespace convkern

@@ -1,6 +1,6 @@
-// Vectors of integers modulo p in the place of those of an instruction set: as many lanes and the
-// same tiles, so that the algorithms cut their work as they do there. See vec_baseline.h for the
-// operations. CONVKERN_MOD_DTYPE, _LANES and _TILES say which.
+// Vectors of integers modulo p replace those of an instruction set. They have the same lanes and
+// tiles, so that the algorithms divide their work in the same way. CONVKERN_MOD_DTYPE, _LANES and
+// _TILES select them. vec_baseline.h lists the operations.
 #pragma once
 
 #include <cstdlib>

@@ -1,4 +1,4 @@
-// Prints what csrc/cpu/choice.h says of problems, a line for each name and value:
+// Prints the estimates of csrc/cpu/choice.h for problems, a line for each name and value:
 //
 //   g++ -std=c++20 -Icsrc -o choice tests/kernels/choice/main.cpp csrc/cpu/choice.cpp
 //       csrc/core/*.cpp

@@ -1,5 +1,5 @@
-// Compares every CPU kernel that supports a problem, and that this processor can run, with the
-// plain sum. Prints a line for each difference.
+// Compares CPU kernels with the plain sum. It runs every kernel that supports a problem and that
+// this processor can run, and prints a line for each difference.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -19,8 +19,8 @@ namespace {
 
 using namespace convkern;
 
-// Numbers in memory of exactly their size, for ASan, aligned like a tensor that is a view: to an
-// element, and no more.
+// Numbers in memory of exactly their size, so that ASan finds accesses beyond it. Like a tensor
+// that is a view, they are aligned to one element only.
 template <class T>
 class Numbers {
  public:
@@ -65,7 +65,7 @@ struct Tensors {
   }
 };
 
-// Relative to the largest result.
+// The allowed error, relative to the largest result.
 template <class T>
 double tolerance(const Kernel& kernel) {
   if (std::is_same_v<T, double>) return 1e-13;
@@ -75,9 +75,9 @@ double tolerance(const Kernel& kernel) {
 struct Workspace {
   explicit Workspace(int64_t bytes) {
     if (bytes <= 0) return;
-    // The size is not rounded up to the alignment: ASan guards the byte after the last.
+    // The size is not rounded up to the alignment, so that ASan guards the byte after the last.
     if (posix_memalign(&memory, 64, bytes) != 0) std::abort();
-    std::fill_n(static_cast<unsigned char*>(memory), bytes, 0xff);  // NaN
+    std::fill_n(static_cast<unsigned char*>(memory), bytes, 0xff);  // all bits set are NaN
   }
   ~Workspace() { std::free(memory); }
   Workspace(const Workspace&) = delete;

@@ -1,6 +1,6 @@
-// Random and damaged problem strings: each is refused with std::invalid_argument or is a problem
-// that survives its own text, and for which every kernel states a reason and a workspace. For the
-// sanitizers: sizes are those at which products overflow.
+// Plans random and damaged problem strings. Each must be refused with std::invalid_argument or be a
+// problem that survives its own text. Every kernel must state a reason and a workspace for it.
+// Sanitizers run this program; many sizes are those at which products overflow.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -34,7 +34,7 @@ class Source {
         return 1 + below(20);
     }
   }
-  // Of the kernel: mostly one that fits the input.
+  // Returns the size of a kernel, mostly one that fits the input.
   int64_t extent() { return below(4) == 0 ? size() : 1 + below(3); }
   std::string text() {
     static const char* const tails[] = {"fwd", "fwd+bias", "fwd+relu", "fwd+bias+relu", "gx", "gw"};
@@ -45,7 +45,7 @@ class Source {
       const bool optional = std::string("pquvde").find(letter) != std::string::npos;
       if (optional && below(2) == 0) continue;
       uint64_t value = letter == 'r' || letter == 's' ? extent() : size();
-      // Mostly multiples of the groups, or few would get further than that rule.
+      // These are mostly multiples of the groups. Otherwise few problems would get past that rule.
       if (letter == 'c' || letter == 'k') value = below(30) == 0 ? 0 : (value % 1000 + 1) * groups;
       if (letter == 'g') value = groups;
       text += letter + std::to_string(value);
@@ -75,7 +75,7 @@ class Source {
   std::mt19937_64 engine_;
 };
 
-// What is wrong with how the problem is planned; empty if nothing.
+// Returns what is wrong with the plan of the problem, or an empty text.
 std::string fault(const Problem& p) {
   if (to_string(parse_problem(to_string(p))) != to_string(p)) return "its text is another problem";
   if (p.min_bytes() < 0) return "negative bytes";
@@ -100,7 +100,7 @@ std::string fault(const Problem& p) {
 
 }  // namespace
 
-// libFuzzer's entry: the bytes are the text.
+// libFuzzer calls this. The bytes are the text.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);
   try {

@@ -3,11 +3,12 @@
 //   g++ -std=c++20 -O2 -Icsrc -o check_core tests/kernels/core/*.cpp csrc/core/*.cpp csrc/cpu/*.cpp
 //       csrc/cpu/isa/*.cpp -pthread
 //
-//   check_core kernels THREADS [PROBLEM...]   the problems, or those of the standard input, by
-//                                             every kernel against the plain sum
-//   check_core plans SEED COUNT               random problem strings
+//   check_core kernels THREADS [PROBLEM...]   compares every kernel with the plain sum, on these
+//                                             problems or those of the standard input
+//   check_core plans SEED COUNT               plans random problem strings
 //
-// -DCONVKERN_PORTABLE leaves out the kernels for x86-64's instruction sets, which take minutes.
+// -DCONVKERN_PORTABLE leaves out the kernels for x86-64's instruction sets, which take minutes to
+// compile.
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>

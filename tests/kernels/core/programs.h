@@ -1,4 +1,4 @@
-// The parts of the program; each returns its exit status.
+// The parts of the program. Each returns its exit status.
 #pragma once
 
 #include <string>

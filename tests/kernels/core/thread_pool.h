@@ -1,4 +1,4 @@
-// An Executor of plain threads, for the kernels without torch.
+// An Executor with plain threads, which runs kernels without torch.
 #pragma once
 
 #include <condition_variable>
@@ -9,7 +9,7 @@
 
 #include "core/executor.h"
 
-// Tasks go to whichever thread is free; the caller is one of them.
+// Tasks go to whichever thread is free. The caller is one of the threads.
 class ThreadPool : public convkern::Executor {
  public:
   explicit ThreadPool(int threads) {
@@ -46,7 +46,7 @@ class ThreadPool : public convkern::Executor {
   void work(int thread, std::unique_lock<std::mutex>& lock) const {
     while (next_ < count_) {
       const int64_t begin = next_;
-      // No range is less than the grain, unless it is all that there is.
+      // A range has at least the grain, unless there are fewer tasks.
       const int64_t end = count_ - begin < 2 * grain_ ? count_ : begin + grain_;
       next_ = end;
       const Body body = *body_;

@@ -1,15 +1,16 @@
-// Preloaded into a process (LD_PRELOAD), it takes the place of posix_memalign, from which torch has
-// the memory of every CPU tensor, and so that of operands, results, workspaces and packed weights;
-// and of operator new, for the vectors and objects of C++. While it is on, each block lies between
-// two protected pages, one of which it touches: it ends where the page after it begins, or begins
-// where the page before it ends. One byte too far is a SIGSEGV. A fresh block is full of 0xFF
-// bytes, which are NaN in every floating point format; freed ones are protected and never used
-// again.
+// This library is preloaded into a process (LD_PRELOAD) and replaces posix_memalign. torch
+// allocates every CPU tensor with it, and so operands, results, workspaces and packed weights. It
+// also replaces operator new, which allocates the vectors and objects of C++.
 //
-// A block that ends at a page is aligned as its size is, whatever was asked for. Objects need no
-// more. torch asks for 64 bytes; what its ops and ours rely on is the alignment of the element type
-// in tensors, which may be views at any offset, and that of the kernel's vectors in workspaces,
-// whose sizes are multiples of it.
+// While it is on, each block lies between two protected pages and touches one of them. It ends
+// where the page after it begins, or begins where the page before it ends. An access one byte too
+// far is a SIGSEGV. A fresh block is full of 0xFF bytes, which are NaN in every floating-point
+// format. Freed blocks are protected and never used again.
+//
+// A block that ends at a page has the alignment of its size, whatever was asked for. Objects need
+// no more. torch asks for 64 bytes, but its ops and ours rely on less. In tensors, which may be
+// views at any offset, they rely on the alignment of the element type. In workspaces, whose sizes
+// are multiples of the kernel's vector, they rely on the alignment of that vector.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -22,14 +23,15 @@
 #include <new>
 
 extern "C" {
-// glibc's own, by their other names.
+// glibc's own functions, by their other names.
 void __libc_free(void* block);
 void* __libc_memalign(size_t alignment, size_t bytes);
 }
 
 namespace {
 
-// Of address space, most of which is never memory: 100,000 blocks of 20 MiB.
+// The reserved address space, enough for 100,000 blocks of 20 MiB. Most of it is never backed by
+// memory.
 constexpr size_t kReserved = size_t{1} << 41;
 
 enum Mode : int { off, end, begin };
@@ -38,9 +40,9 @@ std::atomic<int> mode{off};
 std::atomic<int64_t> tensors{0};
 std::atomic<size_t> shortened{0};
 const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-char* first = nullptr;             // of the reserved addresses
-std::atomic<char*> next{nullptr};  // that no block has had; the page before it is protected
-uint32_t* pages_of = nullptr;      // of the block whose first page is first + index * page
+char* first = nullptr;             // first reserved address
+std::atomic<char*> next{nullptr};  // first address not yet used; the page before it is protected
+uint32_t* pages_of = nullptr;      // pages of the block whose first page is first + index * page
 
 [[noreturn]] void fail(const char* what) {
   std::perror(what);
@@ -73,7 +75,7 @@ void* guarded(size_t bytes) {
 
 void protect(void* block) {
   const size_t index = (static_cast<char*>(block) - first) / page;
-  // New pages in the place of the old ones, whose memory goes back to the system.
+  // New pages replace the old ones, whose memory goes back to the system.
   map(first + index * page, pages_of[index] * page, PROT_NONE, MAP_FIXED);
 }
 
@@ -81,16 +83,16 @@ void protect(void* block) {
 
 extern "C" {
 
-// 0: no new block is guarded; 1: blocks end at a protected page; 2: they begin at one.
+// 0: new blocks are not guarded. 1: they end at a protected page. 2: they begin at one.
 void set_guard_pages(int wanted) {
   if (first == nullptr) reserve();
   mode = wanted;
 }
 
-// A planted fault: blocks of so many bytes have 64 less.
+// Plants a fault: blocks of `bytes` bytes get 64 bytes less.
 void shorten(size_t bytes) { shortened = bytes; }
 
-// How many blocks of posix_memalign have been guarded so far.
+// Returns how many blocks of posix_memalign have been guarded so far.
 int64_t guarded_tensors() { return tensors; }
 
 int posix_memalign(void** result, size_t alignment, size_t bytes) noexcept {

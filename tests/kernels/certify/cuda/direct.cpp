@@ -1,16 +1,16 @@
-// The CUDA kernels of the direct algorithm, modulo p, in the simulator (tests/cuda/simulator).
+// The CUDA kernels of the direct algorithm modulo p, in the simulator (tests/cuda/simulator).
 #include "../kernels.h"
 #include "../mod.h"
 
 namespace convkern {
 
-// What the kernels ask of a number beyond arithmetic.
+// The functions that the kernels need for a number beyond arithmetic.
 inline Mod multiply_add(Mod a, Mod b, Mod c) { return fma(a, b, c); }
 template <class>
 Mod from_double(Mod sum) {
   return sum;
 }
-inline bool operator<(Mod, Mod) { std::abort(); }  // for ReLU: integers modulo p have no sign
+inline bool operator<(Mod, Mod) { std::abort(); }  // for ReLU; integers modulo p have no sign
 
 }  // namespace convkern
 

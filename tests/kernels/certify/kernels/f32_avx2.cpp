@@ -1,4 +1,4 @@
-// The kernels of float32 and AVX2, modulo p.
+// The float32 kernels for AVX2, modulo p.
 #define CONVKERN_MOD_DTYPE f32
 #define CONVKERN_MOD_LANES 8
 #define CONVKERN_MOD_TILES kAvx2Tiles

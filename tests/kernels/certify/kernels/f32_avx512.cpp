@@ -1,4 +1,4 @@
-// The kernels of float32 and AVX-512, modulo p.
+// The float32 kernels for AVX-512, modulo p.
 #define CONVKERN_MOD_DTYPE f32
 #define CONVKERN_MOD_LANES 16
 #define CONVKERN_MOD_TILES kAvx512Tiles

@@ -1,4 +1,4 @@
-// The kernels of float32 and any processor, modulo p.
+// The float32 kernels for any processor, modulo p.
 #define CONVKERN_MOD_DTYPE f32
 #define CONVKERN_MOD_LANES 4
 #define CONVKERN_MOD_TILES baseline_tiles(1)

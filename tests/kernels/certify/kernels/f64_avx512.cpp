@@ -1,4 +1,4 @@
-// The kernels of float64 and AVX-512, modulo p.
+// The float64 kernels for AVX-512, modulo p.
 #define CONVKERN_MOD_DTYPE f64
 #define CONVKERN_MOD_LANES 8
 #define CONVKERN_MOD_TILES kAvx512Tiles

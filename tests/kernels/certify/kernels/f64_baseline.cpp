@@ -1,4 +1,4 @@
-// The kernels of float64 and any processor, modulo p.
+// The float64 kernels for any processor, modulo p.
 #define CONVKERN_MOD_DTYPE f64
 #define CONVKERN_MOD_LANES 4
 #define CONVKERN_MOD_TILES baseline_tiles(2)
