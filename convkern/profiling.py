@@ -18,11 +18,10 @@ from convkern._C import Problem
 from convkern._show import html
 from convkern._show.tables import Table
 from convkern.peaks import peaks_of
-from convkern.problem import problem_of
 
 _ON_CUDA = {row["name"] for row in _C.kernels() if row["device"] == "cuda"}
 
-_PASSES = {"conv2d": "fwd", "conv2d_grad_input": "gx", "conv2d_grad_weight": "gw"}
+_OPS = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight")
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, op: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         name = op._schema.name.partition("::")[2] if op.namespace == "convkern" else ""
-        if name not in _PASSES:
+        if name not in _OPS:
             return op(*args, **(kwargs or {}))
         _wait(args[0])
         begin = perf_counter()
@@ -135,9 +134,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         _wait(args[0])
         seconds = perf_counter() - begin
         if args[0].device.type in ("cpu", "cuda") and result.numel() > 0:
-            problem = str(problem_of(_PASSES[name], args))
-            threads = torch.get_num_threads()
-            self._executions.append(Execution(problem, _C.last_kernel(), seconds, threads))
+            ran = _C.last_execution()
+            assert ran is not None
+            self._executions.append(Execution(*ran, seconds, torch.get_num_threads()))
         return result
 
 

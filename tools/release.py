@@ -70,14 +70,14 @@ def refusals(root: Path = ROOT) -> list[str]:
     return found
 
 
-def unpacked_torch(version: str) -> Path:
-    """Returns torch's package of that version. Only its headers and what is linked are unpacked."""
-    folder = ROOT / "build" / "torches" / version
+def unpacked_torch(release: str) -> Path:
+    """Returns torch's package of that release. Only its headers and what is linked are unpacked."""
+    folder = ROOT / "build" / "torches" / release
     if (folder / "torch").exists():
         return folder / "torch"
     with tempfile.TemporaryDirectory() as work:
-        print(f"release: downloading torch {version}", file=sys.stderr)
-        run(sys.executable, "-m", "pip", "download", "--no-deps", "-d", work, f"torch=={version}")
+        print(f"release: downloading torch {release}", file=sys.stderr)
+        run(sys.executable, "-m", "pip", "download", "--no-deps", "-d", work, f"torch=={release}")
         [archive] = Path(work).glob("*.whl")
         wheel = zipfile.ZipFile(archive)
         libraries = {f"torch/lib/{name}" for name in OF_TORCH}
@@ -86,8 +86,10 @@ def unpacked_torch(version: str) -> Path:
             for name in wheel.namelist()
             if name.startswith("torch/include/") or name in {"torch/version.py", *libraries}
         ]
-        wheel.extractall(folder / "unfinished", wanted)
-    (folder / "unfinished" / "torch").rename(folder / "torch")
+        unfinished = folder / "unfinished"
+        wheel.extractall(unfinished, wanted)
+    (unfinished / "torch").rename(folder / "torch")
+    unfinished.rmdir()
     return folder / "torch"
 
 

@@ -75,6 +75,12 @@ py::dict plan(const convkern_problem& problem, const std::string& device_name) {
   return result;
 }
 
+py::object last_execution_of_thread() {
+  const Execution& last = last_execution();
+  if (last.kernel == nullptr) return py::none();
+  return py::make_tuple(text_of(last.problem), last.kernel);
+}
+
 // The context that the function entered for the name.
 int64_t entered(convkern_status (*enter)(const char*, int64_t*), const std::string& name) {
   int64_t context = 0;
@@ -213,8 +219,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("kernels", kernels, "Every kernel of this build, in order of preference.");
   m.def("plan", plan, py::arg("problem"), py::arg("device") = "cpu",
         "The kernel that would run the problem, and why not each of the others.");
-  m.def("last_kernel", last_kernel,
-        "The name of the kernel that ran this thread's last op; empty before the first.");
+  m.def("last_execution", last_execution_of_thread,
+        "The problem string and the kernel of this thread's last op; None before the first.");
   m.def(
       "force_kernel", [](const std::string& name) { return entered(convkern_force_kernel, name); },
       py::arg("name"),

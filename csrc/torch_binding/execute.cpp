@@ -49,7 +49,7 @@ void make_plan(const convkern_problem& problem, const convkern_request& request,
   if (plan.warning != nullptr) TORCH_WARN(plan.warning);
 }
 
-thread_local const char* last_kernel_name = "";
+thread_local Execution last;
 
 const void* data_or_null(const at::Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; }
 
@@ -57,7 +57,7 @@ void run(const Call& call, const convkern_problem& problem, const convkern_reque
          const convkern_executor* executor, at::Tensor& out) {
   OwnedPlan plan;
   make_plan(problem, request, plan);
-  last_kernel_name = plan.kernel_name;
+  last = {problem, plan.kernel_name};
   RECORD_FUNCTION(plan.kernel_name, c10::ArrayRef<const c10::IValue>{});
   const Workspace workspace(plan.workspace_bytes, executor->threads, out.options());
   convkern_operands operands{data_or_null(call.x),   nullptr,
@@ -87,7 +87,7 @@ convkern_request request_for(convkern_device device, int threads) {
   return request;
 }
 
-const char* last_kernel() { return last_kernel_name; }
+const Execution& last_execution() { return last; }
 
 void execute(const Call& call, at::MemoryFormat format, at::Tensor& out) {
   const convkern_problem problem = problem_of(call, format, out);

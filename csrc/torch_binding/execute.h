@@ -20,8 +20,14 @@ struct Call {
 // Writes the result of the call to `out`, y, gx or gw.
 void execute(const Call& call, at::MemoryFormat format, at::Tensor& out);
 
-// The name of the kernel that this thread's last call of execute() ran; empty before the first.
-const char* last_kernel();
+// What a call of execute() ran: its problem and the kernel, null before the first call.
+struct Execution {
+  convkern_problem problem{};
+  const char* kernel = nullptr;
+};
+
+// This thread's last.
+const Execution& last_execution();
 
 // What torch allows on the device, for so many threads.
 convkern_request request_for(convkern_device device, int threads);

@@ -31,6 +31,14 @@ at::MemoryFormat gw_format(OptionalFormat wanted) {
   return gradient_format(wanted, at::MemoryFormat::Contiguous);
 }
 
+// Returns the format to compute gx in, which is its own. A tensor of one channel or one pixel is
+// dense in both formats: it is computed in that of gy, which need not be copied then.
+at::MemoryFormat computed_format(const Tensor& gx, const Tensor& gy) {
+  const auto nchw = at::MemoryFormat::Contiguous, nhwc = at::MemoryFormat::ChannelsLast;
+  const auto& chooses = gx.is_contiguous(nchw) && gx.is_contiguous(nhwc) ? gy : gx;
+  return chooses.suggest_memory_format() == nhwc ? nhwc : nchw;
+}
+
 Tensor conv2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Ints stride,
               Ints padding, Ints dilation, int64_t groups, OptionalName activation) {
   Call call{CONVKERN_FORWARD, check_conv2d<int64_t>(x, w, b, {stride, padding, dilation, groups})};
@@ -55,8 +63,8 @@ Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, Ints input_size, Int
             check_grad_input<int64_t>(gy, w, input_size, {stride, padding, dilation, groups})};
   check_allocated(gy, "grad_output");
   check_allocated(w, "weight");
-  const auto format = gx_format(memory_format, gy, w);
-  Tensor gx = fresh_output(input_size, gy.options(), format);
+  Tensor gx = fresh_output(input_size, gy.options(), gx_format(memory_format, gy, w));
+  const auto format = computed_format(gx, gy);
   call.gy = gy.contiguous(format);
   call.w = w;
   execute(call, format, gx);

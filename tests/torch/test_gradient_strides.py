@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import convkern
+from convkern import _C
+from convkern.problem import FORMATS
 from processes import Processes
 
 CONTIGUOUS, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
@@ -125,3 +127,18 @@ def train_replicated() -> list[str]:
 def test_data_parallel_finds_the_strides_that_it_expects(processes: Processes) -> None:
     for messages in processes.run(2, train_replicated):
         assert not [m for m in messages if "strides" in m]
+
+
+@pytest.mark.parametrize("x_shape", [(2, 1, 9, 9), (2, 8, 1, 1)], ids=["one channel", "one pixel"])
+@pytest.mark.parametrize("layout", FORMATS)
+def test_a_gradient_dense_in_both_formats_is_computed_in_that_of_gy(
+    x_shape: tuple[int, ...], layout: str
+) -> None:
+    x = torch.randn(x_shape, requires_grad=True)
+    y = convkern.conv2d(x, torch.randn(6, x_shape[1], 3, 3), padding=2)
+    gy = filled(y.shape, FORMATS[layout])
+    (gx,) = torch.autograd.grad(y, x, gy)
+    assert gx.stride() == x.stride()
+    ran = _C.last_execution()
+    assert ran is not None
+    assert ran[0].endswith(f"_f32_{layout}_gx")
