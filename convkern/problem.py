@@ -33,7 +33,7 @@ def forward_problem(
     """
     sizes = (*x.shape, w.shape[0], *w.shape[2:], *padding, *stride, *dilation, groups)
     text = "".join(f"{letter}{n}" for letter, n in zip("nchwkrspquvdeg", sizes, strict=True))
-    # As in nn.Conv2d the result is channels_last if one of the operands is.
+    # The result is channels_last if one of the operands is: nn.Conv2d's rule.
     layout = "nhwc" if torch.channels_last in (_format(x), _format(w)) else "nchw"
     return Problem(f"{text}_{_NAMES[x.dtype]}_{layout}_fwd{'+bias' * bias}{'+relu' * relu}")
 

@@ -63,7 +63,7 @@ inline Range inputs_read(const Axis& axis, Range u) {
   return {std::max<int64_t>(0, first), std::min<int64_t>(axis.in, last + 1)};
 }
 
-// The same axis for the outputs [u.begin, u.end) only, when the inputs are [in.begin, in.end) only.
+// Restricts an axis to the outputs [u.begin, u.end) and the inputs [in.begin, in.end).
 inline Axis restrict_outputs(const Axis& axis, Range u, Range in) {
   Axis part = axis;
   part.out = u.size();
@@ -72,7 +72,7 @@ inline Axis restrict_outputs(const Axis& axis, Range u, Range in) {
   return part;
 }
 
-// The same axis for the taps [m.begin, m.end) only, when the inputs are [in.begin, in.end) only.
+// Restricts an axis to the taps [m.begin, m.end) and the inputs [in.begin, in.end).
 inline Axis restrict_taps(const Axis& axis, Range m, Range in) {
   Axis part = axis;
   part.taps = m.size();

@@ -1,4 +1,5 @@
-// What a kernel is: a row of a device's kernel list.
+// A kernel is one pass of an algorithm for a dtype and an instruction set: a row of the kernel list
+// of its device. This file has the types that such a row is made of.
 #pragma once
 
 #include <string>
@@ -14,16 +15,18 @@ namespace convkern {
 
 enum class Device : uint8_t { cpu, cuda };
 
-// Instruction sets of the CPU kernels, each including those before it. Device kernels of other
-// kinds are `baseline`.
+// Instruction sets of the CPU kernels, each including those before it. Kernels of other devices
+// have `baseline`.
 enum class Isa : uint8_t { baseline, avx2, avx512, avx512bf16 };
 
-// The accuracy that float32 sums may cost. Under `highest` kernels compute the direct sum, in any
-// order; under `high` also algorithms whose intermediate results are larger than the terms; under
-// `tf32` also products of operands that are rounded to TF32, of 10 bits after the point.
+// How much accuracy of float32 sums the user gives up for speed. Under `highest` every kernel
+// computes the direct sum, in any order. Under `high` algorithms are allowed too whose intermediate
+// results are larger than the terms, so that they round more. Under `tf32` operands may also be
+// rounded to TF32, which keeps 10 bits after the point.
 enum class Precision : uint8_t { highest, high, tf32 };
 
-// The dtype of the problems that a kernel computes: one, both 16-bit dtypes (half), or all (any).
+// The dtype of the problems that a kernel computes: a single one, both 16-bit dtypes (half), or all
+// of them (any).
 enum class KernelDType : uint8_t { f32, f64, bf16, f16, half, any };
 
 const char* to_string(Device device);
@@ -46,13 +49,14 @@ struct Candidate {
 // Makes the plan of a problem of the kernel's pass, or says why the kernel does not compute it.
 using MakePlan = Planned (*)(const Problem&);
 
-// An algorithm and its three passes, which become a kernel each.
+// An algorithm. Each of its three passes becomes a kernel.
 struct Algorithm {
   const char* name;
   MakePlan forward, grad_input, grad_weight;
-  // Why, unless forced, to leave a supported problem to the kernels after it; null: never.
+  // Returns why the algorithm leaves a problem that it supports to the kernels after it, or
+  // Reason::none. It is not asked where the kernel is forced. Null: it never leaves one.
   Reason (*declines)(const Candidate&) = nullptr;
-  Precision precision = Precision::highest;  // the best that it gives
+  Precision precision = Precision::highest;  // the most accurate setting that allows it
   bool deterministic = true;  // bitwise equal results from run to run and for any number of threads
 
   constexpr MakePlan plan(Pass pass) const {
@@ -60,7 +64,7 @@ struct Algorithm {
   }
 };
 
-// What an algorithm was compiled for: the dtype, device and instruction set of its kernels.
+// The dtype, device and instruction set that an algorithm was compiled for.
 struct Target {
   KernelDType dtype;
   Device device;
@@ -76,8 +80,9 @@ struct Kernel : Target {
   Precision precision;
   MakePlan plan;
   Reason (*declines)(const Candidate&);
-  // The identity for people and for forcing: pass.algorithm.dtype.isa, or the device in the place
-  // of the instruction set. It is composed by the constructor and never taken apart.
+  // The identity for people and for forcing: pass.algorithm.dtype.isa. Kernels of other devices
+  // than the CPU have the device in the place of the instruction set. The constructor composes the
+  // name, and nothing takes it apart.
   char name[64];
 
   Kernel(Pass pass, const Algorithm& algorithm, const Target& target);

@@ -1,4 +1,5 @@
-// What a kernel has worked out for one problem: its blocking, its workspace, and how to run it.
+// A plan is what a kernel has worked out for one problem: its blocking, the size of its workspace,
+// and how to run it.
 #pragma once
 
 #include <memory>

@@ -79,7 +79,7 @@ typedef struct convkern_kernel_row {
 // The row at `index`, in order of preference within its device and pass; 0 beyond the last.
 int convkern_kernel_at(size_t index, convkern_kernel_row* row);
 
-// What the caller brings to the choice of a kernel.
+// The caller's side of the choice of a kernel.
 typedef struct convkern_request {
   uint8_t device;         // convkern_device
   uint8_t deterministic;  // whether results must be bitwise equal from run to run
@@ -106,8 +106,8 @@ typedef struct convkern_plan {
 // `strict` forbids it.
 convkern_status convkern_make_plan(const convkern_problem* problem, const convkern_request* request,
                                    convkern_plan* plan);
-// The same without warning or log, and for each other kernel of the pass and dtype why it is not
-// chosen.
+// Makes the plan as convkern_make_plan() does, but warns of nothing and logs nothing. It calls
+// `rejected` for each other kernel of the pass and dtype with the reason why that is not chosen.
 convkern_status convkern_explain(const convkern_problem* problem, const convkern_request* request,
                                  void (*rejected)(void* self, const char* kernel,
                                                   const char* reason),
@@ -180,7 +180,8 @@ convkern_status convkern_load_cuda(const char* path);
 // Measures FLOP/s of float32 and bytes/s of the executor's threads, in a third of a second.
 convkern_status convkern_measure_peak(const convkern_executor* executor, double* flops,
                                       double* bandwidth);
-// What so many threads can do at most, for the lines of verbosity `profile`.
+// Tells the library the FLOP/s and bytes/s that so many threads reach at most, for the lines of
+// verbosity `profile`.
 void convkern_set_roof(int threads, double flops, double bandwidth);
 
 // The lock of the library's own state, for callers that keep state of the same life: a fork waits

@@ -32,7 +32,7 @@ KernelList kernels_for(Device device) {
   throw std::invalid_argument(std::string("this build has no kernels for ") + to_string(device));
 }
 
-// What convkern_plan::prepared points to.
+// The plan of a call, which convkern_plan::prepared points to.
 struct Prepared {
   const Kernel* kernel;
   Problem part;  // that the kernel computes at a time: some images of the whole problem

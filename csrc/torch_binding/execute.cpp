@@ -80,7 +80,7 @@ convkern_request request_for(convkern_device device, int threads) {
   convkern_request request{};
   request.device = static_cast<uint8_t>(device);
   request.deterministic = at::globalContext().deterministicAlgorithms();
-  // As torch decides it for cuDNN's convolutions, whose TF32 is allowed by default.
+  // Torch's setting for cuDNN's convolutions, which allows TF32 by default.
   request.tf32 = device == CONVKERN_CUDA && at::globalContext().allowTF32CuDNN(at::Float32Op::CONV);
   request.packs = weight_cache();
   request.threads = threads;

@@ -20,16 +20,16 @@ struct Call {
 // Writes the result of the call to `out`, y, gx or gw.
 void execute(const Call& call, at::MemoryFormat format, at::Tensor& out);
 
-// What a call of execute() ran: its problem and the kernel, null before the first call.
+// A problem that execute() ran, and the name of the kernel that ran it.
 struct Execution {
   convkern_problem problem{};
-  const char* kernel = nullptr;
+  const char* kernel = nullptr;  // null before the first call
 };
 
-// This thread's last.
+// Returns this thread's last execution.
 const Execution& last_execution();
 
-// What torch allows on the device, for so many threads.
+// Returns a request for `threads` threads of the device, with what torch's settings allow there.
 convkern_request request_for(convkern_device device, int threads);
 
 }  // namespace convkern::torch_binding
