@@ -19,8 +19,8 @@ struct Bands {
   int64_t image_bands, row_bands, column_bands;
 
   // A band gets about `most` rows, which may be rows of several images. It gets fewer if there
-  // would be fewer than `tasks` bands, but an image is not cut into parts of fewer than `least`
-  // rows for that. Pass fewer `most_columns` than `columns` only if `most` is one row.
+  // would be fewer than `tasks` bands. For that, an image is halved only while its bands have more
+  // than `least` rows. Pass fewer `most_columns` than `columns` only if `most` is at most one row.
   Bands(int64_t batch, int64_t rows, int64_t most, int64_t tasks, int64_t least,
         int64_t columns = 1, int64_t most_columns = 1)
       : batch(batch), rows(rows), columns(columns), band_columns(most_columns) {

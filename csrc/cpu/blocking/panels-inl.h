@@ -121,8 +121,8 @@ struct PanelOfOutputs {
   }
 };
 
-// Does the work of pack_input_panel() for residues that have all taps of the kernel. They are
-// packed from the last tap to the first.
+// Does the work of pack_input_panel() for residues that have all taps of a kernel with several.
+// They are packed from the last tap to the first.
 void pack_reversed_taps(int64_t taps, int64_t input_channels, const Real* w, const Panel& panel,
                         Range outputs, Real* rows) {
   const int64_t tap = outputs.size() * panel.width();

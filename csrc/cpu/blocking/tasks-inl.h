@@ -41,8 +41,8 @@ Axis swap_roles(const Axis& a) { return {a.taps, a.out, a.in, a.tap_step, a.out_
 ImageShape x_shape(const Problem& p) { return {p.layout, p.C, p.H, p.W}; }
 ImageShape y_shape(const Problem& p) { return {p.layout, p.O, p.OH(), p.OW()}; }
 
-// Halves `rows`, down to `least`, until the buffers that make(rows) returns take at most
-// kBandBytes.
+// Returns `rows`, halved until the buffers make(rows) take at most kBandBytes, but at least
+// `least`.
 template <class Make>
 int64_t rows_in_band(int64_t rows, int64_t least, const Make& make) {
   while (rows > least && make(rows).bytes() > kBandBytes) rows = std::max(least, (rows + 1) / 2);
