@@ -37,7 +37,7 @@ constexpr int64_t kTaskAdditions = 1 << 15;  // fewer additions are not worth wa
 struct Reduction {
   int64_t units, chunks;
   int64_t gw_size;             // elements of gw
-  int64_t buffer_floats;       // floats of a thread's buffers, which are set to zero once
+  int64_t buffer_floats;       // floats of a thread's buffers, which begin as zeros
   int64_t accumulator_floats;  // floats of a thread's accumulators
 
   Reduction(const Problem& p, int64_t units, int64_t buffer_floats, int64_t accumulator_floats,

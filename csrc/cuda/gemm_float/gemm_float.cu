@@ -1,5 +1,6 @@
-// implicit_gemm: float32 convolution with many channels, as matrix products on the CUDA cores. All
-// arithmetic is float32, without TF32. It computes both layouts, any stride and dilation.
+// implicit_gemm: float32 convolution with many channels, as matrix products on the CUDA cores.
+// Operands are not rounded to TF32. It computes both layouts and any stride and dilation. Sizes and
+// numbers of blocks must fit int.
 //
 // The kernels are in correlate.cuh (forward and grad_input) and grad_weight.cuh. A block computes
 // one tile of results, or one split of its sum. This file makes the plans and launches the kernels.

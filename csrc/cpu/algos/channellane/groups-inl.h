@@ -74,11 +74,11 @@ struct GroupCorrelation {
   const TermLanes& lanes;
   Axis rows, columns;
   Pixels<const Real> in{};     // the input from row 0 and column 0 on
-  const Real* taps = nullptr;  // vectors (term, row, column)
+  const Real* taps = nullptr;  // the taps as vectors (term, row, column)
   Pixels<Real> out{};
   const Real* bias = nullptr;
   bool relu = false;
-  Real* sums = nullptr;  // vectors (term, row, column)
+  Real* sums = nullptr;  // the sums as vectors (term, row, column)
   Pixels<const Real> gy{};
 
   int64_t term_taps() const { return rows.taps * columns.taps * kLanes; }

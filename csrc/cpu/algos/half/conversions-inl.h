@@ -1,5 +1,5 @@
 // Converts arrays of 16-bit numbers to float32 and back, and interleaves planes of bfloat16 into
-// pairs. All functions are parallel over the elements.
+// pairs. The functions that take an executor are parallel over the elements.
 #pragma once
 
 #include "cpu/simd/vec.h"

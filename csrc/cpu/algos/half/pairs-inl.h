@@ -1,8 +1,9 @@
 // Gives bfloat16 operands to float32 algorithms as pairs, which take the place of floats.
 // Algorithms move pairs like floats. Only the product differs: one instruction (VDPBF16PS)
 // multiplies two pairs number by number and adds both products to a float32 sum. So a pair has two
-// neighbouring terms of a sum: channels of x in forward, channels of gy in grad_input, images in
-// grad_weight. Channels must be even in number; a last single image is paired with zeros.
+// neighbouring terms of a sum. In forward these are channels of x, in grad_input channels of gy,
+// and in grad_weight images. The number of paired channels of a group must be even. If the number
+// of images is odd, the last is paired with zeros.
 #pragma once
 
 #include "cpu/algos/half/conversions-inl.h"
@@ -21,7 +22,7 @@ struct Pairs {
     if (p.dtype != DType::bf16) return Reason::dtype;
     const int64_t terms = p.pass == Pass::forward      ? p.Cg
                           : p.pass == Pass::grad_input ? p.Og()
-                                                       : 0;  // grad_weight pairs any images
+                                                       : 0;  // grad_weight takes any batch
     return terms % 2 == 0 ? Reason::none : Reason::odd_terms;
   }
   Problem problem() const {

@@ -1,5 +1,7 @@
 // Computes forward and grad_input of implicit_gemm. Forward is one correlation of pixels with
-// panels of taps (a Part). grad_input is one for each residue of gx modulo the stride.
+// panels of taps (a Part). grad_input is one for each residue of gx modulo the stride. Terms are
+// the channels of the input, which are summed over, and columns are the channels of the result. A
+// task computes one band of pixels of all parts, for a slice of the panels of one group.
 #pragma once
 
 #include "cpu/blocking/bands-inl.h"
@@ -238,10 +240,10 @@ void pack_panels(const Problem& p, const Correlations& all, Real* packed, const 
 struct PanelTask {
   const Correlations& all;
   Panel panel;
-  Range images, u, v;         // the band
+  Range images, u, v;         // the images, output rows and output columns of the band
   Pixels<const Real> x;       // the input from the first row and column below on
   Range in_rows, in_columns;  // the rows and columns that the band reads
-  Pixels<Real> y;  // the result from row u.begin * row_step, column v.begin * column_step
+  Pixels<Real> y;  // the result from row u.begin * row_step, column v.begin * column_step on
   int lanes;       // lanes of a pixel's last vector that y has room for
   const Real* bias;
   bool relu;

@@ -1,5 +1,8 @@
-// Computes forward and grad_input of winograd. Both transform tiles of the input and the taps,
-// multiply them spot by spot and transform the products to outputs.
+// Computes forward and grad_input of winograd. Both transform the taps and overlapping tiles of the
+// input. For each spot of a tile, a matrix product (tiles x terms) times (terms x columns) sums
+// over the terms. Its results are transformed to tiles of outputs. Terms are the channels of the
+// input, and columns those of the result. If the transformed taps of all channels fit the cache,
+// they are computed before the tasks start, and otherwise by each task.
 #pragma once
 
 #include "cpu/algos/winograd/squares-inl.h"
@@ -76,7 +79,8 @@ struct Tiles {
   int64_t spot_taps(const Panel& panel) const { return (block_terms() + 1) * panel.width(); }
 
   // A thread's buffers hold the transformed tiles and the products, in planes of one spot each. If
-  // tensors are NCHW, they also hold the inputs of a band and one panel of its outputs.
+  // tensors are NCHW, they also hold the inputs of a band and one panel of its outputs. Last come
+  // the taps, if tasks transform them.
   int64_t band_tiles() const { return bands.images * bands.band_rows * width; }
   // Returns the floats of one spot of a band's tiles, for the terms of one block.
   int64_t tile_block() const { return band_tiles() * block_terms(); }
@@ -102,8 +106,8 @@ struct Tiles {
   }
 };
 
-// The 3x3 taps of a pass in w: the strides of groups, columns and terms in floats, and whether the
-// pass uses each kernel's taps in reversed order.
+// How a pass reads the 3x3 taps from w: the strides of groups, columns and terms in floats, and
+// whether the order of a kernel's taps is reversed.
 struct Taps3x3 {
   const Real* w;
   int64_t group, column, term;
@@ -140,7 +144,7 @@ void transform_taps(const Tiles<F>& tiles, const Taps3x3& taps, int64_t group, c
   }
 }
 
-// Transforms the taps of all groups and panels.
+// Transforms the taps of all groups and panels, in parallel over the vectors of columns.
 template <class F>
 void transform_all_taps(const Problem& p, const Tiles<F>& tiles, const Taps3x3& taps, Real* to,
                         const Executor& executor) {
