@@ -1,4 +1,5 @@
 // The reasons why a kernel does not run a problem. Plans, logs and errors share this one list.
+// to_string() returns the words that users read. The subject of most of them is the kernel.
 #pragma once
 
 #include <cstdint>

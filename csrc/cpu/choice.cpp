@@ -7,20 +7,22 @@
 namespace convkern::cpu::choice {
 namespace {
 
-// The share of the lanes that are of use where n numbers fill whole vectors.
+// Returns the share of useful lanes if n numbers are stored in whole vectors.
 double used_lanes(int64_t n, int lanes) {
   return static_cast<double>(n) / static_cast<double>(ceil_div(n, lanes) * lanes);
 }
 
-// Columns that direct_columnlane computes as one row: of a residue of the stride for gx.
+// Returns the columns that direct_columnlane computes as one row. For gx these are the columns of
+// one residue of the stride.
 int64_t columns_of_row(const Problem& p) {
   return p.pass == Pass::grad_input ? ceil_div(p.W, p.stride_w) : p.OW();
 }
 
 }  // namespace
 
-// The share of useful lanes, where a tile of one vector a row is bound by its loads, and a sum
-// starts anew with every run of products whose factors are adjacent in memory.
+// The estimate is the share of useful lanes, less two costs. Tiles with one vector in a row are
+// bound by their loads. And a sum starts anew with every run of products whose factors are adjacent
+// in memory, which costs about as much as 6 products.
 double estimate_implicit_gemm(const Problem& p, int lanes) {
   const int64_t columns = p.pass == Pass::grad_input ? p.Cg : p.Og();
   const double used = used_lanes(columns, lanes) * (columns <= lanes ? 0.65 : 1);
@@ -51,8 +53,8 @@ double estimate_batchlane(const Problem& p, int lanes) {
   return share * (p.layout == Layout::nhwc ? 0.35 : 0.5);
 }
 
-// Others are faster where channels fill less than half a vector, and in grad_weight where a vector
-// is one group: implicit_gemm then reads less for a product.
+// Other kernels are faster if all channels fill less than half a vector. In grad_weight they also
+// are if one group fills a whole vector, because implicit_gemm then reads less for each product.
 Reason channellane_declines(const Candidate& candidate) {
   const Problem& p = candidate.problem;
   const int lanes = candidate.lanes;
@@ -61,15 +63,16 @@ Reason channellane_declines(const Candidate& candidate) {
   return columns == lanes && p.pass == Pass::grad_weight ? Reason::slower : Reason::none;
 }
 
-// Another kernel has less to compute where the outputs use little of the tiles, and is faster with
-// so few channels that the transforms take longer than the products, or so few tiles that those of
-// gw do.
+// Returns Reason::slower in three cases. The outputs may fill so little of their tiles that 2x2
+// tiles or the direct sum need fewer products. There may be so few channels that the transforms
+// take longer than the products. And in grad_weight there may be so few tiles that transforming the
+// sums to gw does.
 static Reason winograd_declines(const Problem& p, int64_t tile) {
   constexpr int64_t kFewChannels = 8, kFewTiles = 16;
   if (std::min(p.Cg, p.Og()) < kFewChannels) return Reason::slower;
   const bool input = p.pass == Pass::grad_input;
   const int64_t height = input ? p.H : p.OH(), width = input ? p.W : p.OW();
-  // Products of a plane of outputs, in tiles of n x n.
+  // Returns the products for one plane of outputs and one pair of channels, in n x n tiles.
   auto products = [&](int64_t n) {
     return ceil_div(height, n) * ceil_div(width, n) * (n + 2) * (n + 2);
   };
@@ -96,10 +99,10 @@ Reason implicit_gemm_declines(const Candidate& candidate) {
   return leaves ? Reason::slower : Reason::none;
 }
 
-// direct_batchlane may make better use of the lanes. Where both fill the same share of them,
-// columns were found (AVX-512, Zen 4) to be 0.75 times as fast in rows of one or two vectors, whose
-// tiles are small, and 0.8 times in the weight gradient, which masks the last vector; otherwise
-// equal.
+// direct_columnlane declines if direct_batchlane should be at least as fast. With the same share of
+// the lanes in use, both were measured (AVX-512, Zen 4) to be equally fast, with two exceptions.
+// Rows of one or two vectors have small tiles, and direct_columnlane is 0.75 times as fast. In
+// grad_weight it masks the last vector of a row and is 0.8 times as fast.
 Reason columnlane_declines(const Candidate& candidate) {
   const Problem& p = candidate.problem;
   const int lanes = candidate.lanes;
@@ -111,7 +114,7 @@ Reason columnlane_declines(const Candidate& candidate) {
   return leaves ? Reason::empty_lanes : Reason::none;
 }
 
-// With few channels it computes few products with many lanes empty, and others are made for that.
+// With few channels, most lanes of implicit_gemm are empty. Other kernels are made for such layers.
 Reason pairs_decline(const Candidate& candidate) {
   const Problem& p = candidate.problem;
   constexpr int64_t kFewChannels = 8;

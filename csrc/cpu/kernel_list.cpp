@@ -1,5 +1,5 @@
-// The CPU kernels in order of preference: the first that supports a problem, and does not decline
-// it, runs it.
+// The CPU kernels in order of preference. The first that supports a problem and does not decline it
+// runs it.
 #include "cpu/kernel_list.h"
 
 namespace convkern::cpu {

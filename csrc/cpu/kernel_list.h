@@ -1,4 +1,4 @@
-// The kernels of the CPU, and what the files that compile them offer to their list.
+// The list of the CPU's kernels, and the tables of compiled algorithms that it is made from.
 #pragma once
 
 #include <vector>
@@ -9,9 +9,10 @@ namespace convkern::cpu {
 
 KernelList kernel_list();
 
-// The algorithms that a file has compiled for a dtype and an instruction set.
+// The algorithms that one source file has compiled for one dtype and instruction set.
 struct CompiledAlgorithms {
-  const Algorithm* const* first;  // in order of preference; null where one does not exist
+  // The algorithms in order of preference. An entry is null if that algorithm is not for the dtype.
+  const Algorithm* const* first;
   size_t count;
   Target target;
 

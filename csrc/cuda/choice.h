@@ -1,7 +1,9 @@
-// Which algorithm a problem is left to: what decides, besides the order of kernel_list.cpp, between
-// the CUDA kernels that support it. Pure functions of the sizes that estimate the multiply-adds of
-// use, as a part of those that the CUDA cores could do in the time. Their constants were fitted to
-// the layers of benchmarks/shapes on an H100, within about a factor of two.
+// Chooses between the CUDA kernels that support a problem. The first in the order of
+// kernel_list.cpp that does not decline runs it. Algorithms are compared by efficiency: the
+// multiply-adds of the direct sum, as a share of those that the CUDA cores could do in the same
+// time. Tensor cores may exceed 1. The estimates are pure functions of the sizes. Their constants
+// were fitted to the layers of benchmarks/shapes on an H100, and are right within about a factor of
+// two.
 #pragma once
 
 #include <algorithm>
@@ -12,14 +14,16 @@
 
 namespace convkern::cuda::choice {
 
-// Elements that the direct kernels read of a plane along an axis of so many results, with padding.
+// Returns how many elements, including padding, the direct kernels read along an axis of a plane.
+// The axis has `results` results, `result_step` elements apart, and a kernel covers `extent`
+// elements.
 inline double elements_read(int64_t results, int64_t result_step, int64_t extent) {
   return static_cast<double>((results - 1) * result_step + extent);
 }
 
-// The direct kernels: 0.45 of the products are of use where copies do not matter. They copy the
-// input's planes for each term, and the result's; for grad_weight x and gy, of which all taps of
-// whole windows are computed.
+// Returns the efficiency of the direct kernels. It is 0.45 if copies do not matter. Forward and
+// grad_input copy a plane of the input for each term, and a plane of the result. grad_weight copies
+// planes of x and gy, and computes all taps of whole windows.
 inline double direct_efficiency(const Problem& p) {
   // The cost of copying an element, in multiply-adds: 16-bit types are copied one by one through
   // registers.
@@ -34,7 +38,7 @@ inline double direct_efficiency(const Problem& p) {
            (static_cast<double>(rows * columns) * pixels + copy * (x_read + pixels));
   }
   const bool forward = p.pass == Pass::forward;
-  // Each residue of gx reads gy.
+  // Each residue of gx reads gy anew. This is what all residues read together.
   const double gy_read =
       elements_read(p.H, 1, std::max<int64_t>(1, p.kernel_extent_h() - p.stride_h + 1)) *
       elements_read(p.W, 1, std::max<int64_t>(1, p.kernel_extent_w() - p.stride_w + 1));
@@ -44,8 +48,9 @@ inline double direct_efficiency(const Problem& p) {
   return taps * pixels / (taps * pixels / 0.45 + copy * (read + written));
 }
 
-// Implicit GEMMs: of forward and grad_input with full tiles, whose terms are in chunks; and of
-// grad_weight.
+// The efficiency of an implicit GEMM with full tiles: `correlation` in forward and grad_input, and
+// `weights` in grad_weight. `chunk` is the number of terms that forward and grad_input read at a
+// time.
 struct ImplicitGemm {
   double correlation;
   int64_t chunk;
@@ -67,8 +72,8 @@ inline bool direct_is_faster(const Problem& p, const ImplicitGemm& gemm) {
   return gemm_efficiency(p, gemm) < direct_efficiency(p);
 }
 
-// Why each algorithm, although it supports the problem, leaves it to those after it in the list;
-// Reason::none if it does not. implicit_gemm, of float32 only, never does.
+// Returns why an algorithm that supports the problem leaves it to those after it in the list, or
+// Reason::none if it takes the problem. implicit_gemm, which is for float32 only, never declines.
 inline Reason implicit_gemm_mma_declines(const Candidate& candidate) {
   const Problem& p = candidate.problem;
   const bool leaves = direct_is_faster(p, p.dtype == DType::f32 ? kTf32Gemm : kHalfGemm);

@@ -1,4 +1,5 @@
-// The interface of the CUDA kernels' shared library to libconvkern. Both are built together.
+// The interface between libconvkern and the shared library of the CUDA kernels. Both are built
+// together. libconvkern loads the library and looks up the one symbol that it exports.
 #pragma once
 
 #include "core/kernel.h"
@@ -10,7 +11,7 @@ struct Library {
   const char* toolkit;  // CUDA's version, such as "13.0"
 };
 
-// The name of the library's one symbol, a const Library. The name changes when Kernel changes.
+// The name of that symbol, which is a const Library. The name must change when Kernel changes.
 constexpr const char* kLibrarySymbol = "convkern_cuda_library_2";
 
 }  // namespace convkern::cuda

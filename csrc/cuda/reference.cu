@@ -1,6 +1,5 @@
-// The reference kernels: one thread an element, each a plain sum (core/reference.h).
-//
-// Any dtype, layout, stride, padding, dilation and groups. Here to be right, not fast.
+// The reference kernels: one thread for each element of the result, which computes a plain sum
+// (core/reference.h). They support every problem. They are made to be right, not fast.
 #include "core/reference.h"
 
 #include "cuda/elements.cuh"

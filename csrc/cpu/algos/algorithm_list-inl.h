@@ -1,6 +1,6 @@
-// A list of algorithms, from which the kernels of an instruction set are made. It is constant data:
-// code that makes the kernels would be compiled for the instruction set, but run on processors that
-// lack it.
+// A list of algorithms, from which the kernels of one instruction set are made. The list must be
+// constant data. Code that made it at run time would be compiled for that instruction set, but
+// would run on every processor, also on those that lack it.
 #pragma once
 
 #include "cpu/simd/vec.h"
@@ -10,7 +10,8 @@ namespace {
 
 template <const Algorithm&... kAlgorithms>
 struct AlgorithmList {
-  // The algorithm, or null: those that round more than the direct sum are for float32 only.
+  // Returns the algorithm, or null if it is not for this dtype. Algorithms that round more than the
+  // direct sum are for float32 only.
   template <const Algorithm& kAlgorithm>
   static constexpr const Algorithm* where_computed() {
     if constexpr (kDType == DType::f32 || kAlgorithm.precision == Precision::highest) {

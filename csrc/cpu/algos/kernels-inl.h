@@ -1,5 +1,5 @@
-// The algorithms of the CPU, compiled once for each Vec. A new algorithm has its include and its
-// line here.
+// The list of the CPU's algorithms. It is compiled once for each vector type Vec, that is, for each
+// dtype and instruction set. A new algorithm needs an include and a line here.
 #pragma once
 
 #include "cpu/algos/algorithm_list-inl.h"

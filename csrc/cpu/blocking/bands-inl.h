@@ -1,4 +1,4 @@
-// The bands of pixels that tasks work on.
+// Cuts the pixels of a batch into bands, one for each task.
 #pragma once
 
 #include "cpu/blocking/parts-inl.h"
@@ -6,17 +6,21 @@
 namespace convkern::cpu {
 namespace {
 
-// Columns of a band, at least: with fewer, much of what a band reads is for the taps beyond them.
+// The fewest columns that a band is cut down to. In narrower bands, much of what is read is read
+// again by the neighbouring bands, because taps reach beyond the columns of a band.
 constexpr int64_t kLeastBandColumns = 128;
 
-// Bands: all rows of some images, some rows of one, or some columns of a row.
+// A band has all rows of some images, some rows of one image, or some columns of one row.
 struct Bands {
-  int64_t batch, rows, columns;                  // of the batch, of an image
-  int64_t images, band_rows, band_columns;       // of a band, at most
-  int64_t image_bands, row_bands, column_bands;  // of the batch, of an image, of a row
+  int64_t batch, rows, columns;             // images of the batch; rows and columns of an image
+  int64_t images, band_rows, band_columns;  // the most of each that a band has
+  // The parts that the batch, the rows of an image and the columns of a row are cut into. A band is
+  // one part of each.
+  int64_t image_bands, row_bands, column_bands;
 
-  // Bands of `most` rows, or fewer where there would not be `tasks` of them; but of a single image
-  // at least `least` rows. `most_columns` is less than all only where `most` is one row.
+  // A band gets about `most` rows, which may be rows of several images. It gets fewer if there
+  // would be fewer than `tasks` bands. For that, an image is halved only while its bands have more
+  // than `least` rows. Pass fewer `most_columns` than `columns` only if `most` is at most one row.
   Bands(int64_t batch, int64_t rows, int64_t most, int64_t tasks, int64_t least,
         int64_t columns = 1, int64_t most_columns = 1)
       : batch(batch), rows(rows), columns(columns), band_columns(most_columns) {

@@ -1,4 +1,5 @@
-// Moves rows of image tensors between memory and the lane-innermost buffers of a block of images.
+// Moves rows of image tensors between memory and the lane buffers of a block of images. A lane
+// buffer is ordered (channel, row, column, lane), and each lane belongs to one image.
 #pragma once
 
 #include "cpu/tiles/operands-inl.h"
@@ -7,21 +8,21 @@
 namespace convkern::cpu {
 namespace {
 
-// An (N, channels, height, width) tensor, dense in its layout.
+// The sizes of one image of a tensor that is dense in its layout.
 struct ImageShape {
   Layout layout;
   int64_t channels, height, width;
   int64_t size() const { return channels * height * width; }  // floats of one image
 };
 
-// Some channels of some pixels of some images.
+// A box of a tensor: some channels of some pixels of some images.
 struct Region {
   Range images, rows, columns, channels;
 };
 
-// Calls transfer(offset, n, vectors) for runs of n floats that are adjacent in an image, `offset`
-// floats into it, together covering the rows and channels; `vectors` are those of the run in the
-// buffer, whose row 0, channel 0 are rows.begin, channels.begin.
+// Calls transfer(offset, n, vectors) for runs that together cover the rows and channels. A run is n
+// floats that are adjacent in an image, from `offset` floats into it. `vectors` steps through its
+// vectors in the buffer, which begins with row rows.begin and channel channels.begin.
 template <class Transfer>
 CONVKERN_INLINE void for_each_run(const ImageShape& shape, Range rows, Range channels,
                                   const View<Real>& buffer, const Transfer& transfer) {
@@ -34,7 +35,7 @@ CONVKERN_INLINE void for_each_run(const ImageShape& shape, Range rows, Range cha
     }
     return;
   }
-  // One run a row where all channels are wanted, else one a pixel.
+  // A run is a row of pixels if all channels are moved, and otherwise one pixel.
   const bool whole = channels.size() == C;
   const int64_t pixels = whole ? W : 1;
   for (int64_t row = rows.begin; row < rows.end; ++row) {

@@ -1,5 +1,7 @@
-// Panels: the factor that a matrix product holds in vectors, with its columns innermost. Columns
-// are the channels of the result (forward: O, grad_input: C), of each group on its own.
+// Panels hold the factor of a matrix product that is read in vectors. A panel is a matrix of up to
+// kPanelVectors vectors in each row, with the columns innermost. In forward the columns are output
+// channels and in grad_input input channels; in grad_weight, where the factor is gy, they are
+// output channels too. No panel has channels of two groups.
 #pragma once
 
 #include "cpu/blocking/parts-inl.h"
@@ -10,9 +12,9 @@
 namespace convkern::cpu {
 namespace {
 
-// Up to kPanelVectors vectors of columns of a group.
+// One panel: the columns [first, first + columns) of its group, padded to whole vectors.
 struct Panel {
-  int64_t first, columns;  // in the group
+  int64_t first, columns;
   int64_t width() const { return whole_vectors(columns); }
   int64_t vectors() const { return width() / kLanes; }
   int lanes_of(int64_t vector) const {
@@ -21,6 +23,7 @@ struct Panel {
   int last_lanes() const { return lanes_of(vectors() - 1); }
 };
 
+// The panels of one group.
 struct Panels {
   int64_t columns, vectors, count;
 
@@ -32,22 +35,22 @@ struct Panels {
     const Range part = near_equal_part(vectors, count, index);
     return {part.begin * kLanes, std::min(part.end * kLanes, columns) - part.begin * kLanes};
   }
-  // The panel that holds a vector.
+  // Returns the panel that holds a vector of the group.
   Panel holding(int64_t vector) const { return at(((vector + 1) * count - 1) / vectors); }
-  int64_t width() const { return vectors * kLanes; }  // of all panels
+  int64_t width() const { return vectors * kLanes; }  // the columns of all panels, padded
 };
 
-// How gw is cut into tasks: slices of some panels of gy's channels and some channels of x, of each
-// group.
+// Cuts gw into slices, one for each task. A slice has the weights between some panels of gy's
+// channels and some channels of x, of one group.
 struct WeightSlices {
-  Panels panels;           // of a group
-  int64_t panel_slices;    // of a group
-  int64_t width;           // of a slice's panels, at most
-  int64_t channel_slices;  // of a group
-  int64_t channels;        // of a slice, at most
+  Panels panels;           // gy's channels of one group
+  int64_t panel_slices;    // parts that the panels of a group are cut into
+  int64_t width;           // the most columns, padded, that the panels of a slice have
+  int64_t channel_slices;  // parts that x's channels of a group are cut into
+  int64_t channels;        // the most channels of x that a slice has
 
-  // A slice has at most so many panels and, where its panels have some width, most_channels(width)
-  // channels.
+  // A slice has at most `most_panels` panels. If these have `width` columns, it has at most
+  // most_channels(width) channels of x.
   template <class MostChannels>
   WeightSlices(const Problem& p, int64_t most_panels, const MostChannels& most_channels)
       : panels(p.Og()),
@@ -67,30 +70,32 @@ struct WeightSlices {
   }
 };
 
-// The place of one group's packed weights: for each panel and each block of terms (forward: input
-// channels, grad_input: output channels) there are rows (tap row, tap column, term).
+// The layout of one group's packed weights: (panel, block of terms, tap row, tap column, term,
+// column). Terms are the channels that are summed over: input channels in forward and output
+// channels in grad_input.
 struct PackedTaps {
-  int64_t taps, terms, blocks;  // of terms
+  int64_t taps, terms, blocks;  // `blocks` is the number of blocks of terms
 
-  // Blocks are cut so that the rows of a panel stay in the L2 cache while pixels go by.
+  // A block is so small that its rows of a panel stay in the L2 cache while all pixels of a band
+  // are multiplied with them.
   PackedTaps(int64_t taps, int64_t terms) : taps(taps), terms(terms) {
     blocks = std::min(terms, ceil_div(taps * terms, kBlockRows));
     blocks = std::max<int64_t>(1, blocks);
   }
   Range block(int64_t index) const { return near_equal_part(terms, blocks, index); }
   int64_t floats(const Panels& panels) const { return taps * terms * panels.width(); }
-  // The offset of a panel's rows for a block from the group's first, in floats.
+  // Returns the offset of a panel's rows for a block, in floats from the group's first row.
   int64_t offset(const Panel& panel, Range block) const {
     return taps * (terms * panel.first + block.begin * panel.width());
   }
 
-  static constexpr int64_t kBlockRows = 1152;
+  static constexpr int64_t kBlockRows = 1152;  // the most rows, taps times terms, of a block
 };
 
-// Moves weights between w (O, Cg, R, S) and the rows (r, s, c) of a panel of output channels, from
-// channels.begin on.
+// Moves weights between w (O, Cg, R, S) and a panel whose columns are output channels. The panel's
+// rows are ordered (r, s, c) and have the input channels `channels` only.
 struct PanelOfOutputs {
-  int64_t weights, taps;  // of an output channel, of a channel of it
+  int64_t weights, taps;  // Cg * R * S and R * S, the weights of one output channel and of a kernel
 
   VectorCursor cursor(Real* rows, const Panel& panel, Range channels, int64_t vector) const {
     const int64_t tap = channels.size() * panel.width();
@@ -116,7 +121,8 @@ struct PanelOfOutputs {
   }
 };
 
-// Packs all taps of a kernel that has several, from the last to the first; see pack_input_panel().
+// Does the work of pack_input_panel() for residues that have all taps of a kernel with several.
+// They are packed from the last tap to the first.
 void pack_reversed_taps(int64_t taps, int64_t input_channels, const Real* w, const Panel& panel,
                         Range outputs, Real* rows) {
   const int64_t tap = outputs.size() * panel.width();
@@ -130,8 +136,9 @@ void pack_reversed_taps(int64_t taps, int64_t input_channels, const Real* w, con
   }
 }
 
-// Rows (tap row, tap column, output channel) of a panel of input channels, for the taps of one
-// residue of gx, from w at the group's output channel outputs.begin.
+// Packs the taps of one residue of gx into `rows` of a panel whose columns are input channels. The
+// rows are ordered (tap row, tap column, output channel) and have the output channels `outputs` of
+// the group. `w` points to the weights of the group's first output channel.
 void pack_input_panel(const Problem& p, const Residue& residue, const Real* w, const Panel& panel,
                       Range outputs, Real* rows) {
   const ResidueAxis &r = residue.rows, &s = residue.columns;

@@ -6,21 +6,22 @@
 namespace convkern::cpu {
 namespace {
 
-// The i-th of `parts` near-equal parts of [0, n).
+// Returns the i-th of `parts` near-equal parts of [0, n).
 inline Range near_equal_part(int64_t n, int64_t parts, int64_t i) {
   return {n * i / parts, n * (i + 1) / parts};
 }
 
-// The size of the largest block where n is cut into as few near-equal blocks as have at most `most`
-// each.
+// Cuts n into the fewest near-equal blocks of at most `most` each, and returns the size of the
+// largest.
 inline int64_t near_equal_block(int64_t n, int64_t most) {
   return ceil_div(n, std::max<int64_t>(1, ceil_div(n, most)));
 }
 
-// `floats` rounded up to whole vectors.
+// Returns the floats of the whole vectors that hold `floats` floats.
 inline int64_t whole_vectors(int64_t floats) { return ceil_div(floats, kLanes) * kLanes; }
 
-// Bytes for `floats` numbers, rounded up to 64-byte lines so that the next buffer stays aligned.
+// Returns the bytes of `floats` floats, rounded up to 64-byte cache lines so that the buffer after
+// them is aligned too.
 inline int64_t whole_lines(int64_t floats) {
   return ceil_div(floats * static_cast<int64_t>(sizeof(Real)), 64) * 64;
 }

@@ -1,4 +1,5 @@
-// Pixels with their channels innermost: in place (channels_last) or in a buffer.
+// Pixels whose channels are innermost. They lie either in a channels_last tensor or in a buffer to
+// which they were copied.
 #pragma once
 
 #include "cpu/blocking/images-inl.h"
@@ -7,7 +8,8 @@
 namespace convkern::cpu {
 namespace {
 
-// Rows of pixels; strides in floats.
+// Images of pixels from the address `at` on. `pixel`, `row` and `image` are the strides from one to
+// the next, in floats.
 template <class Float>
 struct Pixels {
   Float* at;
@@ -15,8 +17,9 @@ struct Pixels {
   Pixels<const Float> read_only() const { return {at, pixel, row, image}; }
 };
 
-// Calls move(offset, pixels, n) for runs of n pixels of a region that are adjacent both in an image
-// and in a buffer: the channels.begin-th float of the first in an NCHW tensor, and its place in the
+// Calls move(offset, pixels, n) for runs of n pixels that together cover a region of an NCHW
+// tensor. The pixels of a run are adjacent in the image and in the buffer. `offset` is that of the
+// first pixel's channel channels.begin in the tensor, in floats, and `pixels` is its place in the
 // buffer.
 template <class Move>
 CONVKERN_INLINE void for_each_pixel_run(const ImageShape& shape, const Region& region,
@@ -34,8 +37,9 @@ CONVKERN_INLINE void for_each_pixel_run(const ImageShape& shape, const Region& r
   }
 }
 
-// Calls move(memory, planes, n, vectors) for vectors of channels of runs of NCHW pixels: n floats
-// of some planes in memory, and where their pixels are.
+// Calls move(memory, planes, n, vectors) for every run of n pixels and every vector of channels of
+// it. `memory` points to the first of up to kLanes planes of an NCHW tensor, and `vectors` steps
+// through the vectors of the pixels in the buffer.
 template <class Float, class Move>
 CONVKERN_INLINE void for_each_vector(Float* tensor, const ImageShape& shape, const Region& region,
                                      const Pixels<Real>& buffer, const Move& move) {
@@ -49,8 +53,8 @@ CONVKERN_INLINE void for_each_vector(Float* tensor, const ImageShape& shape, con
   });
 }
 
-// Copies n pixels from planes to adjacent pixels. The number of channels is a constant so that the
-// compiler vectorises the loop.
+// Copies n pixels from NCHW planes to adjacent pixels. The number of channels is a constant so that
+// the compiler vectorises the loop.
 template <int kChannels>
 void interleave_planes(const Real* from, int64_t plane, int64_t n, Real* __restrict at) {
   for (int64_t pixel = 0; pixel < n; ++pixel) {
@@ -66,8 +70,9 @@ inline void interleave_planes(const Real* from, int64_t plane, int64_t n, int64_
   }
 }
 
-// Copies a region from NCHW to pixels of a buffer. They are whole vectors of channels, with zeros
-// beyond the last channel, unless the buffer's pixels are closer.
+// Copies a region of an NCHW tensor to pixels of a buffer. If the buffer's pixels are at least
+// kLanes floats apart, each becomes whole vectors with zeros beyond the last channel. Otherwise
+// each is to.pixel channels without padding.
 inline void load_pixels(const Real* tensor, const ImageShape& shape, const Region& region,
                         const Pixels<Real>& to) {
   if (to.pixel >= kLanes) {
@@ -83,7 +88,7 @@ inline void load_pixels(const Real* tensor, const ImageShape& shape, const Regio
   });
 }
 
-// Copies a region from pixels of channels_last to whole vectors, with zeros beyond its last
+// Copies a region of a channels_last tensor to pixels of whole vectors, with zeros beyond the last
 // channel.
 inline void copy_pixels(const Pixels<const Real>& from, const Region& region,
                         const Pixels<Real>& to) {
@@ -103,7 +108,7 @@ inline void copy_pixels(const Pixels<const Real>& from, const Region& region,
   }
 }
 
-// A channels_last tensor from the first pixel of a region on.
+// Returns the pixels of a channels_last tensor from the first pixel and channel of a region on.
 template <class Float>
 Pixels<Float> pixels_of(Float* tensor, const ImageShape& shape, const Region& region) {
   const int64_t pitch = shape.width * shape.channels;
@@ -112,7 +117,8 @@ Pixels<Float> pixels_of(Float* tensor, const ImageShape& shape, const Region& re
           shape.channels, pitch, shape.height * pitch};
 }
 
-// The reverse of loading and copying: from whole vectors in a buffer to a tensor of any layout.
+// Copies pixels of whole vectors in a buffer to a region of a tensor of either layout. If T is not
+// Real, the numbers are rounded to T.
 template <class T>
 void store_pixels(T* tensor, const ImageShape& shape, const Region& region,
                   const Pixels<Real>& from) {
@@ -140,16 +146,17 @@ void store_pixels(T* tensor, const ImageShape& shape, const Region& region,
   }
 }
 
-// A buffer of `rows` rows an image. Pixels are whole vectors, and not a multiple of 4 KiB apart,
-// where they would compete for a few lines of the cache.
+// Returns the pixels of a buffer for images of `rows` rows, `width` pixels wide. A pixel is whole
+// vectors. Pixels are never a multiple of 4 KiB apart, since they would then compete for a few
+// lines of the cache.
 inline Pixels<Real> vectors_buffer(Real* at, int64_t channels, int64_t width, int64_t rows) {
   int64_t pixel = whole_vectors(channels);
   if (pixel * sizeof(Real) % 4096 == 0) pixel += kLanes;
   return {at, pixel, pixel * width, pixel * width * rows};
 }
 
-// The same, but pixels of few channels are adjacent, so that the taps of a row are one run of
-// floats.
+// Returns such a buffer, but without padding between pixels of fewer than kLanes channels. The
+// floats that adjacent taps of a row read are then one run.
 inline Pixels<Real> runs_buffer(Real* at, int64_t channels, int64_t width, int64_t rows) {
   if (channels >= kLanes) return vectors_buffer(at, channels, width, rows);
   return {at, channels, channels * width, whole_vectors(channels * width * rows)};

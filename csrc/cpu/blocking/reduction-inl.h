@@ -1,5 +1,6 @@
-// The weight gradient's sum: vectors are accumulated over pieces of the batch, then their lanes,
-// then the partial results of the chunks are added.
+// The sum over the batch that grad_weight computes. The batch is a number of units, which are cut
+// into chunks. A task sums one chunk for one slice of gw; if its lanes hold separate sums, it adds
+// them. At the end the partial sums of all chunks are added in order.
 #pragma once
 
 #include "cpu/blocking/parts-inl.h"
@@ -9,10 +10,11 @@
 namespace convkern::cpu {
 namespace {
 
-// Output channels of a group are cut into slices whose accumulators fit the cache.
+// Cuts the output channels of each group into slices whose accumulators fit the cache. An
+// accumulator is a vector for each weight.
 struct Slices {
-  int64_t in_group, channels;  // slices of a group, channels of a slice at most
-  int64_t weights;             // gw elements of an output channel
+  int64_t in_group, channels;  // slices in a group, and the most output channels of a slice
+  int64_t weights;             // weights of an output channel
 
   explicit Slices(const Problem& p) : weights(p.Cg * p.R * p.S) {
     const int64_t bytes = weights * kLanes * static_cast<int64_t>(sizeof(Real));
@@ -21,22 +23,22 @@ struct Slices {
     channels = ceil_div(p.Og(), in_group);
   }
   int64_t accumulator_floats() const { return channels * weights * kLanes; }
-  // The output channels of a slice of all groups' slices.
+  // Returns the output channels of a slice. Slices are numbered over all groups.
   Range range(const Problem& p, int64_t slice) const {
     const Range part = near_equal_part(p.Og(), in_group, slice % in_group);
     return shifted(part, slice / in_group * p.Og());
   }
 };
 
-constexpr int64_t kTaskAdditions = 1 << 15;  // less is not worth waking a thread for
+constexpr int64_t kTaskAdditions = 1 << 15;  // fewer additions are not worth waking a thread
 
-// The sum over `units`, pieces of the batch, cut into chunks. The cut must not depend on the number
-// of threads.
+// The sum over the `units` of the batch, which are cut into `chunks` near-equal chunks. The cut
+// must not depend on the number of threads, or the result would.
 struct Reduction {
-  int64_t units, chunks;  // a chunk of units is summed on its own
-  int64_t gw_size;
-  int64_t buffer_floats;       // a thread's, which are zero when it begins
-  int64_t accumulator_floats;  // a thread's
+  int64_t units, chunks;
+  int64_t gw_size;             // elements of gw
+  int64_t buffer_floats;       // floats of a thread's buffers, which begin as zeros
+  int64_t accumulator_floats;  // floats of a thread's accumulators
 
   Reduction(const Problem& p, int64_t units, int64_t buffer_floats, int64_t accumulator_floats,
             int64_t most_chunks = kMaxChunks)
@@ -47,8 +49,8 @@ struct Reduction {
     const int64_t affordable = kPartialBytes / (gw_size * static_cast<int64_t>(sizeof(Real)));
     chunks = std::min({units, most_chunks, std::max<int64_t>(1, affordable)});
   }
-  // Workspace: the sum of all chunks, wide, and the chunks, if there are several, then each
-  // thread's buffers and accumulators.
+  // If there are several chunks, the workspace begins with the sum of all chunks, of type
+  // Wide<Real>, and the partial sum of each. Then it has each thread's buffers and accumulators.
   int64_t total_bytes() const { return chunks == 1 ? 0 : ceil_div(gw_size, 8) * 64; }
   int64_t partial_bytes() const { return chunks == 1 ? 0 : whole_lines(chunks * gw_size); }
   int64_t thread_floats() const { return buffer_floats + accumulator_floats; }
@@ -66,7 +68,7 @@ struct Reduction {
   }
 };
 
-// Elements of gw = the sum of the chunks, in order.
+// Computes some elements of gw as the sum of the chunks, which are added in order.
 void add_chunks(const Reduction& reduction, void* workspace, Range elements, Real* gw) {
   Wide<Real>* total = reduction.total(workspace);
   const Real* first = reduction.partial(workspace, 0);
@@ -78,8 +80,9 @@ void add_chunks(const Reduction& reduction, void* workspace, Range elements, Rea
   for (int64_t e = elements.begin; e < elements.end; ++e) gw[e] = static_cast<Real>(total[e]);
 }
 
-// gw, where add_chunk(slice, units, memory, partial) writes the sum of a chunk of units, for one of
-// `slices` parts of gw, to where that part lies in `partial`; `memory` is the thread's.
+// Computes gw. add_chunk(slice, units, memory, partial) must compute one of `slices` parts of gw
+// for a chunk of units and write it to the place of that part in `partial`, which is as large as
+// gw. `memory` holds the thread's buffers and accumulators.
 template <class AddChunk>
 void reduce_chunks(const Problem& p, const Reduction& reduction, int64_t slices, void* workspace,
                    Real* gw, const Executor& executor, const AddChunk& add_chunk) {
@@ -100,8 +103,9 @@ void reduce_chunks(const Problem& p, const Reduction& reduction, int64_t slices,
   });
 }
 
-// gw, where add_unit(unit, channels, buffers, accumulators) adds the products of one unit for some
-// output channels, all of one group, to accumulators of (channel, c, r, s).
+// Computes gw from sums in vectors. add_unit(unit, channels, buffers, accumulators) must add the
+// products of one unit for some output channels, all of one group. The accumulators are vectors
+// (output channel, c, r, s), whose lanes are added at the end of a chunk.
 template <class AddUnit>
 void reduce_weights(const Problem& p, const Reduction& reduction, void* workspace, Real* gw,
                     const Executor& executor, const AddUnit& add_unit) {

@@ -1,4 +1,5 @@
-// The residues of gx modulo the stride: each is a correlation of gy with every stride-th tap.
+// grad_input cuts gx by the residues of its row and column modulo the strides. Each residue is one
+// correlation of gy with the taps that reach it (core/axis.h).
 #pragma once
 
 #include "cpu/simd/vec.h"
@@ -6,12 +7,12 @@
 namespace convkern::cpu {
 namespace {
 
-// The rows and columns of one residue of gx modulo the stride, and where its taps are packed:
-// for each group, channel c and output channel o of the group a rows.taps x columns.taps block.
+// One residue of gx, and the place of its packed taps. These are ordered (input channel, output
+// channel of the same group, tap row, tap column).
 struct Residue {
   ResidueAxis rows, columns;
-  int64_t row, column;  // the residues
-  int64_t taps;         // offset in floats
+  int64_t row, column;  // the residues of the gx row and column
+  int64_t taps;         // offset of its packed taps, in floats
   int64_t tap_count() const { return rows.axis.taps * columns.axis.taps; }
 };
 
@@ -29,7 +30,7 @@ std::vector<Residue> residues(const Problem& p) {
   return list;
 }
 
-// The taps of every residue, reversed (see ResidueAxis).
+// Packs the taps of every residue, from the last to the first (see ResidueAxis).
 inline void pack_taps(const Problem& p, const std::vector<Residue>& list, const Real* w,
                       Real* packed) {
   const int64_t Og = p.Og();
@@ -49,13 +50,14 @@ inline void pack_taps(const Problem& p, const std::vector<Residue>& list, const 
   }
 }
 
-// gy rows that reach the gx rows h: i * stride + r * dilation = h + pad for some r.
+// Returns the gy rows that have a term in any of the gx rows h. Row i of gy has one in row h if
+// i * stride + r * dilation = h + pad for some tap row r.
 inline Range grad_input_rows(const Problem& p, Range h) {
   return {std::max<int64_t>(0, ceil_div(h.begin + p.pad_h - p.kernel_extent_h() + 1, p.stride_h)),
           std::min(p.OH(), floor_div(h.end - 1 + p.pad_h, p.stride_h) + 1)};
 }
 
-// gy rows that a band of n gx rows of every residue reads, at most.
+// Returns the most gy rows that a band with n gx rows of every residue reads.
 inline int64_t grad_input_reads(const Problem& p, int64_t n) {
   return std::min(p.OH(), n + (p.kernel_extent_h() - 1) / p.stride_h + 1);
 }

@@ -1,6 +1,10 @@
-// direct: convolutions of few channels a group, as depthwise ones, or of large kernels, plane by
-// plane on the CUDA cores: NCHW and channels_last, any stride and dilation. float64 is computed in
-// float64, all others in float32. See correlate_planes.cuh and sum_planes.cuh.
+// direct: plane by plane convolution on the CUDA cores, for few channels in each group, as in
+// depthwise layers, or for large kernels. It computes both layouts and any stride and dilation.
+// float64 is computed in float64, and all other dtypes in float32.
+//
+// The kernels are in correlate_planes.cuh (forward and grad_input) and sum_planes.cuh
+// (grad_weight). A block computes some windows of some planes. Problems of which no tile fits the
+// shared memory of a block are not supported. This file makes the plans and launches the kernels.
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -15,8 +19,8 @@
 namespace convkern::cuda {
 namespace {
 
-// The planes of a dense tensor with so many channels a group. The member says whether the channels
-// are rows, columns or terms.
+// Returns the planes of a dense tensor with `of_group` channels in each group. `channels` is the
+// member of Planes that gets the stride of channels: for rows, columns or terms.
 Planes dense_planes(const Problem& p, const ImageSizes& sizes, int64_t of_group,
                     int64_t Planes::* channels) {
   const Strides<int64_t> strides(p.layout, sizes.channels, sizes.height, sizes.width);
@@ -62,7 +66,8 @@ PlaneWork plane_work(const Problem& p, const WindowAxis& rows, const WindowAxis&
           are_inner(p, channels.count)};
 }
 
-// The blockings of a pass's correlations: parts of the same sizes share one.
+// The blockings of a pass's correlations. Parts of the same sizes share one, so that the search for
+// the cheapest runs once for them.
 template <class T>
 class PartBlockings {
  public:
@@ -97,7 +102,8 @@ class PartBlockings {
   }
 
   PlaneCounts planes_;
-  std::vector<Known> known_;  // a few: residues of an axis differ by one result and one tap at most
+  // There are only a few, because residues of an axis differ by at most one result and one tap.
+  std::vector<Known> known_;
 };
 
 int shared_bytes(const PlaneBlocking& blocking, int64_t element) {
@@ -117,7 +123,7 @@ void run_part(const Problem& p, const Operands& ops, const Part& part,
   c.relu = p.activation == Activation::relu && p.pass == Pass::forward;
   c.in_planes = dense_planes(p, part.in_sizes, terms_of(p), &Planes::term);
   c.tap_planes = weight_planes(part.taps);
-  // The results of the residue are every out_step-th.
+  // The results of a residue are every out_step-th pixel of the tensor, from out_first on.
   c.out_planes = dense_planes(p, part.out_sizes, columns_of(p), &Planes::column_channel);
   c.out = static_cast<T*>(ops.out) + part.out_first_h * c.out_planes.row +
           part.out_first_w * c.out_planes.column;
@@ -131,12 +137,15 @@ void run_part(const Problem& p, const Operands& ops, const Part& part,
          executor, c);
 }
 
+// How grad_weight is cut. An item is a tile of gy that blocks sum over: one of bands_h * bands_w
+// bands of the taps, for some classes of taps and some images. Each of `splits` splits has
+// `per_split` items and `blocks` blocks, and writes partial sums of its own.
 template <class T>
 struct WeightBlocking {
   WindowAxis rows, columns;
   PlaneBlocking blocking;
   int bands_h = 0, bands_w = 0;
-  int64_t channels, items = 0, blocks = 0, splits = 0, per_split = 0;  // blocks of a split
+  int64_t channels, items = 0, blocks = 0, splits = 0, per_split = 0;
 
   explicit WeightBlocking(const Problem& p)
       : rows(weight_rows(p)),
@@ -202,7 +211,7 @@ constexpr DType kDType<BFloat16> = DType::bf16;
 template <>
 constexpr DType kDType<Half> = DType::f16;
 
-// The plan of forward or grad_input.
+// The plan of forward or grad_input. It launches one kernel for each part.
 template <class T>
 struct Correlations final : Plan {
   const Problem p;
@@ -232,7 +241,7 @@ template <class T, class PassPlan>
 Planned plan_direct(const Problem& p) {
   if (p.dtype != kDType<T>) return Reason::dtype;
   if (p.empty()) return Reason::empty;
-  // Positions in images, and numbers of images, channels and blocks, are ints.
+  // The kernels hold positions in images, and the numbers of images, channels and blocks, in ints.
   const double image =
       static_cast<double>(p.H + 2 * p.pad_h) * static_cast<double>(p.W + 2 * p.pad_w);
   if (image > kMostCount || std::max({p.N, p.C, p.O * p.Cg}) > kMostCount) return Reason::size;

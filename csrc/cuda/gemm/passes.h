@@ -1,6 +1,7 @@
-// The passes of a convolution as implicit GEMMs see them: correlations for forward and grad_input,
-// one for each residue of the index modulo the stride (core/axis.h); sums over pixels, in splits,
-// for grad_weight. Shared by the drivers of every arithmetic.
+// Describes the passes of a convolution to the implicit GEMMs of every arithmetic. Forward is one
+// correlation, and grad_input is one for each residue of the gx index modulo the stride
+// (core/axis.h); these are called parts. grad_weight is a sum over pixels, which is cut into
+// splits. Functions here choose tiles and splits and fill in the arguments of the kernels.
 #pragma once
 
 #include <algorithm>
@@ -17,20 +18,24 @@
 
 namespace convkern::cuda {
 
-// Returns whether the channels of each pixel and group begin at multiples of 16 bytes. Views of
-// tensors may begin anywhere.
+// Returns whether the channels of each pixel and group of a channels_last tensor begin at multiples
+// of 16 bytes. `bytes_of_group` is the size of a group's channels. Views may begin anywhere.
 inline bool is_aligned(const void* tensor, int64_t bytes_of_group) {
   return reinterpret_cast<uintptr_t>(tensor) % 16 == 0 && bytes_of_group % 16 == 0;
 }
 
+// Calls launch(index), where the type of `index` is the type for offsets: int32_t if all offsets
+// fit it, and otherwise int64_t.
 template <class Launch>
 void with_index(bool fits_int32, const Launch& launch) {
   fits_int32 ? launch(int32_t{}) : launch(int64_t{});
 }
 
-inline int small(int64_t size) { return static_cast<int>(size); }  // see counts_in_ints()
+// Returns a size that fits int; see counts_in_ints().
+inline int small(int64_t size) { return static_cast<int>(size); }
 
-// The channels of a group that a correlation sums over, and those of its result.
+// Terms are the channels of a group that a correlation sums over. Columns are the channels of a
+// group of its result.
 inline int64_t terms_of(const Problem& p) { return p.pass == Pass::forward ? p.Cg : p.Og(); }
 inline int64_t columns_of(const Problem& p) { return p.pass == Pass::forward ? p.Og() : p.Cg; }
 
@@ -38,7 +43,7 @@ struct ImageSizes {
   int64_t channels, height, width;
 };
 
-// The taps of all groups as the pass reads them, from the first to the last.
+// Returns all taps in the order of w, with the strides of the pass's groups, columns and terms.
 inline TapsOf all_taps(const Problem& p) {
   const bool columns_are_outputs = p.pass == Pass::forward;
   const int64_t taps = p.R * p.S, of_output = p.Cg * taps;
@@ -52,7 +57,7 @@ inline TapsOf all_taps(const Problem& p) {
   return result;
 }
 
-// Taps from the last to the first, as a residue has them.
+// Restricts `taps` to those of one residue, which are read from the last to the first.
 inline void choose_taps(const ResidueAxis& rows, const ResidueAxis& columns, TapsOf& taps) {
   taps.taps_h = small(rows.axis.taps);
   taps.taps_w = small(columns.axis.taps);
@@ -62,19 +67,19 @@ inline void choose_taps(const ResidueAxis& rows, const ResidueAxis& columns, Tap
   taps.step_w = -small(columns.tap_stride);
 }
 
-// A correlation of one pass, or of one residue of it.
+// One correlation: all of forward, or one residue of grad_input.
 struct Part {
   const void* in;
   ImageSizes in_sizes, out_sizes;
   Axis rows, columns;
   TapsOf taps;
-  // The results of the residue: every out_step-th pixel, from out_first on.
+  // The results of a residue are every out_step-th pixel of gx, from out_first on.
   int64_t out_step_h = 1, out_step_w = 1, out_first_h = 0, out_first_w = 0;
 
   int64_t tap_count() const { return rows.taps * columns.taps; }
 };
 
-// Calls run(part) for the parts of forward or grad_input.
+// Calls run(part) for each part of forward or grad_input.
 template <class Run>
 void for_each_part(const Problem& p, const Operands& ops, const Run& run) {
   Part part{};
@@ -106,7 +111,7 @@ void for_each_part(const Problem& p, const Operands& ops, const Run& run) {
   }
 }
 
-// All but the numbers of tiles.
+// Sets all members of `c` but those of the splits and the numbers of tiles.
 template <class Index>
 void fill_sizes(const Problem& p, const Part& part, CorrelationSizes<Index>& c) {
   auto strides = [&](const ImageSizes& s) {
@@ -124,20 +129,21 @@ void fill_sizes(const Problem& p, const Part& part, CorrelationSizes<Index>& c) 
   c.out_step_h = small(part.out_step_h), c.out_step_w = small(part.out_step_w);
   c.out_first_h = small(part.out_first_h), c.out_first_w = small(part.out_first_w);
   c.terms = small(terms_of(p)), c.columns = small(columns_of(p));
-  if (part.tap_count() == 0) c.taps_h = 0, c.taps_w = 1;  // steps are divided by the width
+  // Without taps, the width must not be 0, because kernels divide by it.
+  if (part.tap_count() == 0) c.taps_h = 0, c.taps_w = 1;
   c.groups = small(p.groups);
   c.relu = p.activation == Activation::relu && p.pass == Pass::forward;
 }
 
-// Sets how `steps` are split.
+// Divides the `steps` steps of a part's sums between the splits.
 template <class Index>
 void split_terms(const TermSplits& splits, int64_t steps, CorrelationSizes<Index>& c) {
   c.split_steps = small(tiles_of(steps, splits.count));
   c.split_size = static_cast<Index>(splits.count > 1 ? splits.size : 0);
-  if (splits.count > 1) c.relu = false;  // add_terms() does it
+  if (splits.count > 1) c.relu = false;  // add_terms() applies it to the sum of the splits
 }
 
-// Sets the numbers of tiles, and returns that of blocks.
+// Sets the numbers of tiles, and returns the number of blocks.
 template <class T, class Index>
 unsigned count_tiles(int64_t splits, CorrelationSizes<Index>& c) {
   c.pixel_tiles = small(tiles_of(c.pixels, T::kRows));
@@ -145,6 +151,8 @@ unsigned count_tiles(int64_t splits, CorrelationSizes<Index>& c) {
   return static_cast<unsigned>(c.pixel_tiles * c.column_tiles * c.groups * splits);
 }
 
+// The tiles and splits of grad_weight. A tile has some output channels (rows) and some input
+// channels (columns) of one group and one tap. `size` is the number of elements of gw.
 struct WeightTiles {
   TileSize tile;
   int64_t row_tiles, column_tiles, pixels, splits, size;
@@ -162,11 +170,11 @@ struct WeightTiles {
   }
   int64_t blocks(const Problem& p) const { return blocks_of_split(p) * splits; }
   int64_t bytes_of_split() const { return size * static_cast<int64_t>(sizeof(float)); }
-  int64_t bytes() const { return splits * bytes_of_split(); }  // of all partial sums
+  int64_t bytes() const { return splits * bytes_of_split(); }  // the size of all partial sums
 };
 
-// The arguments of the kernel, for tensors in the problem's layout. Splits are whole parts of
-// `depth` pixels.
+// Returns the arguments of the kernel of grad_weight, for tensors in the problem's layout. A split
+// is a multiple of `depth` pixels, the number that a block reads at a time.
 template <class Element, class Index>
 WeightSums<Element, Index> weight_sums(const Problem& p, const Operands& ops,
                                        const WeightTiles& tiles, int depth, float* partial) {
@@ -208,7 +216,7 @@ void add_weight_splits(const Problem& p, const WeightTiles& tiles, const float* 
                              executor);
 }
 
-// Sizes and numbers of blocks are ints.
+// Returns Reason::none if the sizes of the problem and its numbers of blocks fit int.
 inline Reason counts_in_ints(const Problem& p) {
   const int64_t pixels = p.N * std::max(p.OH() * p.OW(), p.H * p.W);
   const int64_t blocks = p.pass == Pass::grad_weight
@@ -219,7 +227,7 @@ inline Reason counts_in_ints(const Problem& p) {
   return largest < INT32_MAX ? Reason::none : Reason::size;
 }
 
-// A plan of class PassPlan, or why an implicit GEMM does not compute the problem.
+// Makes a plan of class PassPlan, or says why an implicit GEMM does not compute the problem.
 template <DType kDType, class PassPlan>
 Planned plan_gemm(const Problem& p) {
   if (p.dtype != kDType) return Reason::dtype;

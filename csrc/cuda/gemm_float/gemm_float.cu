@@ -1,5 +1,9 @@
-// implicit_gemm: float32 convolutions of many channels as matrix products on the CUDA cores, each
-// product rounded to float32 (no TF32). See correlate.cuh and grad_weight.cuh.
+// implicit_gemm: float32 convolution with many channels, as matrix products on the CUDA cores.
+// Operands are not rounded to TF32. It computes both layouts and any stride and dilation. Sizes and
+// numbers of blocks must fit int.
+//
+// The kernels are in correlate.cuh (forward and grad_input) and grad_weight.cuh. A block computes
+// one tile of results, or one split of its sum. This file makes the plans and launches the kernels.
 #include <cstdint>
 #include <type_traits>
 
@@ -12,7 +16,8 @@
 namespace convkern::cuda {
 namespace {
 
-// Calls launch(constant layout, constant channels of a copy).
+// Calls launch(layout, channels) with constants: the layout, and how many channels one copy to
+// shared memory has. It has four if channels are adjacent and aligned, and otherwise one.
 template <class Launch>
 void with_copies(const Problem& p, bool aligned, const Launch& launch) {
   using Nchw = std::integral_constant<Layout, Layout::nchw>;
@@ -23,13 +28,13 @@ void with_copies(const Problem& p, bool aligned, const Launch& launch) {
   aligned ? launch(Nhwc{}, Four{}) : launch(Nhwc{}, One{});
 }
 
-constexpr int64_t kLeastSplitSteps = 4;  // 64 terms
+constexpr int64_t kLeastSplitSteps = 4;  // the fewest steps of a split, which sum 64 terms
 
 TermSplits term_splits(const Problem& p) {
   return TermSplits(p, static_cast<double>(tiles_of(terms_of(p), kDepth)), kLeastSplitSteps);
 }
 
-// Returns whether w already is as it would be packed.
+// Returns whether w already has the layout of packed weights.
 bool is_packed(const Problem& p, const void* w) {
   return p.pass == Pass::grad_input && p.R * p.S == 1 && p.Og() % kDepth == 0 &&
          p.Cg == packed_columns(p.Cg) && reinterpret_cast<uintptr_t>(w) % 16 == 0;

@@ -1,6 +1,10 @@
-// implicit_gemm_mma: bfloat16 and float16 convolutions of many channels, and float32 ones whose
-// operands may be rounded to TF32, as matrix products on tensor cores (mma.sync, compute capability
-// 8.0 and later), summed in float32. See correlate.cuh and grad_weight.cuh.
+// implicit_gemm_mma: convolution with many channels as matrix products on tensor cores (mma.sync,
+// compute capability 8.0 and later). It is for bfloat16, float16, and float32 whose operands may be
+// rounded to TF32. Sums are in float32. It computes both layouts and any stride and dilation. Sizes
+// and numbers of blocks must fit int.
+//
+// The kernels are in correlate.cuh (forward and grad_input) and grad_weight.cuh. A block computes
+// one tile of results, or one split of its sum.
 #include "cuda/choice.h"
 #include "cuda/gemm_mma/run_correlation.h"
 #include "cuda/gemm_mma/run_grad_weight.h"

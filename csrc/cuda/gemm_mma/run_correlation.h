@@ -1,5 +1,6 @@
-// Runs forward and grad_input on tensor cores. The workspace holds the input if it is packed, then
-// the weights as packed for a part of the pass, then the partial sums of splits.
+// Plans and runs forward and grad_input on tensor cores. The workspace holds the packed input, if
+// it is packed (pixels.h), then the packed weights of one part of the pass, and then the partial
+// sums of the splits. The kernel is in correlate.cuh.
 #pragma once
 
 #include <cstdint>
@@ -14,11 +15,12 @@ Pixels<Element> correlated_pixels(const Problem& p) {
   return p.pass == Pass::forward ? pixels_of_x<Element>(p) : pixels_of_gy<Element>(p);
 }
 
+// Returns the steps of a sum over so many taps. A step is kRowChunks chunks of terms.
 template <class Element>
 int64_t steps_of(const Problem& p, int64_t taps) {
   return tiles_of(taps * chunks_of<Element>(terms_of(p)), kRowChunks);
 }
-constexpr int64_t kLeastSplitSteps = 8;  // 256 terms, of float 128
+constexpr int64_t kLeastSplitSteps = 8;  // fewest steps of a split: 256 terms, or 128 of float32
 
 template <class Element>
 TermSplits term_splits(const Problem& p) {
@@ -26,15 +28,16 @@ TermSplits term_splits(const Problem& p) {
                     kLeastSplitSteps);
 }
 
-// Returns whether w already is as it would be packed.
+// Returns whether w already has the layout of packed weights.
 template <class Element>
 bool is_packed(const Problem& p, const void* w) {
   return sizeof(Element) == 2 && p.pass == Pass::forward && p.R * p.S == 1 &&
          p.Cg % kDepth<Element> == 0 && begins_chunk(w);
 }
 
+// Returns the elements that so many taps take when packed.
 template <class Element>
-int64_t packed_taps(const Problem& p, int64_t taps) {  // elements
+int64_t packed_taps(const Problem& p, int64_t taps) {
   return p.groups * columns_of(p) * steps_of<Element>(p, taps) * kDepth<Element>;
 }
 
@@ -79,7 +82,9 @@ void run_part(const Problem& p, const Operands& ops, const Part& part, const Ter
     launch(pack_taps<Element>, element_shape(size), executor, static_cast<const Element*>(ops.w),
            part.taps, terms, chunks, columns, small(steps * kRowChunks), size, packed);
   }
-  if (!begins_chunk(in)) {  // a rare view: one tile and index for all of them
+  // Inputs that are not aligned are views and rare. To compile fewer kernels, one tile and one type
+  // of index serve all of them.
+  if (!begins_chunk(in)) {
     return launch_correlation<Tile<Element, 128, 64, 64>, false>(
         correlation_of<Element, int64_t>(p, ops, part, splits, in, packed, partial), splits.count,
         executor);
@@ -118,7 +123,7 @@ struct Correlations final : Plan {
     const Element* read = pixels.get(in, workspace, executor);
     auto* packed = static_cast<Element*>(workspace) + pixels.packed_bytes() / sizeof(Element);
     auto* partial = reinterpret_cast<float*>(packed + packed_taps<Element>(p, p.R * p.S));
-    // One part after the other, so that they share the memory of packed weights.
+    // The parts run one after the other, so that they can share the memory of packed weights.
     for_each_part(p, ops, [&](const Part& part) {
       run_part(p, ops, part, splits, read, packed, partial, executor);
     });

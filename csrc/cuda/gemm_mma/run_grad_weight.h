@@ -1,5 +1,6 @@
-// Runs grad_weight on tensor cores. The workspace holds gy and x if they are packed, then the
-// partial sums of all splits.
+// Plans and runs grad_weight on tensor cores. The workspace holds the packed gy and the packed x,
+// if they are packed (pixels.h), and then the partial sums of all splits. The kernel is in
+// grad_weight.cuh.
 #pragma once
 
 #include <cstdint>

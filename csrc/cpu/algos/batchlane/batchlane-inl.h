@@ -1,14 +1,14 @@
-// direct_batchlane: direct convolution with an image in each vector lane.
+// direct_batchlane: direct convolution with one image in each vector lane.
 //
-// A block of kLanes images is transposed into a buffer with the image innermost, correlated there
-// by the register-tiled microkernel, and transposed back. With images in the lanes every kernel
-// size, stride and padding vectorises fully, and few channels do not matter; a batch smaller than
-// the lanes wastes them (see direct_columnlane). All three passes are the same correlation (see
-// axis.h).
+// A block of kLanes images is transposed into a buffer whose innermost index is the image. The
+// microkernel of tiles/correlation-inl.h computes the result in a second buffer, which is then
+// transposed back. Because lanes are images, all kernel sizes, strides and paddings vectorise
+// fully, even with few channels. A batch smaller than kLanes leaves lanes empty; direct_columnlane
+// is made for that. All three passes are the same correlation (core/axis.h).
 //
-// Tasks are (image block, group, band of rows); a band is small enough for its buffers to stay in
-// the L2 cache. The weight gradient sums over tasks: it adds a fixed number of chunks, each into
-// its own partial result, which are then added in order, so that the result does not depend on
+// A task is one band of rows, of one group, of one block of images. A band is so small that its
+// buffers stay in the L2 cache. grad_weight cuts the batch into a fixed number of chunks and sums
+// each on its own. The partial sums are then added in order, so that the result does not depend on
 // the number of threads.
 #pragma once
 

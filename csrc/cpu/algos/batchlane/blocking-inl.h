@@ -1,4 +1,4 @@
-// How direct_batchlane cuts a pass into tasks, and the buffers that a task works in.
+// Cuts a pass of direct_batchlane into tasks, and lays out the buffers that a task works in.
 #pragma once
 
 #include "cpu/blocking/images-inl.h"
@@ -9,9 +9,10 @@ namespace convkern::cpu {
 namespace {
 namespace batchlane {
 
-// Two lane buffers of a thread: `x` holds rows of x or gx, `y` rows of y or gy.
+// The two lane buffers of a thread. `x` holds rows of x or gx, and `y` rows of y or gy. Elements of
+// a buffer are vectors, ordered (channel, row, column), with one image in each lane.
 struct Buffers {
-  int64_t x_rows, x_width, y_rows, y_width;  // vectors
+  int64_t x_rows, x_width, y_rows, y_width;  // widths in vectors
   int64_t x_floats, y_floats;
   Buffers(int64_t x_channels, int64_t x_rows, int64_t x_width, int64_t y_channels, int64_t y_rows,
           int64_t y_width)
@@ -26,7 +27,9 @@ struct Buffers {
   View<Real> y(Real* at) const { return {at, y_rows * y_width * kLanes, y_width * kLanes}; }
 };
 
-// How a pass is cut into tasks.
+// The tasks of a pass: `blocks` blocks of kLanes images, and in each `bands` bands of `band_rows`
+// rows. The last block and the last band may be smaller. `span` has the columns of the buffer that
+// is read, with the zeros around the image.
 struct Blocking {
   int64_t blocks, bands, band_rows;
   Buffers buffers;
@@ -48,13 +51,15 @@ struct Blocking {
   }
 };
 
-// Rows in a band, at least `least` where the cache is what cuts them.
+// Returns the rows of a band. The size of the cache alone never makes a band smaller than `least`
+// rows, but too few tasks for the threads may. make(rows) returns the buffers of such a band.
 template <class Make>
 int64_t band_rows(const Problem& p, int64_t rows, int64_t least, const Make& make) {
   return rows_for_threads(rows, rows_in_band(rows, least, make), ceil_div(p.N, kLanes) * p.groups);
 }
 
-// Lets c read `image`, whose vectors are the columns of `columns`: its columns axis.
+// Makes c read `image`, with `columns` as its columns axis. Neighbouring vectors of `image` are
+// neighbouring columns.
 void read_columns(Correlation& c, const View<Real>& image, const Axis& columns) {
   c.columns = columns;
   c.in = {image.at + columns.offset * kLanes, image.plane, image.row};

@@ -1,4 +1,6 @@
-// direct_batchlane forward: y from x, w and b, with bias and ReLU applied in registers.
+// The forward pass of direct_batchlane: computes y from x, w and b. A task copies the rows of x
+// that a band reads to a lane buffer, computes the band of y in another and stores it. Bias and
+// ReLU are applied in registers.
 #pragma once
 
 #include "cpu/algos/batchlane/blocking-inl.h"
@@ -36,7 +38,8 @@ void Forward::run(const Operands& ops, void* workspace, const Executor& executor
   const int64_t Og = p.Og(), Cg = p.Cg, tasks = blocking.blocks * p.groups * blocking.bands;
   executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
     Real* memory = thread_buffers(workspace, buffers, thread);
-    set_zero(memory, buffers.x_floats);  // the zeros around the columns stay
+    // Tasks overwrite the columns of the images only, so the zeros around them are written once.
+    set_zero(memory, buffers.x_floats);
     const View<Real> x = buffers.x(memory), y = buffers.y(memory + buffers.x_floats);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t group = task / blocking.bands % p.groups;

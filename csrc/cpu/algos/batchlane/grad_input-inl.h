@@ -1,5 +1,6 @@
-// direct_batchlane grad_input: gx from gy and w, gathered: each residue of the gx index modulo the
-// stride is a correlation of its own, with every stride-th tap.
+// The grad_input pass of direct_batchlane: computes gx from gy and w. The indices of gx are split
+// by their residue modulo the stride. Each residue is one correlation of gy with the taps that
+// reach it, so every element of gx is gathered and written once.
 #pragma once
 
 #include "cpu/algos/batchlane/blocking-inl.h"
@@ -9,11 +10,12 @@ namespace convkern::cpu {
 namespace {
 namespace batchlane {
 
-// gx rows of a band are a multiple of the stride, so that every residue has its share of them.
+// Bands count the rows of one residue. A band of n such rows has n * stride_h rows of gx, so that
+// it holds the same share of every residue.
 Blocking grad_input_blocking(const Problem& p, const std::vector<Residue>& list) {
   ColumnSpan span(p.OW());
   for (const Residue& residue : list) span.cover(residue.columns.axis);
-  const int64_t out_rows = ceil_div(p.H, p.stride_h);  // of a residue, at most
+  const int64_t out_rows = ceil_div(p.H, p.stride_h);  // the most gx rows that a residue has
   auto make = [&](int64_t n) {
     return Buffers(p.Cg, n * p.stride_h, p.W, p.Og(), grad_input_reads(p, n), span.width());
   };

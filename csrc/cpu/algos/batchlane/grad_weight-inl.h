@@ -1,5 +1,6 @@
-// direct_batchlane grad_weight: gw from gy and x. Every lane sums its own images; lanes, then
-// chunks of images are added last.
+// The grad_weight pass of direct_batchlane: computes gw from gy and x. Every lane sums the products
+// of its own images. The lanes of a chunk of the batch are added after that, and the chunks last
+// (blocking/reduction-inl.h).
 #pragma once
 
 #include "cpu/algos/batchlane/blocking-inl.h"
@@ -21,8 +22,8 @@ Blocking grad_weight_blocking(const Problem& p) {
   return {p, rows.out, n, make(n), span};
 }
 
-// Adds the products of one band of gy rows of a block of images to the accumulators of the output
-// channels, all of one group.
+// Adds the products of one unit, which is a band of gy rows of a block of images, to the
+// accumulators of some output channels, all of one group. `memory` is the thread's lane buffers.
 void accumulate_band(const Problem& p, const Operands& ops, const Blocking& blocking, int64_t unit,
                      Range channels, Real* memory, Real* accumulators) {
   const ImageShape xs = x_shape(p), ys = y_shape(p);

@@ -1,16 +1,17 @@
-// direct_channellane: depthwise convolutions, and grouped ones of few channels a group, with a
-// channel in each vector lane.
+// direct_channellane: depthwise convolution, and grouped convolution with few channels in each
+// group. Each vector lane has one channel.
 //
-// In channels_last tensors the channels of a pixel are adjacent in memory, so that x, gy, y and gx
-// are read and written in place, a vector of channels at a time; NCHW images are transposed to
-// pixels and back, a vector of channels and a band of rows at a time. The weights are rearranged
-// with the channels innermost. What is out of range is left out, not read as zero (Taps::in_place).
-// All three passes are the same correlation (see axis.h), one for each vector of channels.
+// All three passes are the same correlation (core/axis.h), one for each vector of channels. Weights
+// are packed with the channels innermost. Depthwise channels_last tensors whose pixels are whole
+// vectors are read in place. Other inputs are copied to a buffer whose pixels are one vector, a
+// band of rows at a time. Results go through such a buffer too, unless they are whole vectors in
+// channels_last. Terms out of range are skipped and never read as zero.
 //
-// Tasks are (image, band of rows, slice of channels); a band is small enough for the L2 cache. In
-// place, channels are cut only where tasks would be too few, and the vectors of a tile's channels
-// come after each other, so that memory is read in order: a vector of channels of all pixels at a
-// time would touch a cache line here and there, which no hardware prefetches.
+// A task is one band of rows of an image, for a slice of the channels. A band is so small that it
+// stays in the L2 cache. Tensors that are read in place are cut by channels only if there would be
+// too few tasks. Their tiles compute all vectors of channels one after the other, so that memory is
+// read in order. One vector of channels for all pixels would touch lines far apart, which no
+// hardware prefetches.
 #pragma once
 
 #include "cpu/algos/channellane/forward-inl.h"

@@ -1,4 +1,5 @@
-// direct_channellane forward: y from x, w and b, with bias and ReLU applied in registers.
+// The forward pass of direct_channellane: computes y from x, w and b. Bias and ReLU are applied in
+// registers.
 #pragma once
 
 #include "cpu/algos/channellane/shared-inl.h"

@@ -1,5 +1,6 @@
-// direct_channellane grad_input: gx from gy and w, gathered: each residue of the gx index modulo
-// the stride is a correlation of its own, with every stride-th tap.
+// The grad_input pass of direct_channellane: computes gx from gy and w. The indices of gx are split
+// by their residue modulo the stride. Each residue is one correlation of gy with the taps that
+// reach it, so every element of gx is gathered and written once.
 #pragma once
 
 #include "cpu/algos/channellane/shared-inl.h"
@@ -23,7 +24,7 @@ struct GradInput final : Plan {
   explicit GradInput(const Problem& problem)
       : p(problem),
         list(residues(p)),
-        tasks(p, ceil_div(p.H, p.stride_h)),  // rows of a residue, at most
+        tasks(p, ceil_div(p.H, p.stride_h)),  // the most gx rows that a residue has
         buffers(grad_input_buffers(p, tasks)) {}
   int64_t workspace(int threads) const override {
     const int64_t floats = packed_floats(p) + threads * buffers.floats();
@@ -38,7 +39,8 @@ void GradInput::run(const Operands& ops, void* workspace, const Executor& execut
   const TermLanes lanes(groups);
   const ImageShape gxs = x_shape(p), gys = y_shape(p);
   const int64_t count = tasks.count(p);
-  // The taps of every residue, (channel, term, row, column), then with the channels innermost.
+  // The workspace holds the taps of every residue as (channel, term, row, column), then the same
+  // taps with the channels innermost, and then the threads' buffers.
   auto* taps = static_cast<Real*>(workspace);
   Real* packed = taps + tap_bytes(p) / sizeof(Real);
   Real* memory = packed + packed_floats(p);

@@ -1,4 +1,5 @@
-// direct_channellane grad_weight: gw from gy and x. Every lane sums the weights of its own channel.
+// The grad_weight pass of direct_channellane: computes gw from gy and x. Every lane sums the
+// weights of one output channel, so lanes are never added.
 #pragma once
 
 #include "cpu/algos/channellane/shared-inl.h"
@@ -8,8 +9,9 @@ namespace convkern::cpu {
 namespace {
 namespace channellane {
 
+// The bands of gy rows, and a thread's buffers for the pixels of x and gy that a band reads.
 struct BufferedTasks : Tasks {
-  PixelBuffers buffers;  // of x and gy
+  PixelBuffers buffers;
 
   explicit BufferedTasks(const Problem& p)
       : Tasks(p, p.OH()),
@@ -19,8 +21,8 @@ struct BufferedTasks : Tasks {
   }
 };
 
-// Adds the products of one band of gy rows of an image to the sums (term, row, column) of a vector
-// of channels, which the buffers follow.
+// Adds the products of one band of gy rows of an image to the sums of a vector of channels. The
+// sums are vectors (term, row, column). The thread's buffers come after them in memory.
 void accumulate_pixels(const Problem& p, const Operands& ops, const BufferedTasks& tasks,
                        const Groups& groups, const TermLanes& lanes, int64_t unit, int64_t vector,
                        Real* sums) {
@@ -49,7 +51,8 @@ void accumulate_pixels(const Problem& p, const Operands& ops, const BufferedTask
   sum.taps_column = gy.pixel;
   sum.out = {sums, 0, p.S * kLanes};
   sum.init = Init::accumulate;
-  // The rows are cut so that about kBlockProducts products are summed one after the other.
+  // Long sums are cut by rows into sums of about kBlockProducts products, which keeps their
+  // rounding errors small.
   const int64_t parts = ceil_div(band.size(), ceil_div(kBlockProducts, p.OW()));
   for (int64_t part = 0; part < parts; ++part) {
     const Range u = near_equal_part(band.size(), parts, part);

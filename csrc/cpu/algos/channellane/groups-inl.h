@@ -1,14 +1,14 @@
-// Grouped convolutions of few channels a group: a vector has the channels of one or several groups
-// in its lanes, and every lane reads the channels of its own group.
+// Tiles for grouped convolutions with few channels in each group. The lanes of a vector have the
+// channels of one or several whole groups, and every lane reads the channels of its own group.
 //
 //   out[u][v] = init + sum over term, m, k of
 //       tap[term][m][k] * read(in[u * rows.out_step + m * rows.tap_step + rows.offset]
 //                                [v * columns.out_step + k + columns.offset], term)
 //
-// where read(x, i) has in each lane the i-th channel of the lane's group: a permutation of a vector
-// of x or, where the vector is one group, a broadcast of the channel. A permutation costs as much
-// as a product, hence each serves all outputs of a register tile that read the pixel. What is out
-// of range is left out, not read as zero.
+// Each lane of read(x, i) has the i-th channel of the lane's group. It is a broadcast of one
+// channel if the vector is one group, and otherwise a permutation of a vector of x. A permutation
+// costs as much as a product, so each one serves all outputs of a register tile that read the
+// pixel. Terms out of range are skipped and never read as zero.
 #pragma once
 
 #include "cpu/blocking/pixels-inl.h"
@@ -19,9 +19,9 @@ namespace convkern::cpu {
 namespace {
 namespace channellane {
 
-// The number of groups, and the channels of each: those that a pass sums (its terms) and those that
-// lie in the lanes (its columns), which are the channels that it writes or, in grad_weight, those
-// of gy.
+// The number of groups and the channels of each group. Terms are the channels that a pass sums
+// over. Columns are the channels in the lanes, which are those of the result or, in grad_weight, of
+// gy.
 struct Groups {
   int64_t count, terms, columns;
 
@@ -29,12 +29,13 @@ struct Groups {
     if (p.pass == Pass::grad_input) std::swap(terms, columns);
   }
   bool depthwise() const { return terms == 1 && columns == 1; }
-  // Returns whether a vector holds whole groups and reads no more than one vector.
+  // Returns whether a vector holds whole groups and reads no more channels than fit one vector.
   bool fit() const { return kLanes % columns == 0 && span() <= kLanes; }
-  // Channels that a vector reads; the next vector reads the next ones.
+  // Returns how many channels a vector reads. The next vector reads the channels after them.
   int64_t span() const { return kLanes / columns * terms; }
   int64_t vectors() const { return ceil_div(count * columns, kLanes); }
-  // The channels of vectors, and those that they read; the last vector may have fewer.
+  // These return the channels in the lanes of some vectors, and the channels that they read. The
+  // last vector may have and read fewer than the others.
   Range channels_of(Range vectors) const {
     return {vectors.begin * kLanes, std::min(count * columns, vectors.end * kLanes)};
   }
@@ -43,16 +44,17 @@ struct Groups {
   }
 };
 
-// Returns whether the tiles below compute the problem, which need not be depthwise.
+// Returns whether the tiles of this file compute the problem.
 bool fits_group_tiles(const Problem& p) {
   return p.dilation_w == 1 && (p.stride_w <= 2 || p.pass == Pass::grad_input) &&
          p.R * p.S <= kBlockProducts;
 }
 
-// How lanes read the channels of their groups.
+// How the lanes read the channels of their groups. For each term, of[term] has the permutation: the
+// lane of the input vector that each lane reads. It is not used if `broadcast` is set.
 struct TermLanes {
   bool broadcast;
-  alignas(64) int32_t of[kLanes][kLanes];  // for each term
+  alignas(64) int32_t of[kLanes][kLanes];
 
   explicit TermLanes(const Groups& groups) : broadcast(groups.columns == kLanes) {
     if (!groups.fit()) return;
@@ -64,25 +66,25 @@ struct TermLanes {
   }
 };
 
-// The correlation of one vector of channels. Forward and grad_input read taps and write `out`;
-// grad_weight reads gy and adds to the sums. The pixels of `in` and of gy are whole vectors next to
-// each other.
+// The correlation of one vector of channels. Forward and grad_input read `taps` and write `out`.
+// grad_weight reads `gy` and adds to `sums`. Pixels of `in` and `gy` are one vector each and
+// adjacent in memory.
 struct GroupCorrelation {
   Groups groups;
   const TermLanes& lanes;
   Axis rows, columns;
-  Pixels<const Real> in{};     // from row 0 and column 0 on
-  const Real* taps = nullptr;  // vectors (term, row, column)
+  Pixels<const Real> in{};     // the input from row 0 and column 0 on
+  const Real* taps = nullptr;  // the taps as vectors (term, row, column)
   Pixels<Real> out{};
   const Real* bias = nullptr;
   bool relu = false;
-  Real* sums = nullptr;  // vectors (term, row, column)
+  Real* sums = nullptr;  // the sums as vectors (term, row, column)
   Pixels<const Real> gy{};
 
   int64_t term_taps() const { return rows.taps * columns.taps * kLanes; }
-  // Terms whose products are summed one after the other: half of the terms, since the whole can
-  // make more than twice the errors of torch, but two of a 3x3 kernel at least. Between blocks a
-  // tile's sums go to memory, so blocks are few.
+  // Returns the number of terms whose products are summed in one sequence. That is half of them,
+  // because a sequence of all can have more than twice the rounding errors of torch. It is at least
+  // two terms of a 3x3 kernel, because between blocks the sums of a tile go to memory.
   int64_t block_of_terms() const {
     const int64_t taps = std::max<int64_t>(1, rows.taps * columns.taps);
     const int64_t most = std::clamp<int64_t>(groups.terms * taps / 2, 18, kMostBlock);
@@ -95,24 +97,24 @@ CONVKERN_INLINE void for_each_index(const Body& body, std::integer_sequence<int,
   (body(std::integral_constant<int, kIndex>{}), ...);
 }
 
-// The part of a correlation that a tile of kRows rows and kColumns columns of `out`, or of gy, has
-// in common with kTaps neighbouring taps, in one row of the input.
+// A register tile of kRows x kColumns pixels of `out` or, in grad_weight, of gy. kStride is the
+// step of neighbouring columns in the input.
 template <int kRows, int kColumns, int kStride>
 struct GroupTile {
   using Pixel = Vec[kRows][kColumns];
   static constexpr int kWidth = kColumns;
-  static constexpr int kRunTaps = 3;  // taken together
+  static constexpr int kRunTaps = 3;  // the most neighbouring taps of a row that make a run
 
-  // A run of taps in one row of the input. It serves all terms, since computing it takes as long as
-  // the products of one.
+  // A run of neighbouring taps and the row of the input that the tile reads with them. A run is
+  // worked out once for all terms, because that takes as long as the products of one term.
   struct Run {
     const GroupCorrelation& c;
     const Real* in;
-    int64_t column;    // of the input
-    int64_t tap;       // in floats, that of term 0 and tile row 0
-    int64_t tap_step;  // from tile row 1's to tile row 0's
+    int64_t column;    // the input column that the tile's first column reads with the first tap
+    int64_t tap;       // offset in floats of the first tap, for term 0 and tile row 0
+    int64_t tap_step;  // floats from the taps of tile row 1 to those of tile row 0
 
-    // Bit j: whether the j-th pixel that a tile reads is in the image.
+    // Returns a mask whose bit j says whether the j-th pixel that the tile reads is in the image.
     template <int kReads>
     uint32_t inside() const {
       const int64_t first = std::clamp<int64_t>(-column, 0, kReads);
@@ -121,10 +123,11 @@ struct GroupTile {
     }
   };
 
-  // Pixels that so many taps of the tile read.
+  // Returns how many pixels of a row the tile reads with so many taps.
   static constexpr int reads(int taps) { return (kColumns - 1) * kStride + taps; }
 
-  // Calls body(x, k, t) for tap k of tile column t, which reads x: the term's channels of a pixel.
+  // Calls body(x, k, t) for every tap k and tile column t. x is the vector that they read: each
+  // lane has the channel `term` of its group.
   template <int kTaps, bool kBroadcast, class Body>
   static CONVKERN_INLINE void for_each_product(const Real* in, uint32_t inside, int64_t term,
                                                Vec::Lanes lanes, const Body& body) {
@@ -165,16 +168,16 @@ struct GroupTile {
     }
   }
 
-  // Adds to the sums the products of `count` neighbouring tiles of gy, the first of which is at
-  // `gy`.
+  // Adds the products of the run's taps for all terms to the weights' sums, for `count`
+  // neighbouring tiles of gy from the address `gy` on. Tile rows are [kFirst, kLast].
   template <int kFirst, int kLast, int kTaps, bool kBroadcast>
   static CONVKERN_INLINE void add_to_sums(const Run& run, const Real* gy, int64_t count) {
     const GroupCorrelation& c = run.c;
     Real* sums = c.sums + run.tap;
     for (int64_t term = 0; term < c.groups.terms; ++term, sums += c.term_taps()) {
       const Vec::Lanes lanes = Vec::load_lanes(c.lanes.of[term]);
-      // Where there are registers for it, even and odd columns have sums of their own, so that
-      // fewer products wait for the one before.
+      // If there are enough registers, even and odd columns have separate sums, so that fewer
+      // products wait for the one before.
       constexpr int kChains = Vec::kTiles.group_columns > 4 ? 2 : 1;
       Vec w[kChains][kRows][kTaps];
 #pragma GCC unroll 2
@@ -220,13 +223,14 @@ struct GroupTile {
     }
   }
 
-  // Calls body(run, first, last, taps) for all taps, the last three as constants.
+  // Calls body(run, first, last, taps) for the runs that cover all taps. The run is for the tile
+  // rows [first, last] and has `taps` taps; these three are constants.
   template <class Body>
   static CONVKERN_INLINE void for_each_run(const GroupCorrelation& c, int64_t u, int64_t v,
                                            const Body& body) {
     using First = std::integral_constant<int, 0>;
     using Last = std::integral_constant<int, kRows - 1>;
-    // Step y reads one row of the input, for tile row 0 with tap row y and for tile row 1 with tap
+    // Step y reads one row of the input. Tile row 0 uses it with tap row y, and tile row 1 with tap
     // row y - shift.
     const int64_t taps = c.rows.taps, tap_row = c.columns.taps * kLanes;
     const int64_t shift = c.rows.out_step / c.rows.tap_step;
@@ -260,7 +264,8 @@ struct GroupTile {
     }
   }
 
-  // The outputs from row u, column v on; sums of blocks of products.
+  // Computes the tile's outputs, the first of which is at row u, column v. The terms are summed in
+  // blocks, and the blocks are then added up.
   template <bool kBroadcast>
   static CONVKERN_NOINLINE void outputs(const GroupCorrelation& c, int64_t u, int64_t v) {
     Real* first = c.out.at + u * c.out.row + v * c.out.pixel;
@@ -290,7 +295,8 @@ struct GroupTile {
     }
   }
 
-  // Adds the products of `count` tiles of gy, from row u, column v on.
+  // Adds the products of `count` neighbouring tiles of gy to the sums. The first is at row u,
+  // column v.
   template <bool kBroadcast>
   static CONVKERN_NOINLINE void weights(const GroupCorrelation& c, int64_t u, int64_t v,
                                         int64_t count) {
@@ -302,8 +308,8 @@ struct GroupTile {
   }
 };
 
-// Calls body(tile, u, v, count) for tiles that cover the outputs: `count` of them after each other
-// along row u, from column v on. Strides of the columns are 1 or 2.
+// Calls body(tile, u, v, count) for tiles that cover the outputs. Each call is for `count`
+// neighbouring tiles along row u, from column v on. The step of the columns must be 1 or 2.
 template <class Body>
 void for_each_group_tile(const Axis& rows, const Axis& columns, const Body& body) {
   const int64_t tile_rows = rows.out_step % rows.tap_step == 0 ? 2 : 1;
@@ -330,7 +336,7 @@ void for_each_group_tile(const Axis& rows, const Axis& columns, const Body& body
   }
 }
 
-// Forward and grad_input.
+// Computes the outputs of forward or grad_input.
 void correlate_groups(const GroupCorrelation& c) {
   for_each_group_tile(c.rows, c.columns, [&](auto tile, int64_t u, int64_t v, int64_t count) {
     for (; count > 0; --count, v += tile.kWidth) {
@@ -343,7 +349,7 @@ void correlate_groups(const GroupCorrelation& c) {
   });
 }
 
-// grad_weight.
+// Adds the products of grad_weight to the sums.
 void add_group_weights(const GroupCorrelation& c) {
   for_each_group_tile(c.rows, c.columns, [&](auto tile, int64_t u, int64_t v, int64_t count) {
     if (c.lanes.broadcast) {

@@ -1,5 +1,6 @@
-// What the passes of direct_channellane share: which problems they compute, how they are cut into
-// tasks, and the weights with the channels innermost.
+// The code that the passes of direct_channellane share. It decides which problems they compute,
+// cuts these into tasks, moves pixels to buffers and back, and packs the weights with the channels
+// innermost.
 #pragma once
 
 #include "cpu/algos/channellane/groups-inl.h"
@@ -11,7 +12,7 @@ namespace convkern::cpu {
 namespace {
 namespace channellane {
 
-// A plan of class PassPlan, or why direct_channellane does not compute the problem.
+// Makes a plan of class PassPlan, or says why direct_channellane does not compute the problem.
 template <class PassPlan>
 Planned plan_if_grouped(const Problem& p) {
   if (p.dtype != kDType) return Reason::dtype;
@@ -23,24 +24,24 @@ Planned plan_if_grouped(const Problem& p) {
   return plan_pass<PassPlan>(p);
 }
 
-// Returns whether channels_last images are read in place, which they are where lanes read
-// themselves and pixels are whole vectors. The tiles of groups read a pixel many times, and pixels
-// far apart compete for a few lines of the cache.
+// Returns whether images are read in place. These are depthwise problems in channels_last whose
+// pixels are whole vectors. The tiles of other groups read a pixel many times, and pixels that are
+// far apart would compete for a few lines of the cache.
 bool reads_in_place(const Problem& p) {
   return p.layout == Layout::nhwc && Groups(p).depthwise() && p.C % kLanes == 0;
 }
 
-// Returns whether strips fetch ahead: where the pass reads and writes in place, each pixel after
-// the one before, and tensors are too large to stay in the caches. Fetching loses a tenth with
-// tensors of 10 MB and wins with 25 MB.
+// Returns whether strips prefetch. They do if the pass reads and writes in place and in order, and
+// the tensors are too large to stay in the caches. With tensors of 10 MB prefetching was measured
+// to be a tenth slower, and with 25 MB it was faster.
 bool fetches_pixels(const Problem& p) {
   constexpr int64_t kFetchedBytes = 16 << 20;
   const bool in_order = p.stride_h == 1 && p.stride_w == 1;
   return in_order && reads_in_place(p) && p.min_bytes() > kFetchedBytes;
 }
 
-// The tasks of an image: bands of output rows, and slices of the vectors of channels, which are
-// single vectors where images are not read in place.
+// The tasks of a pass. A task is a band of output rows of one image, for a slice of the vectors of
+// channels. If images are not read in place, every slice is one vector.
 struct Tasks {
   int64_t rows, band_rows, bands;
   int64_t vectors, slices;
@@ -48,7 +49,7 @@ struct Tasks {
   Tasks(const Problem& p, int64_t rows) : rows(rows) {
     const bool in_place = reads_in_place(p);
     vectors = Groups(p).vectors();
-    // The floats that a row of outputs reads and writes.
+    // These are the floats that a row of outputs reads and writes, about.
     const int64_t channels = p.layout == Layout::nhwc ? p.C : kLanes;
     const int64_t floats = (p.W * p.stride_h + p.OW()) * channels;
     const int64_t bytes = floats * static_cast<int64_t>(sizeof(Real));
@@ -68,7 +69,8 @@ struct Tasks {
   Range vectors_of(int64_t task) const { return near_equal_part(vectors, slices, task % slices); }
 };
 
-// A thread's buffers of the pixels of one vector of channels; none in place.
+// A thread's buffers for the pixels of one vector of channels. They are empty if images are read in
+// place.
 struct PixelBuffers {
   int64_t in_floats = 0, out_floats = 0;
 
@@ -87,7 +89,7 @@ Region rows_of_image(const ImageShape& shape, int64_t image, Range rows, Range c
   return {{image, image + 1}, rows, {0, shape.width}, channels};
 }
 
-// Some rows of channels of an image: in place, or a copy in the buffer.
+// Returns some rows and channels of an image, either in place or as a copy in the buffer.
 Pixels<const Real> read_pixels(const void* tensor, const ImageShape& shape, int64_t image,
                                Range rows, Range channels, bool in_place, Real* buffer) {
   const auto* from = static_cast<const Real*>(tensor);
@@ -103,8 +105,8 @@ Pixels<const Real> read_pixels(const void* tensor, const ImageShape& shape, int6
   return to.read_only();
 }
 
-// Returns whether the outputs are written in place; else they go to the buffer, from which
-// write_pixels() stores them.
+// Returns whether outputs are written in place. Otherwise they go to the buffer, and write_pixels()
+// copies them to the tensor.
 bool writes_in_place(const ImageShape& shape, Range channels) {
   return shape.layout == Layout::nhwc && channels.size() % kLanes == 0;
 }
@@ -122,15 +124,16 @@ void write_pixels(void* tensor, const ImageShape& shape, int64_t image, Range ro
                from);
 }
 
-// Lets the correlation read `in`, which begins at its row 0.
+// Makes the correlation read `in`, which begins at row 0 and column 0 of the correlation's axes.
 void read_from(Correlation& sum, const Pixels<const Real>& in) {
   sum.in = {in.at + sum.columns.offset * in.pixel, 0, in.row};
   sum.in_output = sum.columns.out_step * in.pixel;
   sum.in_tap = sum.columns.tap_step * in.pixel;
 }
 
-// The taps of channels, with the channels of a vector innermost: tap `tap` of channel c becomes
-// lane c % kLanes of vector (c / kLanes) * taps + tap. The lanes beyond the last channel are zero.
+// Packs the taps of some channels with the channels of a vector innermost. Tap `tap` of channel c
+// becomes lane c % kLanes of vector (c / kLanes) * taps + tap. Lanes beyond the last channel are
+// zero.
 void pack_channels(const Real* w, int64_t channels, int64_t taps, Real* packed) {
   for (int64_t c = 0; c < channels; c += kLanes) {
     const int count = static_cast<int>(std::min<int64_t>(kLanes, channels - c));
@@ -139,13 +142,14 @@ void pack_channels(const Real* w, int64_t channels, int64_t taps, Real* packed) 
   }
 }
 
-// Floats of all taps packed so.
+// Returns the floats of all taps that pack_channels() has packed.
 int64_t packed_floats(const Problem& p) {
   const Groups groups(p);
   return groups.vectors() * kLanes * groups.terms * p.R * p.S;
 }
 
-// The correlation, with long sums cut into sums of about kBlockProducts products.
+// Computes a depthwise correlation. Long sums are cut by tap rows into sums of about kBlockProducts
+// products, which keeps their rounding errors small. With `fetches`, strips prefetch.
 void correlate_in_place(const Correlation& whole, bool fetches) {
   if (in_strips(whole.rows) && in_strips(whole.columns)) return correlate_strips(whole, fetches);
   const Axis& rows = whole.rows;
@@ -162,10 +166,11 @@ void correlate_in_place(const Correlation& whole, bool fetches) {
   }
 }
 
-// The sums behind the outputs of some rows of vectors of channels, of forward and grad_input.
+// Computes some rows of outputs of forward or grad_input, for one vector of channels or, if
+// depthwise, for `vectors` adjacent vectors.
 struct Sum : GroupCorrelation {
-  int64_t vectors = 1;   // depthwise: adjacent
-  bool fetches = false;  // from memory, see fetches_pixels()
+  int64_t vectors = 1;
+  bool fetches = false;  // whether strips prefetch, see fetches_pixels()
 
   Sum(const Groups& groups, const TermLanes& lanes, const Axis& rows, const Axis& columns)
       : GroupCorrelation{groups, lanes, rows, columns} {}

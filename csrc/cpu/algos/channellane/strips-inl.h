@@ -1,6 +1,8 @@
-// Small kernels of direct_channellane: all taps stay in registers while a strip of output pixels
-// goes by. With so few products an output, a register tile of outputs (correlation_tile-inl.h) was
-// measured up to twice as slow: its start and its rows of few taps take longer than the products.
+// Computes depthwise convolutions with kernels of up to 3x3 taps for direct_channellane. All taps
+// stay in registers while the pixels of a strip, which is part of an output row, are computed one
+// after the other. With so few products for an output, a register tile of outputs
+// (tiles/correlation-inl.h) was measured up to twice as slow, because starting the tile and its
+// short rows of taps takes longer than the products.
 #pragma once
 
 #include "cpu/tiles/correlation-inl.h"
@@ -9,18 +11,20 @@ namespace convkern::cpu {
 namespace {
 namespace channellane {
 
-constexpr int kStripTaps = 3;          // rows and columns of taps, at most
-constexpr int64_t kStripOutputs = 16;  // of a vector of channels before the next vector's
+constexpr int kStripTaps = 3;          // the most rows, and the most columns, of taps
+constexpr int64_t kStripOutputs = 16;  // the most output pixels of a strip
 
-// A correlation of one vector of channels at output row u and column v, and its taps in range.
+// A strip of one vector of channels. `in` and `taps` point to the first terms in range of the first
+// output, `out` to that output, and the sums begin with `start`.
 struct Strip {
   const Real *in, *taps;
   Real* out;
   Vec start;
 };
 
-// With kFetches, the cache meanwhile gets the last row's pixels a whole strip ahead, which no strip
-// has read, and the lines to which their results go. With tensors in memory this is up to 1.6 times
+// Computes the outputs of a strip with kRows x kColumns taps. With kFetches, it prefetches pixels
+// of the last input row a whole strip ahead, which no strip has read yet, and the lines where the
+// results of that strip go. With tensors larger than the caches this was measured up to 1.6 times
 // as fast (Zen 5).
 template <int kRows, int kColumns, bool kFetches>
 void run_strip(const Correlation& c, const Strip& strip, int64_t outputs) {
@@ -58,23 +62,25 @@ constexpr RunStrip kRunStrip[kStripTaps][kStripTaps] = {
     {run_strip<3, 1, kFetches>, run_strip<3, 2, kFetches>, run_strip<3, 3, kFetches>},
 };
 
-// Returns whether every output has a tap in range, and the taps fit in registers.
+// Returns whether strips compute this axis: every output has a tap in range, and there are at most
+// kStripTaps taps.
 bool in_strips(const Axis& axis) {
   if (axis.taps < 1 || axis.taps > kStripTaps) return false;
-  // Where taps are further apart than the inputs reach, outputs between them have none.
+  // If taps are further apart than the axis is long, outputs between them may have no tap in range.
   if (axis.taps > 1 && axis.tap_step > axis.in) return false;
   return !taps_in_range(axis, {0, 1}).empty() &&
          !taps_in_range(axis, {axis.out - 1, axis.out}).empty();
 }
 
-// The first output of [v.begin, v.end) whose taps in range are not those of v.begin.
+// Returns the end of the outputs from v.begin on that have the same taps in range, at most v.end.
 int64_t same_taps_until(const Axis& columns, Range v) {
   const Range k = taps_in_range(columns, {v.begin, v.begin + 1});
-  if (k.size() < columns.taps) return v.begin + 1;  // at an edge
+  if (k.size() < columns.taps) return v.begin + 1;  // outputs at an edge are computed one by one
   const int64_t last = columns.in - 1 - columns.offset - (columns.taps - 1) * columns.tap_step;
   return std::min(v.end, floor_div(last, columns.out_step) + 1);
 }
 
+// Computes a correlation whose axes pass in_strips(), for all of its vectors of channels.
 void correlate_strips(const Correlation& c, bool fetches) {
   const bool bias = c.init == Init::bias;
   const auto& run_of = fetches ? kRunStrip<true> : kRunStrip<false>;

@@ -1,11 +1,13 @@
-// direct_columnlane: direct convolution with neighbouring output columns in the vector lanes,
-// float32, for batches that would not fill the lanes of direct_batchlane.
+// direct_columnlane: direct convolution with neighbouring output columns in the vector lanes. It is
+// for batches that would not fill the lanes of direct_batchlane.
 //
-// Rows of x are copied between zeros, columns that a stride keeps apart into parts of their own, so
-// that what neighbouring outputs read is adjacent; then direct_batchlane's microkernel runs with
-// overlapping unaligned vectors. Lanes beyond the last column are computed and thrown away.
+// Rows of x are copied to a buffer with zeros around them. With a stride, each row is copied as
+// several parts, so that the inputs of neighbouring outputs are adjacent (RowLayout). Then the
+// microkernel of tiles/correlation-inl.h runs on unaligned vectors that overlap. Lanes beyond the
+// last column are computed too, but are not stored.
 //
-// Tasks are (image, group, band of rows). Sums are cut as in direct_batchlane.
+// A task is one band of rows, of one group, of one image. grad_weight is summed in chunks of the
+// batch like in direct_batchlane.
 #pragma once
 
 #include "cpu/algos/columnlane/forward-inl.h"

@@ -1,4 +1,5 @@
-// direct_columnlane forward: y from x, w and b, with bias and ReLU applied in registers.
+// The forward pass of direct_columnlane: computes y from x, w and b. Bias and ReLU are applied in
+// registers.
 #pragma once
 
 #include "cpu/algos/columnlane/row_buffers-inl.h"
@@ -11,13 +12,14 @@ namespace columnlane {
 struct ForwardBands {
   TaskSize size;
   int64_t bands;
-  int64_t channels;  // of y that are computed at a time
+  int64_t channels;  // channels of y that a task computes at a time
   RowBuffers buffers;
-  int64_t packed;  // bytes of the packed taps, 0 where w serves as it is
+  int64_t packed;  // bytes of the packed taps, or 0 if w is read in place
 
   explicit ForwardBands(const Problem& p) {
     const Axis rows = forward_rows(p);
-    // Sums over some of the planes stay in the buffer until the others have been added.
+    // If the input planes are read in several slices, the sums of all channels stay in the buffer
+    // until the last slice has been added.
     auto channels_for = [&](int64_t planes) {
       return planes < p.Cg ? p.Og() : std::min(p.Og(), kSliceChannels);
     };
@@ -35,7 +37,7 @@ struct ForwardBands {
   }
 };
 
-// The taps of each phase as (O, Cg, R, count).
+// Packs the taps of each phase as (O, Cg, R, count).
 void pack_phases(const Problem& p, const std::vector<Phase>& list, const Real* w, Real* packed) {
   for (const Phase& phase : list) {
     for (int64_t row = 0; row < p.O * p.Cg * p.R; ++row) {

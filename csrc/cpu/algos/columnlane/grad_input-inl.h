@@ -1,5 +1,6 @@
-// direct_columnlane grad_input: gx from gy and w, gathered, a correlation for each residue of the
-// gx index modulo the stride.
+// The grad_input pass of direct_columnlane: computes gx from gy and w. The indices of gx are split
+// by their residue modulo the stride. Each residue is one correlation of gy with the taps that
+// reach it, so every element of gx is gathered.
 #pragma once
 
 #include "cpu/algos/columnlane/row_buffers-inl.h"
@@ -9,11 +10,12 @@ namespace convkern::cpu {
 namespace {
 namespace columnlane {
 
-// gx rows of a band are a multiple of the stride, so that every residue has its share of them.
+// The bands of rows that tasks compute, and their buffers. A band has the same number of gx rows of
+// every residue.
 struct GradInputBands {
-  TaskSize size;  // rows of a residue
+  TaskSize size;  // its rows are those of one residue
   int64_t bands;
-  int64_t channels;  // of gx that are computed at a time
+  int64_t channels;  // channels of gx that a task computes at a time
   RowBuffers buffers;
 
   GradInputBands(const Problem& p, const std::vector<Residue>& list) {
@@ -22,12 +24,13 @@ struct GradInputBands {
     ColumnSpan span(p.OW());
     for (const Residue& residue : list) {
       Axis columns = residue.columns.axis;
-      columns.out = outputs;  // lanes beyond the last column read too
+      columns.out = outputs;  // lanes beyond the last column read the buffer too
       span.cover(columns);
     }
     const RowLayout gy{1, -span.low, whole_vectors(span.width())};
     const RowLayout gx{p.stride_w, 0, outputs};
-    // Sums over some of the planes stay in the buffer until the others have been added.
+    // If the planes of gy are read in several slices, the sums of all channels stay in the buffer
+    // until the last slice has been added.
     auto channels_for = [&](int64_t planes) {
       return planes < p.Og() ? p.Cg : std::min(p.Cg, kSliceChannels);
     };

@@ -1,4 +1,6 @@
-// direct_columnlane grad_weight: gw from gy and x. Every lane sums its own columns.
+// The grad_weight pass of direct_columnlane: computes gw from gy and x. Every lane sums the
+// products of its own columns of gy. The lanes of a chunk of the batch are added after that, and
+// the chunks last (blocking/reduction-inl.h).
 #pragma once
 
 #include "cpu/algos/columnlane/row_buffers-inl.h"
@@ -8,7 +10,7 @@ namespace convkern::cpu {
 namespace {
 namespace columnlane {
 
-// The bands of rows of gy that are summed at a time, and their buffers.
+// The bands of gy rows that are summed at a time, and their buffers.
 struct GradWeightBands {
   TaskSize size;
   int64_t bands;
@@ -30,8 +32,8 @@ struct GradWeightBands {
   }
 };
 
-// Adds the products of one band of gy rows of an image to the accumulators of the output channels,
-// all of one group.
+// Adds the products of one unit, which is a band of gy rows of an image, to the accumulators of
+// some output channels, all of one group. `memory` is the thread's buffers.
 void accumulate_rows(const Problem& p, const Operands& ops, const GradWeightBands& tasks,
                      const std::vector<Phase>& list, int64_t unit, Range channels, Real* memory,
                      Real* accumulators) {
@@ -70,7 +72,8 @@ void accumulate_rows(const Problem& p, const Operands& ops, const GradWeightBand
       if (whole > 0) correlate<Taps::vector>(sum);
       sum.lanes = static_cast<int>(p.OW() % kLanes);
       if (sum.lanes == 0) continue;
-      // x is masked as well as gy: there may be an infinity in a lane beyond the last column.
+      // The last vector of a row is masked in x and in gy. Beyond the last column of gy there may
+      // be an infinity in x, and its product with a zero would be NaN.
       sum.in.at += whole * kLanes;
       sum.taps.at += whole * kLanes;
       sum.columns = unclipped(phase.count, 1);

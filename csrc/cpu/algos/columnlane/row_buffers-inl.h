@@ -1,4 +1,5 @@
-// Rows of images in buffers whose vectors are neighbouring columns.
+// Buffers of image rows whose vectors are neighbouring columns. This file lays them out, copies
+// rows to and from them, and chooses how large the tasks of direct_columnlane are.
 #pragma once
 
 #include "cpu/blocking/parts-inl.h"
@@ -9,17 +10,18 @@ namespace convkern::cpu {
 namespace {
 namespace columnlane {
 
-constexpr int64_t kSliceChannels = 16;  // of y or gx that a task computes at a time
+constexpr int64_t kSliceChannels = 16;  // the most channels of y or gx computed at a time
 
-// How a buffer holds a row: column i of the image is at (i + pad) / step of the part numbered
-// (i + pad) % step, so that columns `step` apart are adjacent. Everything else is zero.
+// How a buffer holds a row. A row is `step` parts. Column i of the image is at place (i + pad) /
+// step of part (i + pad) % step, so that columns `step` apart are adjacent. All other places are
+// zero.
 struct RowLayout {
   int64_t step, pad;
-  int64_t width;  // floats of a part, whole vectors
+  int64_t width;  // floats of a part, a number of whole vectors
   int64_t floats() const { return step * width; }
 };
 
-// A buffer of rows of some channels.
+// A buffer that holds some rows of some channels.
 struct RowBuffer {
   RowLayout layout;
   int64_t channels, rows;
@@ -34,16 +36,16 @@ struct RowBuffers {
   int64_t bytes() const { return floats() * static_cast<int64_t>(sizeof(Real)); }
 };
 
-// How often a sum over planes is cut.
+// Cuts `all` planes into `count` slices of at most `planes` each.
 struct PlaneSlices {
   int64_t all, count;
   PlaneSlices(int64_t all, int64_t planes) : all(all), count(ceil_div(all, planes)) {}
   Range at(int64_t slice) const { return near_equal_part(all, count, slice); }
 };
 
-// Calls move(memory, step, buffer, n) for the parts of the rows and channels of an image: n floats,
-// `step` apart in memory, adjacent in the buffer, whose row 0, channel 0 are rows.begin,
-// channels.begin.
+// Calls move(memory, step, buffer, n) for every part of every row of some channels of an image. A
+// part is n floats that are `step` apart in memory and adjacent in the buffer. The buffer begins
+// with row rows.begin and channel channels.begin.
 template <class Float, class Move>
 CONVKERN_INLINE void for_each_row_part(Float* image, const ImageShape& shape, Range rows,
                                        Range channels, const View<Real>& buffer,
@@ -91,8 +93,9 @@ void store_columns(Real* image, const ImageShape& shape, Range rows, Range chann
                     });
 }
 
-// The rows of an image in memory from row `first`, channel `channel` on, where they are vectors as
-// the layout's are: then they need no buffer. Null otherwise.
+// Returns the rows of an image, from row `first` and channel `channel` on, if the image itself has
+// the layout of a buffer: aligned NCHW rows of whole vectors, in one part. Such results are written
+// without a buffer. Otherwise the view is null.
 View<Real> rows_in_memory(Real* image, const ImageShape& shape, int64_t first, int64_t channel,
                           const RowLayout& layout) {
   const bool aligned = reinterpret_cast<uintptr_t>(image) % (kLanes * sizeof(Real)) == 0;
@@ -103,12 +106,13 @@ View<Real> rows_in_memory(Real* image, const ImageShape& shape, int64_t first, i
   return {image + channel * plane + first * shape.width, plane, shape.width};
 }
 
-// Taps that read the same part of x's rows: taps first + i * tap_stride, i in [0, count), read
-// what begins at `at` for i = 0 and `step` floats further for each i.
+// The taps of a row that read the same part of x's rows. These are the taps first + i * tap_stride
+// for i in [0, count). In a row of the buffer, tap i of output column 0 reads the float at
+// at + i * step.
 struct Phase {
   int64_t first, tap_stride, count;
   int64_t at, step;
-  int64_t packed;  // where the forward pass packs the taps, in floats
+  int64_t packed;  // offset of the taps as forward packs them, in floats
 };
 
 std::vector<Phase> phases(const Problem& p, const RowLayout& x) {
@@ -130,14 +134,15 @@ RowLayout x_layout(const Problem& p) {
   return {p.stride_w, p.pad_w, whole_vectors(outputs + (p.S - 1) * p.dilation_w / p.stride_w)};
 }
 
-// The size of a task: it computes `rows` of the outputs from `planes` of the input at a time.
+// The size of a task. It computes `rows` output rows and reads `planes` input channels at a time.
 struct TaskSize {
   int64_t planes, rows;
 };
 
-// make(planes, rows) gives the buffers, read(rows) the input rows that a band loads, of which
-// `fresh` a row are not loaded by its neighbours too. Bands are cut for the cache, and where tasks
-// would be too few; where that would load most rows again, a task takes fewer planes instead.
+// Chooses the size of a task. make(planes, rows) returns the buffers of a task, and read(rows) the
+// input rows that it reads. Only `fresh` of these for each output row are not read by neighbouring
+// tasks too. Bands are cut so that the buffers fit the cache and that there are enough tasks. If
+// fitting the cache would make neighbours read most rows again, a task takes fewer planes instead.
 template <class Make, class Read>
 TaskSize task_size(const Problem& p, int64_t planes, int64_t rows, int64_t fresh, const Make& make,
                    const Read& read) {
@@ -149,7 +154,8 @@ TaskSize task_size(const Problem& p, int64_t planes, int64_t rows, int64_t fresh
   }
 }
 
-// The axis of columns that all read real ones or zeros of the buffer, whatever the tap.
+// Returns the columns axis of `out` vectors and some taps, none of which is out of range: the
+// buffer has zeros around the image.
 Axis unclipped(int64_t out, int64_t taps) { return {out, taps, taps, 0, 1, 0}; }
 
 }  // namespace columnlane

@@ -1,4 +1,5 @@
-// Between 16-bit numbers in memory and float32, or pairs of bfloat16.
+// Converts arrays of 16-bit numbers to float32 and back, and interleaves planes of bfloat16 into
+// pairs. The functions that take an executor are parallel over the elements.
 #pragma once
 
 #include "cpu/simd/vec.h"
@@ -7,7 +8,7 @@ namespace convkern::cpu {
 namespace {
 namespace half {
 
-constexpr int64_t kGrain = 1 << 15;  // numbers worth a thread
+constexpr int64_t kGrain = 1 << 15;  // fewer numbers are not worth waking a thread
 
 inline void widen_bf16(const uint16_t* from, int64_t n, float* to) {
   for (int64_t i = 0; i < n; ++i) {
@@ -46,13 +47,14 @@ void add(const float* terms, int64_t n, float* sums, const Executor& executor) {
   });
 }
 
-// Planes 2i and 2i + 1 become plane i of pairs, the second number in the higher half; beyond the
-// last plane is 0.
+// Interleaves planes of `size` numbers. Planes 2i and 2i + 1 become plane i of pairs, with the
+// number of plane 2i + 1 in the higher half. If `planes` is odd, the last plane is paired with
+// zeros.
 inline void pair_planes(const uint16_t* from, int64_t planes, int64_t size, uint32_t* to,
                         const Executor& executor) {
   const int64_t count = ceil_div(planes, 2) * size;
   executor.run(count, kGrain, [&](int64_t begin, int64_t end, int) {
-    if (size == 1 && planes % 2 == 0) {  // pairs as they are
+    if (size == 1 && planes % 2 == 0) {  // numbers to be paired are adjacent already
       std::memcpy(to + begin, from + 2 * begin, (end - begin) * sizeof(*to));
       return;
     }

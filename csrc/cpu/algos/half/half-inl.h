@@ -1,7 +1,9 @@
-// bfloat16 and float16 by float32 algorithms: the operands of some images at a time are converted,
-// to float32 or to pairs, a kernel computes them in float32, and its results are rounded once.
-// Converted images stay in the cache until the kernel reads them, and the workspace does not grow
-// with the batch.
+// Computes bfloat16 and float16 convolutions by float32 algorithms. The batch is cut into chunks of
+// images. The operands of a chunk are converted, a float32 algorithm computes the chunk, and its
+// results are rounded once. Chunks are so small that converted images stay in the cache until the
+// algorithm reads them. They also keep the workspace from growing with the batch.
+//
+// A class Form says how operands are converted: Widened to float32, Pairs to pairs of bfloat16.
 #pragma once
 
 #include "cpu/algos/half/conversions-inl.h"
@@ -11,10 +13,13 @@ namespace convkern::cpu {
 namespace {
 namespace half {
 
-constexpr int64_t kChunkBytes = 4 << 20;  // of converted images, aimed at
-constexpr int64_t kChunkWeights = 2;      // times the weights' bytes, at least: kernels repack them
+constexpr int64_t kChunkBytes = 4 << 20;  // target for the bytes of a chunk's converted images
+// The images of a chunk may also have this many times the weights' bytes, if that is more: kernels
+// repack all weights for every chunk.
+constexpr int64_t kChunkWeights = 2;
 
-// The float32 problems, of near-equal parts of the batch: of images, or pairs of them.
+// The float32 problems of a pass, one for each near-equal part of the batch. `largest` is the
+// problem of the largest part. Form may count pairs of images instead of images.
 template <class Form>
 struct Chunks {
   Form form;
@@ -31,8 +36,9 @@ struct Chunks {
   bool adds_up() const { return largest.pass == Pass::grad_weight && count > 1; }
 };
 
-// The offsets in the workspace, in bytes, of x or gx, y or gy, w or gw, the sum of the gw of
-// several chunks, b, and the workspace of the float32 kernel.
+// The offsets in the workspace, in bytes. `x` holds x or gx, and `y` holds y or gy. `w` holds w or
+// the gw of a chunk, `sum` the sum of gw over the chunks, and `b` the bias. `kernel` is the
+// workspace of the float32 kernel.
 struct Offsets {
   int64_t x, y, w, sum, b, kernel;
 
@@ -49,6 +55,7 @@ struct Offsets {
   }
 };
 
+// The addresses that belong to the offsets.
 struct Buffers {
   float *x, *y, *w, *sum, *b;
   void* workspace;
@@ -66,14 +73,14 @@ struct Buffers {
   }
 };
 
-// A pass of a float32 algorithm in half precision: the plans of its float32 problems.
+// The plan of a pass in half precision. It has the plans of the chunks' float32 problems.
 template <class Form>
 class Through final : public Plan {
  public:
   explicit Through(const Problem& problem) : p_(problem), chunks_(p_), offsets_(chunks_) {}
 
-  // Makes the plans of the chunks, of which some are smaller if their number does not divide the
-  // batch. Returns why the algorithm does not compute them; Reason::none if it does.
+  // Makes the plans of the chunks. Some chunks are smaller by one image if their number does not
+  // divide the batch. Returns Reason::none, or why the algorithm does not compute the chunks.
   Reason plan_chunks(MakePlan make_plan) {
     Planned largest = make_plan(chunks_.largest);
     if (largest.reason != Reason::none) return largest.reason;
@@ -100,10 +107,10 @@ class Through final : public Plan {
   void run(const Operands& ops, void* memory, const Executor& executor) const override;
 
  private:
-  const Problem p_;  // which the chunks refer to
+  const Problem p_;  // declared before the chunks, which refer to it
   const Chunks<Form> chunks_;
   const Offsets offsets_;
-  std::unique_ptr<const Plan> largest_, smaller_;  // of chunks; the latter null if there are none
+  std::unique_ptr<const Plan> largest_, smaller_;  // `smaller_` is null if all chunks are equal
 };
 
 template <class Form>
@@ -114,8 +121,8 @@ void Through<Form>::run(const Operands& ops, void* memory, const Executor& execu
   const auto* x = static_cast<const uint16_t*>(ops.x);
   const auto* gy = static_cast<const uint16_t*>(ops.gy);
   auto* out = static_cast<uint16_t*>(ops.out);
-  const int64_t image_size =
-      p.pass == Pass::forward ? p.O * p.OH() * p.OW() : p.C * p.H * p.W;  // of the result
+  const int64_t image_size =  // elements of an image of y or gx
+      p.pass == Pass::forward ? p.O * p.OH() * p.OW() : p.C * p.H * p.W;
   Operands operands;
   operands.w = f32.w;
   operands.packed = ops.packed;
@@ -146,7 +153,7 @@ void Through<Form>::run(const Operands& ops, void* memory, const Executor& execu
   if (p.pass == Pass::grad_weight) narrow(p.dtype, f32.sum, form.w_floats(), out, executor);
 }
 
-// The plan of one pass of a float32 algorithm in half precision, or why there is none.
+// Makes the plan of one pass of a float32 algorithm in half precision, or says why there is none.
 template <class Form, const Algorithm& kAlgorithm, Pass kPass>
 Planned plan_through(const Problem& p) {
   Reason reason = Form{p}.supports();
@@ -158,8 +165,8 @@ Planned plan_through(const Problem& p) {
   return plan;
 }
 
-// A float32 algorithm, in half precision. What the form says of the choice goes before what the
-// algorithm does.
+// A float32 algorithm in half precision. It declines by the rule of the form if there is one, and
+// otherwise by the rule of the float32 algorithm.
 template <class Form, const Algorithm& kAlgorithm>
 constexpr Algorithm through = {
     kAlgorithm.name,

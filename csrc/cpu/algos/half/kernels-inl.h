@@ -1,4 +1,5 @@
-// The float32 algorithms, through which bfloat16 and float16 are computed.
+// The list of the algorithms for bfloat16 and float16. They are the float32 algorithms, on operands
+// that are widened to float32.
 #pragma once
 
 #include "cpu/algos/half/half-inl.h"
@@ -12,7 +13,8 @@ namespace half {
 template <class List>
 struct WidenedList;
 
-// The widened algorithms of a list. Algorithms that round more than the direct sum are left out.
+// The widened algorithms of a list. Null stands for algorithms that round more than the direct sum;
+// they are for float32 only.
 template <const Algorithm&... kAlgorithms>
 struct WidenedList<AlgorithmList<kAlgorithms...>> {
   template <const Algorithm& kAlgorithm>

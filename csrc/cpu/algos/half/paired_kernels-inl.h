@@ -1,4 +1,5 @@
-// The float32 algorithms that also compute pairs of bfloat16.
+// The list of the algorithms for pairs of bfloat16. They are float32 algorithms whose product is
+// that of two pairs.
 #pragma once
 
 #include "cpu/algos/algorithm_list-inl.h"

@@ -1,7 +1,9 @@
-// bfloat16 operands as pairs of the numbers that are multiplied and added together by one
-// instruction (VDPBF16PS), each pair in the place of a float: the float32 algorithms move them like
-// floats, and only the product differs. Terms of a sum are paired: neighbouring channels of x in
-// forward and of gy in grad_input, neighbouring images in grad_weight.
+// Gives bfloat16 operands to float32 algorithms as pairs, which take the place of floats.
+// Algorithms move pairs like floats. Only the product differs: one instruction (VDPBF16PS)
+// multiplies two pairs number by number and adds both products to a float32 sum. So a pair has two
+// neighbouring terms of a sum. In forward these are channels of x, in grad_input channels of gy,
+// and in grad_weight images. The number of paired channels of a group must be even. If the number
+// of images is odd, the last is paired with zeros.
 #pragma once
 
 #include "cpu/algos/half/conversions-inl.h"
@@ -10,8 +12,9 @@ namespace convkern::cpu {
 namespace {
 namespace half {
 
+// The form of class Through<Form> for pairs.
 struct Pairs {
-  static constexpr bool kRounds = true;
+  static constexpr bool kRounds = true;  // the kernel itself rounds y and gx to bfloat16
   static constexpr Reason (*kDeclines)(const Candidate&) = choice::pairs_decline;
   const Problem& p;
 
@@ -19,7 +22,7 @@ struct Pairs {
     if (p.dtype != DType::bf16) return Reason::dtype;
     const int64_t terms = p.pass == Pass::forward      ? p.Cg
                           : p.pass == Pass::grad_input ? p.Og()
-                                                       : 0;  // a last image is paired with zeros
+                                                       : 0;  // grad_weight takes any batch
     return terms % 2 == 0 ? Reason::none : Reason::odd_terms;
   }
   Problem problem() const {
@@ -63,13 +66,13 @@ struct Pairs {
  private:
   int64_t x_size() const { return p.C * p.H * p.W; }
   int64_t y_size() const { return p.O * p.OH() * p.OW(); }
-  // Neighbouring channels are pairs as they are.
+  // Returns whether neighbouring channels are adjacent in memory, so that they are pairs already.
   bool in_place() const { return p.layout == Layout::nhwc; }
 
   const float* pairs(const uint16_t* from, bool of_channels, int64_t channels, int64_t size,
                      Range images, float* to, const Executor& executor) const {
     auto* pairs = reinterpret_cast<uint32_t*>(to);
-    if (!of_channels) {  // `images` counts pairs of them
+    if (!of_channels) {  // then `images` counts pairs of images
       const int64_t first = 2 * images.begin, last = std::min(p.N, 2 * images.end);
       pair_planes(from + first * size, last - first, size, pairs, executor);
       return to;

@@ -1,4 +1,4 @@
-// Half-precision operands as float32 numbers.
+// Gives bfloat16 and float16 operands to float32 algorithms as float32 numbers.
 #pragma once
 
 #include "cpu/algos/half/conversions-inl.h"
@@ -7,21 +7,23 @@ namespace convkern::cpu {
 namespace {
 namespace half {
 
+// The form of class Through<Form> for float32 numbers.
 struct Widened {
-  static constexpr bool kRounds = false;  // the kernel's forward and grad_input
+  static constexpr bool kRounds = false;  // y and gx are rounded after the kernel has run
   static constexpr Reason (*kDeclines)(const Candidate&) = nullptr;
   const Problem& p;
 
   Reason supports() const {
     return p.dtype == DType::bf16 || p.dtype == DType::f16 ? Reason::none : Reason::dtype;
   }
-  // The float32 problem of all images.
+  // Returns the float32 problem of the whole batch.
   Problem problem() const {
     Problem f32 = p;
     f32.dtype = DType::f32;
     return f32;
   }
-  // Floats in buffers: of an image of x or gx, of y or gy, of all weights.
+  // These return the floats that buffers hold: those of an image of x or gx, of an image of y or
+  // gy, and of all weights.
   int64_t x_floats() const { return p.C * p.H * p.W; }
   int64_t y_floats() const { return p.O * p.OH() * p.OW(); }
   int64_t w_floats() const { return p.O * p.Cg * p.R * p.S; }

@@ -1,5 +1,7 @@
-// What forward and grad_input share: each is a correlation of pixels with panels of taps, or one
-// for each residue of gx modulo the stride.
+// Computes forward and grad_input of implicit_gemm. Forward is one correlation of pixels with
+// panels of taps (a Part). grad_input is one for each residue of gx modulo the stride. Terms are
+// the channels of the input, which are summed over, and columns are the channels of the result. A
+// task computes one band of pixels of all parts, for a slice of the panels of one group.
 #pragma once
 
 #include "cpu/blocking/bands-inl.h"
@@ -12,28 +14,31 @@ namespace convkern::cpu {
 namespace {
 namespace implicit_gemm {
 
-constexpr int64_t kBandPixels = 512;      // of a band: enough for a panel to be worth fetching
-constexpr int64_t kLeastBandPixels = 64;  // of a band of one image, at least
-constexpr int64_t kTasks = 8;             // at least so many, for any number of threads
+constexpr int64_t kBandPixels = 512;      // target: enough pixels to pay for fetching a panel
+constexpr int64_t kLeastBandPixels = 64;  // smaller bands of one image are not cut further
+constexpr int64_t kTasks = 8;             // bands are cut until there are so many tasks
 
-// The outputs at rows row + u * row_step, columns column + v * column_step.
+// One correlation. Its output (u, v) is at row row + u * row_step and column column + v *
+// column_step of the result.
 struct Part {
   Axis rows, columns;
   int64_t row, column, row_step, column_step;
-  int64_t packed;  // where its taps are, in floats
+  int64_t packed;  // offset of its taps among the group's packed taps, in floats
   int64_t taps() const { return rows.taps * columns.taps; }
 };
 
-// Outputs [v, v + pixels) of a row, and taps that reach real columns for all of them.
+// One step of the computation of a row: the taps of a row that are added to the outputs
+// [v, v + pixels). These taps reach real columns for all of these outputs.
 struct Run {
   int64_t v, pixels;
   Range taps;
-  bool first, last;  // of the runs of these outputs
+  bool first, last;  // whether it is the first, or the last, run of its tile
 };
 
-// The runs of a row, in tiles of at most `tile` outputs: for each tile a run of the taps that reach
-// real columns for all its outputs; before it, where there are others, a run without taps and a run
-// for each of the others.
+// Returns the runs of a row, which is cut into tiles of at most `tile` outputs. The last run of a
+// tile has the taps that reach real columns for all its outputs. If there are taps that do so only
+// for some, the first run has no taps and only starts the sums, and each of these taps has a run of
+// its own between them.
 std::vector<Run> runs_of(const Axis& columns, int64_t tile) {
   std::vector<Run> runs;
   const int64_t parts = ceil_div(columns.out, tile);
@@ -56,23 +61,27 @@ std::vector<Run> runs_of(const Axis& columns, int64_t tile) {
   return runs;
 }
 
-constexpr int64_t kBandFloats = (1 << 20) / sizeof(Real);  // aimed at, of the inputs of a band
+constexpr int64_t kBandFloats = (1 << 20) / sizeof(Real);  // target for the inputs of a band
 
-constexpr int64_t kFetchedTerms = 256;        // of a pixel: more would displace what the tile reads
+// Pixels of more terms are not prefetched, because they would displace what the tile reads.
+constexpr int64_t kFetchedTerms = 256;
 constexpr int64_t kLine = 64 / sizeof(Real);  // floats of a line of the cache
 
+// All correlations of a pass, and how they are cut into tasks.
 struct Correlations {
   ImageShape in, out;
-  int64_t groups, terms, columns;  // of a group: channels of `in` and of `out`
+  int64_t groups, terms, columns;  // terms and columns: channels of `in` and `out` in a group
   std::vector<Part> parts;
   Panels panels;
   Bands bands;
-  int64_t slices;        // of a band's panels
-  int64_t taps = 0;      // of all parts
-  int64_t packed = 0;    // floats of the taps of a group
-  int64_t tap_rows = 0;  // of `in` that a tap reads, where buffers hold those alone; else 0
-  int64_t in_rows = 0, in_width = 0;  // of an image that a band reads, at most
-  int64_t out_rows, out_width;        // of an image in a band, at most
+  int64_t slices;      // parts that the panels of a group are cut into
+  int64_t taps = 0;    // taps of all parts
+  int64_t packed = 0;  // floats of a group's packed taps
+  // The most rows of `in` that one tap row reads for a band, if the buffer holds only the rows that
+  // taps read. Otherwise 0, and the buffer also holds the rows between them.
+  int64_t tap_rows = 0;
+  int64_t in_rows = 0, in_width = 0;  // the most rows and columns of an image that a band reads
+  int64_t out_rows, out_width;        // the most rows and columns of an image that a band writes
 
   Correlations(const Problem& p, const ImageShape& in, const ImageShape& out,
                std::vector<Part> list)
@@ -104,10 +113,10 @@ struct Correlations {
 
   Bands bands_of(int64_t batch) const {
     const Axis &rows = parts[0].rows, &columns = parts[0].columns;
-    const int64_t pixels = columns.out * static_cast<int64_t>(parts.size());  // of a row
+    const int64_t pixels = columns.out * static_cast<int64_t>(parts.size());  // of a row, all parts
     const int64_t in_row = in.width * whole_vectors(terms);
     const int64_t most = std::min(kBandPixels / pixels, kBandFloats / in_row / rows.out_step);
-    // The floats that a row of outputs keeps in buffers, about.
+    // This is about the number of floats that one row of outputs takes in the buffers.
     const int64_t floats =
         in_row * std::min(rows.taps + 1, in.height) + pixels * kPanelVectors * kLanes;
     const int64_t most_columns =
@@ -119,7 +128,7 @@ struct Correlations {
             columns.out, most_columns};
   }
 
-  // The rows or columns of `in` that the outputs u of all parts read.
+  // Returns the rows or columns of `in` that the outputs u of all parts read.
   Range read_by(Axis Part::* axis, Range u) const {
     Range read{(parts[0].*axis).in, 0};
     for (const Part& part : parts) {
@@ -131,7 +140,7 @@ struct Correlations {
     return read.empty() ? Range{0, 0} : read;
   }
 
-  // The most that `outputs` neighbouring outputs of all parts may read, wherever they are.
+  // Returns the most rows or columns of `in` that `outputs` neighbouring outputs of all parts read.
   int64_t most_read(Axis Part::* axis, int64_t outputs) const {
     Range read{0, 0};
     for (const Part& part : parts) {
@@ -151,7 +160,7 @@ struct Correlations {
     return bands.column_bands == 1 ? Range{0, in.width} : read_by(&Part::columns, v);
   }
 
-  // The rows or columns of `out` that the outputs u or v of all parts are.
+  // These return the rows and columns of `out` that belong to the outputs u and v of all parts.
   Range out_rows_of(Range u) const {
     const int64_t step = parts[0].row_step;
     return {u.begin * step, std::min(out.height, u.end * step)};
@@ -161,7 +170,7 @@ struct Correlations {
     return {v.begin * step, std::min(out.width, v.end * step)};
   }
 
-  // Loads what is read to the buffer of a band whose outputs are in rows u.
+  // Copies the region `read` to the buffer `to` of a band whose outputs are in rows u.
   void load(const Real* tensor, const Region& read, Range u, const Pixels<Real>& to) const {
     if (tap_rows == 0) return load_pixels(tensor, in, read, to);
     const Axis& rows = parts[0].rows;
@@ -177,14 +186,14 @@ struct Correlations {
     }
   }
 
-  // The number of products of an output that are summed one after the other. With a single tap
-  // torch sums all of them so.
+  // Returns the number of products that are summed in one sequence. With a single tap, sequences
+  // are longer, because torch then sums all products of an output in one.
   int64_t block_of(const Part& part) const {
     return taps == 1 ? near_equal_block(terms, kMostBlock) : block_of_products(part.taps() * terms);
   }
 
-  // A thread's buffers: a band's inputs, where they are NCHW, and a panel of its outputs, where
-  // they are NCHW or not Real.
+  // These return a thread's buffers: the inputs of a band if they are NCHW, and one panel of its
+  // outputs if these are NCHW or of another type than Real.
   Pixels<Real> in_buffer(Real* at) const { return runs_buffer(at, terms, in_width, in_rows); }
   Pixels<Real> out_buffer(Real* at) const {
     const int64_t width = std::min<int64_t>(kPanelVectors * kLanes, panels.width());
@@ -205,8 +214,8 @@ struct Correlations {
   }
 };
 
-// Calls pack(part, group, panel, terms, rows) for all parts' panels and blocks of terms, whose rows
-// are to be packed at `rows`.
+// Calls pack(part, group, panel, terms, rows) for every part, group, panel and block of terms. It
+// must pack the taps at `rows`.
 template <class Pack>
 void pack_panels(const Problem& p, const Correlations& all, Real* packed, const Executor& executor,
                  const Pack& pack) {
@@ -227,15 +236,15 @@ void pack_panels(const Problem& p, const Correlations& all, Real* packed, const 
   });
 }
 
-// One panel of the outputs of a band.
+// Computes the outputs of one band in the columns of one panel.
 struct PanelTask {
   const Correlations& all;
   Panel panel;
-  Range images, u, v;    // of the band
-  Pixels<const Real> x;  // from the first pixel of in_rows and in_columns on
-  Range in_rows, in_columns;
-  Pixels<Real> y;  // from row u.begin * row_step and column v.begin * column_step on
-  int lanes;       // of the last vector of a row of y that are in memory
+  Range images, u, v;         // the images, output rows and output columns of the band
+  Pixels<const Real> x;       // the input from the first row and column below on
+  Range in_rows, in_columns;  // the rows and columns that the band reads
+  Pixels<Real> y;  // the result from row u.begin * row_step, column v.begin * column_step on
+  int lanes;       // lanes of a pixel's last vector that y has room for
   const Real* bias;
   bool relu;
 
@@ -305,8 +314,8 @@ struct PanelTask {
     }
   }
 
-  // The pixels of the next tile, which for the first panel come from memory, while this one's
-  // products are computed.
+  // Prefetches the pixels of the next tile, so that they arrive while the products of this one are
+  // computed. For the first panel of a band they come from memory.
   static void fetch_pixels(const MatmulTile& t, int64_t pixels) {
     for (int64_t i = pixels; i < 2 * pixels; ++i) {
       for (int64_t k = 0; k < t.k; k += kLine) __builtin_prefetch(t.a + i * t.a_row + k);
@@ -314,7 +323,8 @@ struct PanelTask {
   }
 };
 
-// All outputs. `packed` holds the taps of each group, `memory` the threads' buffers. T is Result.
+// Computes all outputs. `packed` holds the packed taps of all groups, and `memory` the threads'
+// buffers. T is Result; it is a parameter so that `if constexpr` can depend on it.
 template <class T>
 void correlate(const Problem& p, const Correlations& all, const Real* in, const Real* packed,
                const Real* bias, bool relu, T* out, Real* memory, const Executor& executor) {

@@ -1,4 +1,5 @@
-// implicit_gemm forward: y from x, w and b, with bias and ReLU applied in registers.
+// The forward pass of implicit_gemm: computes y from x, w and b. Bias and ReLU are applied in
+// registers. The caller may pass weights that were packed before.
 #pragma once
 
 #include "cpu/algos/implicit_gemm/correlate-inl.h"

@@ -1,5 +1,6 @@
-// implicit_gemm grad_input: gx from gy and w, gathered: each residue of the gx index modulo the
-// stride is a correlation of its own, with every stride-th tap.
+// The grad_input pass of implicit_gemm: computes gx from gy and w. The indices of gx are split by
+// their residue modulo the stride. Each residue is one correlation of gy with the taps that reach
+// it, so every element of gx is gathered and written once.
 #pragma once
 
 #include "cpu/algos/implicit_gemm/correlate-inl.h"

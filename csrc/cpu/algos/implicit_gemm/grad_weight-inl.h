@@ -1,6 +1,8 @@
-// implicit_gemm grad_weight: gw from gy and x, a sum over pixels. The output channels of gy are the
-// columns of panels, in place where they are adjacent whole vectors and packed otherwise; x is read
-// in place in NCHW, and in channels_last unless its pixels are far apart (packs_x).
+// The grad_weight pass of implicit_gemm: computes gw from gy and x. For each tap it is a matrix
+// product that sums over pixels: x (channels x pixels) times gy (pixels x output channels). The
+// channels of gy are the columns of panels. They are read in place if they are adjacent and whole
+// vectors, and otherwise copied. x is read in place, unless it is in channels_last and its pixels
+// are far apart (packs_x).
 #pragma once
 
 #include "cpu/algos/implicit_gemm/correlate-inl.h"
@@ -10,10 +12,10 @@ namespace convkern::cpu {
 namespace {
 namespace implicit_gemm {
 
-// Slices of gw, for some bands of gy's rows.
+// The tasks of the pass. A task sums the products of some bands of gy's pixels for one slice of gw.
 struct WeightTasks : WeightSlices {
   Bands bands;
-  int64_t x_rows, x_columns;  // of an image that a band reads, at most
+  int64_t x_rows, x_columns;  // the most rows and columns of x in an image that a band reads
 
   explicit WeightTasks(const Problem& p)
       : WeightSlices(p, panels_in_cache(p),
@@ -25,8 +27,8 @@ struct WeightTasks : WeightSlices {
     x_columns = bands.column_bands == 1 ? p.W : input_rows(forward_columns(p), bands.band_columns);
   }
 
-  // gw is cut into slices of up to 4 panels, as many as leave room in the cache for the
-  // accumulators of 64 channels, and then by channels.
+  // A slice of gw has up to 4 panels, as long as the accumulators of these and 64 channels of x fit
+  // the cache. Then it has as many channels of x, up to 256, as fit with its panels.
   static int64_t panels_in_cache(const Problem& p) {
     return std::clamp<int64_t>(kAccumulatorFloats / (p.R * p.S * 64 * kPanelVectors * kLanes), 1,
                                4);
@@ -48,20 +50,21 @@ struct WeightTasks : WeightSlices {
             ceil_div(kTasks, count(p))};
   }
 
-  // Channels of pixels far apart share few lines of the cache.
+  // Returns whether x is copied to a buffer. One channel of pixels that are far apart would use few
+  // lines of the cache.
   static bool packs_x(const Problem& p) { return p.layout == Layout::nhwc && p.C > 128; }
 
-  static constexpr int64_t kAccumulatorFloats = 1 << 16;  // aimed at
-  static constexpr int64_t kSlabFloats = 1 << 16;         // aimed at, of the x that a band reads
-  static constexpr int64_t kBandColumns = 1 << 11;        // of gy
+  static constexpr int64_t kAccumulatorFloats = 1 << 16;  // target for the accumulators of a slice
+  static constexpr int64_t kSlabFloats = 1 << 16;         // target for the floats of x in a band
+  static constexpr int64_t kBandColumns = 1 << 11;        // the most columns of gy in a band
 };
 
-// The part of gw that a task computes: rows of gy and x in bands.
+// One slice of gw, with the thread's accumulators and the buffers for gy and x.
 struct GradWeightSlice {
   const Problem& p;
   const WeightTasks& tasks;
   int64_t group;
-  Range panels, channels;  // of the group
+  Range panels, channels;  // panels of gy's channels, and channels of x, in the group
   Real *accumulators, *gy, *x;
 
   void add_band(const Operands& ops, int64_t band) const {
@@ -74,7 +77,7 @@ struct GradWeightSlice {
     if (inputs.rows.empty() || inputs.columns.empty()) return;
     const Real* in = static_cast<const Real*>(ops.x);
     Pixels<const Real> from = pixels_of(in, x_shape(p), inputs);
-    int64_t channel = 1;  // floats from one to the next
+    int64_t channel = 1;  // floats from one channel of x to the next
     if (p.layout == Layout::nchw) {
       channel = p.H * p.W;
       from = {in + (inputs.images.begin * p.C + inputs.channels.begin) * channel +
@@ -94,7 +97,8 @@ struct GradWeightSlice {
     }
   }
 
-  // The channels of gy of a panel: in place if their vectors are whole.
+  // Returns the pixels of gy with the channels of a panel: in place if they are whole vectors in
+  // channels_last, and otherwise as a copy.
   Pixels<const Real> panel_rows(const Operands& ops, const Region& region,
                                 const Panel& panel) const {
     const ImageShape shape = y_shape(p);
@@ -111,7 +115,7 @@ struct GradWeightSlice {
     return to.read_only();
   }
 
-  // Adds the products of the pixels of x and gy to sums (r, s, channel, column) of a panel.
+  // Adds the products of the pixels of x and gy to the sums (r, s, channel, column) of one panel.
   void add_products(const Pixels<const Real>& x, int64_t channel, const Region& inputs,
                     const Region& outputs, const Panel& panel, const Pixels<const Real>& gy_panel,
                     Real* sums) const {

@@ -1,15 +1,15 @@
-// implicit_gemm: convolution as sums of small matrix products, for layers of many channels.
+// implicit_gemm: convolution as a sum of small matrix products, for layers of many channels.
 //
-// For each tap, the pixels that it reaches times the tap's weights (channels x output channels) is
-// a matrix product; those of all taps are summed in the registers of one tile
-// (matmul_tile-inl.h), without an im2col matrix. The weights, or gy in grad_weight, are read from
-// panels with a channel in each vector lane; the other factor is read a float at a time where it
-// is, so that strides and dilation cost nothing and padding is left out. channels_last images are
-// read and written in place; NCHW images band by band through buffers of pixels, but for x in
-// grad_weight.
+// Each tap is a matrix product: the pixels that the tap reaches, times the tap's weights (channels
+// x output channels). A tile (tiles/matmul-inl.h) sums the products of all taps in registers,
+// without an im2col matrix. The weights, or gy in grad_weight, are read from panels with one
+// channel in each vector lane. The other factor is read in place, one float at a time, so that
+// strides and dilation cost nothing and padding is skipped. channels_last images are read and
+// written in place. NCHW images pass through buffers of pixels, band by band; grad_weight reads
+// NCHW x in place.
 //
-// Tasks of forward and grad_input are (band of pixels, group, slice of the panels), those of
-// grad_weight (chunk of the batch's pixels, group, panel, slice of the channels).
+// A task of forward and grad_input is one band of pixels, for a slice of the panels of one group. A
+// task of grad_weight is one chunk of the batch, for some panels and input channels of one group.
 #pragma once
 
 #include "cpu/algos/implicit_gemm/forward-inl.h"

@@ -1,5 +1,8 @@
-// What forward and grad_input share: the products of transformed tiles of the input with
-// transformed taps.
+// Computes forward and grad_input of winograd. Both transform the taps and overlapping tiles of the
+// input. For each spot of a tile, a matrix product (tiles x terms) times (terms x columns) sums
+// over the terms. Its results are transformed to tiles of outputs. Terms are the channels of the
+// input, and columns those of the result. If the transformed taps of all channels fit the cache,
+// they are computed before the tasks start, and otherwise by each task.
 #pragma once
 
 #include "cpu/algos/winograd/squares-inl.h"
@@ -13,25 +16,26 @@ namespace convkern::cpu {
 namespace {
 namespace winograd {
 
-constexpr int64_t kTileBytes = 768 << 10;  // aimed at, of the transformed tiles of a band
-constexpr int64_t kTapFloats = 1 << 20;    // of all transformed taps, for them to stay in the cache
-constexpr int64_t kBandTiles = 64;         // enough for a band to transform the taps anew,
-constexpr int64_t kTransformedTerms = 64;  // those of so many terms at a time
-constexpr int64_t kTileTasks = 4;          // bands and slices, if need be
+constexpr int64_t kTileBytes = 768 << 10;  // target for a band's transformed tiles and products
+constexpr int64_t kTapFloats = 1 << 20;    // the most transformed taps that stay in the cache
+constexpr int64_t kBandTiles = 64;         // tiles that make transforming taps for a band pay
+constexpr int64_t kTransformedTerms = 64;  // the most terms whose taps it transforms at a time
+constexpr int64_t kTileTasks = 4;          // bands and panels are cut until there are so many tasks
 
+// The tiles of a pass, and how they are cut into tasks.
 template <class F>
 struct Tiles {
   ImageShape in, out;
-  int64_t groups, terms, columns;  // of a group: channels of `in` and of `out`
+  int64_t groups, terms, columns;  // terms and columns: channels of `in` and `out` in a group
   Axis row_axis, column_axis;
-  int64_t rows, width;  // tiles of an image: rows, and tiles in a row
+  int64_t rows, width;  // rows of tiles in an image, and tiles in a row
   Panels panels;
-  // Each task transforms its panels' taps: those of all panels would be read from memory, which
-  // takes longer.
+  // Whether each task transforms the taps of its panels itself. If the transformed taps of all
+  // panels do not fit the cache, that is faster than reading them from memory.
   bool taps_per_task;
-  Bands bands;      // rows of tiles
-  int64_t slices;   // of a band's panels
-  int64_t in_rows;  // of an image that a band reads, at most
+  Bands bands;      // bands of rows of tiles
+  int64_t slices;   // parts that the panels of a group are cut into
+  int64_t in_rows;  // the most rows of an image that a band reads
 
   Tiles(const Problem& p, const ImageShape& in, const ImageShape& out, const Axis& row_axis,
         const Axis& column_axis)
@@ -54,7 +58,8 @@ struct Tiles {
   Bands bands_of(const Problem& p) const {
     const int64_t floats = kSpots<F> * (whole_vectors(terms) + panel_width());
     const int64_t tiles = kTileBytes / static_cast<int64_t>(sizeof(Real)) / floats;
-    // Enough for the microkernel to reuse what it reads of the taps.
+    // Enough tiles make transforming the taps pay, or let the microkernel reuse the taps that it
+    // reads.
     const int64_t least = taps_per_task ? kBandTiles : 2 * tile_rows(kPanelVectors);
     const int64_t tasks = taps_per_task ? ceil_div(kTileTasks, panels.count) : kTileTasks;
     return {p.N, rows, std::max<int64_t>(1, std::max(least, tiles) / width), tasks, 1};
@@ -64,18 +69,21 @@ struct Tiles {
   Range outputs(Range band) const {
     return {band.begin * F::kOut, std::min(row_axis.out, band.end * F::kOut)};
   }
-  // Blocks of terms whose taps are transformed together.
+  // The terms are cut into blocks whose taps are transformed together.
   int64_t term_blocks() const { return taps_per_task ? ceil_div(terms, kTransformedTerms) : 1; }
   int64_t block_terms() const { return whole_vectors(ceil_div(terms, term_blocks())); }
-  // Floats of the taps of a block, and floats from one spot's to the next's. Rows are
-  // terms and one more, so that spots do not compete for a few lines of the cache.
+  // These return the floats of the transformed taps of a block, and the floats from one spot's taps
+  // to the next's. There is room for one more term, so that spots do not compete for a few lines of
+  // the cache.
   int64_t tap_floats(int64_t columns) const { return kSpots<F> * (block_terms() + 1) * columns; }
   int64_t spot_taps(const Panel& panel) const { return (block_terms() + 1) * panel.width(); }
 
-  // A thread's buffers: the transformed tiles and the products, in planes of one spot; and, where
-  // tensors are NCHW, a band's inputs and a panel of its outputs.
+  // A thread's buffers hold the transformed tiles and the products, in planes of one spot each. If
+  // tensors are NCHW, they also hold the inputs of a band and one panel of its outputs. Last come
+  // the taps, if tasks transform them.
   int64_t band_tiles() const { return bands.images * bands.band_rows * width; }
-  int64_t tile_block() const { return band_tiles() * block_terms(); }  // the tiles of a block
+  // Returns the floats of one spot of a band's tiles, for the terms of one block.
+  int64_t tile_block() const { return band_tiles() * block_terms(); }
   int64_t tile_plane() const { return tile_block() * term_blocks() + kLanes; }
   int64_t product_plane() const { return band_tiles() * panel_width() + kLanes; }
   Pixels<Real> in_buffer(Real* at) const { return vectors_buffer(at, terms, in.width, in_rows); }
@@ -98,21 +106,22 @@ struct Tiles {
   }
 };
 
-// The 3x3 taps of a pass: where those of a column and a term of a group are in w, in floats, and
-// whether they are reversed.
+// How a pass reads the 3x3 taps from w: the strides of groups, columns and terms in floats, and
+// whether the order of a kernel's taps is reversed.
 struct Taps3x3 {
   const Real* w;
   int64_t group, column, term;
   bool reversed;
 };
 
-// The taps of some terms and some vectors of a panel, (spot, term, column).
+// Transforms the taps of some terms and some vectors of a panel. They are stored as (spot, term,
+// column) at `to`.
 template <class F>
 void transform_taps(const Tiles<F>& tiles, const Taps3x3& taps, int64_t group, const Panel& panel,
                     Range vectors, Range terms, Real* to) {
   alignas(64) Real memory[kTermsTogether * 9 * kLanes];
   const int64_t spot = tiles.spot_taps(panel);
-  const int64_t together = taps.term == 9 ? kTermsTogether : 1;  // where they are adjacent
+  const int64_t together = taps.term == 9 ? kTermsTogether : 1;  // many if they are adjacent in w
   for (int64_t vector = vectors.begin; vector < vectors.end; ++vector) {
     const ImageBlock block{taps.column, panel.lanes_of(vector)};
     const Real* from = taps.w + group * taps.group + (panel.first + vector * kLanes) * taps.column;
@@ -135,7 +144,7 @@ void transform_taps(const Tiles<F>& tiles, const Taps3x3& taps, int64_t group, c
   }
 }
 
-// Transforms the taps of all groups and panels.
+// Transforms the taps of all groups and panels, in parallel over the vectors of columns.
 template <class F>
 void transform_all_taps(const Problem& p, const Tiles<F>& tiles, const Taps3x3& taps, Real* to,
                         const Executor& executor) {
@@ -151,7 +160,7 @@ void transform_all_taps(const Problem& p, const Tiles<F>& tiles, const Taps3x3& 
   });
 }
 
-// One band of rows of tiles of some images.
+// One band of rows of tiles, with the thread's buffers for transformed tiles and products.
 template <class F>
 struct Band {
   const Tiles<F>& tiles;
@@ -167,7 +176,8 @@ struct Band {
                                           });
   }
 
-  // Adds the products of a block of terms, or starts with them.
+  // Computes the products of a block of terms with the panel's taps, for every spot. The first
+  // block sets the products, and the others add to them.
   void multiply(const Panel& panel, int64_t block, const Real* taps) const {
     const int64_t width = tiles.block_terms();
     const int64_t parts = ceil_div(some.count(), tile_rows(panel.vectors()));
@@ -177,7 +187,8 @@ struct Band {
     t.b_k = panel.width();
     t.k = std::min(width, tiles.terms - block * width);
     t.inner = t.outer = 1;
-    t.block = near_equal_block(t.k, kMostBlock);  // the transforms round more than longer sums
+    // Long sequences of products are allowed, because the transforms round more than they do.
+    t.block = near_equal_block(t.k, kMostBlock);
     t.out_row = panel.width();
     t.lanes = kLanes;
     t.init = block == 0 ? Init::zero : Init::accumulate;
@@ -193,7 +204,8 @@ struct Band {
     }
   }
 
-  // A vector of channels of a tile of outputs, of which those in memory are written.
+  // Transforms the products of one tile and vector of channels and writes the outputs to y. Rows,
+  // columns and lanes beyond the given numbers are not written.
   void transform_output(const Real* from, const Vec& bias, bool apply_relu, int64_t row_count,
                         int64_t column_count, int lanes, const Pixels<Real>& y) const {
     Vec m[F::kIn][F::kIn], t[F::kOut][F::kOut];
@@ -212,8 +224,8 @@ struct Band {
     }
   }
 
-  // Transforms the products of a panel to y, which begins at the band's first image and first row
-  // of outputs.
+  // Transforms the products of a panel to outputs. `y` begins at the band's first image and first
+  // row of outputs.
   void transform_outputs(const Panel& panel, int last_lanes, const Real* bias, bool apply_relu,
                          const Pixels<Real>& y) const {
     some.for_each([&](int64_t image, int64_t row, int64_t column, int64_t index) {

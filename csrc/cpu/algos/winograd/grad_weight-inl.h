@@ -1,5 +1,6 @@
-// grad_weight: tiles of x and of gy, transformed, are multiplied at every spot and summed over the
-// tiles; the sums are transformed to gw once.
+// The grad_weight pass of winograd: computes gw from gy and x. Tiles of x and of gy are
+// transformed. For each spot, a matrix product (channels x tiles) times (tiles x output channels)
+// sums over the tiles. At the end of a chunk of the batch the sums are transformed to gw.
 #pragma once
 
 #include "cpu/algos/winograd/squares-inl.h"
@@ -14,16 +15,17 @@ namespace convkern::cpu {
 namespace {
 namespace winograd {
 
-constexpr int64_t kSliceChannels = 64;    // of x and of gy: their products fit the cache
-constexpr int64_t kGradWeightTiles = 64;  // of a band, aimed at
-constexpr int64_t kGradWeightTasks = 4;   // if need be
+constexpr int64_t kSliceChannels = 64;    // channels of x and of gy whose sums fit the cache
+constexpr int64_t kGradWeightTiles = 64;  // target for the tiles of a band
+constexpr int64_t kGradWeightTasks = 4;   // the batch is cut until there are so many tasks
 
-// Slices of gw, for some bands of rows of tiles.
+// The tasks of the pass. A task sums the products of some bands of rows of tiles for one slice of
+// gw.
 template <class F>
 struct WeightTasks : WeightSlices {
   int64_t tiles_in_row;
   Bands bands;
-  int64_t x_rows;  // of an image that a band reads, at most
+  int64_t x_rows;  // the most rows of x in an image that a band reads
 
   explicit WeightTasks(const Problem& p)
       : WeightSlices(p, std::max<int64_t>(1, kSliceChannels / (kPanelVectors * kLanes)),
@@ -38,8 +40,8 @@ struct WeightTasks : WeightSlices {
     return {panels.at(some.begin).first, last.first + last.columns};
   }
 
-  // A thread's buffers: the sums of products, the tiles of x and of gy, all in planes of one spot;
-  // and, where tensors are NCHW, a band's pixels of both.
+  // A thread's buffers hold the sums and the transformed tiles of x and of gy, in planes of one
+  // spot each. If tensors are NCHW, they also hold the pixels of a band, of x or gy at a time.
   int64_t tiles() const { return bands.images * bands.band_rows * tiles_in_row; }
   int64_t sum_plane() const { return channels * width + kLanes; }
   int64_t x_plane() const { return tiles() * whole_vectors(channels) + kLanes; }
@@ -60,13 +62,13 @@ struct WeightTasks : WeightSlices {
   }
 };
 
-// The part of gw that a task computes.
+// One slice of gw, with the thread's buffers.
 template <class F>
 struct GradWeightSlice {
   const Problem& p;
   const WeightTasks<F>& tasks;
   int64_t group;
-  Range panels, channels;  // of the group
+  Range panels, channels;  // panels of gy's channels, and channels of x, in the group
   Real *sums, *x, *gy, *pixels;
 
   void add_band(const Operands& ops, int64_t index, Init init) const {
@@ -86,7 +88,8 @@ struct GradWeightSlice {
         0, 0, tasks.gy_plane(), [&](int64_t tile, int64_t o) { return gy + tile * gy_row() + o; });
     multiply(some.count(), init);
   }
-  int64_t x_row() const { return whole_vectors(channels.size()); }  // of a tile's channels
+  // These return the floats of one spot of a tile of x and of gy: its channels, padded.
+  int64_t x_row() const { return whole_vectors(channels.size()); }
   int64_t gy_row() const { return whole_vectors(tasks.columns_of(panels).size()); }
 
   void multiply(int64_t tiles, Init init) const {

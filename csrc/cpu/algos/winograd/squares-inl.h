@@ -1,4 +1,6 @@
-// Tiles: squares of pixels, transformed to squares of spots, for vectors of channels.
+// Loads tiles, which are squares of pixels, and transforms them to squares of spots. Each pixel and
+// each spot is a vector of channels. The spots of all tiles are stored in planes: one plane has the
+// same spot of every tile.
 #pragma once
 
 #include "cpu/blocking/pixels-inl.h"
@@ -9,11 +11,11 @@ namespace winograd {
 
 constexpr int64_t kTermsTogether = 16;  // terms whose taps are transposed together
 
-// The number of spots of a transformed tile. For each of them there is a matrix product.
+// The number of spots of a transformed tile. Each spot has its own matrix product.
 template <class F>
 constexpr int64_t kSpots = F::kIn * F::kIn;
 
-// Spots are `plane` floats apart.
+// These load and store the spots of one tile, which are `plane` floats apart.
 template <int kSide>
 CONVKERN_INLINE void load_spots(const Real* from, int64_t plane, Vec (&square)[kSide][kSide]) {
 #pragma GCC unroll 8
@@ -32,7 +34,7 @@ CONVKERN_INLINE void store_spots(const Vec (&square)[kSide][kSide], Real* to, in
   }
 }
 
-// One of the transforms along both axes of a square.
+// Applies one of the transforms of transforms-inl.h along both axes of a square.
 template <auto kTransform, int kFrom, int kTo>
 CONVKERN_INLINE void transform_square(const Vec (&from)[kFrom][kFrom], Vec (&to)[kTo][kTo]) {
   Vec columns[kTo][kFrom];
@@ -49,13 +51,13 @@ CONVKERN_INLINE void transform_square(const Vec (&from)[kFrom][kFrom], Vec (&to)
   for (int i = 0; i < kTo; ++i) kTransform(columns[i], to[i]);
 }
 
-// Whole rows of a region of images, with zeros around them.
+// Some whole rows of some channels of images. Pixels outside them are read as zero.
 struct ImagePixels {
   Pixels<const Real> x;
   Range rows;
   int64_t width, channels;
 
-  // The pixels are read in place or, in NCHW, through a buffer.
+  // The pixels are read in place in channels_last, and copied to the buffer in NCHW.
   ImagePixels(const Real* tensor, const ImageShape& shape, const Region& region,
               const Pixels<Real>& buffer)
       : x(pixels_of(tensor, shape, region)),
@@ -70,11 +72,13 @@ struct ImagePixels {
   CONVKERN_INLINE bool holds(int64_t row, int64_t column) const {
     return row >= rows.begin && row < rows.end && column >= 0 && column < width;
   }
-  // The address of a pixel at some channels; `from` is the image's x at the first of them.
+  // Returns the address of a pixel. `from` points to the first pixel of the image's rows, at the
+  // wanted channel.
   CONVKERN_INLINE const Real* at(const Real* from, int64_t row, int64_t column) const {
     return from + (row - rows.begin) * x.row + column * x.pixel;
   }
-  // The square from row, column on. kWhole: all its pixels and lanes are in memory.
+  // Loads the square whose first pixel is at `row`, `column`. With kWhole, all of its pixels must
+  // be in the image and all lanes are loaded.
   template <bool kWhole, int kSide>
   CONVKERN_INLINE void load(const Real* from, int64_t row, int64_t column, int lanes,
                             Vec (&square)[kSide][kSide]) const {
@@ -90,7 +94,7 @@ struct ImagePixels {
       }
     }
   }
-  // Fetches pixels of some columns for squares of so many rows.
+  // Prefetches a rectangle of kRows x kColumns pixels from `row`, `column` on.
   template <int kRows, int kColumns>
   CONVKERN_INLINE void prefetch(const Real* from, int64_t row, int64_t column) const {
     const Real* first = at(from, row, column);
@@ -121,9 +125,10 @@ struct TileGrid {
   }
 };
 
-// Squares of kSide pixels, F::kOut pixels apart and the first at `row`, `column`, one for each
-// tile. place(index, channel) is where the first spot of a tile's vector of channels goes; spots
-// are `plane` floats apart.
+// Transforms one square of kSide x kSide pixels for each tile, and for each vector of channels. The
+// squares are F::kOut pixels apart, and the first tile of an image has its square at `row`,
+// `column`. place(index, channel) returns the address for the first spot of a tile and vector. The
+// other spots follow at distances of `plane` floats.
 template <class F, auto kTransform, int kSide, class Place>
 void transform_tiles(const TileGrid& tiles, const ImagePixels& pixels, int64_t row, int64_t column,
                      int64_t plane, const Place& place) {
@@ -133,7 +138,7 @@ void transform_tiles(const TileGrid& tiles, const ImagePixels& pixels, int64_t r
     const bool inside = pixels.holds(h, v) && pixels.holds(h + kSide - 1, v + kSide - 1);
     for (int64_t c = 0; c < pixels.channels; c += kLanes) {
       const auto lanes = static_cast<int>(std::min<int64_t>(kLanes, pixels.channels - c));
-      // Twice, so that a whole square goes from memory to registers without a branch.
+      // The code is compiled twice, so that a whole square is loaded without branches.
       auto transform = [&](auto whole) __attribute__((always_inline)) {
         Vec square[kSide][kSide], spots[F::kIn][F::kIn];
         pixels.template load<whole()>(from + c, h, v, lanes, square);
@@ -141,7 +146,8 @@ void transform_tiles(const TileGrid& tiles, const ImagePixels& pixels, int64_t r
         store_spots(spots, place(index, c), plane);
       };
       if (inside && lanes == kLanes) {
-        pixels.template prefetch<kSide, F::kOut>(from + c, h, v + kSide);  // of the next tile
+        // The next tile reads F::kOut columns that this one does not.
+        pixels.template prefetch<kSide, F::kOut>(from + c, h, v + kSide);
         transform(std::true_type());
       } else {
         transform(std::false_type());

@@ -1,9 +1,11 @@
-// The transforms of Winograd's minimal filtering, F(4x4, 3x3) and F(2x2, 3x3), in each lane: Lavin
-// and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
+// The transforms of Winograd's minimal filtering, F(4x4, 3x3) and F(2x2, 3x3), along one axis:
+// Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016. Every lane is
+// transformed on its own.
 //
-// Of kOut outputs y of a 3-tap correlation, with kIn = kOut + 2 inputs d: y = A^T [(G g) * (B^T
-// d)]. Then the gradient of the taps g is G^T [(A gy) * (B^T d)], with the same products at each
-// spot.
+// Take a correlation of kIn = kOut + 2 inputs d with 3 taps g. Its kOut outputs are
+// y = A^T [(G g) * (B^T d)], where * multiplies spot by spot. The gradient of the taps is
+// G^T [(A gy) * (B^T d)]. The functions inputs(), taps(), outputs(), grad_outputs() and grad_taps()
+// multiply by B^T, G, A^T, A and G^T.
 #pragma once
 
 #include "cpu/simd/vec.h"

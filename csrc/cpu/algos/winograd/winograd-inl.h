@@ -1,13 +1,14 @@
-// winograd: 3x3 convolutions of stride 1 with a quarter (F(4x4, 3x3)) of the products of the direct
-// sum, float32 (Lavin and Gray, CVPR 2016).
+// winograd_4x4 and winograd_2x2: float32 convolutions with 3x3 kernels, stride 1 and dilation 1.
+// They compute tiles of 4x4 or 2x2 outputs with a quarter, or four ninths, of the products of the
+// direct sum (Lavin and Gray, CVPR 2016).
 //
-// The transforms amplify rounding errors, see README.md; hence only under precision "high". What is
-// out of range is read as zero, so that Inf and NaN spread over their tiles.
+// The transforms amplify rounding errors (see README.md), so the kernels run only under precision
+// "high". Terms out of range are read as zero. Inf and NaN spread over all outputs of their tiles.
 //
-// Forward and grad_input's tasks are (band of rows of tiles, group, slice of panels). A band's
-// tiles are transformed, then, for each panel of output channels, multiplied at every spot of the
-// tile (matmul_tile-inl.h) and transformed back while they are in the cache. NCHW tensors pass
-// through buffers of pixels.
+// A task of forward and grad_input is one band of rows of tiles, for a slice of the panels of one
+// group. It transforms the tiles of the input. For each panel of the result's channels it then
+// computes a matrix product for every spot (tiles/matmul-inl.h) and transforms the products back
+// while they are in the cache. NCHW tensors pass through buffers of pixels.
 #pragma once
 
 #include "cpu/algos/winograd/correlate-inl.h"
@@ -17,12 +18,12 @@ namespace convkern::cpu {
 namespace {
 namespace winograd {
 
-// gx is the correlation of gy with the reversed taps.
+// Returns an axis of grad_input: gx is the correlation of gy with the reversed taps.
 inline Axis grad_input_axis(int64_t gx_size, int64_t gy_size, int64_t pad) {
   return {gx_size, 3, gy_size, 1, 1, pad - 2};
 }
 
-// A plan of class PassPlan, or why winograd does not compute the problem.
+// Makes a plan of class PassPlan, or says why winograd does not compute the problem.
 template <class PassPlan>
 Planned plan_if_3x3(const Problem& p) {
   const bool one = p.stride_h == 1 && p.stride_w == 1 && p.dilation_h == 1 && p.dilation_w == 1;
