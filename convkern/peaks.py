@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from threading import Lock
 
 import torch
 
@@ -35,32 +36,52 @@ class Peaks:
         )
 
 
-def measure_peaks(threads: Iterable[int]) -> list[Peaks]:
-    """Measures this machine with each number of threads, with the instruction sets in use. It takes
-    about a third of a second for each. The machine's load should be that of the measurements that
-    the peaks are compared with.
+def measure_peaks(threads: Iterable[int], isa: str | None = None) -> list[Peaks]:
+    """Measures this machine with each number of threads, in about a third of a second each. Do it
+    under the load of the measurements that are to be set against it.
+
+    Args:
+        isa: the instruction set to use, or the best one below it that the processor has; by default
+            the highest one in use.
 
     Raises:
         MemoryError: there are no 384 MiB of memory.
     """
-    return [_measure(count) for count in threads]
+    return [_measure(count, isa or _C.isa_cap()) for count in threads]
 
 
-@cache
-def peaks_of(threads: int, isa_cap: str) -> Peaks:
-    """Returns the limits of this machine at `threads` threads, with the instruction sets up to the
-    one in use, which ``isa_cap`` names. They are measured once in a process.
+def known_peaks(threads: int, isa: str) -> Peaks | str:
+    """Returns what this machine does with so many threads and an instruction set, or why that is
+    not known. It is measured when it is first asked for, once in a process."""
+    with _lock:
+        if (threads, isa) not in _known:
+            if _forked:  # the child has no copies of the threads that torch counts on
+                return "the peaks are not measured in a forked process"
+            try:
+                _known[threads, isa] = _measure(threads, isa)
+            except MemoryError as error:
+                _known[threads, isa] = str(error)
+        return _known[threads, isa]
 
-    Raises:
-        MemoryError: there are no 384 MiB of memory.
-    """
-    return _measure(threads)
+
+_known: dict[tuple[int, str], Peaks | str] = {}
+_lock = Lock()
+_forked = False
 
 
-def _measure(count: int) -> Peaks:
+def _in_forked_child() -> None:
+    global _forked, _lock
+    _forked, _lock = True, Lock()  # another thread of the parent may have held the lock
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_child)
+
+
+def _measure(count: int, isa: str) -> Peaks:
     with torch_threads(count):
         try:
-            return Peaks(count, *_C.measure_peak())
+            return Peaks(count, *_C.measure_peak(isa))
         except MemoryError:
             raise MemoryError("measuring the bandwidth needs 384 MiB of memory") from None
 
@@ -69,6 +90,9 @@ def _measure(count: int) -> Peaks:
 def torch_threads(count: int) -> Iterator[None]:
     """Gives torch `count` threads within the context."""
     before = torch.get_num_threads()
+    if count == before:  # setting it would make it that of threads to come
+        yield
+        return
     torch.set_num_threads(count)
     try:
         yield

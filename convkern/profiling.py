@@ -17,7 +17,7 @@ from convkern import _C
 from convkern._C import Problem
 from convkern._show import html
 from convkern._show.tables import Table
-from convkern.peaks import peaks_of
+from convkern.peaks import Peaks, known_peaks
 
 _ON_CUDA = {row["name"] for row in _C.kernels() if row["device"] == "cuda"}
 
@@ -100,19 +100,22 @@ def profile(roof: bool = True) -> Iterator[Profile]:
     with _Watch(result.executions):
         yield result
     if roof:
-        try:
-            result.executions[:] = [_with_share(e) for e in result.executions]
-        except MemoryError as error:
-            result.note = f"no percentages: {error}"
+        for place, execution in enumerate(result.executions):
+            if not _has_roof(execution):
+                continue
+            peaks = known_peaks(execution.threads, _C.isa_cap())
+            if isinstance(peaks, str):
+                result.note = f"no percentages: {peaks}"
+                break
+            result.executions[place] = _with_share(execution, peaks)
 
 
 def measure_roof() -> None:
     """Measures what this machine can do at most with torch's number of threads, for the lines of
     ``CONVKERN_VERBOSE=profile``."""
-    try:
-        peaks = peaks_of(torch.get_num_threads(), _C.isa_cap())
-    except MemoryError as error:
-        print(f"convkern: no percentages: {error}", file=sys.stderr)
+    peaks = known_peaks(torch.get_num_threads(), _C.isa_cap())
+    if isinstance(peaks, str):
+        print(f"convkern: no percentages: {peaks}", file=sys.stderr)
     else:
         _C.set_roof(peaks.threads, peaks.peak, peaks.bandwidth)
 
@@ -129,13 +132,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name not in _OPS:
             return op(*args, **(kwargs or {}))
         _wait(args[0])
+        _C.take_last_execution()  # of another op, before
         begin = perf_counter()
         result = op(*args, **(kwargs or {}))
         _wait(args[0])
         seconds = perf_counter() - begin
-        if args[0].device.type in ("cpu", "cuda") and result.numel() > 0:
-            ran = _C.last_execution()
-            assert ran is not None
+        # Nothing ran for fake tensors, as in torch.export, and for empty results.
+        if (ran := _C.take_last_execution()) is not None:
             self._executions.append(Execution(*ran, seconds, torch.get_num_threads()))
         return result
 
@@ -145,11 +148,11 @@ def _wait(t: Tensor) -> None:
         torch.cuda.synchronize(t.device)
 
 
-def _with_share(e: Execution) -> Execution:
+def _has_roof(e: Execution) -> bool:
+    return Problem(e.problem).dtype == "f32" and e.kernel not in _ON_CUDA
+
+
+def _with_share(e: Execution, peaks: Peaks) -> Execution:
     problem = Problem(e.problem)
-    if problem.dtype != "f32" or e.kernel in _ON_CUDA:
-        return e
-    least, _ = peaks_of(e.threads, _C.isa_cap()).least_seconds(
-        problem.real_flops, problem.min_bytes
-    )
+    least, _ = peaks.least_seconds(problem.real_flops, problem.min_bytes)
     return Execution(e.problem, e.kernel, e.seconds, e.threads, least / e.seconds)

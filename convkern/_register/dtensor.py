@@ -17,6 +17,7 @@ The windows of neighbouring rows and columns overlap, so DTensor gathers rows an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,12 +26,18 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed.tensor._dtensor_spec import DTensorSpec
 from torch.distributed.tensor._op_schema import (
     OpSchema,
+    OpSpec,
     OpStrategy,
     PlacementList,
     RuntimeSchemaInfo,
 )
 from torch.distributed.tensor._ops.utils import expand_to_full_mesh_op_strategy
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+_PROPAGATOR = DTensor._op_dispatcher.sharding_propagator
+# By these an op says which arguments a process gets. Torch before 2.13 can only replace a
+# size by that of the process's result, so that groups are not divided between processes there.
+_ADJUSTERS = getattr(_PROPAGATOR, "op_to_scalar_shape_adjuster", None)
 
 # Positions of arguments among the ops' arguments.
 _BIAS, _SIZE, _GROUPS, _ACTIVATION = 2, 2, 6, 7
@@ -73,39 +80,48 @@ _GRAD_WEIGHT = _Op(
 def register_sharding() -> None:
     """Registers the rules of the three ops. Importing `convkern.distributed` has already done
     it."""
-    ops, propagator = torch.ops.convkern, DTensor._op_dispatcher.sharding_propagator
+    ops = torch.ops.convkern
     for overload, op in (
         (ops.conv2d.default, _FORWARD),
         (ops.conv2d_grad_input.default, _GRAD_INPUT),
         (ops.conv2d_grad_weight.default, _GRAD_WEIGHT),
     ):
         # DTensor caches its decision for all arguments except the values of the two operands.
-        propagator.register_op_strategy(overload, partial(_strategy, op), RuntimeSchemaInfo(2))
-        propagator.op_to_scalar_shape_adjuster[overload] = partial(_local_schema, op)
+        _PROPAGATOR.register_op_strategy(overload, partial(_strategy, op), RuntimeSchemaInfo(2))
+        if _ADJUSTERS is not None:
+            _ADJUSTERS[overload] = partial(_local_schema, op)
+        elif op is not _FORWARD:
+            _PROPAGATOR.op_to_shape_and_stride_idx[overload] = _SIZE
 
 
 def _strategy(op: _Op, schema: OpSchema) -> OpStrategy:
     """Returns the placements that this call admits."""
     groups = _argument(schema, _GROUPS, 1)
-    rules = op.rules + (op.whole if groups == 1 else op.grouped)
+    rules = list(op.rules)
+    if groups == 1:
+        rules += op.whole
+    elif _ADJUSTERS is not None:
+        rules += op.grouped
     if op is _FORWARD:
         if _argument(schema, _ACTIVATION, None) is not None:  # it applies to the sum only
             rules = [rule for rule in rules if not isinstance(rule[0], Partial)]
         if _argument(schema, _BIAS, None) is None:
             rules = [rule[:-1] for rule in rules]
 
-    def admits(specs: list[DTensorSpec], _: object) -> bool:
-        named = zip(op.tensors, specs, strict=False)  # the bias may be missing
-        return all(_splits_well(name, spec, groups) for name, spec in named)
-
-    return expand_to_full_mesh_op_strategy(
-        schema.get_mesh_from_args(), schema, rules, full_mesh_strategy_filter=admits
-    )
+    every = expand_to_full_mesh_op_strategy(schema.get_mesh_from_args(), schema, rules)
+    shapes = [operand.shape for operand in schema.args_strategy]
+    return OpStrategy([spec for spec in every.strategies if _divides(op, spec, shapes, groups)])
 
 
-def _splits_well(name: str, spec: DTensorSpec, groups: int) -> bool:
+def _divides(op: _Op, spec: OpSpec, shapes: Sequence[Sequence[int]], groups: int) -> bool:
+    """Returns whether the operands of these shapes, placed so, give every process its part."""
+    operands = zip(op.tensors, spec.input_specs or (), shapes, strict=False)  # perhaps no bias
+    return all(_splits_well(name, given, shape, groups) for name, given, shape in operands)
+
+
+def _splits_well(name: str, spec: DTensorSpec, shape: Sequence[int], groups: int) -> bool:
     """Returns whether every process gets a part, and whole groups of the channels."""
-    for axis, size in enumerate(spec.shape):
+    for axis, size in enumerate(shape):
         batch = name in ("x", "gy") and axis == 0
         unit = 1 if batch or groups == 1 else size // groups
         parts = [size]

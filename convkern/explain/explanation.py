@@ -33,7 +33,8 @@ class Explanation:
         rejected: (kernel, reason) for each other kernel of the dtype, in order of preference.
         flops: of the direct sum, two per multiply-add.
         min_bytes: that must move at least once: operands read, result written.
-        workspace_bytes: that the kernel works in, with torch's current number of threads.
+        workspace_bytes: that the kernel works in, with so many threads.
+        threads: of torch, in the call.
     """
 
     problem: str
@@ -43,6 +44,7 @@ class Explanation:
     flops: float = 0.0
     min_bytes: int = 0
     workspace_bytes: int = 0
+    threads: int = 1
 
     @property
     def algorithm(self) -> str:
@@ -56,10 +58,10 @@ class Explanation:
 
     @property
     def ridge(self) -> float:
-        """FLOPs a byte at which arithmetic and memory take equally long on this machine, with
-        torch's current number of threads; 0 for kernels of a GPU and for ``"torch"``. It is
-        measured when it is first asked for, in about a third of a second and 384 MiB of memory; 0
-        without that memory."""
+        """FLOPs a byte at which arithmetic and memory take equally long on this machine, with the
+        threads of the call and the kernel's instruction set. It is measured when it is first asked
+        for, in about a third of a second and 384 MiB of memory. 0 where it is not known: without
+        that memory, in a forked process, for kernels of a GPU and for ``"torch"``."""
         measured = self._peaks()
         if measured is None:
             return 0.0
@@ -74,12 +76,11 @@ class Explanation:
         return "compute" if self.intensity > self.ridge else "memory"
 
     def _peaks(self) -> Peaks | None:
-        if self.kernel not in _KERNELS or _KERNELS[self.kernel]["device"] != "cpu":
+        kernel = _KERNELS.get(self.kernel)
+        if kernel is None or kernel["device"] != "cpu":
             return None
-        try:
-            return peaks.peaks_of(torch.get_num_threads(), _C.isa_cap())
-        except MemoryError:
-            return None
+        known = peaks.known_peaks(self.threads, kernel["isa"])
+        return None if isinstance(known, str) else known
 
     def full(self) -> str:
         """The text with a line for each kernel that was not chosen, and why."""
@@ -193,6 +194,7 @@ def _explain_problem(problem: Problem, device: str, label: str = "") -> Explanat
         flops=problem.flops,
         min_bytes=problem.min_bytes,
         workspace_bytes=plan["workspace_bytes"],
+        threads=torch.get_num_threads(),
     )
 
 

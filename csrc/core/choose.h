@@ -50,7 +50,8 @@ class Chooser {
   // the forced kernel does not support the problem.
   const Kernel& choose(std::vector<Rejection>* rejected = nullptr);
 
-  // The plan of a kernel that supports the problem, which the caller then owns.
+  // The plan of a kernel that supports the problem, which the caller then owns. The chooser is not
+  // asked about that kernel any more.
   std::unique_ptr<const Plan> take_plan(const Kernel& kernel);
 
  private:

@@ -1,5 +1,6 @@
 #include "core/plan.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace convkern {
@@ -15,5 +16,14 @@ void Plan::pack(const void*, void*, const Executor&) const {
 }
 
 Problem Plan::compared(const Problem& problem) const { return problem; }
+
+Reason beyond_plans(const Problem& p) {
+  constexpr double kMostResidues = 1 << 16;  // at some 150 bytes each
+  if (p.empty()) return Reason::empty;
+  if (p.beyond_memory()) return Reason::beyond_memory;
+  const double residues = 1.0 * std::min(p.stride_h, p.H) * std::min(p.stride_w, p.W);
+  const bool too_many = p.pass == Pass::grad_input && residues > kMostResidues;
+  return too_many ? Reason::residues : Reason::none;
+}
 
 }  // namespace convkern

@@ -25,8 +25,8 @@ struct Operands {
   const void* packed = nullptr;  // w as Plan::pack left it, in place of w
 };
 
-// A kernel's plan for one problem. It is made once a call, before the operands are known, and runs
-// any number of times, on several threads at once too.
+// A kernel's plan for one problem. It is made once a call, before the operands are known. It is
+// constant: run() may be called any number of times.
 class Plan {
  public:
   Plan() = default;
@@ -58,5 +58,10 @@ struct Planned {
   template <class PassPlan>
   Planned(std::unique_ptr<PassPlan> made) : plan(std::move(made)) {}
 };
+
+// Returns why no kernel but the reference plans the problem, or Reason::none: it has no products, its
+// sizes overflow those of buffers, or its input gradient has too many residues modulo the stride, for
+// each of which a plan lists what to do.
+Reason beyond_plans(const Problem& problem);
 
 }  // namespace convkern

@@ -88,7 +88,8 @@ typedef struct convkern_request {
   int32_t threads;        // that will work
 } convkern_request;
 
-// How a problem will be computed. Who gets a plan frees it with convkern_free_plan().
+// How a problem will be computed. Who gets a plan frees it with convkern_free_plan(), once for all
+// copies of the structure, and before another plan is made in its place.
 typedef struct convkern_plan {
   convkern_problem problem;
   const void* prepared;  // what the library has worked out; null after a failure
@@ -177,9 +178,10 @@ convkern_status convkern_leave(int64_t context);
 // Loads a library of kernels for CUDA devices, once, before any of the above is used.
 convkern_status convkern_load_cuda(const char* path);
 
-// Measures FLOP/s of float32 and bytes/s of the executor's threads, in a third of a second.
-convkern_status convkern_measure_peak(const convkern_executor* executor, double* flops,
-                                      double* bandwidth);
+// Measures FLOP/s of float32 and bytes/s of the executor's threads with the vectors of an instruction
+// set, or the best that the processor has, in a third of a second.
+convkern_status convkern_measure_peak(const convkern_executor* executor, const char* isa,
+                                      double* flops, double* bandwidth);
 // Tells the library the FLOP/s and bytes/s that so many threads reach at most, for the lines of
 // verbosity `profile`.
 void convkern_set_roof(int threads, double flops, double bandwidth);

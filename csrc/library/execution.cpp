@@ -111,16 +111,14 @@ convkern_status convkern_make_plan(const convkern_problem* problem, const convke
     Chooser chooser(kernels_for(static_cast<Device>(request->device)), p, constraints);
     std::vector<Rejection> rejected;
     const Kernel& kernel = chooser.choose(&rejected);
-    std::string warning;
     const bool forced = constraints.forced != nullptr;
-    if (is_reference(kernel) && !forced && !rejected.empty() && !p.empty()) {
-      if (config().strict) refuse_fallback(p, kernel, rejected);
-      warning = fallback_warning(p, kernel, rejected);
-    }
-    log_choice(p, kernel, rejected);
+    const bool falls_back = is_reference(kernel) && !forced && !rejected.empty() && !p.empty();
+    if (falls_back && config().strict) refuse_fallback(p, kernel, rejected);
     *plan = plan_of(chooser, kernel, *problem, constraints, *request);
+    const std::string warning = falls_back ? fallback_warning(p, kernel, rejected) : "";
+    log_choice(p, kernel, rejected);
     if (!warning.empty()) {
-      last_error() = std::move(warning);
+      last_error() = warning;
       plan->warning = last_error().c_str();
     }
   });
@@ -157,6 +155,7 @@ void convkern_free_plan(convkern_plan* plan) {
 convkern_status convkern_run(const convkern_plan* plan, const convkern_operands* operands,
                              void* workspace, const convkern_executor* executor) {
   return guarded([&] {
+    if (plan->prepared == nullptr) throw std::invalid_argument("the plan was freed or not made");
     const CallersExecutor threads(*executor);
     if (config().verbosity != Verbosity::profile) {
       return run_images(*plan, *operands, workspace, threads);

@@ -146,11 +146,11 @@ convkern_status convkern_load_cuda(const char* path) {
   return guarded([&] { load_cuda(path); });
 }
 
-convkern_status convkern_measure_peak(const convkern_executor* executor, double* flops,
-                                      double* bandwidth) {
+convkern_status convkern_measure_peak(const convkern_executor* executor, const char* isa,
+                                      double* flops, double* bandwidth) {
   return guarded([&] {
-    const Isa isa = std::min<Isa>(cpu::available_isa(), config().isa_cap);
-    const cpu::Peak peak = cpu::measure_peak(isa, CallersExecutor(*executor));
+    const Isa measured = std::min(parse_isa(isa), cpu::available_isa());
+    const cpu::Peak peak = cpu::measure_peak(measured, CallersExecutor(*executor));
     *flops = peak.flops;
     *bandwidth = peak.bandwidth;
   });

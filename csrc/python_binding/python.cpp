@@ -76,7 +76,7 @@ py::dict plan(const convkern_problem& problem, const std::string& device_name) {
 }
 
 py::object last_execution_of_thread() {
-  const Execution& last = last_execution();
+  const Execution last = take_last_execution();
   if (last.kernel == nullptr) return py::none();
   return py::make_tuple(text_of(last.problem), last.kernel);
 }
@@ -94,9 +94,9 @@ void configure_from_environment() {
   set_weight_cache(keep != nullptr && std::string(keep) == "1");
 }
 
-std::pair<double, double> measure_peak() {
+std::pair<double, double> measure_peak(const std::string& isa) {
   double flops = 0, bandwidth = 0;
-  check(convkern_measure_peak(TorchExecutor(), &flops, &bandwidth));
+  check(convkern_measure_peak(TorchExecutor(), isa.c_str(), &flops, &bandwidth));
   return {flops, bandwidth};
 }
 
@@ -219,8 +219,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("kernels", kernels, "Every kernel of this build, in order of preference.");
   m.def("plan", plan, py::arg("problem"), py::arg("device") = "cpu",
         "The kernel that would run the problem, and why not each of the others.");
-  m.def("last_execution", last_execution_of_thread,
-        "The problem string and the kernel of this thread's last op; None before the first.");
+  m.def("take_last_execution", last_execution_of_thread,
+        "The problem string and the kernel that this thread ran last, since the last call of this "
+        "function; None if it ran none.");
   m.def(
       "force_kernel", [](const std::string& name) { return entered(convkern_force_kernel, name); },
       py::arg("name"),
@@ -234,9 +235,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("profiling", [] { return get("verbosity") == "profile"; });
   m.def("set_roof", convkern_set_roof, py::arg("threads"), py::arg("flops"), py::arg("bandwidth"),
         "What this machine can do at most, FLOP/s and bytes/s, for the lines of `profile`.");
-  m.def("measure_peak", measure_peak, py::call_guard<py::gil_scoped_release>(),
-        "What this machine does at most with torch's threads and the instruction sets in use: "
-        "FLOP/s of float32 and bytes/s, measured.");
+  m.def("measure_peak", measure_peak, py::arg("isa"), py::call_guard<py::gil_scoped_release>(),
+        "What this machine does at most with torch's threads and an instruction set: FLOP/s of "
+        "float32 and bytes/s, measured.");
   m.def("isa_cap", [] { return get("isa_cap"); });
   m.def("float32_precision", [] { return get("precision"); });
   m.def("set_float32_precision",

@@ -5,6 +5,8 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/util/Exception.h>
 
+#include <utility>
+
 #include "core/copy_geometry.h"
 #include "torch_binding/executors.h"
 #include "torch_binding/library.h"
@@ -57,7 +59,6 @@ void run(const Call& call, const convkern_problem& problem, const convkern_reque
          const convkern_executor* executor, at::Tensor& out) {
   OwnedPlan plan;
   make_plan(problem, request, plan);
-  last = {problem, plan.kernel_name};
   RECORD_FUNCTION(plan.kernel_name, c10::ArrayRef<const c10::IValue>{});
   const Workspace workspace(plan.workspace_bytes, executor->threads, out.options());
   convkern_operands operands{data_or_null(call.x),   nullptr,
@@ -72,6 +73,7 @@ void run(const Call& call, const convkern_problem& problem, const convkern_reque
     operands.w = w.const_data_ptr();
   }
   check(convkern_run(&plan, &operands, workspace.data(), executor));
+  last = {problem, plan.kernel_name};
 }
 
 }  // namespace
@@ -87,7 +89,7 @@ convkern_request request_for(convkern_device device, int threads) {
   return request;
 }
 
-const Execution& last_execution() { return last; }
+Execution take_last_execution() { return std::exchange(last, {}); }
 
 void execute(const Call& call, at::MemoryFormat format, at::Tensor& out) {
   const convkern_problem problem = problem_of(call, format, out);

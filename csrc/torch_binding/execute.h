@@ -23,11 +23,11 @@ void execute(const Call& call, at::MemoryFormat format, at::Tensor& out);
 // A problem that execute() ran, and the name of the kernel that ran it.
 struct Execution {
   convkern_problem problem{};
-  const char* kernel = nullptr;  // null before the first call
+  const char* kernel = nullptr;  // null if there is none
 };
 
-// Returns this thread's last execution.
-const Execution& last_execution();
+// Returns this thread's last execution since this function's last call.
+Execution take_last_execution();
 
 // Returns a request for `threads` threads of the device, with what torch's settings allow there.
 convkern_request request_for(convkern_device device, int threads);

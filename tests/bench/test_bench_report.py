@@ -212,7 +212,7 @@ def test_the_command_compares_with_an_older_run(
 def test_without_memory_there_is_no_roofline(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail() -> None:
+    def fail(isa: str) -> None:
         raise MemoryError
 
     monkeypatch.setattr(_C, "measure_peak", fail)

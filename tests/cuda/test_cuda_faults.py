@@ -302,11 +302,14 @@ def test_planted_fault_is_found(faulty: Callable[[str], Objects], unit: str, fau
 
 
 @pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize(
+    "sanitizer", ["", *(pytest.param(s, marks=pytest.mark.slow) for s in ("address", "thread"))]
+)
 def test_no_fault_is_found_where_none_is_planted(
-    faulty: Callable[[str], Objects], unit: str
+    faulty: Callable[[str], Objects], unit: str, sanitizer: str
 ) -> None:
     _, cases, dtype = UNITS[unit]
-    done = faulty("").run_program(unit, problems(cases, dtype))
+    done = faulty(sanitizer).run_program(unit, problems(cases, dtype))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

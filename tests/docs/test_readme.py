@@ -102,7 +102,9 @@ def test_the_explanation_is_the_one_printed(
     place: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # These peaks were measured on two cores of Zen 3 with AVX2.
-    monkeypatch.setattr("convkern.peaks.peaks_of", lambda threads, _: Peaks(threads, 201e9, 28e9))
+    monkeypatch.setattr(
+        "convkern.peaks.known_peaks", lambda threads, _: Peaks(threads, 201e9, 28e9)
+    )
     line, _, output = blocks(README, "console")[place].text.partition("\n")
     prompt, *command = shlex.split(line)
     assert [prompt, *command[:3]] == ["$", "python", "-m", "convkern"]

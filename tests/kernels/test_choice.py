@@ -20,6 +20,8 @@ TINY = "import torch, convkern; x = torch.ones(1, 1, 4, 4); convkern.conv2d(x, x
 # An output reads more than a thread's buffers can hold.
 WIDE = "import torch, convkern; x = torch.ones(1, 1, 1, 3_000_000); convkern.conv2d(x, x)"
 
+DEVICES = ["cpu", *["cuda"] * (_C.build_info()["cuda"] is not None)]  # that have kernels
+
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("CONVKERN_")}
@@ -232,17 +234,21 @@ def test_problems_without_products_are_explained(sizes: str, pass_: str) -> None
 
 
 def test_strides_and_padding_beyond_any_memory_are_planned() -> None:
-    """Buffer sizes would overflow, and a list of the stride's residues would take all the
-    memory."""
+    """Buffer sizes would overflow, and lists of the stride's residues, or of taps that a stride
+    keeps apart, would take all the memory."""
     for sizes, pass_ in product(
         (
             "n7c340h4w10k220r2s3p18q311344964856094590v3286289052267249e6g20",
             "n1c64h9w9k64r3s3p1000000000q1",
             "n1c1h5000w5000k1r3s3u5000v5000",
+            "n1c1h1w20000000k1r1s10000000u1v10000000",
+            "n1c1h1w1099511627776k1r1s549755813888u1v1099511627776",
         ),
         ("fwd", "gx", "gw"),
     ):
-        assert convkern.explain(f"{sizes}_f32_nchw_{pass_}").workspace_bytes >= 0
+        for device in DEVICES:
+            explanation = convkern.explain(f"{sizes}_f32_nchw_{pass_}", device=device)
+            assert explanation.workspace_bytes >= 0
     x, w = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2)
     y = convkern.conv2d(x, w, padding=(0, 2**40), stride=(1, 2**40))
     assert y.tolist() == [[[[0, 4, 0]] * 3]]

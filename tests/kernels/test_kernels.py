@@ -52,15 +52,13 @@ def kernel_names(algorithm: str, half: bool = False) -> list[str]:
 
 
 MATMULS = kernel_names("implicit_gemm")
-ANY_SHAPE = kernel_names("direct_batchlane") + kernel_names("direct_columnlane") + MATMULS
+# The algorithms for any shape.
+ALGORITHMS = ("direct_batchlane", "direct_columnlane", "implicit_gemm")
+ANY_SHAPE = [name for algorithm in ALGORITHMS for name in kernel_names(algorithm)]
 CHANNELLANE = kernel_names("direct_channellane")
 WINOGRADS = [name for algorithm in WINOGRAD_ERRORS for name in kernel_names(algorithm)]
 HALF_CHANNELLANE = kernel_names("direct_channellane", half=True)
-HALF = [
-    name
-    for algorithm in ("direct_batchlane", "direct_columnlane", "implicit_gemm")
-    for name in kernel_names(algorithm, half=True)
-]
+HALF = [name for algorithm in ALGORITHMS for name in kernel_names(algorithm, half=True)]
 
 
 def of_kernel(name: str, text: str) -> str:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import convkern
+from convkern._register.dtensor import _ADJUSTERS
 from processes import Processes
 
 # Letters for placements: R, P for Partial, and 0, 1, 2, ... for Shard. There is one letter for each
@@ -104,6 +105,11 @@ def convolution(
     return [letters_of(ours), *(letters_of(tensor.grad) for tensor in spread)]
 
 
+def divides_groups(name: str) -> bool:
+    """Returns whether groups may be divided between processes, which needs torch 2.13 or later."""
+    return PROBLEMS[name][3] == 1 or _ADJUSTERS is not None
+
+
 @pytest.mark.parametrize(
     ("name", "given", "found"),
     [
@@ -132,7 +138,7 @@ def test_is_the_convolution_of_the_whole(
 ) -> None:
     where = processes.run(count, convolution, name, (count,), given)
     assert all(each == where[0] for each in where)
-    if found is not None and placed_without_gathering(name, given, count):
+    if found is not None and divides_groups(name) and placed_without_gathering(name, given, count):
         assert where[0] == found
 
 
@@ -167,7 +173,7 @@ def test_mesh_of_two_dimensions(
 ) -> None:
     where = processes.run(4, convolution, name, (2, 2), given)
     assert all(each == where[0] for each in where)
-    if found is not None:
+    if found is not None and divides_groups(name):
         assert where[0] == found
 
 

@@ -139,6 +139,7 @@ def test_a_gradient_dense_in_both_formats_is_computed_in_that_of_gy(
     gy = filled(y.shape, FORMATS[layout])
     (gx,) = torch.autograd.grad(y, x, gy)
     assert gx.stride() == x.stride()
-    ran = _C.last_execution()
+    ran = _C.take_last_execution()
+    assert _C.take_last_execution() is None
     assert ran is not None
     assert ran[0].endswith(f"_f32_{layout}_gx")

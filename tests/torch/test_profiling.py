@@ -13,7 +13,7 @@ from torch import nn
 
 import convkern
 from convkern import _C
-from convkern.peaks import Peaks, measure_peaks, peaks_of
+from convkern.peaks import Peaks, measure_peaks
 
 # Layouts, strides, groups, epilogues, a second-order gradient and a dtype without a roof.
 SCRIPT = """
@@ -49,7 +49,7 @@ def test_it_sees_what_is_dispatched() -> None:
 
 def test_a_row_for_each_op_with_its_share_of_the_roof(monkeypatch: pytest.MonkeyPatch) -> None:
     peaks = Peaks(1, 1e6, 1e6)  # a machine so slow that every share is above 1
-    monkeypatch.setattr("convkern.profiling.peaks_of", lambda threads, isa: peaks)
+    monkeypatch.setattr("convkern.profiling.known_peaks", lambda threads, isa: peaks)
     model = nn.Sequential(convkern.Conv2d(3, 8, 3), nn.ReLU(), convkern.Conv2d(8, 4, 3))
     x = torch.randn(2, 3, 16, 16)
     with convkern.profile() as profile:
@@ -70,11 +70,11 @@ def test_a_row_for_each_op_with_its_share_of_the_roof(monkeypatch: pytest.Monkey
 
 
 def test_without_memory_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
+    def fail(isa: str) -> None:
         raise MemoryError("std::bad_alloc")
 
     monkeypatch.setattr(_C, "measure_peak", fail)
-    peaks_of.cache_clear()
+    monkeypatch.setattr("convkern.peaks._known", {})
     threads = torch.get_num_threads()
     with convkern.profile() as profile:
         convkern.conv2d(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2))
@@ -92,9 +92,9 @@ import resource, sys, convkern, torch
 with convkern.profile() as profile:
     convkern.conv2d(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2))
 print(profile.executions[0].share is not None, profile.note)
-from convkern.peaks import peaks_of
+from convkern import peaks
 from convkern.profiling import measure_roof
-peaks_of.cache_clear()
+peaks._known.clear()
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20),) * 2)
 measure_roof()
@@ -144,7 +144,7 @@ def test_the_gil_is_released_while_it_measures() -> None:
     thread = threading.Thread(target=count)
     thread.start()
     before = counted
-    _C.measure_peak()
+    _C.measure_peak(_C.isa_cap())
     assert counted - before > 2
     done.set()
     thread.join()
@@ -153,10 +153,34 @@ def test_the_gil_is_released_while_it_measures() -> None:
 def test_other_dtypes_have_no_roof_and_need_no_measurement(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("convkern.profiling.peaks_of", lambda threads, isa: pytest.fail("measured"))
+    monkeypatch.setattr(
+        "convkern.profiling.known_peaks", lambda threads, isa: pytest.fail("measured")
+    )
     x, w = torch.ones(1, 1, 4, 4, dtype=torch.float64), torch.ones(1, 1, 2, 2, dtype=torch.float64)
     with convkern.profile() as profile:
         convkern.conv2d(x, w)
     with convkern.profile(roof=False):
         convkern.conv2d(x.float(), w.float())
     assert profile.executions[0].share is None
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["after a call", "first"])
+def test_what_runs_nothing_is_not_seen(first: bool) -> None:
+    """Fake tensors, which torch.export and make_fx trace with, and empty results."""
+    code = f"""
+import torch, convkern
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+x, w = torch.randn(5, 3, 8, 8), torch.randn(8, 3, 3, 3)
+if not {first}:
+    convkern.conv2d(torch.randn(2, 3, 8, 8), w)
+with convkern.profile(roof=False) as profile:
+    with FakeTensorMode() as mode:
+        convkern.conv2d(mode.from_tensor(x), mode.from_tensor(w))
+    make_fx(lambda x, w: convkern.conv2d(x, w), tracing_mode="fake")(x, w)
+    torch.export.export(convkern.Conv2d(3, 8, 3), (x,))
+    convkern.conv2d(x[:0], w)
+print(len(profile.executions))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "0\n", done.stderr

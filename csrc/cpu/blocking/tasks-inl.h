@@ -69,18 +69,13 @@ int64_t task_grain(const Problem& p, int64_t tasks) {
   return std::max<int64_t>(1, static_cast<int64_t>(kTaskFlops * tasks / p.flops()));
 }
 
-// The most residues of gx modulo the strides that a plan lists, at some 150 bytes each.
-constexpr double kMostResidues = 1 << 16;
-
 // Makes a plan of class PassPlan, or says why there is none. Plans are made for problems of this
 // dtype whose buffers take at most kThreadBytes in each thread.
 template <class PassPlan>
 Planned plan_pass(const Problem& p) {
   if (p.dtype != kDType) return Reason::dtype;
-  if (p.empty()) return Reason::empty;
-  if (p.beyond_memory()) return Reason::beyond_memory;
-  const double residues = 1.0 * std::min(p.stride_h, p.H) * std::min(p.stride_w, p.W);
-  if (p.pass == Pass::grad_input && residues > kMostResidues) return Reason::residues;
+  const Reason beyond = beyond_plans(p);
+  if (beyond != Reason::none) return beyond;
   auto plan = std::make_unique<const PassPlan>(p);
   // The difference is the memory that a second thread adds.
   if (plan->workspace(2) - plan->workspace(1) > kThreadBytes) return Reason::workspace;

@@ -13,7 +13,6 @@
 // Input rows out of range are skipped. So are taps that reach no real column for any output of the
 // tile. A tap that reaches one for only some outputs multiplies a zero stored around `in` for the
 // others, or is skipped for them (see inner_taps()).
-// left out too (see inner_taps()).
 #pragma once
 
 #include "cpu/blocking/parts-inl.h"

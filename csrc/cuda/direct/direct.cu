@@ -240,13 +240,14 @@ struct Correlations final : Plan {
 template <class T, class PassPlan>
 Planned plan_direct(const Problem& p) {
   if (p.dtype != kDType<T>) return Reason::dtype;
-  if (p.empty()) return Reason::empty;
+  Reason reason = beyond_plans(p);
+  if (reason != Reason::none) return reason;
   // The kernels hold positions in images, and the numbers of images, channels and blocks, in ints.
   const double image =
       static_cast<double>(p.H + 2 * p.pad_h) * static_cast<double>(p.W + 2 * p.pad_w);
   if (image > kMostCount || std::max({p.N, p.C, p.O * p.Cg}) > kMostCount) return Reason::size;
   auto plan = std::make_unique<const PassPlan>(p);
-  const Reason reason = plan->unsupported();
+  reason = plan->unsupported();
   if (reason != Reason::none) return reason;
   return std::move(plan);
 }

@@ -231,8 +231,8 @@ inline Reason counts_in_ints(const Problem& p) {
 template <DType kDType, class PassPlan>
 Planned plan_gemm(const Problem& p) {
   if (p.dtype != kDType) return Reason::dtype;
-  if (p.empty()) return Reason::empty;
-  const Reason reason = counts_in_ints(p);
+  Reason reason = beyond_plans(p);
+  if (reason == Reason::none) reason = counts_in_ints(p);
   if (reason != Reason::none) return reason;
   return std::make_unique<const PassPlan>(p);
 }

@@ -54,7 +54,7 @@ struct Forward final : Plan {
   const std::vector<Phase> list;
 
   explicit Forward(const Problem& problem)
-      : p(problem), tasks(p), list(phases(p, tasks.buffers.x.layout)) {}
+      : p(problem), tasks(p), list(phases_of_plan(p, tasks.buffers)) {}
   int64_t workspace(int threads) const override {
     return tasks.packed + tasks.buffers.bytes() * threads;
   }

@@ -91,7 +91,7 @@ struct GradWeight final : Plan {
   explicit GradWeight(const Problem& problem)
       : p(problem),
         tasks(p),
-        list(phases(p, tasks.buffers.x.layout)),
+        list(phases_of_plan(p, tasks.buffers)),
         reduction(tasks.reduction(p)) {}
   int64_t workspace(int threads) const override { return reduction.workspace(threads); }
   void run(const Operands& ops, void* workspace, const Executor& executor) const override {

@@ -129,6 +129,12 @@ std::vector<Phase> phases(const Problem& p, const RowLayout& x) {
   return list;
 }
 
+// Lists the phases of a plan with these buffers. Buffers that are larger than a thread may have are
+// why there is no plan. The list would be long then: a phase has at least a vector in the buffer.
+std::vector<Phase> phases_of_plan(const Problem& p, const RowBuffers& buffers) {
+  return buffers.bytes() > kThreadBytes ? std::vector<Phase>() : phases(p, buffers.x.layout);
+}
+
 RowLayout x_layout(const Problem& p) {
   const int64_t outputs = whole_vectors(p.OW());
   return {p.stride_w, p.pad_w, whole_vectors(outputs + (p.S - 1) * p.dilation_w / p.stride_w)};
