@@ -7,9 +7,11 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import convkern
 from convkern.cli import build_parser
@@ -45,7 +47,7 @@ def block_id(block: Block) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_python_blocks_run(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, high_precision_off: None
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings_of_torch: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ran, compiled = run_all(b for b in blocks(page, "python") if b.quoted_from is None)
@@ -54,9 +56,13 @@ def test_python_blocks_run(
 
 
 @pytest.fixture
-def high_precision_off() -> object:
-    """Resets the precision, so that pages leave no setting behind."""
+def settings_of_torch() -> Iterator[None]:
+    """Restores what pages set, so that they leave no setting behind."""
+    cudnn = torch.backends.cudnn
+    before = [(ops, ops.fp32_precision) for ops in (cudnn.conv, cudnn.rnn)]
     yield
+    for ops, precision in before:
+        ops.fp32_precision = precision
     assert convkern.get_float32_precision() == "highest"
     assert convkern.weight_cache_bytes() == 0
 
