@@ -58,11 +58,9 @@ def test_python_blocks_run(
 @pytest.fixture
 def settings_of_torch() -> Iterator[None]:
     """Restores what pages set, so that they leave no setting behind."""
-    cudnn = torch.backends.cudnn
-    before = [(ops, ops.fp32_precision) for ops in (cudnn.conv, cudnn.rnn)]
+    tf32 = torch.backends.cudnn.allow_tf32
     yield
-    for ops, precision in before:
-        ops.fp32_precision = precision
+    torch.backends.cudnn.allow_tf32 = tf32
     assert convkern.get_float32_precision() == "highest"
     assert convkern.weight_cache_bytes() == 0
 
