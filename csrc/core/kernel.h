@@ -54,8 +54,8 @@ struct Algorithm {
   const char* name;
   MakePlan forward, grad_input, grad_weight;
   // Returns why the algorithm leaves a problem that it supports to the kernels after it, or
-  // Reason::none. It is not asked where the kernel is forced. Where only the reference would be left,
-  // the first kernel that declined runs. Null: the algorithm never declines.
+  // Reason::none. It is not asked where the kernel is forced. Where only the reference would be
+  // left, the first kernel that declined runs. Null: the algorithm never declines.
   Reason (*declines)(const Candidate&) = nullptr;
   Precision precision = Precision::highest;  // the most accurate setting that allows it
   bool deterministic = true;  // bitwise equal results from run to run and for any number of threads

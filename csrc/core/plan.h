@@ -59,9 +59,9 @@ struct Planned {
   Planned(std::unique_ptr<PassPlan> made) : plan(std::move(made)) {}
 };
 
-// Returns why no kernel but the reference plans the problem, or Reason::none: it has no products, its
-// sizes overflow those of buffers, or its input gradient has too many residues modulo the stride, for
-// each of which a plan lists what to do.
+// Returns why no kernel but the reference plans the problem, or Reason::none: it has no products,
+// its sizes overflow those of buffers, or its input gradient has too many residues modulo the
+// stride, for each of which a plan lists what to do.
 Reason beyond_plans(const Problem& problem);
 
 }  // namespace convkern

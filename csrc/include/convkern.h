@@ -178,8 +178,8 @@ convkern_status convkern_leave(int64_t context);
 // Loads a library of kernels for CUDA devices, once, before any of the above is used.
 convkern_status convkern_load_cuda(const char* path);
 
-// Measures FLOP/s of float32 and bytes/s of the executor's threads with the vectors of an instruction
-// set, or the best that the processor has, in a third of a second.
+// Measures FLOP/s of float32 and bytes/s of the executor's threads with the vectors of an
+// instruction set, or the best that the processor has, in a third of a second.
 convkern_status convkern_measure_peak(const convkern_executor* executor, const char* isa,
                                       double* flops, double* bandwidth);
 // Tells the library the FLOP/s and bytes/s that so many threads reach at most, for the lines of
