@@ -3,220 +3,249 @@ find each fault. This proves that the tests of the kernels can fail."""
 
 import re
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from cases import CUDA_TILES, CUDA_WINDOWS, label
 from convkern.problem import DTYPES
 from convkern.testing import variant
-from cuda_simulator import Fault, Objects, Simulator
+from cuda_simulator import Objects, Simulator
+from planted import Edit
 from shared_builds import Once
 
-# The faults of each unit, which is named like its algorithm. If a file has a piece several times,
-# its surroundings tell which one is meant.
-IMPLICIT_GEMM = {
-    "no barrier": Fault("", "gemm/pipeline.cuh", "    __syncthreads();\n", "", "is -?nan"),
+
+class Fault(NamedTuple):
+    """An edit of a file of csrc/cuda, the sanitizer that finds it, and a regular expression of what
+    is then said."""
+
+    sanitizer: str
+    message: str
+    edit: Edit
+
+
+# The faults of each unit, which is named like its algorithm; first those that two units share.
+GEMMS = {
+    "no barrier": Fault("", "is -?nan", Edit("gemm/pipeline.cuh", "    __syncthreads();\n", "")),
     "no barrier, as a race": Fault(
-        "thread", "gemm/pipeline.cuh", "    __syncthreads();\n", "", "data race"
+        "thread", "data race", Edit("gemm/pipeline.cuh", "    __syncthreads();\n", "")
     ),
+}
+IMPLICIT_GEMM = {
+    **GEMMS,
     "some threads' barrier": Fault(
         "",
-        "gemm/pipeline.cuh",
-        "    __syncthreads();",
-        "    if (threadIdx.x < 32) __syncthreads();",
         "threads wait for others",
+        Edit(
+            "gemm/pipeline.cuh",
+            "    __syncthreads();",
+            "    if (threadIdx.x < 32) __syncthreads();",
+        ),
     ),
     "a stage is filled while it is read": Fault(
         "",
-        "gemm/pipeline.cuh",
-        "    __syncthreads();\n    begin_copies(step + kStages - 1);",
-        "    begin_copies(step + kStages - 1);\n    __syncthreads();",
         "is -?nan",
+        Edit(
+            "gemm/pipeline.cuh",
+            "    __syncthreads();\n    begin_copies(step + kStages - 1);",
+            "    begin_copies(step + kStages - 1);\n    __syncthreads();",
+        ),
     ),
     "no wait for copies": Fault(
         "",
-        "gemm/pipeline.cuh",
-        "    wait_for_copies<kStages - 2>();",
-        "",
         "copies that were never waited for",
+        Edit("gemm/pipeline.cuh", "    wait_for_copies<kStages - 2>();", ""),
     ),
     "a wait for too few copies": Fault(
         "",
-        "gemm/pipeline.cuh",
-        "    wait_for_copies<kStages - 2>();",
-        "    wait_for_copies<kStages - 1>();",
         "copies that were never waited for|is -?nan",
+        Edit(
+            "gemm/pipeline.cuh",
+            "    wait_for_copies<kStages - 2>();",
+            "    wait_for_copies<kStages - 1>();",
+        ),
     ),
     "a tile of one pixel too many": Fault(
         "address",
-        "gemm_float/correlate.cuh",
-        "if (first >= c.pixels) continue;",
-        "if (first > c.pixels) continue;",
         "heap-buffer-overflow",
+        Edit(
+            "gemm_float/correlate.cuh",
+            "if (first >= c.pixels) continue;",
+            "if (first > c.pixels) continue;",
+        ),
     ),
     "one term too many": Fault(
         "address",
-        "gemm_float/correlate.cuh",
-        "term + first_term + t < c.terms",
-        "term + first_term + t <= c.terms",
         "heap-buffer-overflow",
+        Edit(
+            "gemm_float/correlate.cuh",
+            "term + first_term + t < c.terms",
+            "term + first_term + t <= c.terms",
+        ),
     ),
     "a wrong lane": Fault(
         "",
-        "gemm_float/tiles.cuh",
-        "lane / kLaneColumns",
-        "lane % kLaneRows",
         "element .* is .*, not",
-        within="lane_row = {}",
+        Edit(
+            "gemm_float/tiles.cuh",
+            "lane / kLaneColumns",
+            "lane % kLaneRows",
+            within="lane_row = {}",
+        ),
     ),
     "a split is left out": Fault(
         "",
-        "gemm/passes.h",
-        "tiles.splits",
-        "tiles.splits - 1",
         "element .* is .*, not",
-        within="(partial, {},",
+        Edit("gemm/passes.h", "tiles.splits", "tiles.splits - 1", within="(partial, {},"),
     ),
     "a split of terms is left out": Fault(
         "",
-        "gemm/term_splits.h",
-        "static_cast<int>(splits.count)",
-        "static_cast<int>(splits.count) - 1",
         "element .* is .*, not",
+        Edit(
+            "gemm/term_splits.h",
+            "static_cast<int>(splits.count)",
+            "static_cast<int>(splits.count) - 1",
+        ),
     ),
     "four results that are not aligned": Fault(
         "address",
-        "gemm_float/gemm_float.cu",
-        "adjacent * sizeof(float)",
-        "adjacent * 16",
         "heap-buffer-overflow",
+        Edit("gemm_float/gemm_float.cu", "adjacent * sizeof(float)", "adjacent * 16"),
     ),
 }
 IMPLICIT_GEMM_MMA = {
-    "no barrier": Fault("", "gemm/pipeline.cuh", "    __syncthreads();\n", "", "is -?nan"),
-    "no barrier, as a race": Fault(
-        "thread", "gemm/pipeline.cuh", "    __syncthreads();\n", "", "data race"
-    ),
+    **GEMMS,
     "a wrong lane": Fault(
         "",
-        "gemm_mma/tiles.cuh",
-        "k / 2 * 8 + lane() / 4",
-        "k / 2 * 8 + lane() % 8",
         "element .* is .*, not",
+        Edit("gemm_mma/tiles.cuh", "k / 2 * 8 + lane() / 4", "k / 2 * 8 + lane() % 8"),
     ),
     "a wrong row of ldmatrix": Fault(
         "",
-        "gemm_mma/tiles.cuh",
-        "lane() % 16",
-        "lane() % 8",
         "element .* is .*, not",
-        within="at(first + row + {}, part * 2",
+        Edit(
+            "gemm_mma/tiles.cuh",
+            "lane() % 16",
+            "lane() % 8",
+            within="at(first + row + {}, part * 2",
+        ),
     ),
     "a wrong row of ldmatrix, transposed": Fault(
         "",
-        "gemm_mma/tiles.cuh",
-        "part * kPartTerms + lane() % 16",
-        "part * kPartTerms + lane() % 8",
         "element .* is .*, not",
+        Edit(
+            "gemm_mma/tiles.cuh",
+            "part * kPartTerms + lane() % 16",
+            "part * kPartTerms + lane() % 8",
+        ),
     ),
     "rows of terms in the same banks": Fault(
-        "", "gemm_mma/tiles.cuh", "(chunk ^ row / 2 % kRowChunks)", "chunk", "same banks"
+        "", "same banks", Edit("gemm_mma/tiles.cuh", "(chunk ^ row / 2 % kRowChunks)", "chunk")
     ),
     "terms of rows in the same banks": Fault(
-        "", "gemm_mma/tiles.cuh", "term % 8", "0", "same banks", within="? {} : term"
+        "", "same banks", Edit("gemm_mma/tiles.cuh", "term % 8", "0", within="? {} : term")
     ),
     "lanes that exchange the wrong words": Fault(
         "",
-        "gemm_mma/correlate.cuh",
-        "upper ? words[i] : words[i | bit]",
-        "upper ? words[i | bit] : words[i]",
         "element .* is .*, not",
-        within="given = {}",
+        Edit(
+            "gemm_mma/correlate.cuh",
+            "upper ? words[i] : words[i | bit]",
+            "upper ? words[i | bit] : words[i]",
+            within="given = {}",
+        ),
     ),
     "a tap that stays": Fault(
         "",
-        "gemm_mma/correlate.cuh",
-        "    at.add(c.stride, c.taps_w, c.chunks);\n",
-        "",
         "element .* is .*, not",
+        Edit("gemm_mma/correlate.cuh", "    at.add(c.stride, c.taps_w, c.chunks);\n", ""),
     ),
     "a tile of one pixel too many": Fault(
         "address",
-        "gemm_mma/correlate.cuh",
-        "if (index >= c.pixels) continue;",
-        "if (index > c.pixels) continue;",
         "heap-buffer-overflow",
+        Edit(
+            "gemm_mma/correlate.cuh",
+            "if (index >= c.pixels) continue;",
+            "if (index > c.pixels) continue;",
+        ),
     ),
     "columns beyond the last": Fault(
         "address",
-        "gemm_mma/correlate.cuh",
-        "(column < c.columns ? column : c.columns - 1)",
-        "column",
         "heap-buffer-overflow",
+        Edit("gemm_mma/correlate.cuh", "(column < c.columns ? column : c.columns - 1)", "column"),
     ),
     "one term too many": Fault(
-        "", "gemm_mma/grad_weight.cuh", "i * kStep < left", "i * kStep <= left", "is -?nan"
+        "", "is -?nan", Edit("gemm_mma/grad_weight.cuh", "i * kStep < left", "i * kStep <= left")
     ),
 }
 DIRECT = {
     "no barrier": Fault(
         "",
-        "direct/correlate_planes.cuh",
-        "    wait_for_copies<0>();\n    __syncthreads();\n",
-        "    wait_for_copies<0>();\n",
         "is -?nan",
+        Edit(
+            "direct/correlate_planes.cuh",
+            "    wait_for_copies<0>();\n    __syncthreads();\n",
+            "    wait_for_copies<0>();\n",
+        ),
     ),
     "a term is overwritten while it is read": Fault(
         "thread",
-        "direct/correlate_planes.cuh",
-        "    __syncthreads();  // all threads have read the previous term\n",
-        "",
         "data race",
+        Edit(
+            "direct/correlate_planes.cuh",
+            "    __syncthreads();  // all threads have read the previous term\n",
+            "",
+        ),
     ),
     "no wait for copies": Fault(
-        "", "direct/sum_planes.cuh", "    wait_for_copies<0>();\n", "", "never waited for"
+        "", "never waited for", Edit("direct/sum_planes.cuh", "    wait_for_copies<0>();\n", "")
     ),
     "sums are added before they are there": Fault(
         "thread",
-        "direct/sum_planes.cuh",
-        "  __syncthreads();\n",
-        "",
         "data race",
-        within="  }\n{}  const int64_t size",
+        Edit(
+            "direct/sum_planes.cuh",
+            "  __syncthreads();\n",
+            "",
+            within="  }\n{}  const int64_t size",
+        ),
     ),
     "a column too many": Fault(
         "address",
-        "direct/tiles.cuh",
-        "is_inside(column, tensor.width)",
-        "is_inside(column, tensor.width + 1)",
         "heap-buffer-overflow",
+        Edit(
+            "direct/tiles.cuh",
+            "is_inside(column, tensor.width)",
+            "is_inside(column, tensor.width + 1)",
+        ),
     ),
     "a tap too many": Fault(
-        "", "direct/tiles.cuh", "taps >= kTaps", "taps + 1 >= kTaps", "element .* is .*, not"
+        "", "element .* is .*, not", Edit("direct/tiles.cuh", "taps >= kTaps", "taps + 1 >= kTaps")
     ),
     "a worker's last row": Fault(
         "",
-        "direct/sum_planes.cuh",
-        "least(begin + worker_rows, exist)",
-        "least(begin + worker_rows - 1, exist)",
         "element .* is .*, not",
+        Edit(
+            "direct/sum_planes.cuh",
+            "least(begin + worker_rows, exist)",
+            "least(begin + worker_rows - 1, exist)",
+        ),
     ),
     "a worker's sums": Fault(
         "",
-        "direct/sum_planes.cuh",
-        "worker < workers",
-        "worker + 1 < workers",
         "element .* is .*, not",
+        Edit("direct/sum_planes.cuh", "worker < workers", "worker + 1 < workers"),
     ),
     "sums of lanes are added before they are there": Fault(
         "thread",
-        "gemm/weight_sums.cuh",
-        "      __syncthreads();\n",
-        "",
         "data race",
-        within="{}      if (lane > 0) continue;",
+        Edit(
+            "gemm/weight_sums.cuh",
+            "      __syncthreads();\n",
+            "",
+            within="{}      if (lane > 0) continue;",
+        ),
     ),
 }
 FAULTY_TILES = ("cuda_3x3_20_to_63", "cuda_3x3_36_to_129", "cuda_many_splits")
@@ -227,8 +256,12 @@ UNITS = {
     "direct": (DIRECT, [c for c in CUDA_WINDOWS if label(c) in ("stem", "taps_5x9")], "f32"),
 }
 # No fault: offsets of 64 bits, which are otherwise for tensors of 2^30 elements and more.
-LONG_OFFSETS = Fault("", "gemm/tile_choice.h", "int64_t{1} << 30", "1", "")
-PLANTED = [*chain.from_iterable(faults.values() for faults, _, _ in UNITS.values()), LONG_OFFSETS]
+LONG_OFFSETS = Edit("gemm/tile_choice.h", "int64_t{1} << 30", "1")
+# Units share some edits, and some faults are the same edit, found in two ways.
+PLANTED = [
+    *dict.fromkeys(fault.edit for faults, _, _ in UNITS.values() for fault in faults.values()),
+    LONG_OFFSETS,
+]
 SANITIZED = [
     ("implicit_gemm", "f32", CUDA_TILES),
     ("implicit_gemm_mma", "bf16", CUDA_TILES),
@@ -295,7 +328,7 @@ def faulty(cuda_objects: Callable[[str], Objects], build_once: Once) -> Callable
 def test_planted_fault_is_found(faulty: Callable[[str], Objects], unit: str, fault: str) -> None:
     faults, cases, dtype = UNITS[unit]
     planted = faults[fault]
-    number = 1 + PLANTED.index(planted)
+    number = 1 + PLANTED.index(planted.edit)
     done = faulty(planted.sanitizer).run_program(unit, problems(cases, dtype), fault=number)
     assert done.returncode != 0
     assert re.search(planted.message, done.stdout + done.stderr)

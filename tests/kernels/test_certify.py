@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from cases import DEPTHWISE, GROUPED, MATMUL, NON_EMPTY, WIDE, WINOGRAD
-from certify_program import CUDA, SMALL_BLOCKS, UNITS, Certified, CertifyProgram, Edit
+from certify_program import CUDA, SMALL_BLOCKS, UNITS, Certified, CertifyProgram
 from convkern import _C
 from convkern.testing import variant
 from counts import count
+from planted import Edit
 from shared_builds import Once
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")

@@ -9,10 +9,11 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from folders import CSRC, KERNEL_TESTS, SIMULATOR
+from planted import Edit, plant
 
 SOURCES = KERNEL_TESTS / "certify"
 # Each unit has the CPU kernels of one dtype and instruction set. CUDA has the kernels that run in
@@ -37,21 +38,6 @@ class Certified:
     runs: int
     kernels: int
     faults: int
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A piece of a file in csrc/cpu, and its replacement."""
-
-    file: str
-    old: str
-    new: str
-
-    def apply(self, cpu: Path) -> None:
-        source = cpu / self.file
-        text = source.read_text()
-        assert text.count(self.old) == 1, self
-        source.write_text(text.replace(self.old, self.new))
 
 
 # These edits shrink the blocks that fill a cache or make long sums precise. Small problems then
@@ -110,16 +96,10 @@ class CertifyProgram:
         replace by wrong ones."""
         shutil.copytree(self.folder, folder)
         shutil.copytree(CSRC, folder / "csrc")
-        planted = [
-            replace(fault, new=f"(planted == {number} ? {fault.new} : {fault.old})")
-            for number, fault in enumerate(faults, start=1)
-        ]
-        for edit in [*edits, *planted]:
+        for edit in edits:
             edit.apply(folder / "csrc" / "cpu")
         header = folder / "planted.h"
-        header.write_text(
-            '#include <cstdlib>\ninline const int planted = std::atoi(std::getenv("PLANTED"));\n'
-        )
+        plant(folder / "csrc" / "cpu", faults, header)
         program = CertifyProgram(folder, self.units)
         return program._compile(self._units(), folder / "csrc", "-include", str(header))
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from convkern.problem import DTYPES
 from convkern.testing import Operands
 from folders import CSRC, SIMULATOR
+from planted import Edit, plant
 
 SCHEDULES = (0, 1, 7)  # ascending, descending, shuffled
 _FLAGS = [
@@ -44,49 +45,6 @@ def _run(*command: str) -> None:
 
 
 @dataclass(frozen=True)
-class Fault:
-    """A piece of a file in csrc/cuda, statements or an expression, and its wrong replacement.
-
-    Attributes:
-        sanitizer: the sanitizer that finds the fault, as in :class:`Objects`.
-        file: path below csrc/cuda.
-        old: the piece.
-        new: the replacement in a faulty run.
-        message: a regular expression of the expected message.
-        within: the text around the piece, which is ``{}``, if the file has the piece several times.
-    """
-
-    sanitizer: str
-    file: str
-    old: str
-    new: str
-    message: str
-    within: str = "{}"
-
-    @property
-    def place(self) -> str:
-        return self.within.replace("{}", self.old)
-
-    def planted_in(self, text: str, number: int) -> str:
-        """Returns the text with a choice between both pieces, in each copy of the place that other
-        faults have made."""
-        if self.old.endswith((";", "\n")):
-            choice = f"if (planted == {number}) {{ {self.new} }} else {{ {self.old} }}"
-        else:
-            choice = f"(planted == {number} ? {self.new} : {self.old})"
-        return text.replace(self.place, self.within.replace("{}", choice))
-
-
-_PLANTED_HEADER = """\
-#include <cstdlib>
-inline const int planted = [] {
-  const char* number = std::getenv("PLANTED");
-  return number == nullptr ? 0 : std::atoi(number);
-}();
-"""
-
-
-@dataclass(frozen=True)
 class Objects:
     """The kernels of a source tree and the simulator, compiled. `sanitizer` is "address" (which
     also finds undefined behaviour), "thread" or ""."""
@@ -105,26 +63,15 @@ class Objects:
         core = (self.csrc / "core").glob("*.cpp")
         return self._compile(sorted([*core, *self._kernels(), *SIMULATOR.glob("*.cpp")]), "-O1")
 
-    def with_faults(self, folder: Path, faults: Sequence[Fault]) -> Objects:
+    def with_faults(self, folder: Path, faults: Sequence[Edit]) -> Objects:
         """Returns these objects with all faults, of which a run may have one; see run_program().
         The kernels are compiled again, without optimisation, which would take longer than the few
         problems that run with it."""
         shutil.copytree(self.folder, folder)
         tree = folder / "csrc"
         shutil.copytree(CSRC, tree)
-        originals = {f.file: (tree / "cuda" / f.file).read_text() for f in faults}
-        texts = dict(originals)
-        for fault in sorted(faults, key=lambda f: len(f.place), reverse=True):
-            assert originals[fault.file].count(fault.place) == 1, fault
-            number = 1 + faults.index(fault)
-            texts[fault.file] = fault.planted_in(texts[fault.file], number)
-        for file, text in texts.items():
-            variable = text.replace(
-                "constexpr double kInt32Elements", "inline const double kInt32Elements"
-            )
-            (tree / "cuda" / file).write_text(variable)
         header = folder / "planted.h"
-        header.write_text(_PLANTED_HEADER)
+        plant(tree / "cuda", faults, header)
         planted = Objects(folder, tree, self.sanitizer)
         # library.cpp has inline functions of the kernels' headers.
         sources = [*planted._kernels(), SIMULATOR / "library.cpp"]
