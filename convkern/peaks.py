@@ -36,18 +36,15 @@ class Peaks:
         )
 
 
-def measure_peaks(threads: Iterable[int], isa: str | None = None) -> list[Peaks]:
-    """Measures this machine with each number of threads, in about a third of a second each. Do it
-    under the load of the measurements that are to be set against it.
-
-    Args:
-        isa: the instruction set to use, or the best one below it that the processor has; by default
-            the highest one in use.
+def measure_peaks(threads: Iterable[int]) -> list[Peaks]:
+    """Measures this machine with each number of threads, in about a third of a second each, with
+    the instruction sets in use. Do it under the load of the measurements that are to be set against
+    it.
 
     Raises:
         MemoryError: there are no 384 MiB of memory.
     """
-    return [_measure(count, isa or _C.isa_cap()) for count in threads]
+    return [_measure(count, _C.isa_cap()) for count in threads]
 
 
 def known_peaks(threads: int, isa: str) -> Peaks | str:

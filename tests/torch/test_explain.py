@@ -4,9 +4,7 @@ import copy
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree
 
 import pytest
@@ -143,21 +141,6 @@ def test_the_ridge_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert convkern.explain(FIRST_LAYER).ridge == explanation.ridge
 
 
-def test_threads_that_ask_at_once_measure_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = []
-
-    def measure(threads: int, isa: str) -> Peaks:
-        measured.append(isa)
-        time.sleep(0.05)
-        return Peaks(threads, 1.0, 1.0)
-
-    monkeypatch.setattr("convkern.peaks._known", {})
-    monkeypatch.setattr("convkern.peaks._measure", measure)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: known_peaks(1, "baseline"), range(4)))
-    assert measured == ["baseline"]
-
-
 def test_without_memory_to_measure_in_nothing_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(isa: str) -> None:
         raise MemoryError
@@ -167,28 +150,6 @@ def test_without_memory_to_measure_in_nothing_is_predicted(monkeypatch: pytest.M
     explanation = convkern.explain(FIRST_LAYER)
     assert (explanation.ridge, explanation.bound) == (0, "")
     assert "bound" not in str(explanation)
-
-
-def test_a_forked_child_prints_without_measuring() -> None:
-    """Its copies of torch's threads do not run."""
-    code = f"""
-import os, torch, convkern
-torch.set_num_threads(2)
-convkern.conv2d(torch.ones(8, 8, 32, 32), torch.ones(8, 8, 3, 3))  # starts the threads
-explanation = convkern.explain({FIRST_LAYER!r})
-child = os.fork()
-if child == 0:
-    os._exit("bound" in str(explanation))
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout == "0\n", done.stderr
-
-
-def test_printing_leaves_the_threads_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convkern.peaks._known", {})
-    monkeypatch.setattr(torch, "set_num_threads", None)  # it is not called
-    assert "bound" in str(convkern.explain(FIRST_LAYER))
 
 
 @pytest.mark.skipif(_C.build_info()["cuda"] is None, reason="needs a build with CUDA")

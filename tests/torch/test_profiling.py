@@ -13,7 +13,7 @@ from torch import nn
 
 import convkern
 from convkern import _C
-from convkern.peaks import Peaks, measure_peaks
+from convkern.peaks import Peaks
 
 # Layouts, strides, groups, epilogues, a second-order gradient and a dtype without a roof.
 SCRIPT = """
@@ -110,26 +110,6 @@ measure_roof()
     assert lines[-1] == (
         "convkern: no percentages: measuring the bandwidth needs 384 MiB of memory"
     )
-
-
-def test_peaks_are_of_torch_s_threads_and_the_instruction_set() -> None:
-    threads = torch.get_num_threads()
-    one, two = measure_peaks([1, 2])
-    assert torch.get_num_threads() == threads
-    assert (one.threads, two.threads) == (1, 2)
-    for peaks in (one, two):
-        assert 1e7 < peaks.peak < 1e12 * peaks.threads
-        assert 1e7 < peaks.bandwidth < 1e13
-    if _C.available_isa() != "baseline":
-        # The lanes at least double, and a multiply-add is one instruction. Even a busy machine
-        # shows this in one of ten tries.
-        for _ in range(10):
-            with convkern.use_isa("baseline"):
-                (narrow,) = measure_peaks([1])
-            (wide,) = measure_peaks([1])
-            if narrow.peak < wide.peak:
-                return
-        pytest.fail("the cap of the instruction set is not heeded")
 
 
 def test_the_gil_is_released_while_it_measures() -> None:
