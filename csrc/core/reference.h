@@ -131,4 +131,19 @@ struct Reference {
   }
 };
 
+// Calls run(T{}) for the type T of a dtype's elements.
+template <class Run>
+void with_element(DType dtype, const Run& run) {
+  switch (dtype) {
+    case DType::f32:
+      return run(float{});
+    case DType::f64:
+      return run(double{});
+    case DType::bf16:
+      return run(BFloat16{});
+    case DType::f16:
+      return run(Half{});
+  }
+}
+
 }  // namespace convkern

@@ -34,16 +34,7 @@ struct ReferencePlan final : Plan {
 
   explicit ReferencePlan(const Problem& problem) : p(problem) {}
   void run(const Operands& ops, void*, const Executor& executor) const override {
-    switch (p.dtype) {
-      case DType::f32:
-        return run_as<float>(p, ops, executor);
-      case DType::f64:
-        return run_as<double>(p, ops, executor);
-      case DType::bf16:
-        return run_as<BFloat16>(p, ops, executor);
-      case DType::f16:
-        return run_as<Half>(p, ops, executor);
-    }
+    with_element(p.dtype, [&](auto element) { run_as<decltype(element)>(p, ops, executor); });
   }
 };
 

@@ -25,16 +25,8 @@ struct ReferencePlan final : Plan {
 
   explicit ReferencePlan(const Problem& problem) : p(problem) {}
   void run(const Operands& ops, void*, const Executor& executor) const override {
-    switch (p.dtype) {
-      case DType::f32:
-        return launch_reference<float>(p, ops, executor);
-      case DType::f64:
-        return launch_reference<double>(p, ops, executor);
-      case DType::bf16:
-        return launch_reference<BFloat16>(p, ops, executor);
-      case DType::f16:
-        return launch_reference<Half>(p, ops, executor);
-    }
+    with_element(p.dtype,
+                 [&](auto element) { launch_reference<decltype(element)>(p, ops, executor); });
   }
 };
 

@@ -123,5 +123,18 @@ void reduce_weights(const Problem& p, const Reduction& reduction, void* workspac
                 });
 }
 
+// The parts of a plan of grad_weight: Tasks, which say how gw and the batch are cut, and the
+// Reduction that adds what the tasks have summed. It is no Plan itself: the table of an abstract
+// class refers to a symbol that files of an instruction set must not share.
+template <class Tasks>
+struct WeightParts {
+  const Problem p;
+  const Tasks tasks;
+  const Reduction reduction;
+
+  explicit WeightParts(const Problem& problem)
+      : p(problem), tasks(p), reduction(tasks.reduction(p)) {}
+};
+
 }  // namespace
 }  // namespace convkern::cpu

@@ -108,20 +108,8 @@ int main(int arguments, char** texts) {
   Count count;
   for (int i = 2; i < arguments; ++i) {
     const Problem p = parse_problem(texts[i]);
-    switch (p.dtype) {
-      case DType::f32:
-        check<float>(p, texts[1], texts[i], count);
-        break;
-      case DType::f64:
-        check<double>(p, texts[1], texts[i], count);
-        break;
-      case DType::bf16:
-        check<BFloat16>(p, texts[1], texts[i], count);
-        break;
-      case DType::f16:
-        check<Half>(p, texts[1], texts[i], count);
-        break;
-    }
+    with_element(p.dtype,
+                 [&](auto element) { check<decltype(element)>(p, texts[1], texts[i], count); });
   }
   std::printf("%d runs, %d faults\n", count.runs, count.faults);
   return count.faults == 0 && count.runs > 0 ? 0 : 1;

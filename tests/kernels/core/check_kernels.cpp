@@ -134,20 +134,7 @@ int check_kernels(int threads, const std::vector<std::string>& problems) {
   Count count;
   for (const std::string& text : problems) {
     const Problem p = parse_problem(text);
-    switch (p.dtype) {
-      case DType::f32:
-        check<float>(p, pool, count);
-        break;
-      case DType::f64:
-        check<double>(p, pool, count);
-        break;
-      case DType::bf16:
-        check<BFloat16>(p, pool, count);
-        break;
-      case DType::f16:
-        check<Half>(p, pool, count);
-        break;
-    }
+    with_element(p.dtype, [&](auto element) { check<decltype(element)>(p, pool, count); });
   }
   std::printf("%s: %d runs, %d faults\n", to_string(cpu::available_isa()), count.runs,
               count.faults);

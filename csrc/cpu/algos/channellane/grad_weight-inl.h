@@ -62,13 +62,8 @@ void accumulate_pixels(const Problem& p, const Operands& ops, const BufferedTask
   }
 }
 
-struct GradWeight final : Plan {
-  const Problem p;
-  const BufferedTasks tasks;
-  const Reduction reduction;
-
-  explicit GradWeight(const Problem& problem)
-      : p(problem), tasks(p), reduction(tasks.reduction(p)) {}
+struct GradWeight final : Plan, WeightParts<BufferedTasks> {
+  using WeightParts::WeightParts;
   int64_t workspace(int threads) const override { return reduction.workspace(threads); }
   void run(const Operands& ops, void* workspace, const Executor& executor) const override;
 };

@@ -82,17 +82,11 @@ void accumulate_rows(const Problem& p, const Operands& ops, const GradWeightBand
   }
 }
 
-struct GradWeight final : Plan {
-  const Problem p;
-  const GradWeightBands tasks;
+struct GradWeight final : Plan, WeightParts<GradWeightBands> {
   const std::vector<Phase> list;
-  const Reduction reduction;
 
   explicit GradWeight(const Problem& problem)
-      : p(problem),
-        tasks(p),
-        list(phases_of_plan(p, tasks.buffers)),
-        reduction(tasks.reduction(p)) {}
+      : WeightParts(problem), list(phases_of_plan(p, tasks.buffers)) {}
   int64_t workspace(int threads) const override { return reduction.workspace(threads); }
   void run(const Operands& ops, void* workspace, const Executor& executor) const override {
     reduce_weights(p, reduction, workspace, static_cast<Real*>(ops.out), executor,

@@ -173,13 +173,8 @@ struct GradWeightSlice {
   }
 };
 
-struct GradWeight final : Plan {
-  const Problem p;
-  const WeightTasks tasks;
-  const Reduction reduction;
-
-  explicit GradWeight(const Problem& problem)
-      : p(problem), tasks(p), reduction(tasks.reduction(p)) {}
+struct GradWeight final : Plan, WeightParts<WeightTasks> {
+  using WeightParts::WeightParts;
   int64_t workspace(int threads) const override { return reduction.workspace(threads); }
   void run(const Operands& ops, void* workspace, const Executor& executor) const override;
 };

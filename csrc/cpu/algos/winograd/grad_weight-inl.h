@@ -143,13 +143,9 @@ struct GradWeightSlice {
 };
 
 template <class F>
-struct GradWeight final : Plan {
-  const Problem p;
-  const WeightTasks<F> tasks;
-  const Reduction reduction;
-
-  explicit GradWeight(const Problem& problem)
-      : p(problem), tasks(p), reduction(tasks.reduction(p)) {}
+struct GradWeight final : Plan, WeightParts<WeightTasks<F>> {
+  using Parts = WeightParts<WeightTasks<F>>;
+  using Parts::Parts, Parts::p, Parts::tasks, Parts::reduction;
   int64_t workspace(int threads) const override { return reduction.workspace(threads); }
   void run(const Operands& ops, void* workspace, const Executor& executor) const override;
 };
