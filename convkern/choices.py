@@ -5,7 +5,7 @@ from typing import Literal
 Activation = Literal["relu"]
 Padding = Literal["same", "valid"]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
-Precision = Literal["highest", "high"]
+Precision = Literal["highest", "high", "medium"]
 Isa = Literal["baseline", "avx2", "avx512", "avx512bf16"]
 Dtype = Literal["f32", "f64", "bf16", "f16"]
 Layout = Literal["nchw", "nhwc"]

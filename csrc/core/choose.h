@@ -14,7 +14,7 @@ struct Constraints {
   Isa available = Isa::baseline;  // of the processor
   Isa cap = Isa::avx512bf16;      // of the configuration
   bool deterministic = false;     // required by the caller
-  Precision precision = Precision::highest;
+  Precision precision = Precision::high;
   bool batch_invariant = false;  // required of forward and grad_input, see Chooser::problem()
   const Kernel* forced = nullptr;
 };

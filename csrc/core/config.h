@@ -1,7 +1,7 @@
 // Process-wide settings. They are read from the environment when the library is loaded:
 //   CONVKERN_KERNEL   comma-separated kernel names, each forced for its device and pass
 //   CONVKERN_ISA      baseline | avx2 | avx512 | avx512bf16: the highest instruction set to use
-//   CONVKERN_PRECISION  highest | high: see set_float32_precision()
+//   CONVKERN_PRECISION  highest | high | medium: see set_float32_precision()
 //   CONVKERN_BATCH_INVARIANT  1: see set_batch_invariant()
 //   CONVKERN_VERBOSE  dispatch | plan | profile: a line to stderr for each executed op; `plan` adds
 //                     the rejected kernels, `profile` the time and its share of the roof
@@ -66,7 +66,7 @@ struct Config {
   Overridable<Isa> isa_cap{Isa::avx512bf16};
   std::atomic<Verbosity> verbosity{Verbosity::silent};
   std::atomic<bool> strict{false};
-  std::atomic<Precision> precision{Precision::highest};
+  std::atomic<Precision> precision{Precision::high};
   std::atomic<bool> batch_invariant{false};
   Roof roof;  // set once, before the first op
 

@@ -50,6 +50,8 @@ const char* to_string(Precision precision) {
       return "highest";
     case Precision::high:
       return "high";
+    case Precision::medium:
+      return "medium";
     case Precision::tf32:
       return "tf32";
   }
@@ -57,10 +59,10 @@ const char* to_string(Precision precision) {
 }
 
 Precision parse_precision(std::string_view name) {
-  for (const Precision precision : {Precision::highest, Precision::high}) {
+  for (const Precision precision : {Precision::highest, Precision::high, Precision::medium}) {
     if (name == to_string(precision)) return precision;
   }
-  throw std::invalid_argument("float32 precision must be highest or high, got '" +
+  throw std::invalid_argument("float32 precision must be highest, high or medium, got '" +
                               std::string(name) + "'");
 }
 

@@ -19,11 +19,12 @@ enum class Device : uint8_t { cpu, cuda };
 // have `baseline`.
 enum class Isa : uint8_t { baseline, avx2, avx512, avx512bf16 };
 
-// How much accuracy of float32 sums the user gives up for speed. Under `highest` every kernel
-// computes the direct sum, in any order. Under `high` algorithms are allowed too whose intermediate
-// results are larger than the terms, so that they round more. Under `tf32` operands may also be
+// How accurate results must be. Under `highest` every kernel computes the direct sum, in any order,
+// so that each result is as accurate as its own terms allow. Under `high` algorithms are allowed
+// too whose largest error, relative to the root mean square of the results, is at most twice
+// torch's. Under `medium` float32 algorithms may round more. Under `tf32` operands may also be
 // rounded to TF32, which keeps 10 bits after the point.
-enum class Precision : uint8_t { highest, high, tf32 };
+enum class Precision : uint8_t { highest, high, medium, tf32 };
 
 // The dtype of the problems that a kernel computes: a single one, both 16-bit dtypes (half), or all
 // of them (any).
@@ -32,7 +33,7 @@ enum class KernelDType : uint8_t { f32, f64, bf16, f16, half, any };
 const char* to_string(Device device);
 const char* to_string(KernelDType dtype);
 const char* to_string(Precision precision);
-// Parses "highest" or "high"; TF32 is torch's to allow. Throws std::invalid_argument.
+// Parses "highest", "high" or "medium"; TF32 is torch's to allow. Throws std::invalid_argument.
 Precision parse_precision(std::string_view name);
 const char* to_string(Isa isa);
 Isa parse_isa(std::string_view name);  // throws std::invalid_argument

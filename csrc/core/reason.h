@@ -13,6 +13,7 @@ enum class Reason : uint8_t {
   channels,
   group_steps,
   not_3x3,
+  kernel_size,
   odd_terms,
   precision,
   tf32,
@@ -45,10 +46,12 @@ inline const char* to_string(Reason reason) {
       return "computes groups with a dilation of 1 and a stride of 1 or 2 only";
     case Reason::not_3x3:
       return "computes 3x3 kernels with stride 1 and dilation 1";
+    case Reason::kernel_size:
+      return "has no transform that is large enough for the kernel";
     case Reason::odd_terms:
       return "needs an even number of channels to sum over";
     case Reason::precision:
-      return "rounds more than float32 precision \"highest\" allows";
+      return "is less accurate than the precision that is set allows";
     case Reason::tf32:
       return "rounds float32 to TF32, which torch.backends.cudnn.allow_tf32 does not allow";
     case Reason::isa_not_available:

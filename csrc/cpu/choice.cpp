@@ -53,6 +53,8 @@ double estimate_batchlane(const Problem& p, int lanes) {
   return share * (p.layout == Layout::nhwc ? 0.35 : 0.5);
 }
 
+Reason fft_declines(const Candidate&) { return Reason::slower; }
+
 // Other kernels are faster if all channels fill less than half a vector. In grad_weight they also
 // are if one group fills a whole vector, because implicit_gemm then reads less for each product.
 Reason channellane_declines(const Candidate& candidate) {

@@ -22,6 +22,7 @@ double estimate_batchlane(const Problem& p, int lanes);
 
 // Returns why an algorithm that supports the problem leaves it to those after it in the list, or
 // Reason::none if it takes the problem. direct_batchlane is the last and never declines.
+Reason fft_declines(const Candidate& candidate);
 Reason channellane_declines(const Candidate& candidate);
 Reason winograd_4x4_declines(const Candidate& candidate);
 Reason winograd_2x2_declines(const Candidate& candidate);

@@ -10,11 +10,11 @@ namespace {
 
 template <const Algorithm&... kAlgorithms>
 struct AlgorithmList {
-  // Returns the algorithm, or null if it is not for this dtype. Algorithms that round more than the
-  // direct sum are for float32 only.
+  // Returns the algorithm, or null if it is not for this dtype. Algorithms that round more than
+  // torch does are for float32 only.
   template <const Algorithm& kAlgorithm>
   static constexpr const Algorithm* where_computed() {
-    if constexpr (kDType == DType::f32 || kAlgorithm.precision == Precision::highest) {
+    if constexpr (kDType == DType::f32 || kAlgorithm.precision <= Precision::high) {
       return &kAlgorithm;
     } else {
       return nullptr;

@@ -6,6 +6,7 @@
 #include "cpu/algos/batchlane/batchlane-inl.h"
 #include "cpu/algos/channellane/channellane-inl.h"
 #include "cpu/algos/columnlane/columnlane-inl.h"
+#include "cpu/algos/fft/fft-inl.h"
 #include "cpu/algos/implicit_gemm/implicit_gemm-inl.h"
 #include "cpu/algos/winograd/winograd-inl.h"
 
@@ -14,6 +15,7 @@ namespace {
 
 // The algorithms in order of preference.
 using Algorithms = AlgorithmList<  //
+    fft::algorithm,                //
     channellane::algorithm,        //
     winograd::algorithm_4x4,       //
     winograd::algorithm_2x2,       //

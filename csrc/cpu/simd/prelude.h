@@ -26,4 +26,5 @@
 #include "cpu/peak.h"
 #include "cpu/simd/quarter.h"
 #include "cpu/simd/register_tiles.h"
+#include "cpu/simd/roots.h"
 #include "cpu/simd/target_region.h"

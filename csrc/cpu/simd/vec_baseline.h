@@ -9,7 +9,10 @@
 //   store_first(p, n)                  stores n lanes and leaves the rest of memory as it is
 //   load_lanes(p), permuted(lanes)     lane i of the result is lane p[i]; p must be aligned
 //   from_quarters, to_quarters         a quarter is 4 adjacent lanes
-//   add, sub, fma(a, b, c) = a * b + c, relu (NaN stays NaN)
+//   add, sub, mul, fma(a, b, c) = a * b + c, fnma(a, b, c) = c - a * b
+//   relu                               NaN stays NaN
+//   larger(a, b)                       the larger number in each lane; of a NaN, either
+//   exceeds(a, b)                      whether a is not at most b in some lane, as NaN is not
 //   held(a)                            keeps a in a register from here to its last use; without
 //                                      it a compiler may load it from memory for each use
 //   transpose_quarters(a)              transposes the 4x4 numbers in each quarter of a[0..3]
@@ -68,7 +71,14 @@ struct Vec {
 
 CONVKERN_INLINE Vec add(Vec a, Vec b) { return {a.v + b.v}; }
 CONVKERN_INLINE Vec sub(Vec a, Vec b) { return {a.v - b.v}; }
+CONVKERN_INLINE Vec mul(Vec a, Vec b) { return {a.v * b.v}; }
 CONVKERN_INLINE Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
+CONVKERN_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {c.v - a.v * b.v}; }
+CONVKERN_INLINE Vec larger(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
+CONVKERN_INLINE bool exceeds(Vec a, Vec b) {
+  const auto within = a.v <= b.v;
+  return !(within[0] && within[1] && within[2] && within[3]);
+}
 CONVKERN_INLINE Vec relu(Vec a) { return {a.v < Quarter{} ? Quarter{} : a.v}; }
 
 CONVKERN_INLINE Vec held(Vec a) { return a; }

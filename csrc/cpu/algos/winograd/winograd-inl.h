@@ -27,7 +27,7 @@ inline Axis grad_input_axis(int64_t gx_size, int64_t gy_size, int64_t pad) {
 template <class PassPlan>
 Planned plan_if_3x3(const Problem& p) {
   const bool one = p.stride_h == 1 && p.stride_w == 1 && p.dilation_h == 1 && p.dilation_w == 1;
-  if (p.dtype == DType::f32 && (p.R != 3 || p.S != 3 || !one)) return Reason::not_3x3;
+  if (p.dtype == kDType && (p.R != 3 || p.S != 3 || !one)) return Reason::not_3x3;
   return plan_pass<PassPlan>(p);
 }
 
@@ -68,12 +68,13 @@ struct GradInput final : Plan {
 };
 
 template <class F>
-constexpr Algorithm algorithm(const char* name, Reason (*declines)(const Candidate&)) {
+constexpr Algorithm algorithm(const char* name, Reason (*declines)(const Candidate&),
+                              Precision precision) {
   return {name,     plan_if_3x3<Forward<F>>, plan_if_3x3<GradInput<F>>, plan_if_3x3<GradWeight<F>>,
-          declines, Precision::high};
+          declines, precision};
 }
-constexpr Algorithm algorithm_4x4 = algorithm<F4x4>("winograd_4x4", choice::winograd_4x4_declines);
-constexpr Algorithm algorithm_2x2 = algorithm<F2x2>("winograd_2x2", choice::winograd_2x2_declines);
+constexpr Algorithm algorithm_4x4 = algorithm<F4x4>("winograd_4x4", choice::winograd_4x4_declines, Precision::medium);
+constexpr Algorithm algorithm_2x2 = algorithm<F2x2>("winograd_2x2", choice::winograd_2x2_declines, Precision::high);
 
 }  // namespace winograd
 }  // namespace

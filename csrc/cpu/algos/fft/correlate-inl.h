@@ -1,0 +1,238 @@
+// Computes forward and grad_input of fft. The spectra of all taps are computed first. A task is a
+// tile of one slice of one unit (see PlaneLanes). It transforms the rows of the tile's inputs. Then,
+// for each kept frequency, it transforms the column, multiplies it by the taps and transforms the
+// products back. Last it transforms the rows of the outputs back.
+#pragma once
+
+#include "cpu/algos/fft/redo-inl.h"
+#include "cpu/algos/fft/spectra-inl.h"
+
+namespace convkern::cpu {
+namespace {
+namespace fft {
+
+// The plan of forward (kForward) or grad_input.
+template <bool kForward>
+struct Correlate final : Plan {
+  const Setting s;
+  const Redo redo;
+  const PlaneLanes &in, &out;
+  const int64_t in_rows, out_rows;  // the most rows of a tile
+  const bool in_place;              // whether the spectra of outputs replace those of inputs
+
+  explicit Correlate(const Problem& p)
+      : s(p),
+        redo(s),
+        in(kForward ? s.x : s.y),
+        out(kForward ? s.y : s.x),
+        in_rows(most_rows(true)),
+        out_rows(most_rows(false)),
+        in_place(in.planes() == 1 && out.planes() == 1) {}
+
+  bool works() const { return redo.works(); }
+  int64_t workspace(int threads) const override {
+    const int64_t floats = shared_floats() + threads * thread_floats();
+    return redo.mark_bytes() +
+           std::max(floats * static_cast<int64_t>(sizeof(Real)), redo.workspace(threads));
+  }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override;
+
+ private:
+  FftPlaces in_row_places(int64_t tile) const { return kForward ? s.x_rows(tile) : s.y_rows(tile); }
+  FftPlaces out_row_places(int64_t tile) const { return kForward ? s.y_rows(tile) : s.x_rows(tile); }
+  int64_t most_rows(bool inputs) const {
+    int64_t most = 1;
+    for (int64_t tile = 0; tile < s.tiles(); tile += s.size.columns.tiles) {
+      const FftPlaces rows = inputs ? in_row_places(tile) : out_row_places(tile);
+      most = std::max(most, rows.range.size());
+    }
+    return most;
+  }
+
+  // The spectra of taps that all threads read: vectors of channels, or single numbers.
+  int64_t tap_floats() const { return s.x.channels ? s.spectrum_floats() : s.spectrum_size(); }
+  int64_t shared_floats() const {
+    return whole_vectors((s.x.channels ? s.tap_vectors() : s.tap_planes()) * tap_floats());
+  }
+  // A thread's memory.
+  struct Memory {
+    PlaneBuffers inputs, outputs;
+    Real *values, *work, *energy, *largest, *end;
+  };
+  Memory memory_at(Real* at) const {
+    // In place, the rows that stand for those without numbers differ.
+    const int64_t rows = in_place ? std::max(in_rows, out_rows) : in_rows;
+    PlaneBuffers inputs(s, in.planes(), rows, at);
+    at += inputs.floats();
+    PlaneBuffers outputs(s, out.planes(), in_place ? rows + 1 : out_rows, at);
+    if (in_place) {
+      outputs.half = inputs.half;
+      at += inputs.pitch() + outputs.cell_floats();
+      outputs.cells = at - outputs.cell_floats();
+    } else {
+      at += outputs.floats();
+    }
+    Memory memory{inputs, outputs, at, nullptr, nullptr, nullptr, nullptr};
+    memory.work = memory.values + in.planes() * s.height->points * kComplex;
+    memory.energy = memory.work + kMostPoints * kComplex;
+    memory.largest = memory.energy + in.planes() * kLanes;
+    memory.end = memory.largest + in.planes() * kLanes;
+    return memory;
+  }
+  int64_t thread_floats() const {
+    const int64_t taps = tap_memory(s) + kMostPoints * kComplex + s.spectrum_floats();
+    return std::max<int64_t>(memory_at(nullptr).end - static_cast<Real*>(nullptr), taps);
+  }
+
+  void transform_all_taps(const Real* w, Real* spectra, Real* threads,
+                          const Executor& executor) const;
+  void transform_inputs(const void* tensor, int64_t unit, int64_t slice, int64_t tile,
+                        const Memory& memory, const Marks& marks) const;
+  void multiply_columns(int64_t slice, int64_t tile, const Real* spectra,
+                        const Memory& memory) const;
+  void transform_outputs(const Operands& ops, int64_t unit, int64_t slice, int64_t tile,
+                         const Memory& memory, const Marks& marks) const;
+};
+
+template <bool kForward>
+void Correlate<kForward>::transform_all_taps(const Real* w, Real* spectra, Real* threads,
+                                             const Executor& executor) const {
+  const int64_t count = s.tap_vectors();
+  executor.run(count, 1, [&](int64_t begin, int64_t end, int thread) {
+    Real* work = threads + thread * thread_floats();
+    Real* vectors = work + kMostPoints * kComplex;
+    Real* memory = vectors + s.spectrum_floats();
+    for (int64_t i = begin; i < end; ++i) {
+      if (s.x.channels) {
+        transform_taps(s, w, i, memory, work, spectra + i * s.spectrum_floats());
+        continue;
+      }
+      transform_taps(s, w, i, memory, work, vectors);
+      const int64_t n = std::min<int64_t>(kLanes, s.tap_planes() - i * kLanes);
+      lanes_to_images(spectra + i * kLanes * s.spectrum_size(),
+                      {s.spectrum_size(), static_cast<int>(n)}, s.spectrum_size(),
+                      VectorCursor(vectors, kLanes, s.spectrum_size(), 0));
+    }
+  });
+}
+
+template <bool kForward>
+void Correlate<kForward>::transform_inputs(const void* tensor, int64_t unit, int64_t slice,
+                                           int64_t tile, const Memory& memory,
+                                           const Marks& marks) const {
+  const FftPlaces rows = in_row_places(tile);
+  const FftPlaces columns = kForward ? s.x_columns(tile) : s.y_columns(tile);
+  set_zero(memory.energy, 2 * in.planes() * kLanes);
+  transform_rows(
+      s, memory.inputs, rows, columns, memory.work,
+      [&](Range band, const View<Real>& view) {
+        in.load(tensor, unit, slice, band, columns.range, view, columns.step * kLanes);
+      },
+      [&](int64_t plane, const Real* at) {
+        Vec energy = Vec::load(memory.energy + plane * kLanes);
+        Vec largest = Vec::load(memory.largest + plane * kLanes);
+        for (int64_t i = columns.range.size(); i > 0; --i, at += columns.step * kLanes) {
+          const Vec square = mul(Vec::load(at), Vec::load(at));
+          energy = cpu::add(energy, square);
+          largest = larger(largest, square);
+        }
+        energy.store(memory.energy + plane * kLanes);
+        largest.store(memory.largest + plane * kLanes);
+      });
+  redo.mark_loud(memory.energy, memory.largest, in.planes(), unit, slice, in.count(unit, slice),
+                 marks);
+}
+
+template <bool kForward>
+void Correlate<kForward>::multiply_columns(int64_t slice, int64_t tile, const Real* spectra,
+                                           const Memory& memory) const {
+  const Transform& height = *s.height;
+  const FftPlaces in_places = in_row_places(tile), out_places = out_row_places(tile);
+  Real *from[kMostPoints], *to[kMostPoints];
+  memory.inputs.place_rows(in_places, height.points, from);
+  memory.outputs.place_rows(out_places, height.points, to);
+  const int in_part = height.part(in_places.end()), out_part = height.part(out_places.end());
+  const auto multiply = height.multiply[s.x.channels][kForward];
+  const int64_t column = tap_floats() / s.width->kept();  // floats of the taps of a frequency
+  // The taps of input plane i and output plane o are the spectrum i * in_step + o * out_step.
+  const int64_t in_step = (kForward ? 1 : s.p.Cg) * tap_floats();
+  const int64_t out_step = (kForward ? s.p.Cg : 1) * tap_floats();
+  const Real* first = spectra + slice * (s.x.channels ? 1 : s.p.Og() * s.p.Cg) * tap_floats();
+  const int64_t values = height.points * kComplex;
+  for (int64_t frequency = 0; frequency < s.width->kept(); ++frequency) {
+    for (int64_t i = 0; i < in.planes(); ++i) {
+      height.outer[in_part](memory.inputs.column(from, i, frequency), memory.work);
+      height.inner(memory.work, memory.values + i * values);
+    }
+    for (int64_t o = 0; o < out.planes(); ++o) {
+      const Real* taps = first + o * out_step + frequency * column;
+      multiply({memory.values, values, taps, in_step, in.planes()}, memory.work);
+      height.outer_inverse[out_part](memory.work, memory.outputs.column(to, o, frequency));
+    }
+  }
+}
+
+template <bool kForward>
+void Correlate<kForward>::transform_outputs(const Operands& ops, int64_t unit, int64_t slice,
+                                            int64_t tile, const Memory& memory,
+                                            const Marks& marks) const {
+  const FftPlaces rows = out_row_places(tile);
+  const FftPlaces columns = kForward ? s.y_columns(tile) : s.x_columns(tile);
+  const Real factor = s.scale();
+  const Vec scale = Vec::broadcast(&factor);
+  const auto* bias = static_cast<const Real*>(ops.b);
+  const bool apply_relu = s.p.activation == Activation::relu;
+  const int lanes = out.count(unit, slice);
+  const int64_t column = columns.step * kLanes;
+  inverse_rows(s, memory.outputs, rows, columns, memory.work, [&](Range band, View<Real> view) {
+    for (int64_t plane = 0; plane < out.planes(); ++plane) {
+      Vec start = Vec::zero();
+      if (bias != nullptr) {
+        start = s.x.channels ? Vec::load_first(bias + slice * kLanes, lanes)
+                             : Vec::broadcast(bias + slice * out.planes() + plane);
+      }
+      Finiteness finite;
+      for (int64_t row = 0; row < band.size(); ++row) {
+        Real* at = view.at + plane * view.plane + row * view.row;
+        for (int64_t i = columns.range.size(); i > 0; --i, at += column) {
+          Vec sum = cpu::fma(Vec::load(at), scale, start);
+          finite.see(sum);
+          if (apply_relu) sum = relu(sum);
+          sum.store(at);
+        }
+      }
+      redo.mark_lost(finite, unit, slice, lanes, marks);
+    }
+    out.store(ops.out, unit, slice, band, columns.range, view, column);
+  });
+}
+
+template <bool kForward>
+void Correlate<kForward>::run(const Operands& ops, void* workspace,
+                              const Executor& executor) const {
+  const Marks marks{static_cast<uint8_t*>(workspace)};
+  marks.clear(redo.count());
+  void* memory = static_cast<char*>(workspace) + redo.mark_bytes();
+  auto* spectra = static_cast<Real*>(memory);
+  Real* threads = spectra + shared_floats();
+  transform_all_taps(static_cast<const Real*>(ops.w), spectra, threads, executor);
+  const int64_t units = in.units(), tiles = s.tiles(), tasks = in.slices() * units * tiles;
+  executor.run(tasks, 1, [&](int64_t begin, int64_t end, int thread) {
+    const Memory buffers = memory_at(threads + thread * thread_floats());
+    int64_t placed = -1;  // the tile whose columns the input buffer has zeros around
+    for (int64_t task = begin; task < end; ++task) {
+      // The tasks of a slice are adjacent, so that its taps stay in the cache.
+      const int64_t tile = task % tiles, unit = task / tiles % units, slice = task / tiles / units;
+      if (tile != placed) set_zero(buffers.inputs.cells, buffers.inputs.cell_floats());
+      placed = tile;
+      transform_inputs(kForward ? ops.x : ops.gy, unit, slice, tile, buffers, marks);
+      multiply_columns(slice, tile, spectra, buffers);
+      transform_outputs(ops, unit, slice, tile, buffers, marks);
+    }
+  });
+  redo.run(ops, marks, memory, executor);
+}
+
+}  // namespace fft
+}  // namespace
+}  // namespace convkern::cpu

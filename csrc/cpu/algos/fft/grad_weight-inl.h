@@ -1,0 +1,188 @@
+// The grad_weight pass of fft: computes gw from gy and x. Each tile of a unit adds the products of
+// its spectra to sums in memory, one for each pair of planes. At the end of a chunk of the batch
+// the sums are transformed to gw. If lanes are images, the sums of the lanes are added before that.
+#pragma once
+
+#include "cpu/algos/fft/spectra-inl.h"
+#include "cpu/blocking/reduction-inl.h"
+
+namespace convkern::cpu {
+namespace {
+namespace fft {
+
+struct GradWeight final : Plan {
+  const Setting s;
+  const Reduction reduction;
+  std::unique_ptr<const Plan> direct;  // where the result is not finite
+
+  explicit GradWeight(const Problem& p)
+      : s(p), reduction(reduction_of(s)), direct(plan_direct(p)) {}
+  bool works() const { return direct != nullptr; }
+  int64_t workspace(int threads) const override {
+    const int64_t again = direct == nullptr ? 0 : direct->workspace(threads);
+    return std::max(reduction.workspace(threads), again);
+  }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override;
+
+ private:
+  static constexpr int64_t kTasks = 16;  // chunks are cut until there are so many tasks
+  static constexpr int64_t kChunkUnits = 4;  // the fewest units that pay for a chunk's inverse
+
+  static int64_t pairs(const Setting& s) { return s.x.planes() * s.y.planes(); }
+  static int64_t most_rows(const Setting& s, bool x) {
+    int64_t most = 1;
+    for (int64_t tile = 0; tile < s.tiles(); tile += s.size.columns.tiles) {
+      most = std::max(most, (x ? s.x_rows(tile) : s.y_rows(tile)).range.size());
+    }
+    return most;
+  }
+  // A thread's memory.
+  struct Memory {
+    PlaneBuffers x, y;
+    Real *x_values, *y_values, *work, *sums, *spectra, *taps, *end;
+
+    Memory(const Setting& s, Real* at)
+        : x(s, s.x.planes(), most_rows(s, true), at),
+          y(s, s.y.planes(), most_rows(s, false), at + x.floats()) {
+      const int64_t column = s.height->points * kComplex;
+      x_values = at + x.floats() + y.floats();
+      y_values = x_values + s.x.planes() * column;
+      work = y_values + s.y.planes() * column;
+      sums = work + kMostPoints * kComplex;
+      spectra = sums + pairs(s) * s.spectrum_floats();
+      taps = spectra + (s.x.channels ? 0 : s.spectrum_floats());
+      end = taps + tap_memory(s);
+    }
+  };
+  static Reduction reduction_of(const Setting& s) {
+    const int64_t units = s.x.units(), wanted = ceil_div(kTasks, s.x.slices());
+    const int64_t most = std::max<int64_t>(1, std::min(wanted, units / kChunkUnits));
+    return {s.p, units, 0, Memory(s, nullptr).end - static_cast<Real*>(nullptr), most};
+  }
+
+  void add_products(const Operands& ops, int64_t unit, int64_t slice, int64_t tile,
+                    const Memory& memory) const;
+  void inverse_sums(int64_t slice, const Memory& memory, Real* gw) const;
+  void inverse_planes(const Real* spectra, Range planes, const Memory& memory, Real* gw) const;
+};
+
+// Adds the products of the values of two columns, the second conjugated, to the sums.
+inline void add_conjugate_products(const Real* x, const Real* gy, int64_t n, Real* sums) {
+  for (int64_t i = 0; i < n; ++i, x += kComplex, gy += kComplex, sums += kComplex) {
+    const Complex a = Complex::load(x), b = Complex::load(gy);
+    Complex sum = Complex::load(sums);
+    sum = {cpu::fma(a.im, b.im, cpu::fma(a.re, b.re, sum.re)),
+           cpu::fnma(a.re, b.im, cpu::fma(a.im, b.re, sum.im))};
+    sum.store(sums);
+  }
+}
+
+void GradWeight::add_products(const Operands& ops, int64_t unit, int64_t slice, int64_t tile,
+                              const Memory& memory) const {
+  const Transform& height = *s.height;
+  const auto transform = [&](const PlaneLanes& lanes, const PlaneBuffers& buffers,
+                             const void* tensor, const FftPlaces& rows, const FftPlaces& columns) {
+    transform_rows(
+        s, buffers, rows, columns, memory.work,
+        [&](Range band, const View<Real>& view) {
+          lanes.load(tensor, unit, slice, band, columns.range, view, columns.step * kLanes);
+        },
+        [](int64_t, const Real*) {});
+  };
+  const FftPlaces x_rows = s.x_rows(tile), y_rows = s.y_rows(tile);
+  transform(s.x, memory.x, ops.x, x_rows, s.x_columns(tile));
+  transform(s.y, memory.y, ops.gy, y_rows, s.y_columns(tile));
+  Real *x_at[kMostPoints], *y_at[kMostPoints];
+  memory.x.place_rows(x_rows, height.points, x_at);
+  memory.y.place_rows(y_rows, height.points, y_at);
+  const int x_part = height.part(x_rows.end()), y_part = height.part(y_rows.end());
+  const int64_t values = height.points * kComplex;
+  for (int64_t frequency = 0; frequency < s.width->kept(); ++frequency) {
+    for (int64_t c = 0; c < s.x.planes(); ++c) {
+      height.outer[x_part](memory.x.column(x_at, c, frequency), memory.work);
+      height.inner(memory.work, memory.x_values + c * values);
+    }
+    for (int64_t o = 0; o < s.y.planes(); ++o) {
+      height.outer[y_part](memory.y.column(y_at, o, frequency), memory.work);
+      height.inner(memory.work, memory.y_values + o * values);
+      for (int64_t c = 0; c < s.x.planes(); ++c) {
+        Real* sums = memory.sums + (o * s.x.planes() + c) * s.spectrum_floats();
+        add_conjugate_products(memory.x_values + c * values, memory.y_values + o * values,
+                               height.points, sums + frequency * values);
+      }
+    }
+  }
+}
+
+// Transforms the spectra of up to kLanes planes of w to gw.
+void GradWeight::inverse_planes(const Real* spectra, Range planes, const Memory& memory,
+                                Real* gw) const {
+  const Problem& p = s.p;
+  const PlaneBuffers buffers(s, 1, p.R, memory.taps);
+  const FftPlaces rows = s.tap_rows(), columns = s.tap_columns();
+  Real* at[kMostPoints];
+  buffers.place_rows(rows, s.height->points, at);
+  const int part = s.height->part(rows.end());
+  for (int64_t frequency = 0; frequency < s.width->kept(); ++frequency) {
+    s.height->inner_inverse(spectra + frequency * s.height->points * kComplex, memory.work);
+    s.height->outer_inverse[part](memory.work, buffers.column(at, 0, frequency));
+  }
+  const Real factor = s.scale();
+  const ImageShape shape{Layout::nchw, 1, p.R, p.S};
+  const ImageBlock block{shape.size(), static_cast<int>(planes.size())};
+  inverse_rows(s, buffers, rows, columns, memory.work, [&](Range band, const View<Real>& view) {
+    for (int64_t row = 0; row < band.size(); ++row) {
+      for (int64_t i = 0; i < p.S; ++i) {
+        Real* cell = view.at + row * view.row + i * columns.step * kLanes;
+        times(factor, Vec::load(cell)).store(cell);
+      }
+    }
+    store_columns(gw + planes.begin * shape.size(), block, shape, band, columns.range, {0, 1}, view,
+                  columns.step * kLanes);
+  });
+}
+
+void GradWeight::inverse_sums(int64_t slice, const Memory& memory, Real* gw) const {
+  if (s.x.channels) {
+    const int64_t first = slice * kLanes;
+    return inverse_planes(memory.sums, {first, first + s.x.count(0, slice)}, memory, gw);
+  }
+  const int64_t size = s.spectrum_size(), stride = s.spectrum_floats(), count = pairs(s);
+  for (int64_t pair = 0; pair < count; pair += kLanes) {
+    const int64_t n = std::min<int64_t>(kLanes, count - pair);
+    Real* first = memory.sums + pair * stride;
+    for (int64_t i = 0; i < n; ++i) sum_lanes(first + i * stride, size, first + i * stride);
+    images_to_lanes(first, {stride, static_cast<int>(n)}, size,
+                    VectorCursor(memory.spectra, kLanes, size, 0));
+    const int64_t plane = slice * count + pair;
+    inverse_planes(memory.spectra, {plane, plane + n}, memory, gw);
+  }
+}
+
+void GradWeight::run(const Operands& ops, void* workspace, const Executor& executor) const {
+  auto* gw = static_cast<Real*>(ops.out);
+  reduce_chunks(s.p, reduction, s.x.slices(), workspace, gw, executor,
+                [&](int64_t slice, Range units, Real* thread, Real* partial) {
+                  const Memory memory(s, thread);
+                  set_zero(memory.sums, pairs(s) * s.spectrum_floats());
+                  for (int64_t tile = 0; tile < s.tiles(); ++tile) {
+                    // Cells beside the columns of a tile stay zero for all units.
+                    set_zero(memory.x.cells, memory.x.cell_floats());
+                    set_zero(memory.y.cells, memory.y.cell_floats());
+                    for (int64_t unit = units.begin; unit < units.end; ++unit) {
+                      add_products(ops, unit, slice, tile, memory);
+                    }
+                  }
+                  inverse_sums(slice, memory, partial);
+                });
+  Finiteness finite;
+  const int64_t size = s.tap_planes() * s.p.R * s.p.S;
+  for (int64_t i = 0; i < size; i += kLanes) {
+    finite.see(Vec::load_first(gw + i, static_cast<int>(std::min<int64_t>(kLanes, size - i))));
+  }
+  if (finite.lost()) direct->run(ops, workspace, executor);
+}
+
+}  // namespace fft
+}  // namespace
+}  // namespace convkern::cpu

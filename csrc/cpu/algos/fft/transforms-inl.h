@@ -1,0 +1,286 @@
+// Fourier transforms of a table of sizes, as stages that the passes of fft put together.
+//
+// A transform of A * B points takes two sweeps over memory in the L1 cache. The outer one transforms
+// the A points that are B apart and multiplies by the twiddle factors. The inner one transforms
+// groups of B adjacent points. Frequency k1 + A * k2 is then at position k1 * B + k2, where it
+// stays: products do not depend on the order of the positions, and the inverse takes the same
+// sweeps backwards. It exchanges real and imaginary parts, which turns a transform into the inverse.
+//
+// Two real sequences are transformed as the real and imaginary parts of a complex one. Their
+// spectra are then separated. Only one of the frequencies f and -f is kept, because those of a real
+// sequence are conjugate: `kept()` of them.
+#pragma once
+
+#include "cpu/algos/fft/radix-inl.h"
+#include "cpu/fft_size.h"
+
+namespace convkern::cpu {
+namespace {
+namespace fft {
+
+// The elements of a complex sequence in memory. Element e is at[e] + offset, and its imaginary part
+// is `imaginary` floats behind it.
+struct Sequence {
+  Real* const* at;
+  int64_t offset, imaginary;
+
+  CONVKERN_INLINE Complex load(int64_t e) const {
+    const Real* p = at[e] + offset;
+    return {Vec::load(p), Vec::load(p + imaginary)};
+  }
+  CONVKERN_INLINE void store(int64_t e, const Complex& z) const {
+    Real* p = at[e] + offset;
+    z.re.store(p);
+    z.im.store(p + imaginary);
+  }
+};
+
+// A spectrum is the sum over `terms` of products: spectrum i of `values` times spectrum i of `taps`.
+// The numbers of a tap are vectors, or single numbers for all lanes. Steps are in floats.
+struct Products {
+  const Real* values;
+  int64_t value_step;
+  const Real* taps;
+  int64_t tap_step;
+  int64_t terms;
+};
+
+constexpr int kParts = 4;  // stages are compiled for sequences that are 1/4, 2/4, ... of the points
+
+// The stages of a transform. `work` has room for all of its points, and passes numbers from one
+// stage to the next. Only elements below groups * B are read or written, where `groups` is that of
+// the stage's index.
+struct Transform {
+  int points;
+  int elements[kParts];  // groups * B
+  void (*outer[kParts])(const Sequence& from, Real* work);
+  void (*outer_inverse[kParts])(Real* work, const Sequence& to);
+  // Completes a transform.
+  void (*inner)(const Real* work, Real* spectrum);
+  // Completes the transform of two real sequences, whose spectra are doubled.
+  void (*separate)(const Real* work, Real* first, Real* second);
+  // Begins the inverse of two real sequences.
+  void (*join)(const Real* first, const Real* second, Real* work);
+  // Begins the inverse of one spectrum.
+  void (*inner_inverse)(const Real* spectrum, Real* work);
+  // Begins the inverse of products. The index says whether taps are vectors, and whether they are
+  // conjugated.
+  void (*multiply[2][2])(const Products& products, Real* work);
+
+  int64_t kept() const { return points / 2 + 1; }
+  // Returns the index of the shortest stage that reaches the elements [0, end).
+  int part(int64_t end) const {
+    int part = 0;
+    while (elements[part] < end) ++part;
+    return part;
+  }
+};
+
+template <int A, int B>
+struct Stages {
+  static constexpr int kPoints = A * B;
+  static constexpr int groups(int part) { return (A * (part + 1) + kParts - 1) / kParts; }
+
+  struct Twiddles {
+    Root<Real> factor[B][A];
+  };
+  static constexpr Twiddles twiddles() {
+    Twiddles result{};
+    for (int b = 0; b < B; ++b) {
+      for (int a = 0; a < A; ++a) result.factor[b][a] = root<Real>(a * b, kPoints);
+    }
+    return result;
+  }
+  static constexpr Twiddles kTwiddles = twiddles();
+
+  static CONVKERN_INLINE Complex turned(const Complex& z, const Root<Real>& factor) {
+    return times_conjugate(z, Vec::broadcast(&factor.re), Vec::broadcast(&factor.im));
+  }
+
+  template <int part>
+  static void outer(const Sequence& from, Real* work) {
+#pragma GCC unroll 1
+    for (int b = 0; b < B; ++b) {
+      Complex z[A];
+#pragma GCC unroll 16
+      for (int a = 0; a < A; ++a) {
+        z[a] = a < groups(part) ? from.load(b + B * a) : Complex::zero();
+      }
+      Dft<A>::run(z);
+      z[0].store(work + b * kComplex);
+#pragma GCC unroll 16
+      for (int a = 1; a < A; ++a) {
+        turned(z[a], kTwiddles.factor[b][a]).store(work + (a * B + b) * kComplex);
+      }
+    }
+  }
+
+  template <int part>
+  static void outer_inverse(Real* work, const Sequence& to) {
+#pragma GCC unroll 1
+    for (int b = 0; b < B; ++b) {
+      Complex z[A];
+#pragma GCC unroll 16
+      for (int a = 0; a < A; ++a) z[a] = Complex::load(work + (a * B + b) * kComplex);
+      Dft<A>::run(z);
+#pragma GCC unroll 16
+      for (int a = 0; a < A; ++a) {
+        if (a < groups(part)) to.store(b + B * a, swapped(z[a]));
+      }
+    }
+  }
+
+  static CONVKERN_INLINE void inner_group(const Real* work, int k, Complex (&z)[B]) {
+#pragma GCC unroll 16
+    for (int b = 0; b < B; ++b) z[b] = Complex::load(work + (k * B + b) * kComplex);
+    Dft<B>::run(z);
+  }
+  static CONVKERN_INLINE void inverse_group(Complex (&z)[B], int k, Real* work) {
+#pragma GCC unroll 16
+    for (int b = 0; b < B; ++b) z[b] = swapped(z[b]);
+    Dft<B>::run(z);
+    z[0].store(work + k * B * kComplex);
+#pragma GCC unroll 16
+    for (int b = 1; b < B; ++b) {
+      turned(z[b], kTwiddles.factor[b][k]).store(work + (k * B + b) * kComplex);
+    }
+  }
+
+  static void inner(const Real* work, Real* spectrum) {
+#pragma GCC unroll 1
+    for (int k = 0; k < A; ++k) {
+      Complex z[B];
+      inner_group(work, k, z);
+#pragma GCC unroll 16
+      for (int b = 0; b < B; ++b) z[b].store(spectrum + (k * B + b) * kComplex);
+    }
+  }
+  static void inner_inverse(const Real* spectrum, Real* work) {
+#pragma GCC unroll 1
+    for (int k = 0; k < A; ++k) {
+      Complex z[B];
+#pragma GCC unroll 16
+      for (int b = 0; b < B; ++b) z[b] = Complex::load(spectrum + (k * B + b) * kComplex);
+      inverse_group(z, k, work);
+    }
+  }
+
+  // The mirror of position k * B + b is (A - k) * B + B - 1 - b, or (B - b) % B in group 0. Kept
+  // are the groups 1 to kPairs, then half of the group A / 2 if A is even, then half of group 0.
+  static constexpr int kPairs = (A - 1) / 2, kMiddle = A % 2 == 0 ? (B + 1) / 2 : 0;
+  static constexpr int kFirst = kPairs * B + kMiddle;  // the place of frequency 0
+  static_assert(kFirst + B / 2 + 1 == kPoints / 2 + 1);
+
+  static void separate(const Real* work, Real* first, Real* second) {
+    const auto split = [&](int64_t kept, const Complex& z, const Complex& mirror)
+        CONVKERN_INLINE_LAMBDA {
+          Complex{cpu::add(z.re, mirror.re), cpu::sub(z.im, mirror.im)}.store(first +
+                                                                              kept * kComplex);
+          Complex{cpu::add(z.im, mirror.im), cpu::sub(mirror.re, z.re)}.store(second +
+                                                                              kept * kComplex);
+        };
+    Complex z[B], mirror[B];
+#pragma GCC unroll 1
+    for (int k = 1; k <= kPairs; ++k) {
+      inner_group(work, k, z);
+      inner_group(work, A - k, mirror);
+#pragma GCC unroll 16
+      for (int b = 0; b < B; ++b) split(B * (k - 1) + b, z[b], mirror[B - 1 - b]);
+    }
+    if (A % 2 == 0) {
+      inner_group(work, A / 2, z);
+#pragma GCC unroll 16
+      for (int b = 0; b < kMiddle; ++b) split(kPairs * B + b, z[b], z[B - 1 - b]);
+    }
+    inner_group(work, 0, z);
+#pragma GCC unroll 16
+    for (int b = 0; b <= B / 2; ++b) split(kFirst + b, z[b], z[(B - b) % B]);
+  }
+
+  static void join(const Real* first, const Real* second, Real* work) {
+    const auto merge = [&](int64_t kept, Complex& z, Complex& mirror) CONVKERN_INLINE_LAMBDA {
+      const Complex a = Complex::load(first + kept * kComplex);
+      const Complex b = Complex::load(second + kept * kComplex);
+      mirror = {cpu::add(a.re, b.im), cpu::sub(b.re, a.im)};
+      z = {cpu::sub(a.re, b.im), cpu::add(a.im, b.re)};
+    };
+    Complex z[B], mirror[B];
+#pragma GCC unroll 1
+    for (int k = 1; k <= kPairs; ++k) {
+#pragma GCC unroll 16
+      for (int b = 0; b < B; ++b) merge(B * (k - 1) + b, z[b], mirror[B - 1 - b]);
+      inverse_group(z, k, work);
+      inverse_group(mirror, A - k, work);
+    }
+    if (A % 2 == 0) {
+#pragma GCC unroll 16
+      for (int b = 0; b < kMiddle; ++b) merge(kPairs * B + b, z[b], z[B - 1 - b]);
+      inverse_group(z, A / 2, work);
+    }
+#pragma GCC unroll 16
+    for (int b = 0; b <= B / 2; ++b) merge(kFirst + b, z[b], z[(B - b) % B]);
+    inverse_group(z, 0, work);
+  }
+
+  template <bool kVectors, bool kConjugate>
+  static void multiply(const Products& products, Real* work) {
+    constexpr int64_t kTap = kVectors ? kLanes : 1;  // floats of a part of a tap
+    const auto part_of = [](const Real* p) CONVKERN_INLINE_LAMBDA {
+      return kVectors ? Vec::load(p) : Vec::broadcast(p);
+    };
+#pragma GCC unroll 1
+    for (int k = 0; k < A; ++k) {
+      Complex z[B];
+      for (int64_t term = 0; term < products.terms; ++term) {
+        const Real* values = products.values + term * products.value_step + k * B * kComplex;
+        const Real* taps = products.taps + term * products.tap_step + k * B * 2 * kTap;
+#pragma GCC unroll 16
+        for (int b = 0; b < B; ++b) {
+          const Complex x = Complex::load(values + b * kComplex);
+          const Vec re = part_of(taps + b * 2 * kTap), im = part_of(taps + b * 2 * kTap + kTap);
+          Complex sum = term == 0 ? Complex{mul(x.re, re), mul(x.im, re)}
+                                  : Complex{cpu::fma(x.re, re, z[b].re),  //
+                                            cpu::fma(x.im, re, z[b].im)};
+          z[b] = kConjugate ? Complex{cpu::fma(x.im, im, sum.re), fnma(x.re, im, sum.im)}
+                            : Complex{fnma(x.im, im, sum.re), cpu::fma(x.re, im, sum.im)};
+        }
+      }
+      inverse_group(z, k, work);
+    }
+  }
+};
+
+template <int A, int B>
+constexpr Transform stages() {
+  using S = Stages<A, B>;
+  return {A * B,
+          {S::groups(0) * B, S::groups(1) * B, S::groups(2) * B, S::groups(3) * B},
+          {S::template outer<0>, S::template outer<1>, S::template outer<2>, S::template outer<3>},
+          {S::template outer_inverse<0>, S::template outer_inverse<1>,
+           S::template outer_inverse<2>, S::template outer_inverse<3>},
+          S::inner,
+          S::separate,
+          S::join,
+          S::inner_inverse,
+          {{S::template multiply<false, false>, S::template multiply<false, true>},
+           {S::template multiply<true, false>, S::template multiply<true, true>}}};
+}
+
+// The transforms for the sizes kFftPoints. Points in registers bound both factors: a group of 8
+// fills half of 32 registers.
+constexpr Transform kTransforms[] = {
+    stages<4, 4>(), stages<6, 4>(), stages<8, 4>(), stages<9, 4>(),  stages<8, 5>(),  stages<8, 6>(),
+    stages<8, 8>(), stages<9, 8>(), stages<10, 8>(), stages<12, 8>(), stages<16, 8>(),
+};
+constexpr bool have_all_sizes() {
+  static_assert(std::size(kTransforms) == std::size(kFftPoints));
+  for (size_t i = 0; i < std::size(kFftPoints); ++i) {
+    if (kTransforms[i].points != kFftPoints[i]) return false;
+  }
+  return true;
+}
+static_assert(have_all_sizes());
+
+}  // namespace fft
+}  // namespace
+}  // namespace convkern::cpu
