@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/axis.h"
+#include "cpu/fft_size.h"
 
 namespace convkern::cpu::choice {
 namespace {
@@ -53,7 +54,10 @@ double estimate_batchlane(const Problem& p, int lanes) {
   return share * (p.layout == Layout::nhwc ? 0.35 : 0.5);
 }
 
-Reason fft_declines(const Candidate&) { return Reason::slower; }
+Reason fft_declines(const Candidate& candidate) {
+  const double here = fft_cycles(candidate.problem, candidate.lanes);
+  return here < direct_cycles(candidate.problem, candidate.lanes) ? Reason::none : Reason::slower;
+}
 
 // Other kernels are faster if all channels fill less than half a vector. In grad_weight they also
 // are if one group fills a whole vector, because implicit_gemm then reads less for each product.

@@ -1,5 +1,6 @@
 #include "cpu/fft_size.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace convkern::cpu {
@@ -9,8 +10,10 @@ FftAxis::FftAxis(Pass pass, int64_t x_size, int64_t y_size, int64_t taps, int64_
     : pass(pass),
       x_size(x_size),
       y_size(y_size),
+      tap_count(taps),
       stride(stride),
       pad(pad),
+      dilation(dilation),
       reach((taps - 1) * dilation) {
   const int64_t outputs = cuts_x() ? x_size : y_size;
   const int64_t top = (y_size - 1) * stride + reach;  // the last point that a term of x has
@@ -39,7 +42,7 @@ int64_t FftAxis::base(int64_t i) const {
 }
 
 FftPlaces FftAxis::x(int64_t i) const {
-  const int64_t shift = pad - base(i);  // the place of x[0]
+  const int64_t shift = pad - tap_shift() - base(i);  // the place of x[0]
   Range range{0, x_size};
   if (cuts_x()) {
     range = {i * tile, std::min(x_size, (i + 1) * tile)};
@@ -47,7 +50,7 @@ FftPlaces FftAxis::x(int64_t i) const {
     range.begin = std::min(x_size, std::max<int64_t>(0, -shift));
     range.end = std::max(range.begin, std::min(x_size, (tile - 1) * stride + reach + 1 - shift));
   }
-  return {range, range.begin + shift, 1};
+  return {range, range.begin + shift, 1, points};
 }
 
 FftPlaces FftAxis::y(int64_t i) const {
@@ -60,11 +63,85 @@ FftPlaces FftAxis::y(int64_t i) const {
     range.end = std::max(range.begin,
                          std::min(y_size, floor_div(tile - 1 + reach - shift, stride) + 1));
   }
-  return {range, range.begin * stride + shift, stride};
+  return {range, range.begin * stride + shift, stride, points};
+}
+
+int64_t FftAxis::tap_shift() const { return whole ? pad : 0; }
+
+FftPlaces FftAxis::taps() const {
+  return {{0, tap_count}, tap_shift() == 0 ? 0 : points - tap_shift(), dilation, points};
 }
 
 FftSize::FftSize(const Problem& p)
     : rows(p.pass, p.H, p.OH(), p.R, p.stride_h, p.pad_h, p.dilation_h),
       columns(p.pass, p.W, p.OW(), p.S, p.stride_w, p.pad_w, p.dilation_w) {}
+
+namespace {
+
+double used_lanes(int64_t n, int lanes) {
+  return static_cast<double>(n) / static_cast<double>(ceil_div(n, lanes) * lanes);
+}
+
+constexpr double kCopyCycles = 6;  // to copy a vector between lanes and memory
+
+// The costs of the transforms of so many points, in cycles: of a column, and of two rows.
+struct TransformCycles {
+  double column, rows_in, rows_out;
+  explicit TransformCycles(int64_t points) {
+    const auto n = static_cast<double>(points);
+    column = 1.3 * n * std::log2(n);
+    rows_in = 1.45 * n * std::log2(n);
+    rows_out = 1.7 * n * std::log2(n);
+  }
+};
+
+}  // namespace
+
+bool fft_lanes_are_channels(const Problem& p, int lanes) {
+  return p.Cg == 1 && p.Og() == 1 && used_lanes(p.C, lanes) >= used_lanes(p.N, lanes);
+}
+
+double fft_cycles(const Problem& p, int lanes) {
+  constexpr double kProductCycles = 3;  // of a point of two spectra
+  const FftSize size(p);
+  if (!size.fits()) return INFINITY;
+  const bool channels = fft_lanes_are_channels(p, lanes);
+  const auto blocks = static_cast<double>(channels ? p.N * ceil_div(p.C, lanes)
+                                                   : ceil_div(p.N, lanes) * p.groups);
+  const double x_planes = channels ? 1 : p.Cg, y_planes = channels ? 1 : p.Og();
+  const TransformCycles width(size.columns.points), height(size.rows.points);
+  const double kept = size.columns.points / 2 + 1;
+  double tile = 0;
+  for (const bool is_x : {true, false}) {
+    const FftPlaces rows = is_x ? size.rows.x(0) : size.rows.y(0);
+    const FftPlaces columns = is_x ? size.columns.x(0) : size.columns.y(0);
+    const bool is_input = p.pass == Pass::grad_weight || is_x == (p.pass == Pass::forward);
+    const auto count = static_cast<double>(rows.range.size());
+    const double copy = kCopyCycles * count * static_cast<double>(columns.range.size());
+    tile += (is_x ? x_planes : y_planes) *
+            (copy + count / 2 * (is_input ? width.rows_in : width.rows_out) + kept * height.column);
+  }
+  const double points = kept * size.rows.points;
+  tile += kProductCycles * x_planes * y_planes * points;
+  // The transforms of the taps or, for grad_weight, of the sums.
+  const double taps = (p.R * width.rows_in / 2 + kept * height.column) *
+                      static_cast<double>(ceil_div(p.O * p.Cg, lanes));
+  return blocks * static_cast<double>(size.rows.tiles * size.columns.tiles) * tile + taps;
+}
+
+// The direct sum takes the time of its products at 0.88 of the peak of two products a cycle, and
+// copies to lanes unless it finds channels in them. A kernel is chosen that fills its vectors with
+// channels, images or columns.
+double direct_cycles(const Problem& p, int lanes) {
+  constexpr double kProducts = 2 * 0.88;  // vectors of products in a cycle
+  const bool depthwise = p.Cg == 1 && p.Og() == 1;
+  const double used = std::max({used_lanes(depthwise ? p.C : p.Og(), lanes),
+                                used_lanes(p.N, lanes), 0.8 * used_lanes(p.OW(), lanes)});
+  double vectors = 0;
+  if (!depthwise || p.layout == Layout::nchw || p.C % lanes != 0) {
+    vectors = static_cast<double>(p.N * (p.C * p.H * p.W + p.O * p.OH() * p.OW())) / lanes;
+  }
+  return p.real_flops() / 2 / lanes / used / kProducts + kCopyCycles * vectors;
+}
 
 }  // namespace convkern::cpu

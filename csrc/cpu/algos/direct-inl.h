@@ -38,19 +38,45 @@ struct Marks {
   static int64_t bytes(int64_t count) { return ceil_div(count, 64) * 64; }
 };
 
-// Collects whether all numbers of some vectors are finite.
-struct Finiteness {
-  Vec sum;  // stays zero while they are
+constexpr int kSideBySide = 4;  // sums that are computed side by side, since each waits for its last
 
-  Finiteness() : sum(Vec::zero()) {}
-  CONVKERN_INLINE void see(const Vec& v) { sum = fma(v, Vec::zero(), sum); }
-  CONVKERN_INLINE bool lost() const { return exceeds(sum, Vec::zero()); }
-};
-
-// Returns whether lane `lane` of a exceeds that of b, where both are vectors in memory.
-inline bool lane_exceeds(const Real* a, const Real* b, int lane) {
-  return exceeds(Vec::load_first(a + lane, 1), Vec::load_first(b + lane, 1));
+// Returns whether all of `count` numbers are finite.
+inline bool all_finite(const Real* p, int64_t count) {
+  Vec sum = Vec::zero();
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const auto lanes = static_cast<int>(std::min<int64_t>(kLanes, count - i));
+    sum = fma(Vec::load_first(p + i, lanes), Vec::zero(), sum);
+  }
+  return !exceeds(sum, Vec::zero());
 }
+
+// Collects the energy of some vectors, which is the sum of their squares, and the largest square.
+struct Loudness {
+  Vec energies[kSideBySide], largest[kSideBySide];
+
+  Loudness() {
+    for (int i = 0; i < kSideBySide; ++i) energies[i] = largest[i] = Vec::zero();
+  }
+  CONVKERN_INLINE void see(int i, const Vec& v) {
+    energies[i] = fma(v, v, energies[i]);
+    largest[i] = larger(largest[i], mul(v, v));
+  }
+  // Sees n vectors that are `step` floats apart.
+  CONVKERN_INLINE void see_all(const Real* at, int64_t n, int64_t step) {
+    int64_t i = 0;
+    for (; i + kSideBySide <= n; i += kSideBySide, at += kSideBySide * step) {
+#pragma GCC unroll 4
+      for (int j = 0; j < kSideBySide; ++j) see(j, Vec::load(at + j * step));
+    }
+    for (; i < n; ++i, at += step) see(0, Vec::load(at));
+  }
+  CONVKERN_INLINE Vec energy() const {
+    return add(add(energies[0], energies[1]), add(energies[2], energies[3]));
+  }
+  CONVKERN_INLINE Vec loudest() const {
+    return larger(larger(largest[0], largest[1]), larger(largest[2], largest[3]));
+  }
+};
 
 }  // namespace
 }  // namespace convkern::cpu

@@ -35,8 +35,9 @@ CONVKERN_INLINE void for_each_run(const ImageShape& shape, Range rows, Range col
     for (int64_t c = channels.begin; c < channels.end; ++c) {
       for (int64_t row = rows.begin; row < rows.end; row += together) {
         Real* at = buffer.at + (c - channels.begin) * buffer.plane + (row - rows.begin) * buffer.row;
-        transfer((c * shape.height + row) * W + columns.begin, together * width,
-                 VectorCursor(at, column, width, buffer.row - width * column));
+        const int64_t n = together * width, gap = buffer.row - width * column;
+        transfer((c * shape.height + row) * W + columns.begin, n,
+                 VectorCursor(at, column, gap == 0 ? n : width, gap));
       }
     }
     return;

@@ -34,6 +34,20 @@ class VectorCursor {
     index_ = e - groups * inner_;
     at_ = first_ + e * step_ + groups * gap_;
   }
+  // Returns the address of the next vector if n follow it without a gap, and passes over them.
+  // Otherwise returns null.
+  CONVKERN_INLINE Real* next(int n) {
+    if (inner_ - index_ < n) return nullptr;
+    Real* at = at_;
+    index_ += n;
+    at_ += n * step_;
+    if (index_ == inner_) {
+      index_ = 0;
+      at_ += gap_;
+    }
+    return at;
+  }
+  CONVKERN_INLINE int64_t step() const { return step_; }
   CONVKERN_INLINE Real* next() {
     Real* at = at_;
     const bool last = ++index_ == inner_;
@@ -54,13 +68,26 @@ struct ImageBlock {
   int count;       // images, at most kLanes
 };
 
-constexpr int kAhead = 48;  // floats that are prefetched ahead of the write position
+constexpr int kAhead = 48;  // floats that are prefetched ahead of the position in each image
+
+// Calls move(next), where next(i) returns the address of the i-th of the next kLanes vectors. They
+// are asked for in order.
+template <class Move>
+CONVKERN_INLINE void for_square(VectorCursor& lanes, const Move& move) {
+  if (Real* const at = lanes.next(kLanes)) {
+    const int64_t step = lanes.step();
+    move([&](int i) CONVKERN_INLINE_LAMBDA { return at + i * step; });
+  } else {
+    move([&](int) CONVKERN_INLINE_LAMBDA { return lanes.next(); });
+  }
+}
 
 // Moves the next kLanes elements of kLanes images into lanes.
 CONVKERN_INLINE void square_to_lanes(const Real* p, int64_t stride, VectorCursor& lanes) {
   // At first rows[r][q] is image 4q + r. Then quarter q of rows[r][g] has its elements 4g to 4g
   // + 3.
   Vec rows[4][kQuarters];
+  for (int image = 0; image < kLanes; ++image) __builtin_prefetch(p + image * stride + kAhead);
 #pragma GCC unroll 4
   for (int r = 0; r < 4; ++r) {
 #pragma GCC unroll 4
@@ -69,13 +96,16 @@ CONVKERN_INLINE void square_to_lanes(const Real* p, int64_t stride, VectorCursor
     }
     exchange_quarters(rows[r]);
   }
+  const auto store = [&](const auto& next) CONVKERN_INLINE_LAMBDA {
 #pragma GCC unroll 4
-  for (int g = 0; g < kQuarters; ++g) {
-    Vec vectors[4] = {rows[0][g], rows[1][g], rows[2][g], rows[3][g]};
-    transpose_quarters(vectors);
+    for (int g = 0; g < kQuarters; ++g) {
+      Vec vectors[4] = {rows[0][g], rows[1][g], rows[2][g], rows[3][g]};
+      transpose_quarters(vectors);
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) vectors[i].store(lanes.next());
-  }
+      for (int i = 0; i < 4; ++i) vectors[i].store(next(4 * g + i));
+    }
+  };
+  for_square(lanes, store);
 }
 
 template <class T>
@@ -84,15 +114,18 @@ CONVKERN_INLINE void square_to_images(T* p, int64_t stride, VectorCursor& lanes)
   for (int image = 0; image < kLanes; ++image) {
     __builtin_prefetch(p + image * stride + kAhead, /*write=*/1);
   }
+  const auto load = [&](const auto& next) CONVKERN_INLINE_LAMBDA {
 #pragma GCC unroll 4
-  for (int g = 0; g < kQuarters; ++g) {
-    Vec vectors[4];
+    for (int g = 0; g < kQuarters; ++g) {
+      Vec vectors[4];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) vectors[i] = Vec::load(lanes.next());
-    transpose_quarters(vectors);
+      for (int i = 0; i < 4; ++i) vectors[i] = Vec::load(next(4 * g + i));
+      transpose_quarters(vectors);
 #pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r) rows[r][g] = vectors[r];
-  }
+      for (int r = 0; r < 4; ++r) rows[r][g] = vectors[r];
+    }
+  };
+  for_square(lanes, load);
 #pragma GCC unroll 4
   for (int r = 0; r < 4; ++r) {
     exchange_quarters(rows[r]);

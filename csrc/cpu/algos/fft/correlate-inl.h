@@ -17,7 +17,7 @@ struct Correlate final : Plan {
   const Setting s;
   const Redo redo;
   const PlaneLanes &in, &out;
-  const int64_t in_rows, out_rows;  // the most rows of a tile
+  const int64_t in_rows, out_rows;  // the most places of rows in a tile
   const bool in_place;              // whether the spectra of outputs replace those of inputs
 
   explicit Correlate(const Problem& p)
@@ -25,8 +25,8 @@ struct Correlate final : Plan {
         redo(s),
         in(kForward ? s.x : s.y),
         out(kForward ? s.y : s.x),
-        in_rows(most_rows(true)),
-        out_rows(most_rows(false)),
+        in_rows(most_places(true)),
+        out_rows(most_places(false)),
         in_place(in.planes() == 1 && out.planes() == 1) {}
 
   bool works() const { return redo.works(); }
@@ -40,11 +40,11 @@ struct Correlate final : Plan {
  private:
   FftPlaces in_row_places(int64_t tile) const { return kForward ? s.x_rows(tile) : s.y_rows(tile); }
   FftPlaces out_row_places(int64_t tile) const { return kForward ? s.y_rows(tile) : s.x_rows(tile); }
-  int64_t most_rows(bool inputs) const {
+  int64_t most_places(bool inputs) const {
     int64_t most = 1;
     for (int64_t tile = 0; tile < s.tiles(); tile += s.size.columns.tiles) {
       const FftPlaces rows = inputs ? in_row_places(tile) : out_row_places(tile);
-      most = std::max(most, rows.range.size());
+      most = std::max<int64_t>(most, s.height->elements[s.height->part(rows.end())]);
     }
     return most;
   }
@@ -60,18 +60,12 @@ struct Correlate final : Plan {
     Real *values, *work, *energy, *largest, *end;
   };
   Memory memory_at(Real* at) const {
-    // In place, the rows that stand for those without numbers differ.
     const int64_t rows = in_place ? std::max(in_rows, out_rows) : in_rows;
     PlaneBuffers inputs(s, in.planes(), rows, at);
     at += inputs.floats();
-    PlaneBuffers outputs(s, out.planes(), in_place ? rows + 1 : out_rows, at);
-    if (in_place) {
-      outputs.half = inputs.half;
-      at += inputs.pitch() + outputs.cell_floats();
-      outputs.cells = at - outputs.cell_floats();
-    } else {
-      at += outputs.floats();
-    }
+    PlaneBuffers outputs(s, out.planes(), in_place ? rows : out_rows, at);
+    at += in_place ? outputs.cell_floats() : outputs.floats();
+    if (in_place) outputs.half = inputs.half;
     Memory memory{inputs, outputs, at, nullptr, nullptr, nullptr, nullptr};
     memory.work = memory.values + in.planes() * s.height->points * kComplex;
     memory.energy = memory.work + kMostPoints * kComplex;
@@ -84,18 +78,19 @@ struct Correlate final : Plan {
     return std::max<int64_t>(memory_at(nullptr).end - static_cast<Real*>(nullptr), taps);
   }
 
-  void transform_all_taps(const Real* w, Real* spectra, Real* threads,
+  void transform_all_taps(const Real* w, Real* spectra, Real* threads, const Marks& marks,
                           const Executor& executor) const;
   void transform_inputs(const void* tensor, int64_t unit, int64_t slice, int64_t tile,
                         const Memory& memory, const Marks& marks) const;
   void multiply_columns(int64_t slice, int64_t tile, const Real* spectra,
                         const Memory& memory) const;
   void transform_outputs(const Operands& ops, int64_t unit, int64_t slice, int64_t tile,
-                         const Memory& memory, const Marks& marks) const;
+                         const Memory& memory) const;
 };
 
 template <bool kForward>
 void Correlate<kForward>::transform_all_taps(const Real* w, Real* spectra, Real* threads,
+                                             const Marks& marks,
                                              const Executor& executor) const {
   const int64_t count = s.tap_vectors();
   executor.run(count, 1, [&](int64_t begin, int64_t end, int thread) {
@@ -103,11 +98,10 @@ void Correlate<kForward>::transform_all_taps(const Real* w, Real* spectra, Real*
     Real* vectors = work + kMostPoints * kComplex;
     Real* memory = vectors + s.spectrum_floats();
     for (int64_t i = begin; i < end; ++i) {
-      if (s.x.channels) {
-        transform_taps(s, w, i, memory, work, spectra + i * s.spectrum_floats());
-        continue;
-      }
-      transform_taps(s, w, i, memory, work, vectors);
+      Real* to = s.x.channels ? spectra + i * s.spectrum_floats() : vectors;
+      const Vec energy = transform_taps(s, w, i, memory, work, to);
+      if (!Redo::are_safe_taps(energy)) redo.mark_taps(i, marks);
+      if (s.x.channels) continue;
       const int64_t n = std::min<int64_t>(kLanes, s.tap_planes() - i * kLanes);
       lanes_to_images(spectra + i * kLanes * s.spectrum_size(),
                       {s.spectrum_size(), static_cast<int>(n)}, s.spectrum_size(),
@@ -125,21 +119,19 @@ void Correlate<kForward>::transform_inputs(const void* tensor, int64_t unit, int
   set_zero(memory.energy, 2 * in.planes() * kLanes);
   transform_rows(
       s, memory.inputs, rows, columns, memory.work,
-      [&](Range band, const View<Real>& view) {
-        in.load(tensor, unit, slice, band, columns.range, view, columns.step * kLanes);
+      [&](Range band, const View<Real>& view, int64_t step) {
+        in.load(tensor, unit, slice, band, columns.range, view, step);
       },
-      [&](int64_t plane, const Real* at) {
-        Vec energy = Vec::load(memory.energy + plane * kLanes);
-        Vec largest = Vec::load(memory.largest + plane * kLanes);
-        for (int64_t i = columns.range.size(); i > 0; --i, at += columns.step * kLanes) {
-          const Vec square = mul(Vec::load(at), Vec::load(at));
-          energy = cpu::add(energy, square);
-          largest = larger(largest, square);
+      [&](int64_t plane, int64_t count, Real* at) {
+        Loudness band;
+        for (int64_t row = 0; row < count; ++row, at += memory.inputs.row_floats()) {
+          band.see_all(at, columns.range.size(), columns.step * kLanes);
         }
-        energy.store(memory.energy + plane * kLanes);
-        largest.store(memory.largest + plane * kLanes);
+        Real *energy = memory.energy + plane * kLanes, *largest = memory.largest + plane * kLanes;
+        cpu::add(Vec::load(energy), band.energy()).store(energy);
+        larger(Vec::load(largest), band.loudest()).store(largest);
       });
-  redo.mark_loud(memory.energy, memory.largest, in.planes(), unit, slice, in.count(unit, slice),
+  redo.mark_unsafe(memory.energy, memory.largest, in.planes(), unit, slice, in.count(unit, slice),
                  marks);
 }
 
@@ -148,9 +140,8 @@ void Correlate<kForward>::multiply_columns(int64_t slice, int64_t tile, const Re
                                            const Memory& memory) const {
   const Transform& height = *s.height;
   const FftPlaces in_places = in_row_places(tile), out_places = out_row_places(tile);
-  Real *from[kMostPoints], *to[kMostPoints];
-  memory.inputs.place_rows(in_places, height.points, from);
-  memory.outputs.place_rows(out_places, height.points, to);
+  const Real* from[kMostPoints];
+  memory.inputs.find_rows(in_places, from);
   const int in_part = height.part(in_places.end()), out_part = height.part(out_places.end());
   const auto multiply = height.multiply[s.x.channels][kForward];
   const int64_t column = tap_floats() / s.width->kept();  // floats of the taps of a frequency
@@ -159,6 +150,15 @@ void Correlate<kForward>::multiply_columns(int64_t slice, int64_t tile, const Re
   const int64_t out_step = (kForward ? s.p.Cg : 1) * tap_floats();
   const Real* first = spectra + slice * (s.x.channels ? 1 : s.p.Og() * s.p.Cg) * tap_floats();
   const int64_t values = height.points * kComplex;
+  if (in_place) {
+    const auto multiply_one = height.multiply_one[s.x.channels][kForward];
+    for (int64_t frequency = 0; frequency < s.width->kept(); ++frequency) {
+      height.outer[in_part](memory.inputs.column(from, 0, frequency), memory.work);
+      multiply_one(first + frequency * column, memory.work);
+      height.outer_inverse[out_part](memory.work, memory.outputs.column(0, frequency));
+    }
+    return;
+  }
   for (int64_t frequency = 0; frequency < s.width->kept(); ++frequency) {
     for (int64_t i = 0; i < in.planes(); ++i) {
       height.outer[in_part](memory.inputs.column(from, i, frequency), memory.work);
@@ -167,43 +167,39 @@ void Correlate<kForward>::multiply_columns(int64_t slice, int64_t tile, const Re
     for (int64_t o = 0; o < out.planes(); ++o) {
       const Real* taps = first + o * out_step + frequency * column;
       multiply({memory.values, values, taps, in_step, in.planes()}, memory.work);
-      height.outer_inverse[out_part](memory.work, memory.outputs.column(to, o, frequency));
+      height.outer_inverse[out_part](memory.work, memory.outputs.column(o, frequency));
     }
   }
 }
 
 template <bool kForward>
 void Correlate<kForward>::transform_outputs(const Operands& ops, int64_t unit, int64_t slice,
-                                            int64_t tile, const Memory& memory,
-                                            const Marks& marks) const {
+                                            int64_t tile, const Memory& memory) const {
   const FftPlaces rows = out_row_places(tile);
   const FftPlaces columns = kForward ? s.y_columns(tile) : s.x_columns(tile);
-  const Real factor = s.scale();
-  const Vec scale = Vec::broadcast(&factor);
   const auto* bias = static_cast<const Real*>(ops.b);
   const bool apply_relu = s.p.activation == Activation::relu;
+  const bool finishes = bias != nullptr || apply_relu;
   const int lanes = out.count(unit, slice);
-  const int64_t column = columns.step * kLanes;
+  const int64_t step = columns.step * kLanes;
   inverse_rows(s, memory.outputs, rows, columns, memory.work, [&](Range band, View<Real> view) {
-    for (int64_t plane = 0; plane < out.planes(); ++plane) {
+    view.at += columns.first * kLanes;
+    for (int64_t plane = 0; finishes && plane < out.planes(); ++plane) {
       Vec start = Vec::zero();
       if (bias != nullptr) {
         start = s.x.channels ? Vec::load_first(bias + slice * kLanes, lanes)
                              : Vec::broadcast(bias + slice * out.planes() + plane);
       }
-      Finiteness finite;
       for (int64_t row = 0; row < band.size(); ++row) {
         Real* at = view.at + plane * view.plane + row * view.row;
-        for (int64_t i = columns.range.size(); i > 0; --i, at += column) {
-          Vec sum = cpu::fma(Vec::load(at), scale, start);
-          finite.see(sum);
+        for (int64_t i = columns.range.size(); i > 0; --i, at += step) {
+          Vec sum = cpu::add(Vec::load(at), start);
           if (apply_relu) sum = relu(sum);
           sum.store(at);
         }
       }
-      redo.mark_lost(finite, unit, slice, lanes, marks);
     }
-    out.store(ops.out, unit, slice, band, columns.range, view, column);
+    out.store(ops.out, unit, slice, band, columns.range, view, step);
   });
 }
 
@@ -215,7 +211,7 @@ void Correlate<kForward>::run(const Operands& ops, void* workspace,
   void* memory = static_cast<char*>(workspace) + redo.mark_bytes();
   auto* spectra = static_cast<Real*>(memory);
   Real* threads = spectra + shared_floats();
-  transform_all_taps(static_cast<const Real*>(ops.w), spectra, threads, executor);
+  transform_all_taps(static_cast<const Real*>(ops.w), spectra, threads, marks, executor);
   const int64_t units = in.units(), tiles = s.tiles(), tasks = in.slices() * units * tiles;
   executor.run(tasks, 1, [&](int64_t begin, int64_t end, int thread) {
     const Memory buffers = memory_at(threads + thread * thread_floats());
@@ -227,7 +223,7 @@ void Correlate<kForward>::run(const Operands& ops, void* workspace,
       placed = tile;
       transform_inputs(kForward ? ops.x : ops.gy, unit, slice, tile, buffers, marks);
       multiply_columns(slice, tile, spectra, buffers);
-      transform_outputs(ops, unit, slice, tile, buffers, marks);
+      transform_outputs(ops, unit, slice, tile, buffers);
     }
   });
   redo.run(ops, marks, memory, executor);

@@ -29,21 +29,21 @@ struct GradWeight final : Plan {
   static constexpr int64_t kChunkUnits = 4;  // the fewest units that pay for a chunk's inverse
 
   static int64_t pairs(const Setting& s) { return s.x.planes() * s.y.planes(); }
-  static int64_t most_rows(const Setting& s, bool x) {
+  static int64_t most_places(const Setting& s, bool x) {
     int64_t most = 1;
     for (int64_t tile = 0; tile < s.tiles(); tile += s.size.columns.tiles) {
-      most = std::max(most, (x ? s.x_rows(tile) : s.y_rows(tile)).range.size());
+      most = std::max(most, (x ? s.x_rows(tile) : s.y_rows(tile)).end());
     }
     return most;
   }
   // A thread's memory.
   struct Memory {
     PlaneBuffers x, y;
-    Real *x_values, *y_values, *work, *sums, *spectra, *taps, *end;
+    Real *x_values, *y_values, *work, *sums, *spectra, *taps, *band, *end;
 
     Memory(const Setting& s, Real* at)
-        : x(s, s.x.planes(), most_rows(s, true), at),
-          y(s, s.y.planes(), most_rows(s, false), at + x.floats()) {
+        : x(s, s.x.planes(), most_places(s, true), at),
+          y(s, s.y.planes(), most_places(s, false), at + x.floats()) {
       const int64_t column = s.height->points * kComplex;
       x_values = at + x.floats() + y.floats();
       y_values = x_values + s.x.planes() * column;
@@ -51,7 +51,8 @@ struct GradWeight final : Plan {
       sums = work + kMostPoints * kComplex;
       spectra = sums + pairs(s) * s.spectrum_floats();
       taps = spectra + (s.x.channels ? 0 : s.spectrum_floats());
-      end = taps + tap_memory(s);
+      band = taps + tap_memory(s);
+      end = band + kBandRows * s.p.S * kLanes;
     }
   };
   static Reduction reduction_of(const Setting& s) {
@@ -84,17 +85,17 @@ void GradWeight::add_products(const Operands& ops, int64_t unit, int64_t slice, 
                              const void* tensor, const FftPlaces& rows, const FftPlaces& columns) {
     transform_rows(
         s, buffers, rows, columns, memory.work,
-        [&](Range band, const View<Real>& view) {
-          lanes.load(tensor, unit, slice, band, columns.range, view, columns.step * kLanes);
+        [&](Range band, const View<Real>& view, int64_t step) {
+          lanes.load(tensor, unit, slice, band, columns.range, view, step);
         },
-        [](int64_t, const Real*) {});
+        [](int64_t, int64_t, Real*) {});
   };
   const FftPlaces x_rows = s.x_rows(tile), y_rows = s.y_rows(tile);
   transform(s.x, memory.x, ops.x, x_rows, s.x_columns(tile));
   transform(s.y, memory.y, ops.gy, y_rows, s.y_columns(tile));
-  Real *x_at[kMostPoints], *y_at[kMostPoints];
-  memory.x.place_rows(x_rows, height.points, x_at);
-  memory.y.place_rows(y_rows, height.points, y_at);
+  const Real *x_at[kMostPoints], *y_at[kMostPoints];
+  memory.x.find_rows(x_rows, x_at);
+  memory.y.find_rows(y_rows, y_at);
   const int x_part = height.part(x_rows.end()), y_part = height.part(y_rows.end());
   const int64_t values = height.points * kComplex;
   for (int64_t frequency = 0; frequency < s.width->kept(); ++frequency) {
@@ -118,27 +119,24 @@ void GradWeight::add_products(const Operands& ops, int64_t unit, int64_t slice, 
 void GradWeight::inverse_planes(const Real* spectra, Range planes, const Memory& memory,
                                 Real* gw) const {
   const Problem& p = s.p;
-  const PlaneBuffers buffers(s, 1, p.R, memory.taps);
+  const PlaneBuffers buffers(s, 1, s.height->points, memory.taps);
   const FftPlaces rows = s.tap_rows(), columns = s.tap_columns();
-  Real* at[kMostPoints];
-  buffers.place_rows(rows, s.height->points, at);
   const int part = s.height->part(rows.end());
   for (int64_t frequency = 0; frequency < s.width->kept(); ++frequency) {
     s.height->inner_inverse(spectra + frequency * s.height->points * kComplex, memory.work);
-    s.height->outer_inverse[part](memory.work, buffers.column(at, 0, frequency));
+    s.height->outer_inverse[part](memory.work, buffers.column(0, frequency));
   }
   const Real factor = s.scale();
   const ImageShape shape{Layout::nchw, 1, p.R, p.S};
   const ImageBlock block{shape.size(), static_cast<int>(planes.size())};
+  Real* taps = memory.band;
   inverse_rows(s, buffers, rows, columns, memory.work, [&](Range band, const View<Real>& view) {
-    for (int64_t row = 0; row < band.size(); ++row) {
-      for (int64_t i = 0; i < p.S; ++i) {
-        Real* cell = view.at + row * view.row + i * columns.step * kLanes;
-        times(factor, Vec::load(cell)).store(cell);
-      }
+    for (int64_t i = 0; i < band.size() * p.S; ++i) {  // taps may wrap around in the cells
+      const Real* cell = view.at + i / p.S * view.row + columns.at(i % p.S) * kLanes;
+      times(factor, Vec::load(cell)).store(taps + i * kLanes);
     }
-    store_columns(gw + planes.begin * shape.size(), block, shape, band, columns.range, {0, 1}, view,
-                  columns.step * kLanes);
+    store_columns(gw + planes.begin * shape.size(), block, shape, band, columns.range, {0, 1},
+                  {taps, 0, p.S * kLanes}, kLanes);
   });
 }
 
@@ -175,12 +173,7 @@ void GradWeight::run(const Operands& ops, void* workspace, const Executor& execu
                   }
                   inverse_sums(slice, memory, partial);
                 });
-  Finiteness finite;
-  const int64_t size = s.tap_planes() * s.p.R * s.p.S;
-  for (int64_t i = 0; i < size; i += kLanes) {
-    finite.see(Vec::load_first(gw + i, static_cast<int>(std::min<int64_t>(kLanes, size - i))));
-  }
-  if (finite.lost()) direct->run(ops, workspace, executor);
+  if (!all_finite(gw, s.tap_planes() * s.p.R * s.p.S)) direct->run(ops, workspace, executor);
 }
 
 }  // namespace fft

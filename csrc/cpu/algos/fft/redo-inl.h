@@ -1,9 +1,12 @@
 // The direct sum for images that fft is not accurate on. The error of a transform is relative to
 // the whole plane, so that a quiet part of it loses its digits beside a loud pixel. A number that is
-// not finite is lost in all of the plane.
+// not finite is lost in all of the plane, and so is one whose transform overflows.
 //
-// A plane is loud if one pixel has more than a quarter of its energy, the sum of the squares of its
-// pixels. Without such a pixel the error is relative to what the plane is made of.
+// Both are seen in the energy of a plane, the sum of the squares of its pixels. A plane is loud if
+// one pixel has more than a quarter of its energy. The energies of planes and taps have limits that
+// keep every number of the transforms finite: by the inequality of Cauchy and Schwarz, a result is
+// at most the root of their product. Tiny taps would lose digits because the scale of the transforms
+// is multiplied into them.
 #pragma once
 
 #include "cpu/algos/fft/spectra-inl.h"
@@ -12,7 +15,9 @@ namespace convkern::cpu {
 namespace {
 namespace fft {
 
-constexpr int kLoudShare = 4;  // a pixel with more than 1/4 of the energy is loud
+constexpr Real kLoudShare = 4;  // a pixel with more than 1/4 of the energy is loud
+constexpr Real kMostEnergy = Real(1 << 30) * Real(1 << 30) * Real(1 << 30);  // 1.2e27
+constexpr Real kLeastTapEnergy = Real(1) / (Real(1 << 30) * Real(1 << 30));  // 8.7e-19
 
 // The images that forward and grad_input compute again. If lanes are channels, each slice of an
 // image is computed on its own, as an image of kLanes channels to which its planes are copied.
@@ -34,27 +39,34 @@ class Redo {
     return plan_->workspace(threads) + (s_.x.channels ? copies().end : 0);
   }
 
-  // Marks the lanes of a unit one of whose planes is loud.
-  void mark_loud(const Real* energy, const Real* largest, int64_t planes, int64_t unit,
+  // Returns whether the energy of some taps, which is the sum of the lanes, is within the limits.
+  static bool are_safe_taps(const Vec& energies) {
+    alignas(64) Real lanes[kLanes];
+    energies.store(lanes);
+    for (int lane = 1; lane < kLanes; ++lane) lanes[0] += lanes[lane];
+    const Vec energy = Vec::broadcast(lanes);
+    return !exceeds(energy, Vec::broadcast(&kMostEnergy)) &&
+           !exceeds(Vec::broadcast(&kLeastTapEnergy), energy);
+  }
+
+  // Marks the lanes of a unit one of whose planes is loud or has too much energy.
+  void mark_unsafe(const Real* energy, const Real* largest, int64_t planes, int64_t unit,
                  int64_t slice, int lanes, const Marks& marks) const {
-    static constexpr Real kShare = kLoudShare;
     for (int64_t plane = 0; plane < planes; ++plane) {
-      const Vec loudest = times(kShare, Vec::load(largest + plane * kLanes));
-      if (!exceeds(loudest, Vec::load(energy + plane * kLanes))) continue;
-      alignas(64) Real scaled[kLanes];
-      loudest.store(scaled);
-      mark(unit, slice, lanes, marks,
-           [&](int lane) { return lane_exceeds(scaled, energy + plane * kLanes, lane); });
+      const Real *sums = energy + plane * kLanes, *squares = largest + plane * kLanes;
+      const auto are_unsafe = [](const Vec& sum, const Vec& square) {
+        return exceeds(times(kLoudShare, square), sum) || exceeds(sum, Vec::broadcast(&kMostEnergy));
+      };
+      if (!are_unsafe(Vec::load(sums), Vec::load(squares))) continue;
+      for (int lane = 0; lane < lanes; ++lane) {
+        if (!are_unsafe(Vec::load_first(sums + lane, 1), Vec::load_first(squares + lane, 1))) continue;
+        marks.set(s_.x.channels ? unit * slices() + slice : unit * kLanes + lane);
+      }
     }
   }
-  // Marks the lanes of a unit that have numbers that are not finite.
-  void mark_lost(const Finiteness& finite, int64_t unit, int64_t slice, int lanes,
-                 const Marks& marks) const {
-    if (!finite.lost()) return;
-    alignas(64) Real sums[kLanes], zeros[kLanes];
-    finite.sum.store(sums);
-    Vec::zero().store(zeros);
-    mark(unit, slice, lanes, marks, [&](int lane) { return lane_exceeds(sums, zeros, lane); });
+  // Marks all results of a vector of taps. If lanes are images, these are all images.
+  void mark_taps(int64_t vector, const Marks& marks) const {
+    for (int64_t i = s_.x.channels ? vector : 0; i < count(); i += slices()) marks.set(i);
   }
 
   void run(const Operands& ops, const Marks& marks, void* workspace,
@@ -71,14 +83,6 @@ class Redo {
 
  private:
   int64_t slices() const { return s_.x.channels ? s_.x.slices() : 1; }
-
-  template <class IsMarked>
-  void mark(int64_t unit, int64_t slice, int lanes, const Marks& marks,
-            const IsMarked& is_marked) const {
-    for (int lane = 0; lane < lanes; ++lane) {
-      if (is_marked(lane)) marks.set(s_.x.channels ? unit * slices() + slice : unit * kLanes + lane);
-    }
-  }
 
   void run_image(const Operands& ops, int64_t image, void* workspace,
                  const Executor& executor) const {

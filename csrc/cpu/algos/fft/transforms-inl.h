@@ -18,18 +18,26 @@ namespace convkern::cpu {
 namespace {
 namespace fft {
 
-// The elements of a complex sequence in memory. Element e is at[e] + offset, and its imaginary part
-// is `imaginary` floats behind it.
-struct Sequence {
-  Real* const* at;
+// The elements of a complex sequence that is read. Element e is at[e] + offset, and its imaginary
+// part is `imaginary` floats behind it.
+struct Inputs {
+  const Real* const* at;
   int64_t offset, imaginary;
 
   CONVKERN_INLINE Complex load(int64_t e) const {
     const Real* p = at[e] + offset;
     return {Vec::load(p), Vec::load(p + imaginary)};
   }
+};
+
+// The elements of a complex sequence that is written, `step` floats apart. Addresses are computed
+// because loads of addresses between the stores were measured to take half as long again.
+struct Outputs {
+  Real* at;
+  int64_t step, imaginary;
+
   CONVKERN_INLINE void store(int64_t e, const Complex& z) const {
-    Real* p = at[e] + offset;
+    Real* p = at + e * step;
     z.re.store(p);
     z.im.store(p + imaginary);
   }
@@ -45,7 +53,7 @@ struct Products {
   int64_t terms;
 };
 
-constexpr int kParts = 4;  // stages are compiled for sequences that are 1/4, 2/4, ... of the points
+constexpr int kParts = 5;  // stages are compiled for so many lengths of a sequence
 
 // The stages of a transform. `work` has room for all of its points, and passes numbers from one
 // stage to the next. Only elements below groups * B are read or written, where `groups` is that of
@@ -53,8 +61,8 @@ constexpr int kParts = 4;  // stages are compiled for sequences that are 1/4, 2/
 struct Transform {
   int points;
   int elements[kParts];  // groups * B
-  void (*outer[kParts])(const Sequence& from, Real* work);
-  void (*outer_inverse[kParts])(Real* work, const Sequence& to);
+  void (*outer[kParts])(const Inputs& from, Real* work);
+  void (*outer_inverse[kParts])(const Real* work, Outputs to);
   // Completes a transform.
   void (*inner)(const Real* work, Real* spectrum);
   // Completes the transform of two real sequences, whose spectra are doubled.
@@ -66,6 +74,8 @@ struct Transform {
   // Begins the inverse of products. The index says whether taps are vectors, and whether they are
   // conjugated.
   void (*multiply[2][2])(const Products& products, Real* work);
+  // Completes a transform, multiplies it by a spectrum and begins the inverse.
+  void (*multiply_one[2][2])(const Real* taps, Real* work);
 
   int64_t kept() const { return points / 2 + 1; }
   // Returns the index of the shortest stage that reaches the elements [0, end).
@@ -79,7 +89,10 @@ struct Transform {
 template <int A, int B>
 struct Stages {
   static constexpr int kPoints = A * B;
-  static constexpr int groups(int part) { return (A * (part + 1) + kParts - 1) / kParts; }
+  // Half of the points, and all but a few: common images leave less than half of a period unused.
+  static constexpr int groups(int part) {
+    return part == 0 ? A / 2 : std::max(A / 2, A - kParts + 1 + part);
+  }
 
   struct Twiddles {
     Root<Real> factor[B][A];
@@ -98,7 +111,7 @@ struct Stages {
   }
 
   template <int part>
-  static void outer(const Sequence& from, Real* work) {
+  static void outer(const Inputs& from, Real* work) {
 #pragma GCC unroll 1
     for (int b = 0; b < B; ++b) {
       Complex z[A];
@@ -116,7 +129,7 @@ struct Stages {
   }
 
   template <int part>
-  static void outer_inverse(Real* work, const Sequence& to) {
+  static void outer_inverse(const Real* work, Outputs to) {
 #pragma GCC unroll 1
     for (int b = 0; b < B; ++b) {
       Complex z[A];
@@ -222,27 +235,59 @@ struct Stages {
     inverse_group(z, 0, work);
   }
 
+  // A tap, which is a vector of complex numbers or one number for all lanes.
+  template <bool kVectors>
+  struct Tap {
+    static constexpr int64_t kFloats = kVectors ? 2 * kLanes : 2;
+    Vec re, im;
+
+    explicit CONVKERN_INLINE Tap(const Real* p) {
+      re = kVectors ? Vec::load(p) : Vec::broadcast(p);
+      im = kVectors ? Vec::load(p + kLanes) : Vec::broadcast(p + 1);
+    }
+    template <bool kConjugate>
+    CONVKERN_INLINE Complex times(const Complex& z) const {
+      if (kConjugate) return times_conjugate(z, re, im);
+      return {fnma(z.im, im, mul(z.re, re)), cpu::fma(z.re, im, mul(z.im, re))};
+    }
+    template <bool kConjugate>
+    CONVKERN_INLINE Complex times_plus(const Complex& z, const Complex& sum) const {
+      const Vec a = cpu::fma(z.re, re, sum.re), b = cpu::fma(z.im, re, sum.im);
+      if (kConjugate) return {cpu::fma(z.im, im, a), fnma(z.re, im, b)};
+      return {fnma(z.im, im, a), cpu::fma(z.re, im, b)};
+    }
+  };
+
+  template <bool kVectors, bool kConjugate>
+  static void multiply_one(const Real* taps, Real* work) {
+    using T = Tap<kVectors>;
+#pragma GCC unroll 1
+    for (int k = 0; k < A; ++k) {
+      Complex z[B];
+      inner_group(work, k, z);
+#pragma GCC unroll 16
+      for (int b = 0; b < B; ++b) {
+        z[b] = T(taps + (k * B + b) * T::kFloats).template times<kConjugate>(z[b]);
+      }
+      inverse_group(z, k, work);
+    }
+  }
+
   template <bool kVectors, bool kConjugate>
   static void multiply(const Products& products, Real* work) {
-    constexpr int64_t kTap = kVectors ? kLanes : 1;  // floats of a part of a tap
-    const auto part_of = [](const Real* p) CONVKERN_INLINE_LAMBDA {
-      return kVectors ? Vec::load(p) : Vec::broadcast(p);
-    };
+    using T = Tap<kVectors>;
 #pragma GCC unroll 1
     for (int k = 0; k < A; ++k) {
       Complex z[B];
       for (int64_t term = 0; term < products.terms; ++term) {
         const Real* values = products.values + term * products.value_step + k * B * kComplex;
-        const Real* taps = products.taps + term * products.tap_step + k * B * 2 * kTap;
+        const Real* taps = products.taps + term * products.tap_step + k * B * T::kFloats;
 #pragma GCC unroll 16
         for (int b = 0; b < B; ++b) {
-          const Complex x = Complex::load(values + b * kComplex);
-          const Vec re = part_of(taps + b * 2 * kTap), im = part_of(taps + b * 2 * kTap + kTap);
-          Complex sum = term == 0 ? Complex{mul(x.re, re), mul(x.im, re)}
-                                  : Complex{cpu::fma(x.re, re, z[b].re),  //
-                                            cpu::fma(x.im, re, z[b].im)};
-          z[b] = kConjugate ? Complex{cpu::fma(x.im, im, sum.re), fnma(x.re, im, sum.im)}
-                            : Complex{fnma(x.im, im, sum.re), cpu::fma(x.re, im, sum.im)};
+          const Complex value = Complex::load(values + b * kComplex);
+          const T tap(taps + b * T::kFloats);
+          z[b] = term == 0 ? tap.template times<kConjugate>(value)
+                           : tap.template times_plus<kConjugate>(value, z[b]);
         }
       }
       inverse_group(z, k, work);
@@ -254,16 +299,19 @@ template <int A, int B>
 constexpr Transform stages() {
   using S = Stages<A, B>;
   return {A * B,
-          {S::groups(0) * B, S::groups(1) * B, S::groups(2) * B, S::groups(3) * B},
-          {S::template outer<0>, S::template outer<1>, S::template outer<2>, S::template outer<3>},
-          {S::template outer_inverse<0>, S::template outer_inverse<1>,
-           S::template outer_inverse<2>, S::template outer_inverse<3>},
+          {S::groups(0) * B, S::groups(1) * B, S::groups(2) * B, S::groups(3) * B, A * B},
+          {S::template outer<0>, S::template outer<1>, S::template outer<2>, S::template outer<3>,
+           S::template outer<4>},
+          {S::template outer_inverse<0>, S::template outer_inverse<1>, S::template outer_inverse<2>,
+           S::template outer_inverse<3>, S::template outer_inverse<4>},
           S::inner,
           S::separate,
           S::join,
           S::inner_inverse,
           {{S::template multiply<false, false>, S::template multiply<false, true>},
-           {S::template multiply<true, false>, S::template multiply<true, true>}}};
+           {S::template multiply<true, false>, S::template multiply<true, true>}},
+          {{S::template multiply_one<false, false>, S::template multiply_one<false, true>},
+           {S::template multiply_one<true, false>, S::template multiply_one<true, true>}}};
 }
 
 // The transforms for the sizes kFftPoints. Points in registers bound both factors: a group of 8
