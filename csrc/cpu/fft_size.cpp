@@ -82,7 +82,12 @@ double used_lanes(int64_t n, int lanes) {
   return static_cast<double>(n) / static_cast<double>(ceil_div(n, lanes) * lanes);
 }
 
-constexpr double kCopyCycles = 6;  // to copy a vector between lanes and memory
+constexpr double kCopyCycles = 6;     // to copy a vector between lanes and memory
+constexpr double kCallCycles = 30000;  // of a call of fft beyond those of a direct kernel
+
+// Returns the number of tasks as two threads see it, one of which waits for the last of an odd
+// number.
+double even(double tasks) { return 2 * std::ceil(tasks / 2); }
 
 // The costs of the transforms of so many points, in cycles: of a column, and of two rows.
 struct TransformCycles {
@@ -101,8 +106,16 @@ bool fft_lanes_are_channels(const Problem& p, int lanes) {
   return p.Cg == 1 && p.Og() == 1 && used_lanes(p.C, lanes) >= used_lanes(p.N, lanes);
 }
 
+int64_t fft_chunks(int64_t units, int64_t slices) {
+  constexpr int64_t kTasks = 16;      // chunks are cut until there are so many tasks
+  constexpr int64_t kChunkUnits = 4;  // the fewest units that pay for the inverse of a chunk
+  const int64_t least = std::min(units, ceil_div(2, slices));
+  return std::max(least, std::min(ceil_div(kTasks, slices), units / kChunkUnits));
+}
+
 double fft_cycles(const Problem& p, int lanes) {
-  constexpr double kProductCycles = 3;  // of a point of two spectra
+  // Cycles of a point of two spectra. grad_weight adds the product to a sum in memory.
+  const double product_cycles = p.pass == Pass::grad_weight ? 6 : 3;
   const FftSize size(p);
   if (!size.fits()) return INFINITY;
   const bool channels = fft_lanes_are_channels(p, lanes);
@@ -122,11 +135,19 @@ double fft_cycles(const Problem& p, int lanes) {
             (copy + count / 2 * (is_input ? width.rows_in : width.rows_out) + kept * height.column);
   }
   const double points = kept * size.rows.points;
-  tile += kProductCycles * x_planes * y_planes * points;
+  tile += product_cycles * x_planes * y_planes * points;
   // The transforms of the taps or, for grad_weight, of the sums.
-  const double taps = (p.R * width.rows_in / 2 + kept * height.column) *
-                      static_cast<double>(ceil_div(p.O * p.Cg, lanes));
-  return blocks * static_cast<double>(size.rows.tiles * size.columns.tiles) * tile + taps;
+  const auto tap_vectors = static_cast<double>(ceil_div(p.O * p.Cg, lanes));
+  const double taps = p.R * width.rows_in / 2 + kept * height.column;
+  const auto tiles = static_cast<double>(size.rows.tiles * size.columns.tiles);
+  if (p.pass == Pass::grad_weight) {
+    const int64_t units = channels ? p.N : ceil_div(p.N, lanes);
+    const int64_t slices = channels ? ceil_div(p.C, lanes) : p.groups;
+    const int64_t chunks = fft_chunks(units, slices);
+    const auto longest = static_cast<double>(ceil_div(units, chunks));
+    return even(static_cast<double>(slices * chunks)) * (longest * tiles * tile + taps) + kCallCycles;
+  }
+  return even(blocks * tiles) * tile + even(tap_vectors) * taps + kCallCycles;
 }
 
 // The direct sum takes the time of its products at 0.88 of the peak of two products a cycle, and

@@ -67,6 +67,10 @@ struct FftSize {
 // channels.
 bool fft_lanes_are_channels(const Problem& p, int lanes);
 
+// Returns the chunks that grad_weight cuts a batch of so many units into, for each of `slices` parts
+// of gw.
+int64_t fft_chunks(int64_t units, int64_t slices);
+
 // Estimates the cycles of a pass by fft and by the direct sum on one thread. They were fitted to
 // measurements (AVX-512, Zen 5) and are right if they are wrong in proportion.
 double fft_cycles(const Problem& p, int lanes);

@@ -25,9 +25,6 @@ struct GradWeight final : Plan {
   void run(const Operands& ops, void* workspace, const Executor& executor) const override;
 
  private:
-  static constexpr int64_t kTasks = 16;  // chunks are cut until there are so many tasks
-  static constexpr int64_t kChunkUnits = 4;  // the fewest units that pay for a chunk's inverse
-
   static int64_t pairs(const Setting& s) { return s.x.planes() * s.y.planes(); }
   static int64_t most_places(const Setting& s, bool x) {
     int64_t most = 1;
@@ -56,9 +53,8 @@ struct GradWeight final : Plan {
     }
   };
   static Reduction reduction_of(const Setting& s) {
-    const int64_t units = s.x.units(), wanted = ceil_div(kTasks, s.x.slices());
-    const int64_t most = std::max<int64_t>(1, std::min(wanted, units / kChunkUnits));
-    return {s.p, units, 0, Memory(s, nullptr).end - static_cast<Real*>(nullptr), most};
+    return {s.p, s.x.units(), 0, Memory(s, nullptr).end - static_cast<Real*>(nullptr),
+            fft_chunks(s.x.units(), s.x.slices())};
   }
 
   void add_products(const Operands& ops, int64_t unit, int64_t slice, int64_t tile,
