@@ -68,9 +68,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture
-def high_precision() -> Iterator[None]:
+def medium_precision() -> Iterator[None]:
     before = convkern.get_float32_precision()
-    convkern.set_float32_precision("high")
+    convkern.set_float32_precision("medium")
     yield
     convkern.set_float32_precision(before)
 

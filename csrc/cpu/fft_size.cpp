@@ -60,8 +60,8 @@ FftPlaces FftAxis::y(int64_t i) const {
     range = {i * tile, std::min(y_size, (i + 1) * tile)};
   } else if (!whole) {  // those from the place 0 to the place of the tile's last x
     range.begin = std::min(y_size, std::max<int64_t>(0, ceil_div(-shift, stride)));
-    range.end = std::max(range.begin,
-                         std::min(y_size, floor_div(tile - 1 + reach - shift, stride) + 1));
+    range.end =
+        std::max(range.begin, std::min(y_size, floor_div(tile - 1 + reach - shift, stride) + 1));
   }
   return {range, range.begin * stride + shift, stride, points};
 }
@@ -82,7 +82,7 @@ double used_lanes(int64_t n, int lanes) {
   return static_cast<double>(n) / static_cast<double>(ceil_div(n, lanes) * lanes);
 }
 
-constexpr double kCopyCycles = 6;     // to copy a vector between lanes and memory
+constexpr double kCopyCycles = 6;      // to copy a vector between lanes and memory
 constexpr double kCallCycles = 30000;  // of a call of fft beyond those of a direct kernel
 
 // Returns the number of tasks as two threads see it, one of which waits for the last of an odd
@@ -119,8 +119,8 @@ double fft_cycles(const Problem& p, int lanes) {
   const FftSize size(p);
   if (!size.fits()) return INFINITY;
   const bool channels = fft_lanes_are_channels(p, lanes);
-  const auto blocks = static_cast<double>(channels ? p.N * ceil_div(p.C, lanes)
-                                                   : ceil_div(p.N, lanes) * p.groups);
+  const auto blocks =
+      static_cast<double>(channels ? p.N * ceil_div(p.C, lanes) : ceil_div(p.N, lanes) * p.groups);
   const double x_planes = channels ? 1 : p.Cg, y_planes = channels ? 1 : p.Og();
   const TransformCycles width(size.columns.points), height(size.rows.points);
   const double kept = size.columns.points / 2 + 1;
@@ -145,7 +145,8 @@ double fft_cycles(const Problem& p, int lanes) {
     const int64_t slices = channels ? ceil_div(p.C, lanes) : p.groups;
     const int64_t chunks = fft_chunks(units, slices);
     const auto longest = static_cast<double>(ceil_div(units, chunks));
-    return even(static_cast<double>(slices * chunks)) * (longest * tiles * tile + taps) + kCallCycles;
+    return even(static_cast<double>(slices * chunks)) * (longest * tiles * tile + taps) +
+           kCallCycles;
   }
   return even(blocks * tiles) * tile + even(tap_vectors) * taps + kCallCycles;
 }
@@ -156,8 +157,8 @@ double fft_cycles(const Problem& p, int lanes) {
 double direct_cycles(const Problem& p, int lanes) {
   constexpr double kProducts = 2 * 0.88;  // vectors of products in a cycle
   const bool depthwise = p.Cg == 1 && p.Og() == 1;
-  const double used = std::max({used_lanes(depthwise ? p.C : p.Og(), lanes),
-                                used_lanes(p.N, lanes), 0.8 * used_lanes(p.OW(), lanes)});
+  const double used = std::max({used_lanes(depthwise ? p.C : p.Og(), lanes), used_lanes(p.N, lanes),
+                                0.8 * used_lanes(p.OW(), lanes)});
   double vectors = 0;
   if (!depthwise || p.layout == Layout::nchw || p.C % lanes != 0) {
     vectors = static_cast<double>(p.N * (p.C * p.H * p.W + p.O * p.OH() * p.OW())) / lanes;

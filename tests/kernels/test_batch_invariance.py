@@ -99,7 +99,7 @@ def test_of_random_problems(problems: int) -> None:
     check([random_problem(rng) for _ in range(problems)])
 
 
-@pytest.mark.usefixtures("high_precision")
+@pytest.mark.usefixtures("medium_precision")
 def test_of_winograd() -> None:
     problems = [
         variant(of_64_images(case), layout=layout, pass_=pass_)

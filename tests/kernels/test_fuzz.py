@@ -117,7 +117,7 @@ def check_conv2d(
         check_bias_gradient(grads[id(b)], through)
 
 
-@pytest.mark.usefixtures("high_precision")
+@pytest.mark.usefixtures("medium_precision")
 @fuzzing(short=30)
 @given(
     shape=shapes(least_batch=1), dtype=dtypes, layout=st.sampled_from(["nchw", "nhwc"]),

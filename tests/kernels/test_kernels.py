@@ -142,7 +142,7 @@ def test_kernels(problem: str) -> None:
                 count(FORCED)
 
 
-@pytest.mark.usefixtures("high_precision")
+@pytest.mark.usefixtures("medium_precision")
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("case", WINOGRAD, ids=label)
@@ -230,7 +230,7 @@ def test_a_capped_isa_is_the_one_that_runs(isa: str, pass_: str) -> None:
     assert ran == [name]
 
 
-@pytest.mark.usefixtures("high_precision")
+@pytest.mark.usefixtures("medium_precision")
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("case", WINOGRAD, ids=label)
 def test_winograd_does_not_depend_on_threads(case: str, pass_: str) -> None:

@@ -103,7 +103,7 @@ def test_results_that_are_a_place_off_are_found(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_wrong_winograd_kernel_is_named(
-    monkeypatch: pytest.MonkeyPatch, high_precision: None
+    monkeypatch: pytest.MonkeyPatch, medium_precision: None
 ) -> None:
     name = "gw.winograd_2x2.f32.baseline"
     plant(monkeypatch, {name: with_element((1, 0, 2, 2), float("nan"))})

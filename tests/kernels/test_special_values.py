@@ -196,7 +196,7 @@ def test_relu_passes_nan_on_and_so_does_its_gradient(dtype: torch.dtype) -> None
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 @pytest.mark.parametrize("pass_", ["fwd", "gx", "gw"])
 def test_high_precision_spreads_them_no_further_than_a_tile(
-    pass_: str, value: float, high_precision: None
+    pass_: str, value: float, medium_precision: None
 ) -> None:
     """Winograd's transforms mix the numbers of a tile. Results that the direct sum makes NaN or
     infinite are not finite, and the results of other images are as they should be."""

@@ -60,7 +60,7 @@ def test_what_a_workspace_held_does_not_matter(case: str, pass_: str) -> None:
     torch.testing.assert_close(run(ops), expected, rtol=0, atol=0)
 
 
-@pytest.mark.usefixtures("high_precision")
+@pytest.mark.usefixtures("medium_precision")
 @pytest.mark.parametrize("case", WINOGRAD[::2], ids=label)
 @pytest.mark.parametrize("pass_", ["fwd", "gx", "gw"])
 def test_what_a_workspace_held_does_not_matter_to_winograd(case: str, pass_: str) -> None:

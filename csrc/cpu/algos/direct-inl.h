@@ -27,6 +27,17 @@ inline std::unique_ptr<const Plan> plan_direct(const Problem& p) {
   return declined;
 }
 
+// Makes a plan of class PassPlan as plan_pass() does, if its direct sum works().
+template <class PassPlan>
+Planned plan_with_direct(const Problem& p) {
+  if (p.dtype != kDType) return Reason::dtype;
+  const Reason beyond = beyond_plans(p);
+  if (beyond != Reason::none) return beyond;
+  auto plan = std::make_unique<const PassPlan>(p);
+  if (!plan->works() || takes_too_much(*plan)) return Reason::workspace;
+  return plan;
+}
+
 // Results that the direct sum must compute again, one mark for each. Several threads may set the
 // same mark.
 struct Marks {
@@ -38,44 +49,114 @@ struct Marks {
   static int64_t bytes(int64_t count) { return ceil_div(count, 64) * 64; }
 };
 
-constexpr int kSideBySide = 4;  // sums that are computed side by side, since each waits for its last
+constexpr int kSideBySide =
+    4;  // sums that are computed side by side, since each waits for its last
 
-// Returns whether all of `count` numbers are finite.
-inline bool all_finite(const Real* p, int64_t count) {
-  Vec sum = Vec::zero();
-  for (int64_t i = 0; i < count; i += kLanes) {
-    const auto lanes = static_cast<int>(std::min<int64_t>(kLanes, count - i));
-    sum = fma(Vec::load_first(p + i, lanes), Vec::zero(), sum);
-  }
-  return !exceeds(sum, Vec::zero());
-}
-
-// Collects the energy of some vectors, which is the sum of their squares, and the largest square.
+// Collects the energy of some vectors, which is the sum of their squares, and the largest
+// magnitude.
 struct Loudness {
-  Vec energies[kSideBySide], largest[kSideBySide];
+  Vec energies[kSideBySide], magnitudes[kSideBySide];
 
   Loudness() {
-    for (int i = 0; i < kSideBySide; ++i) energies[i] = largest[i] = Vec::zero();
+    for (int i = 0; i < kSideBySide; ++i) energies[i] = magnitudes[i] = Vec::zero();
   }
   CONVKERN_INLINE void see(int i, const Vec& v) {
     energies[i] = fma(v, v, energies[i]);
-    largest[i] = larger(largest[i], mul(v, v));
+    magnitudes[i] = larger(magnitudes[i], larger(v, sub(Vec::zero(), v)));
+  }
+  // Sees n adjacent numbers.
+  CONVKERN_INLINE void see_run(const Real* p, int64_t n) {
+    see_all(p, n / kLanes, kLanes);
+    const auto lanes = static_cast<int>(n % kLanes);
+    if (lanes > 0) see(0, Vec::load_first(p + n - lanes, lanes));
   }
   // Sees n vectors that are `step` floats apart.
   CONVKERN_INLINE void see_all(const Real* at, int64_t n, int64_t step) {
     int64_t i = 0;
     for (; i + kSideBySide <= n; i += kSideBySide, at += kSideBySide * step) {
 #pragma GCC unroll 4
-      for (int j = 0; j < kSideBySide; ++j) see(j, Vec::load(at + j * step));
+      for (int j = 0; j < kSideBySide; ++j) see(j, Vec::load_unaligned(at + j * step));
     }
-    for (; i < n; ++i, at += step) see(0, Vec::load(at));
+    for (; i < n; ++i, at += step) see(0, Vec::load_unaligned(at));
+  }
+  // Returns the sum of energies of all lanes.
+  Real total() const {
+    alignas(64) Real lanes[kLanes];
+    energy().store(lanes);
+    for (int lane = 1; lane < kLanes; ++lane) lanes[0] += lanes[lane];
+    return lanes[0];
   }
   CONVKERN_INLINE Vec energy() const {
     return add(add(energies[0], energies[1]), add(energies[2], energies[3]));
   }
-  CONVKERN_INLINE Vec loudest() const {
-    return larger(larger(largest[0], largest[1]), larger(largest[2], largest[3]));
+  CONVKERN_INLINE Vec largest() const {
+    return larger(larger(magnitudes[0], magnitudes[1]), larger(magnitudes[2], magnitudes[3]));
   }
+};
+
+// Numbers that transforms may mix without harm have three properties. None is loud: the square of a
+// loud number is more than a quarter of the energy of all, and others may lose their digits beside
+// it. The energy is less than a limit, so that squares, and the sums of a transform, are finite.
+// And they are not all so small that their squares, or their parts in a transform, lose digits.
+constexpr Real kLoudShare = 4;
+constexpr Real kMostEnergy = Real(1 << 30) * Real(1 << 30) * Real(1 << 30);  // 1.2e27
+constexpr Real kInverseOfLeast = Real(1 << 30) * Real(1 << 30);  // of the smallest number, 8.7e-19
+
+// Returns whether numbers of some lane lack one of these properties. `largest` is the largest
+// magnitude in each lane. Zeros alone are safe.
+CONVKERN_INLINE bool is_unsafe(const Vec& energy, const Vec& largest) {
+  const Vec energy_of_loud = mul(mul(Vec::broadcast(&kLoudShare), largest), largest);
+  return exceeds(energy_of_loud, energy) || exceeds(energy, Vec::broadcast(&kMostEnergy)) ||
+         exceeds(largest, mul(Vec::broadcast(&kInverseOfLeast), energy));
+}
+
+// Returns whether an energy is less than the most, and more than that of the least number.
+inline bool is_safe_energy(const Real& number) {
+  static constexpr Real kOne = 1;
+  const Vec energy = Vec::broadcast(&number), inverse = Vec::broadcast(&kInverseOfLeast);
+  return !exceeds(energy, Vec::broadcast(&kMostEnergy)) &&
+         !exceeds(Vec::broadcast(&kOne), mul(inverse, mul(inverse, energy)));
+}
+
+// Returns whether `count` results are finite and not all tiny, so that their operands were not
+// either.
+inline bool are_safe_results(const Real* p, int64_t count) {
+  Loudness seen;
+  seen.see_run(p, count);
+  return is_safe_energy(seen.total());
+}
+
+// The direct sum for single images of forward or grad_input.
+class DirectImages {
+ public:
+  explicit DirectImages(const Problem& p) : p_(p), one_(p) {
+    one_.N = 1;
+    plan_ = plan_direct(one_);
+  }
+  bool works() const { return plan_ != nullptr; }
+  int64_t workspace(int threads) const { return plan_ == nullptr ? 0 : plan_->workspace(threads); }
+  // Computes image `image` of the operands of the whole batch.
+  void run(const Operands& ops, int64_t image, void* workspace, const Executor& executor) const {
+    const int64_t x = image * x_shape(p_).size(), y = image * y_shape(p_).size();
+    Operands one = ops;
+    one.packed = nullptr;
+    if (ops.x != nullptr) one.x = static_cast<const Real*>(ops.x) + x;
+    if (ops.gy != nullptr) one.gy = static_cast<const Real*>(ops.gy) + y;
+    one.out = static_cast<Real*>(ops.out) + (p_.pass == Pass::forward ? y : x);
+    plan_->run(one, workspace, executor);
+  }
+  // Computes the images that are marked.
+  void run_marked(const Operands& ops, const Marks& marks, void* workspace,
+                  const Executor& executor) const {
+    for (int64_t image = 0; image < p_.N; ++image) {
+      if (marks.is_set(image)) run(ops, image, workspace, executor);
+    }
+  }
+
+ private:
+  const Problem p_;
+  Problem one_;
+  std::unique_ptr<const Plan> plan_;
 };
 
 }  // namespace

@@ -69,6 +69,12 @@ int64_t task_grain(const Problem& p, int64_t tasks) {
   return std::max<int64_t>(1, static_cast<int64_t>(kTaskFlops * tasks / p.flops()));
 }
 
+// Returns whether a plan takes more memory for a thread than a kernel may. The difference is the
+// memory that a second thread adds.
+inline bool takes_too_much(const Plan& plan) {
+  return plan.workspace(2) - plan.workspace(1) > kThreadBytes;
+}
+
 // Makes a plan of class PassPlan, or says why there is none. Plans are made for problems of this
 // dtype whose buffers take at most kThreadBytes in each thread.
 template <class PassPlan>
@@ -77,8 +83,7 @@ Planned plan_pass(const Problem& p) {
   const Reason beyond = beyond_plans(p);
   if (beyond != Reason::none) return beyond;
   auto plan = std::make_unique<const PassPlan>(p);
-  // The difference is the memory that a second thread adds.
-  if (plan->workspace(2) - plan->workspace(1) > kThreadBytes) return Reason::workspace;
+  if (takes_too_much(*plan)) return Reason::workspace;
   return plan;
 }
 

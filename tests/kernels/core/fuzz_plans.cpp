@@ -83,7 +83,7 @@ std::string fault(const Problem& p) {
   for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512bf16}) {
     Constraints constraints;
     constraints.available = isa;
-    constraints.precision = Precision::high;
+    constraints.precision = Precision::medium;
     std::vector<Rejection> rejected;
     Chooser chooser(cpu::kernel_list(), p, constraints);
     chooser.choose(&rejected);

@@ -1,7 +1,7 @@
 // Computes forward and grad_input of fft. The spectra of all taps are computed first. A task is a
-// tile of one slice of one unit (see PlaneLanes). It transforms the rows of the tile's inputs. Then,
-// for each kept frequency, it transforms the column, multiplies it by the taps and transforms the
-// products back. Last it transforms the rows of the outputs back.
+// tile of one slice of one unit (see PlaneLanes). It transforms the rows of the tile's inputs.
+// Then, for each kept frequency, it transforms the column, multiplies it by the taps and transforms
+// the products back. Last it transforms the rows of the outputs back.
 #pragma once
 
 #include "cpu/algos/fft/redo-inl.h"
@@ -39,7 +39,9 @@ struct Correlate final : Plan {
 
  private:
   FftPlaces in_row_places(int64_t tile) const { return kForward ? s.x_rows(tile) : s.y_rows(tile); }
-  FftPlaces out_row_places(int64_t tile) const { return kForward ? s.y_rows(tile) : s.x_rows(tile); }
+  FftPlaces out_row_places(int64_t tile) const {
+    return kForward ? s.y_rows(tile) : s.x_rows(tile);
+  }
   int64_t most_places(bool inputs) const {
     int64_t most = 1;
     for (int64_t tile = 0; tile < s.tiles(); tile += s.size.columns.tiles) {
@@ -90,8 +92,7 @@ struct Correlate final : Plan {
 
 template <bool kForward>
 void Correlate<kForward>::transform_all_taps(const Real* w, Real* spectra, Real* threads,
-                                             const Marks& marks,
-                                             const Executor& executor) const {
+                                             const Marks& marks, const Executor& executor) const {
   const int64_t count = s.tap_vectors();
   executor.run(count, 1, [&](int64_t begin, int64_t end, int thread) {
     Real* work = threads + thread * thread_floats();
@@ -129,10 +130,10 @@ void Correlate<kForward>::transform_inputs(const void* tensor, int64_t unit, int
         }
         Real *energy = memory.energy + plane * kLanes, *largest = memory.largest + plane * kLanes;
         cpu::add(Vec::load(energy), band.energy()).store(energy);
-        larger(Vec::load(largest), band.loudest()).store(largest);
+        larger(Vec::load(largest), band.largest()).store(largest);
       });
   redo.mark_unsafe(memory.energy, memory.largest, in.planes(), unit, slice, in.count(unit, slice),
-                 marks);
+                   marks);
 }
 
 template <bool kForward>

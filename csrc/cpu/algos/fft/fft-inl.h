@@ -20,15 +20,9 @@ namespace fft {
 // Makes a plan of class PassPlan, or says why fft does not compute the problem.
 template <class PassPlan>
 Planned plan_if_it_fits(const Problem& p) {
-  if (p.dtype != kDType) return Reason::dtype;
-  const Reason beyond = beyond_plans(p);
-  if (beyond != Reason::none) return beyond;
-  if (!FftSize(p).fits()) return Reason::kernel_size;
-  auto plan = std::make_unique<const PassPlan>(p);
-  if (!plan->works() || plan->workspace(2) - plan->workspace(1) > kThreadBytes) {
-    return Reason::workspace;
-  }
-  return plan;
+  const bool is_planned = p.dtype == kDType && beyond_plans(p) == Reason::none;
+  if (is_planned && !FftSize(p).fits()) return Reason::kernel_size;
+  return plan_with_direct<PassPlan>(p);
 }
 
 constexpr Algorithm algorithm = {"fft",

@@ -169,7 +169,7 @@ void GradWeight::run(const Operands& ops, void* workspace, const Executor& execu
                   }
                   inverse_sums(slice, memory, partial);
                 });
-  if (!all_finite(gw, s.tap_planes() * s.p.R * s.p.S)) direct->run(ops, workspace, executor);
+  if (!are_safe_results(gw, s.tap_planes() * s.p.R * s.p.S)) direct->run(ops, workspace, executor);
 }
 
 }  // namespace fft

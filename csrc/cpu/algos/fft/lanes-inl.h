@@ -25,8 +25,8 @@ struct PlaneLanes {
     return static_cast<int>(std::min<int64_t>(kLanes, left));
   }
 
-  // Copies some rows and columns of the planes to the buffer `to`, whose columns are `column` floats
-  // apart. Lanes that are not in use become zero.
+  // Copies some rows and columns of the planes to the buffer `to`, whose columns are `column`
+  // floats apart. Lanes that are not in use become zero.
   void load(const void* tensor, int64_t unit, int64_t slice, Range rows, Range columns,
             const View<Real>& to, int64_t column) const {
     const auto* from = static_cast<const Real*>(tensor);

@@ -15,7 +15,9 @@ struct Complex {
   Vec re, im;
 
   static CONVKERN_INLINE Complex zero() { return {Vec::zero(), Vec::zero()}; }
-  static CONVKERN_INLINE Complex load(const Real* p) { return {Vec::load(p), Vec::load(p + kLanes)}; }
+  static CONVKERN_INLINE Complex load(const Real* p) {
+    return {Vec::load(p), Vec::load(p + kLanes)};
+  }
   CONVKERN_INLINE void store(Real* p) const {
     re.store(p);
     im.store(p + kLanes);

@@ -1,10 +1,11 @@
 // Fourier transforms of a table of sizes, as stages that the passes of fft put together.
 //
-// A transform of A * B points takes two sweeps over memory in the L1 cache. The outer one transforms
-// the A points that are B apart and multiplies by the twiddle factors. The inner one transforms
-// groups of B adjacent points. Frequency k1 + A * k2 is then at position k1 * B + k2, where it
-// stays: products do not depend on the order of the positions, and the inverse takes the same
-// sweeps backwards. It exchanges real and imaginary parts, which turns a transform into the inverse.
+// A transform of A * B points takes two sweeps over memory in the L1 cache. The outer one
+// transforms the A points that are B apart and multiplies by the twiddle factors. The inner one
+// transforms groups of B adjacent points. Frequency k1 + A * k2 is then at position k1 * B + k2,
+// where it stays: products do not depend on the order of the positions, and the inverse takes the
+// same sweeps backwards. It exchanges real and imaginary parts, which turns a transform into the
+// inverse.
 //
 // Two real sequences are transformed as the real and imaginary parts of a complex one. Their
 // spectra are then separated. Only one of the frequencies f and -f is kept, because those of a real
@@ -43,8 +44,8 @@ struct Outputs {
   }
 };
 
-// A spectrum is the sum over `terms` of products: spectrum i of `values` times spectrum i of `taps`.
-// The numbers of a tap are vectors, or single numbers for all lanes. Steps are in floats.
+// A spectrum is the sum over `terms` of products: spectrum i of `values` times spectrum i of
+// `taps`. The numbers of a tap are vectors, or single numbers for all lanes. Steps are in floats.
 struct Products {
   const Real* values;
   int64_t value_step;
@@ -185,13 +186,11 @@ struct Stages {
   static_assert(kFirst + B / 2 + 1 == kPoints / 2 + 1);
 
   static void separate(const Real* work, Real* first, Real* second) {
-    const auto split = [&](int64_t kept, const Complex& z, const Complex& mirror)
-        CONVKERN_INLINE_LAMBDA {
-          Complex{cpu::add(z.re, mirror.re), cpu::sub(z.im, mirror.im)}.store(first +
-                                                                              kept * kComplex);
-          Complex{cpu::add(z.im, mirror.im), cpu::sub(mirror.re, z.re)}.store(second +
-                                                                              kept * kComplex);
-        };
+    const auto split = [&](int64_t kept, const Complex& z,
+                           const Complex& mirror) CONVKERN_INLINE_LAMBDA {
+      Complex{cpu::add(z.re, mirror.re), cpu::sub(z.im, mirror.im)}.store(first + kept * kComplex);
+      Complex{cpu::add(z.im, mirror.im), cpu::sub(mirror.re, z.re)}.store(second + kept * kComplex);
+    };
     Complex z[B], mirror[B];
 #pragma GCC unroll 1
     for (int k = 1; k <= kPairs; ++k) {
@@ -317,8 +316,9 @@ constexpr Transform stages() {
 // The transforms for the sizes kFftPoints. Points in registers bound both factors: a group of 8
 // fills half of 32 registers.
 constexpr Transform kTransforms[] = {
-    stages<4, 4>(), stages<6, 4>(), stages<8, 4>(), stages<9, 4>(),  stages<8, 5>(),  stages<8, 6>(),
-    stages<8, 8>(), stages<9, 8>(), stages<10, 8>(), stages<12, 8>(), stages<16, 8>(),
+    stages<4, 4>(),  stages<6, 4>(),  stages<8, 4>(),  stages<9, 4>(),
+    stages<8, 5>(),  stages<8, 6>(),  stages<8, 8>(),  stages<9, 8>(),
+    stages<10, 8>(), stages<12, 8>(), stages<16, 8>(),
 };
 constexpr bool have_all_sizes() {
   static_assert(std::size(kTransforms) == std::size(kFftPoints));

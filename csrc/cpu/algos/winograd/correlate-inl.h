@@ -167,7 +167,11 @@ struct Band {
   TileGrid some;
   Real *transformed, *products;
 
-  void transform_inputs(const ImagePixels& x) const {
+  // Marks the images whose pixels are unsafe, if `marks` is given.
+  void transform_inputs(const ImagePixels& x, const Marks* marks, int64_t first_image) const {
+    for (int64_t image = 0; marks != nullptr && image < some.images; ++image) {
+      if (x.are_unsafe(image)) marks->set(first_image + image);
+    }
     const int64_t width = tiles.block_terms();
     transform_tiles<F, F::inputs, F::kIn>(some, x, tiles.row_axis.offset, tiles.column_axis.offset,
                                           tiles.tile_plane(), [&](int64_t index, int64_t c) {
@@ -205,31 +209,36 @@ struct Band {
   }
 
   // Transforms the products of one tile and vector of channels and writes the outputs to y. Rows,
-  // columns and lanes beyond the given numbers are not written.
-  void transform_output(const Real* from, const Vec& bias, bool apply_relu, int64_t row_count,
-                        int64_t column_count, int lanes, const Pixels<Real>& y) const {
+  // columns and lanes beyond the given numbers are not written. Returns a vector of zeros, or of
+  // NaN in the lanes that have outputs which are not finite.
+  Vec transform_output(const Real* from, const Vec& bias, bool apply_relu, int64_t row_count,
+                       int64_t column_count, int lanes, const Pixels<Real>& y) const {
     Vec m[F::kIn][F::kIn], t[F::kOut][F::kOut];
     load_spots(from, tiles.product_plane(), m);
     transform_square<F::outputs>(m, t);
+    Vec lost = Vec::zero();
 #pragma GCC unroll 4
     for (int i = 0; i < F::kOut; ++i) {
 #pragma GCC unroll 4
       for (int j = 0; j < F::kOut; ++j) {
         if (i >= row_count || j >= column_count) continue;
         Vec sum = add(t[i][j], bias);
+        lost = cpu::fma(sum, Vec::zero(), lost);
         if (apply_relu) sum = relu(sum);
         Real* at = y.at + i * y.row + j * y.pixel;
         lanes == kLanes ? sum.store_unaligned(at) : sum.store_first(at, lanes);
       }
     }
+    return lost;
   }
 
   // Transforms the products of a panel to outputs. `y` begins at the band's first image and first
-  // row of outputs.
+  // row of outputs. Marks the images with outputs that are not finite.
   void transform_outputs(const Panel& panel, int last_lanes, const Real* bias, bool apply_relu,
-                         const Pixels<Real>& y) const {
+                         const Pixels<Real>& y, const Marks& marks, int64_t first_image) const {
     some.for_each([&](int64_t image, int64_t row, int64_t column, int64_t index) {
       const int64_t first = row * F::kOut, v = column * F::kOut;
+      Vec lost = Vec::zero();
       for (int64_t vector = 0; vector < panel.vectors(); ++vector) {
         const int lanes = vector == panel.vectors() - 1 ? last_lanes : kLanes;
         const Vec start = bias == nullptr
@@ -238,16 +247,20 @@ struct Band {
         Pixels<Real> to = y;
         to.at += image * y.image + (first - some.rows.begin * F::kOut) * y.row + v * y.pixel +
                  vector * kLanes;
-        transform_output(products + index * panel.width() + vector * kLanes, start, apply_relu,
-                         tiles.row_axis.out - first, tiles.column_axis.out - v, lanes, to);
+        const Vec some_lost =
+            transform_output(products + index * panel.width() + vector * kLanes, start, apply_relu,
+                             tiles.row_axis.out - first, tiles.column_axis.out - v, lanes, to);
+        lost = add(lost, some_lost);
       }
+      if (exceeds(lost, Vec::zero())) marks.set(first_image + image);
     });
   }
 };
 
 template <class F>
 void correlate(const Problem& p, const Tiles<F>& tiles, const Real* in, const Taps3x3& taps,
-               const Real* bias, bool relu, Real* out, Real* memory, const Executor& executor) {
+               const Real* bias, bool relu, Real* out, Real* memory, const Marks& marks,
+               const Executor& executor) {
   const bool in_place = tiles.in.layout == Layout::nhwc;
   const Bands& bands = tiles.bands;
   if (!tiles.taps_per_task) transform_all_taps(p, tiles, taps, memory, executor);
@@ -271,7 +284,8 @@ void correlate(const Problem& p, const Tiles<F>& tiles, const Real* in, const Ta
                               inputs_read(tiles.row_axis, u),
                               {0, tiles.in.width},
                               shifted({0, tiles.terms}, group * tiles.terms)},
-                             tiles.in_buffer(in_pixels)});
+                             tiles.in_buffer(in_pixels)},
+                            slice.begin == 0 ? &marks : nullptr, images.begin);
       for (int64_t i = slice.begin; i < slice.end; ++i) {
         const Panel panel = tiles.panels.at(i);
         const int64_t channel = group * tiles.columns + panel.first;
@@ -290,7 +304,8 @@ void correlate(const Problem& p, const Tiles<F>& tiles, const Real* in, const Ta
         const Pixels<Real> y =
             in_place ? pixels_of(out, tiles.out, outputs) : tiles.out_buffer(out_pixels);
         band.transform_outputs(panel, in_place ? panel.last_lanes() : kLanes,
-                               bias == nullptr ? nullptr : bias + channel, relu, y);
+                               bias == nullptr ? nullptr : bias + channel, relu, y, marks,
+                               images.begin);
         if (!in_place) store_pixels(out, tiles.out, outputs, y);
       }
     }

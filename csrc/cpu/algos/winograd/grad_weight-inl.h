@@ -1,6 +1,7 @@
 // The grad_weight pass of winograd: computes gw from gy and x. Tiles of x and of gy are
 // transformed. For each spot, a matrix product (channels x tiles) times (tiles x output channels)
-// sums over the tiles. At the end of a chunk of the batch the sums are transformed to gw.
+// sums over the tiles. At the end of a chunk of the batch the sums are transformed to gw. If some
+// are not finite, the direct sum computes all of gw.
 #pragma once
 
 #include "cpu/algos/winograd/squares-inl.h"
@@ -120,10 +121,12 @@ struct GradWeightSlice {
     }
   }
 
-  void store(Real* gw) const {
+  // Transforms the sums to gw. Returns whether all results are finite.
+  bool store(Real* gw) const {
     const Range columns = tasks.columns_of(panels);
     const int64_t width = gy_row();
     alignas(64) Real memory[kTermsTogether * 9 * kLanes];
+    Vec lost = Vec::zero();
     for (int64_t c = 0; c < channels.size(); c += kTermsTogether) {
       const int64_t n = std::min(kTermsTogether, channels.size() - c);
       for (int64_t o = 0; o < columns.size(); o += kLanes) {
@@ -132,6 +135,9 @@ struct GradWeightSlice {
           load_spots(sums + (c + i) * width + o, tasks.sum_plane(), m);
           transform_square<F::grad_taps>(m, taps);
           store_spots(taps, memory + i * 9 * kLanes, kLanes);
+#pragma GCC unroll 9
+          for (int tap = 0; tap < 9; ++tap)
+            lost = cpu::fma(taps[tap / 3][tap % 3], Vec::zero(), lost);
         }
         const auto lanes = static_cast<int>(std::min<int64_t>(kLanes, columns.size() - o));
         const int64_t channel = group * p.Og() + columns.begin + o;
@@ -139,19 +145,29 @@ struct GradWeightSlice {
                         VectorCursor(memory, kLanes, 9 * n, 0));
       }
     }
+    return !exceeds(lost, Vec::zero());
   }
 };
 
 template <class F>
 struct GradWeight final : Plan, WeightParts<WeightTasks<F>> {
   using Parts = WeightParts<WeightTasks<F>>;
-  using Parts::Parts, Parts::p, Parts::tasks, Parts::reduction;
-  int64_t workspace(int threads) const override { return reduction.workspace(threads); }
+  using Parts::p, Parts::tasks, Parts::reduction;
+  const std::unique_ptr<const Plan> direct;  // computes results that are not finite
+
+  explicit GradWeight(const Problem& problem) : Parts(problem), direct(plan_direct(problem)) {}
+  bool works() const { return direct != nullptr; }
+  int64_t workspace(int threads) const override {
+    const int64_t again = direct == nullptr ? 0 : direct->workspace(threads);
+    return std::max(reduction.workspace(threads), again);
+  }
   void run(const Operands& ops, void* workspace, const Executor& executor) const override;
 };
 
 template <class F>
 void GradWeight<F>::run(const Operands& ops, void* workspace, const Executor& executor) const {
+  uint8_t is_lost = 0;
+  const Marks lost{&is_lost};
   reduce_chunks(p, reduction, tasks.count(p), workspace, static_cast<Real*>(ops.out), executor,
                 [&](int64_t index, Range units, Real* memory, Real* partial) {
                   Real* x = memory + kSpots<F> * tasks.sum_plane();
@@ -168,8 +184,9 @@ void GradWeight<F>::run(const Operands& ops, void* workspace, const Executor& ex
                   for (int64_t unit = units.begin; unit < units.end; ++unit) {
                     slice.add_band(ops, unit, unit == units.begin ? Init::zero : Init::accumulate);
                   }
-                  slice.store(partial);
+                  if (!slice.store(partial)) lost.set(0);
                 });
+  if (lost.is_set(0)) direct->run(ops, workspace, executor);
 }
 
 }  // namespace winograd

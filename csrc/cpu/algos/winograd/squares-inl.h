@@ -3,6 +3,7 @@
 // same spot of every tile.
 #pragma once
 
+#include "cpu/algos/direct-inl.h"
 #include "cpu/blocking/pixels-inl.h"
 
 namespace convkern::cpu {
@@ -67,6 +68,21 @@ struct ImagePixels {
     if (shape.layout == Layout::nhwc) return;
     load_pixels(tensor, shape, region, buffer);
     x = buffer.read_only();
+  }
+
+  // Returns whether pixels of an image of the region are unsafe, see is_unsafe().
+  bool are_unsafe(int64_t image) const {
+    Loudness seen;
+    const Real* first = x.at + image * x.image;
+    for (int64_t row = 0; row < rows.size(); ++row, first += x.row) {
+      if (x.pixel == channels) {
+        seen.see_run(first, width * channels);
+      } else {
+        for (int64_t i = 0; i < width; ++i) seen.see_run(first + i * x.pixel, channels);
+      }
+    }
+    const Real total = seen.total();
+    return is_unsafe(Vec::broadcast(&total), seen.largest());
   }
 
   CONVKERN_INLINE bool holds(int64_t row, int64_t column) const {

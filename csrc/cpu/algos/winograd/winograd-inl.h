@@ -2,8 +2,11 @@
 // They compute tiles of 4x4 or 2x2 outputs with a quarter, or four ninths, of the products of the
 // direct sum (Lavin and Gray, CVPR 2016).
 //
-// The transforms amplify rounding errors (see README.md), so the kernels run only under precision
-// "high". Terms out of range are read as zero. Inf and NaN spread over all outputs of their tiles.
+// The transforms amplify rounding errors, relative to the largest number of a tile. Those of 2x2
+// outputs are as large as torch's errors, so that the kernels run under precision "high". Those of
+// 4x4 outputs are ten times as large and need precision "medium". Terms out of range are read as
+// zero. Images with results that are not finite, or with a loud number in the part that a task
+// reads, are computed by the direct sum (algos/direct-inl.h).
 //
 // A task of forward and grad_input is one band of rows of tiles, for a slice of the panels of one
 // group. It transforms the tiles of the input. For each panel of the result's channels it then
@@ -28,53 +31,79 @@ template <class PassPlan>
 Planned plan_if_3x3(const Problem& p) {
   const bool one = p.stride_h == 1 && p.stride_w == 1 && p.dilation_h == 1 && p.dilation_w == 1;
   if (p.dtype == kDType && (p.R != 3 || p.S != 3 || !one)) return Reason::not_3x3;
-  return plan_pass<PassPlan>(p);
+  return plan_with_direct<PassPlan>(p);
 }
 
+// The parts of a plan of forward or grad_input. Images that the transforms cannot vouch for are
+// computed by the direct sum.
 template <class F>
-struct Forward final : Plan {
+struct CorrelateParts {
   const Problem p;
   const Tiles<F> tiles;
+  const DirectImages direct;
 
-  explicit Forward(const Problem& problem)
-      : p(problem), tiles(p, x_shape(p), y_shape(p), forward_rows(p), forward_columns(p)) {}
-  int64_t workspace(int threads) const override { return tiles.workspace(threads); }
-  void run(const Operands& ops, void* workspace, const Executor& executor) const override {
-    const int64_t column = p.Cg * 9;
-    correlate(p, tiles, static_cast<const Real*>(ops.x),
-              {static_cast<const Real*>(ops.w), p.Og() * column, column, 9, /*reversed=*/false},
-              static_cast<const Real*>(ops.b), p.activation == Activation::relu,
-              static_cast<Real*>(ops.out), static_cast<Real*>(workspace), executor);
+  CorrelateParts(const Problem& problem, const Tiles<F>& tiles)
+      : p(problem), tiles(tiles), direct(problem) {}
+  bool works() const { return direct.works(); }
+  int64_t bytes(int threads) const {
+    return Marks::bytes(p.N) + std::max(tiles.workspace(threads), direct.workspace(threads));
+  }
+  void run_with(const Taps3x3& taps, const void* in, const Operands& ops, void* workspace,
+                const Executor& executor) const {
+    const Marks marks{static_cast<uint8_t*>(workspace)};
+    void* memory = static_cast<char*>(workspace) + Marks::bytes(p.N);
+    marks.clear(p.N);
+    correlate(p, tiles, static_cast<const Real*>(in), taps, static_cast<const Real*>(ops.b),
+              p.activation == Activation::relu, static_cast<Real*>(ops.out),
+              static_cast<Real*>(memory), marks, executor);
+    direct.run_marked(ops, marks, memory, executor);
   }
 };
 
 template <class F>
-struct GradInput final : Plan {
-  const Problem p;
-  const Tiles<F> tiles;
+struct Forward final : Plan, CorrelateParts<F> {
+  using CorrelateParts<F>::p;
 
-  explicit GradInput(const Problem& problem)
-      : p(problem),
-        tiles(p, y_shape(p), x_shape(p), grad_input_axis(p.H, p.OH(), p.pad_h),
-              grad_input_axis(p.W, p.OW(), p.pad_w)) {}
-  int64_t workspace(int threads) const override { return tiles.workspace(threads); }
+  explicit Forward(const Problem& p)
+      : CorrelateParts<F>(p, {p, x_shape(p), y_shape(p), forward_rows(p), forward_columns(p)}) {}
+  int64_t workspace(int threads) const override { return this->bytes(threads); }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override {
+    const int64_t column = p.Cg * 9;
+    const Taps3x3 taps{static_cast<const Real*>(ops.w), p.Og() * column, column, 9,
+                       /*reversed=*/false};
+    this->run_with(taps, ops.x, ops, workspace, executor);
+  }
+};
+
+template <class F>
+struct GradInput final : Plan, CorrelateParts<F> {
+  using CorrelateParts<F>::p;
+
+  explicit GradInput(const Problem& p)
+      : CorrelateParts<F>(p, {p, y_shape(p), x_shape(p), grad_input_axis(p.H, p.OH(), p.pad_h),
+                              grad_input_axis(p.W, p.OW(), p.pad_w)}) {}
+  int64_t workspace(int threads) const override { return this->bytes(threads); }
   void run(const Operands& ops, void* workspace, const Executor& executor) const override {
     const int64_t term = p.Cg * 9;
-    correlate(p, tiles, static_cast<const Real*>(ops.gy),
-              {static_cast<const Real*>(ops.w), p.Og() * term, 9, term, /*reversed=*/true},
-              /*bias=*/nullptr, /*relu=*/false, static_cast<Real*>(ops.out),
-              static_cast<Real*>(workspace), executor);
+    const Taps3x3 taps{static_cast<const Real*>(ops.w), p.Og() * term, 9, term, /*reversed=*/true};
+    this->run_with(taps, ops.gy, ops, workspace, executor);
   }
 };
 
 template <class F>
 constexpr Algorithm algorithm(const char* name, Reason (*declines)(const Candidate&),
                               Precision precision) {
-  return {name,     plan_if_3x3<Forward<F>>, plan_if_3x3<GradInput<F>>, plan_if_3x3<GradWeight<F>>,
-          declines, precision};
+  return {name,
+          plan_if_3x3<Forward<F>>,
+          plan_if_3x3<GradInput<F>>,
+          plan_if_3x3<GradWeight<F>>,
+          declines,
+          precision};
 }
-constexpr Algorithm algorithm_4x4 = algorithm<F4x4>("winograd_4x4", choice::winograd_4x4_declines, Precision::medium);
-constexpr Algorithm algorithm_2x2 = algorithm<F2x2>("winograd_2x2", choice::winograd_2x2_declines, Precision::high);
+constexpr Algorithm algorithm_4x4 =
+    algorithm<F4x4>("winograd_4x4", choice::winograd_4x4_declines, Precision::medium);
+constexpr Algorithm algorithm_2x2 =
+    algorithm<F2x2>("winograd_2x2", choice::winograd_2x2_declines, Precision::high);
 
 }  // namespace winograd
 }  // namespace
