@@ -54,7 +54,11 @@ double estimate_batchlane(const Problem& p, int lanes) {
   return share * (p.layout == Layout::nhwc ? 0.35 : 0.5);
 }
 
+// With more channels in a group the products of spectra take most of the time. They are no matrix
+// products, and the spectra of all channels do not fit the cache.
 Reason fft_declines(const Candidate& candidate) {
+  constexpr int64_t kMostChannels = 8;
+  if (std::max(candidate.problem.Cg, candidate.problem.Og()) > kMostChannels) return Reason::slower;
   const double here = fft_cycles(candidate.problem, candidate.lanes);
   return here < direct_cycles(candidate.problem, candidate.lanes) ? Reason::none : Reason::slower;
 }

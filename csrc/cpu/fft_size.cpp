@@ -83,7 +83,7 @@ double used_lanes(int64_t n, int lanes) {
 }
 
 constexpr double kCopyCycles = 6;      // to copy a vector between lanes and memory
-constexpr double kCallCycles = 30000;  // of a call of fft beyond those of a direct kernel
+constexpr double kCallCycles = 40000;  // of a call of fft beyond those of a direct kernel
 
 // Returns the number of tasks as two threads see it, one of which waits for the last of an odd
 // number.
@@ -94,9 +94,9 @@ struct TransformCycles {
   double column, rows_in, rows_out;
   explicit TransformCycles(int64_t points) {
     const auto n = static_cast<double>(points);
-    column = 1.3 * n * std::log2(n);
-    rows_in = 1.45 * n * std::log2(n);
-    rows_out = 1.7 * n * std::log2(n);
+    column = 75 + 1.15 * n * std::log2(n);
+    rows_in = 80 + 1.3 * n * std::log2(n);
+    rows_out = 90 + 1.5 * n * std::log2(n);
   }
 };
 
@@ -115,10 +115,12 @@ int64_t fft_chunks(int64_t units, int64_t slices) {
 
 double fft_cycles(const Problem& p, int lanes) {
   // Cycles of a point of two spectra. grad_weight adds the product to a sum in memory.
-  const double product_cycles = p.pass == Pass::grad_weight ? 6 : 3;
+  const double product_cycles = p.pass == Pass::grad_weight ? 9 : 5;
   const FftSize size(p);
   if (!size.fits()) return INFINITY;
   const bool channels = fft_lanes_are_channels(p, lanes);
+  // Channels of a group are then copied pixel by pixel.
+  if (!channels && p.layout == Layout::nhwc && p.groups > 1) return INFINITY;
   const auto blocks =
       static_cast<double>(channels ? p.N * ceil_div(p.C, lanes) : ceil_div(p.N, lanes) * p.groups);
   const double x_planes = channels ? 1 : p.Cg, y_planes = channels ? 1 : p.Og();
@@ -163,7 +165,10 @@ double direct_cycles(const Problem& p, int lanes) {
   if (!depthwise || p.layout == Layout::nchw || p.C % lanes != 0) {
     vectors = static_cast<double>(p.N * (p.C * p.H * p.W + p.O * p.OH() * p.OW())) / lanes;
   }
-  return p.real_flops() / 2 / lanes / used / kProducts + kCopyCycles * vectors;
+  // The sums of grad_weight wait for the pixels of channels_last.
+  const bool waits = depthwise && p.layout == Layout::nhwc && p.pass == Pass::grad_weight;
+  const double products = p.real_flops() / 2 / lanes / used;
+  return products / kProducts * (waits ? 1.35 : 1) + kCopyCycles * vectors;
 }
 
 }  // namespace convkern::cpu

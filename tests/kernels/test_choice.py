@@ -164,25 +164,30 @@ def test_float32_precision() -> None:
     problem = "n8c64h14w14k64r3s3p1q1_f32_nchw_fwd"
     isa = _C.available_isa().removesuffix("bf16")
     winograd = f"fwd.winograd_4x4.f32.{isa}"
-    assert convkern.get_float32_precision() == "highest"
+    large = "n4c32h56w56k32r31s31p15q15u1v1d1e1g32_f32_nchw_fwd"
+    assert convkern.get_float32_precision() == "high"
     explanation = convkern.explain(problem)
-    assert "winograd" not in explanation.kernel
-    assert "precision" in dict(explanation.rejected)[winograd]
-    with convkern.use_kernel(winograd), pytest.raises(RuntimeError, match=r'precision "highest"'):
+    assert "winograd_2x2" in explanation.kernel
+    assert "fft" in convkern.explain(large).kernel
+    assert "less accurate than the precision" in dict(explanation.rejected)[winograd]
+    with convkern.use_kernel(winograd), pytest.raises(RuntimeError, match="is less accurate"):
         convkern.conv2d(torch.ones(1, 16, 8, 8), torch.ones(16, 16, 3, 3))
     try:
-        convkern.set_float32_precision("high")
+        convkern.set_float32_precision("highest")
+        assert "winograd" not in convkern.explain(problem).kernel
+        assert "direct" in convkern.explain(large).kernel
+        convkern.set_float32_precision("medium")
         assert convkern.explain(problem).kernel == winograd
         # Two rows of outputs leave half of a 4x4 tile empty, and one channel is too few.
         assert "winograd_2x2" in convkern.explain(problem.replace("h14w14", "h2w2")).kernel
         assert "winograd" not in convkern.explain(problem.replace("c64", "c1")).kernel
     finally:
-        convkern.set_float32_precision("highest")
-    with pytest.raises(ValueError, match="must be highest or high, got 'medium'"):
-        convkern.set_float32_precision("medium")
+        convkern.set_float32_precision("high")
+    with pytest.raises(ValueError, match="must be highest, high or medium, got 'low'"):
+        convkern.set_float32_precision("low")  # type: ignore[arg-type]
     shown = run_python("import convkern; print(convkern.get_float32_precision())",
-                       CONVKERN_PRECISION="high")  # fmt: skip
-    assert shown.stdout == "high\n"
+                       CONVKERN_PRECISION="medium")  # fmt: skip
+    assert shown.stdout == "medium\n"
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
@@ -213,7 +218,7 @@ def test_kernel_and_verbosity_environment() -> None:
     ("variable", "value"),
     [
         ("CONVKERN_ISA", "sse9"),
-        ("CONVKERN_PRECISION", "medium"),
+        ("CONVKERN_PRECISION", "low"),
         ("CONVKERN_KERNEL", "fast"),
         ("CONVKERN_VERBOSE", "loud"),
     ],

@@ -12,6 +12,7 @@ from cases import (
     DEPTHWISE,
     EMPTY_BATCH,
     FEW,
+    FFT,
     GROUPED,
     HALF_CHUNKS,
     MATMUL,
@@ -57,6 +58,8 @@ ALGORITHMS = ("direct_batchlane", "direct_columnlane", "implicit_gemm")
 ANY_SHAPE = [name for algorithm in ALGORITHMS for name in kernel_names(algorithm)]
 CHANNELLANE = kernel_names("direct_channellane")
 WINOGRADS = [name for algorithm in WINOGRAD_ERRORS for name in kernel_names(algorithm)]
+FFTS = kernel_names("fft")
+HALF_FFT, HALF_WINOGRAD = kernel_names("fft", half=True), kernel_names("winograd_2x2", half=True)
 HALF_CHANNELLANE = kernel_names("direct_channellane", half=True)
 HALF = [name for algorithm in ALGORITHMS for name in kernel_names(algorithm, half=True)]
 
@@ -100,6 +103,9 @@ CASES = [
     (REFERENCE, [*FEW, EMPTY_BATCH]),
     (HALF, FEW + HALF_CHUNKS),
     (HALF_CHANNELLANE, DEPTHWISE[::9]),
+    (FFTS, FFT),
+    (HALF_FFT, FFT[::9]),
+    (HALF_WINOGRAD, WINOGRAD[::9]),
 ]
 OWN_DTYPES = {"any": ["f32", "f64", "bf16", "f16"], "half": ["bf16", "f16"]}
 
@@ -147,14 +153,15 @@ def test_kernels(problem: str) -> None:
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("case", WINOGRAD, ids=label)
 def test_winograd(case: str, pass_: str, layout: str) -> None:
-    ops = operands(variant(case, pass_=pass_, layout=layout))
-    accuracy = Accuracy(ops, peer=False)
-    with every_failure(ops.problem) as failures:
-        for name in filter(is_available, WINOGRADS):
-            if name.startswith(f"{pass_}."):
-                with failures.of(name):
-                    check_winograd(name, accuracy, forced(name, ops))
-                    count(FORCED)
+    for dtype in ("f32", "f64"):
+        ops = operands(variant(case, pass_=pass_, layout=layout, dtype=dtype))
+        accuracy = Accuracy(ops, peer=False)
+        with every_failure(ops.problem) as failures:
+            for name in filter(is_available, WINOGRADS):
+                if (ROWS[name]["pass_"], ROWS[name]["dtype"]) == (pass_, dtype):
+                    with failures.of(name):
+                        check_winograd(name, accuracy, forced(name, ops))
+                        count(FORCED)
 
 
 @pytest.mark.parametrize("pass_", PASSES)

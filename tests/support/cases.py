@@ -227,6 +227,42 @@ WINOGRAD = [
     _case("tile_taps", (3, 200, 6, 9), (170, 3, 3), "p1q1", "+bias"),
     _case("tile_taps_of_groups", (5, 260, 9, 8), (270, 3, 3), "p0q1u1v1d1e1g2"),
 ]
+# Periods of every size along rows and along columns, of whole images and of tiles. Vectors hold
+# channels or images, all or some of their lanes. Kernels reach beyond the image on one side, on both
+# or on none.
+FFT = [
+    *(
+        _case(f"fft_{points}_points", (1, 17, points - 3, points - 6), (17, 5, 7), "p3q6g17")
+        for points in (16, 24, 32, 36, 40, 48, 64, 72, 80, 96, 128)
+    ),
+    *(
+        _case(f"fft_of_{n}x{c}to{k}", (n, c, 11, 14), (k, 5, 6), "p2q3", "+bias+relu")
+        for n, c, k in [(1, 1, 1), (15, 3, 1), (16, 1, 2), (17, 2, 3), (33, 1, 1)]
+    ),
+    *(
+        _case(f"fft_depthwise_{c}_of_{n}", (n, c, 12, 13), (c, 7, 7), f"p3q3g{c}", "+bias+relu")
+        for n, c in [(2, 15), (1, 16), (3, 17), (20, 2), (5, 33)]
+    ),
+    *(
+        _case(f"fft_{tail}", (2, 16, 15, 18), (16, r, s), f"{tail}g16", "+bias")
+        for (r, s), tail in [
+            ((15, 18), "p0q0u1v1d1e1"),
+            ((4, 3), "p0q0u1v1d1e1"),
+            ((7, 5), "p6q4u1v1d1e1"),
+            ((5, 7), "p9q11u1v1d1e1"),
+            ((7, 6), "p3q2u2v3d1e1"),
+            ((3, 4), "p2q3u1v2d3e2"),
+            ((1, 9), "p0q4u1v1d1e1"),
+            ((9, 1), "p4q0u1v1d1e1"),
+            ((1, 1), "p0q0u2v2d1e1"),
+            ((5, 5), "p2q2u7v9d1e1"),
+        ]
+    ),
+    _case("fft_groups", (17, 6, 13, 12), (4, 5, 5), "p2q1u1v2d1e1g2", "+bias"),
+    _case("fft_tiles", (1, 3, 290, 7), (3, 21, 3), "p10q1g3", "+bias+relu"),
+    _case("fft_tiles_of_columns", (16, 1, 6, 310), (2, 3, 31), "p1q15u1v3d1e2"),
+    _case("fft_tiles_of_both", (2, 2, 170, 181), (2, 33, 35), "p20q0u2v1d1e1g2"),
+]
 # Batches that bfloat16 and float16 kernels convert in several parts, of equal and unequal sizes.
 HALF_CHUNKS = [
     _case("half_chunks_of_1", (3, 8, 200, 200), (8, 3, 3), "p1q1", "+bias"),
