@@ -61,7 +61,7 @@ def settings_of_torch() -> Iterator[None]:
     tf32 = torch.backends.cudnn.allow_tf32
     yield
     torch.backends.cudnn.allow_tf32 = tf32
-    assert convkern.get_float32_precision() == "highest"
+    assert convkern.get_float32_precision() == "high"
     assert convkern.weight_cache_bytes() == 0
 
 
