@@ -159,8 +159,8 @@ convkern_status convkern_run_epilogue_gradient(const convkern_epilogue_gradient*
 
 // ---- Settings and facts of the process ----
 
-// Sets "precision" (highest, high, medium), "verbosity" (empty, dispatch, plan, profile), "strict" or
-// "batch_invariant" (0, 1).
+// Sets "precision" (highest, high, medium; high at first, see core/kernel.h), "verbosity" (empty,
+// dispatch, plan, profile), "strict" or "batch_invariant" (0, 1).
 convkern_status convkern_set(const char* setting, const char* value);
 // The value of a setting, or of a fact: "isa_cap", "available_isa", "cpu_features" (separated by
 // spaces), "compiler", "cuda" (the toolkit that the loaded CUDA kernels were built with, or empty).

@@ -30,7 +30,7 @@ PYTHON = blocks(README, "python") if README.exists() else []
 def test_the_ten_lines_run() -> None:
     out = printed(PYTHON[0], {})
     assert out.startswith("(19, 19)\n")
-    assert "kernel     fwd.direct_batchlane.f32." in out
+    assert "kernel     fwd.fft.f32." in out
 
 
 def test_a_model_is_replaced() -> None:
