@@ -96,8 +96,16 @@ static Reason winograd_declines(const Problem& p, int64_t tile) {
 Reason winograd_4x4_declines(const Candidate& candidate) {
   return winograd_declines(candidate.problem, 4);
 }
+// 2x2 tiles save less, so that they need more channels for their transforms to pay: as many again
+// where the last tiles of 7x7 outputs are half empty.
 Reason winograd_2x2_declines(const Candidate& candidate) {
-  return winograd_declines(candidate.problem, 2);
+  constexpr int64_t kFewChannels = 24, kFewChannelsOfOdd = 128, kSmall = 8;
+  const Problem& p = candidate.problem;
+  const int64_t side = std::max(p.OH(), p.OW());
+  const bool half_empty = side < kSmall && side % 2 != 0;
+  const int64_t few = half_empty ? kFewChannelsOfOdd : kFewChannels;
+  if (std::min(p.Cg, p.Og()) < few) return Reason::slower;
+  return winograd_declines(p, 2);
 }
 
 Reason implicit_gemm_declines(const Candidate& candidate) {

@@ -166,7 +166,7 @@ double direct_cycles(const Problem& p, int lanes) {
     vectors = static_cast<double>(p.N * (p.C * p.H * p.W + p.O * p.OH() * p.OW())) / lanes;
   }
   // The sums of grad_weight wait for the pixels of channels_last.
-  const bool waits = depthwise && p.layout == Layout::nhwc && p.pass == Pass::grad_weight;
+  const bool waits = depthwise && p.C > 1 && p.layout == Layout::nhwc && p.pass == Pass::grad_weight;
   const double products = p.real_flops() / 2 / lanes / used;
   return products / kProducts * (waits ? 1.35 : 1) + kCopyCycles * vectors;
 }

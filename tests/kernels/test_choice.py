@@ -33,10 +33,10 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 def test_explain_names_kernel_costs_and_reasons() -> None:
     with convkern.use_isa("baseline"):
         explanation = convkern.explain(FIRST_LAYER)
-    assert explanation.kernel == "fwd.direct_batchlane.f32.baseline"
+    assert explanation.kernel == "fwd.fft.f32.baseline"
     reasons = dict(explanation.rejected)
     if _C.available_isa().startswith("avx512"):
-        assert reasons["fwd.direct_batchlane.f32.avx512"] == (
+        assert reasons["fwd.fft.f32.avx512"] == (
             "needs an instruction set above the configured cap"
         )
     assert explanation.flops == 2 * 512 * 19 * 19 * 14 * 14
@@ -210,7 +210,7 @@ def test_kernel_and_verbosity_environment() -> None:
     )
     plan = run_python(TINY, CONVKERN_ISA="baseline", CONVKERN_VERBOSE="plan").stderr
     if _C.available_isa() != "baseline":
-        assert "not fwd.direct_channellane.f32.avx512 needs an instruction set" in plan
+        assert "not fwd.fft.f32.avx512 needs an instruction set" in plan
         assert "; fwd.direct_batchlane.f32.avx512 needs an instruction set" in plan
 
 

@@ -22,6 +22,7 @@ LANES, SLOWER, SUPPORTED = (
 def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
     program = tmp_path_factory.mktemp("choice") / "choice"
     sources = [KERNEL_TESTS / "choice" / "main.cpp", CSRC / "cpu" / "choice.cpp"]
+    sources += [CSRC / "cpu" / "fft_size.cpp"]
     sources += [CSRC / "core" / name for name in ("problem.cpp", "geometry_rules.cpp")]
     subprocess.run(
         ["g++", "-std=c++20", f"-I{CSRC}", "-o", str(program), *map(str, sources)], check=True
@@ -65,6 +66,16 @@ def test_estimates(said: Said, problem: str, name: str, value: float) -> None:
 @pytest.mark.parametrize(
     ("problem", "name", "reason"),
     [
+        # Large kernels take transforms, and small ones, small batches and many channels do not.
+        ("n512c1h28w28k1r14s14p2q2_f32_nchw_fwd", "fft declines", SUPPORTED),
+        ("n512c1h28w28k1r5s5p2q2_f32_nchw_fwd", "fft declines", SLOWER),
+        ("n1c1h28w28k1r14s14p2q2_f32_nchw_fwd", "fft declines", SLOWER),
+        ("n4c128h56w56k128r31s31p15q15g128_f32_nhwc_gw", "fft declines", SUPPORTED),
+        ("n4c128h56w56k128r3s3p1q1g128_f32_nhwc_gw", "fft declines", SLOWER),
+        ("n64c9h28w28k9r14s14p2q2_f32_nchw_gx", "fft declines", SLOWER),
+        # Channels of a group in channels_last are copied pixel by pixel.
+        ("n512c2h28w28k2r14s14p2q2g2_f32_nchw_fwd", "fft declines", SUPPORTED),
+        ("n512c2h28w28k2r14s14p2q2g2_f32_nhwc_fwd", "fft declines", SLOWER),
         # Depthwise layers whose channels fill half a vector, and less.
         ("n2c8h9w9k8r3s3g8_f32_nchw_fwd", "channellane declines", SUPPORTED),
         ("n2c7h9w9k7r3s3g7_f32_nchw_fwd", "channellane declines", LANES),

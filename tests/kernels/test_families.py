@@ -14,7 +14,8 @@ from convkern.testing import variant
 
 PASSES = ("fwd", "gx", "gw")
 BATCH, COLUMN, CHANNEL = "direct_batchlane", "direct_columnlane", "direct_channellane"
-GEMM, WINOGRAD = "implicit_gemm", "winograd_4x4"
+GEMM, FFT = "implicit_gemm", "fft"
+WINOGRAD_2x2, WINOGRAD_4x4 = "winograd_2x2", "winograd_4x4"
 Table = dict[str, tuple[str, str, str]]
 
 # The algorithm of each pass with AVX-512, by pattern of labels. If several lines match, the last
@@ -66,12 +67,35 @@ CHOICES: Table = {
 IN_NCHW: Table = {
     "srcnn/conv1": (COLUMN, COLUMN, COLUMN),
 }
-# 3x3 layers of many channels with stride 1. direct_channellane keeps its own layers.
-UNDER_HIGH: Table = {
-    "resnet50/layer1.0.conv2": (WINOGRAD, WINOGRAD, WINOGRAD),
-    "resnet50/layer[234].1.conv2": (WINOGRAD, WINOGRAD, WINOGRAD),
-    "resnext/layer3.1.conv2": (CHANNEL, CHANNEL, WINOGRAD),
-    "resnext/layer4.1.conv2": (WINOGRAD, WINOGRAD, WINOGRAD),
+# Large kernels of one channel in large batches, and depthwise ones.
+OF_TRANSFORMS: Table = {
+    "batches/64": (FFT, FFT, FFT),
+    "batches/[12][0-9][0-9]*": (FFT, FFT, FFT),
+    "edge/k31": (FFT, FFT, FFT),
+    "fmnist/padding[23].conv1": (FFT, FFT, FFT),
+    "replknet/stage[123]": (FFT, FFT, FFT),
+}
+
+
+def of_winograd(algorithm: str) -> Table:
+    """3x3 layers of many channels with stride 1."""
+    return {
+        "resnet50/layer1.0.conv2": (algorithm, algorithm, algorithm),
+        "resnet50/layer[234].1.conv2": (algorithm, algorithm, algorithm),
+    }
+
+
+UNDER: dict[str, list[Table]] = {
+    "highest": [],
+    "high": [OF_TRANSFORMS, of_winograd(WINOGRAD_2x2)],
+    "medium": [
+        OF_TRANSFORMS,
+        of_winograd(WINOGRAD_4x4),
+        {
+            "resnext/layer3.1.conv2": (CHANNEL, CHANNEL, WINOGRAD_4x4),
+            "resnext/layer4.1.conv2": (WINOGRAD_4x4, WINOGRAD_4x4, WINOGRAD_4x4),
+        },
+    ],
 }
 LAYERS = {
     name: {problem.partition("#")[2]: problem for problem in read_shapes(name)}
@@ -79,7 +103,7 @@ LAYERS = {
 }
 
 
-@pytest.fixture(params=["highest", "high"])
+@pytest.fixture(params=UNDER)
 def precision(request: pytest.FixtureRequest) -> Iterator[str]:
     before = convkern.get_float32_precision()
     convkern.set_float32_precision(request.param)
@@ -114,8 +138,7 @@ def test_layers_run_the_algorithms_of_the_tables(name: str, layout: str, precisi
     tables = [CHOICES]
     if layout == "nchw":
         tables.append(IN_NCHW)
-    if precision == "high":
-        tables.append(UNDER_HIGH)
+    tables += UNDER[precision]
     with convkern.use_isa("avx512"):
         chosen = {
             label: tuple(algorithm(variant(text, layout=layout, pass_=pass_)) for pass_ in PASSES)
@@ -124,7 +147,7 @@ def test_layers_run_the_algorithms_of_the_tables(name: str, layout: str, precisi
     assert chosen == {label: expected(label, tables) for label in chosen}
 
 
-@pytest.mark.parametrize("table", [CHOICES, IN_NCHW, UNDER_HIGH], ids=["all", "nchw", "high"])
+@pytest.mark.parametrize("table", [CHOICES, IN_NCHW, *UNDER["medium"]])
 def test_every_line_of_a_table_is_of_some_layer(table: Table) -> None:
     lines = {line_of(label, table) for layers in LAYERS.values() for label in layers}
     assert lines - {None} == set(table)

@@ -130,7 +130,7 @@ def test_every_kernel(shape: Shape, dtype: str, layout: str, tail: str, seed: in
         for name in supporting(ops, AVAILABLE):
             with failures.of(name):
                 result = forced(name, ops)
-                if algorithm(name) in WINOGRAD_ERRORS:
+                if algorithm(name) in WINOGRAD_ERRORS and dtype in ("f32", "f64"):
                     check_winograd(name, accuracy, result)
                 else:
                     check_accurate(accuracy, result)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import convkern
-from convkern.testing import Operands, operands, oracle, run, variant
+from convkern.testing import Operands, operands, oracle, variant
 from counts import count
 from named_kernels import (
     AVAILABLE,

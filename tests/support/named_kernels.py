@@ -152,7 +152,8 @@ def check_equal(actual: Tensor, expected: Tensor) -> None:
 
 
 def check_winograd(name: str, accuracy: Accuracy, actual: Tensor) -> None:
-    bound = WINOGRAD_ERRORS[algorithm(name)] * 2**-23 * accuracy.magnitude
+    eps = torch.finfo(actual.dtype).eps
+    bound = WINOGRAD_ERRORS[algorithm(name)] * eps * accuracy.magnitude
     wrong = ~((actual.double() - accuracy.expected).abs() <= bound)  # so that NaN counts as wrong
     if wrong.any():
         raise AssertionError(first_element(actual, accuracy.expected, wrong, bound))

@@ -24,6 +24,7 @@ int main(int count, char** arguments) {
     const char* name;
     Reason reason;
   } rows[] = {
+      {"fft declines", fft_declines(candidate)},
       {"channellane declines", channellane_declines(candidate)},
       {"winograd_4x4 declines", winograd_4x4_declines(candidate)},
       {"winograd_2x2 declines", winograd_2x2_declines(candidate)},
