@@ -1,6 +1,7 @@
 """Options, shared fixtures, and what the workers of a run have in common."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,10 @@ HAS_GPU = torch.cuda.is_available() and _C.build_info()["cuda"] is not None
 # Tests that need a GPU are made only where there is one: these files are all of such tests, and
 # those of other files have the marker `gpu`.
 collect_ignore_glob = [] if HAS_GPU else ["cuda/test_gpu_*.py"]
+
+
+# A shell's background jobs ignore Ctrl-C, and so do their children. Some tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

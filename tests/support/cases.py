@@ -228,8 +228,8 @@ WINOGRAD = [
     _case("tile_taps_of_groups", (5, 260, 9, 8), (270, 3, 3), "p0q1u1v1d1e1g2"),
 ]
 # Periods of every size along rows and along columns, of whole images and of tiles. Vectors hold
-# channels or images, all or some of their lanes. Kernels reach beyond the image on one side, on both
-# or on none.
+# channels or images, all or some of their lanes. Kernels reach beyond the image on one side, on
+# both or on none.
 FFT = [
     *(
         _case(f"fft_{points}_points", (1, 17, points - 3, points - 6), (17, 5, 7), "p3q6g17")

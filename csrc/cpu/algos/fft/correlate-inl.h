@@ -59,25 +59,34 @@ struct Correlate final : Plan {
   // A thread's memory.
   struct Memory {
     PlaneBuffers inputs, outputs;
-    Real *values, *work, *energy, *largest, *end;
+    Real *values, *work, *energy, *largest;
   };
-  Memory memory_at(Real* at) const {
+  Memory memory_in(Parts& parts) const {
     const int64_t rows = in_place ? std::max(in_rows, out_rows) : in_rows;
-    PlaneBuffers inputs(s, in.planes(), rows, at);
-    at += inputs.floats();
-    PlaneBuffers outputs(s, out.planes(), in_place ? rows : out_rows, at);
-    at += in_place ? outputs.cell_floats() : outputs.floats();
-    if (in_place) outputs.half = inputs.half;
-    Memory memory{inputs, outputs, at, nullptr, nullptr, nullptr, nullptr};
-    memory.work = memory.values + in.planes() * s.height->points * kComplex;
-    memory.energy = memory.work + kMostPoints * kComplex;
-    memory.largest = memory.energy + in.planes() * kLanes;
-    memory.end = memory.largest + in.planes() * kLanes;
-    return memory;
+    const PlaneBuffers inputs(s, in.planes(), rows, parts);
+    const PlaneBuffers outputs(s, out.planes(), in_place ? rows : out_rows, parts,
+                               in_place ? &inputs : nullptr);
+    return {inputs,
+            outputs,
+            parts.take(in.planes() * s.height->points * kComplex),
+            parts.take(kMostPoints * kComplex),
+            parts.take(in.planes() * kLanes),
+            parts.take(in.planes() * kLanes)};
+  }
+  // The memory of a thread that transforms taps.
+  struct TapMemory {
+    PlaneBuffers buffers;
+    Real *work, *vectors;
+  };
+  TapMemory tap_memory_in(Parts& parts) const {
+    return {tap_buffers(s, parts), parts.take(kMostPoints * kComplex),
+            parts.take(s.spectrum_floats())};
   }
   int64_t thread_floats() const {
-    const int64_t taps = tap_memory(s) + kMostPoints * kComplex + s.spectrum_floats();
-    return std::max<int64_t>(memory_at(nullptr).end - static_cast<Real*>(nullptr), taps);
+    Parts tiles, taps;
+    memory_in(tiles);
+    tap_memory_in(taps);
+    return std::max(tiles.floats, taps.floats);
   }
 
   void transform_all_taps(const Real* w, Real* spectra, Real* threads, const Marks& marks,
@@ -95,18 +104,17 @@ void Correlate<kForward>::transform_all_taps(const Real* w, Real* spectra, Real*
                                              const Marks& marks, const Executor& executor) const {
   const int64_t count = s.tap_vectors();
   executor.run(count, 1, [&](int64_t begin, int64_t end, int thread) {
-    Real* work = threads + thread * thread_floats();
-    Real* vectors = work + kMostPoints * kComplex;
-    Real* memory = vectors + s.spectrum_floats();
+    Parts parts{threads + thread * thread_floats()};
+    const TapMemory memory = tap_memory_in(parts);
     for (int64_t i = begin; i < end; ++i) {
-      Real* to = s.x.channels ? spectra + i * s.spectrum_floats() : vectors;
-      const Vec energy = transform_taps(s, w, i, memory, work, to);
+      Real* to = s.x.channels ? spectra + i * s.spectrum_floats() : memory.vectors;
+      const Vec energy = transform_taps(s, w, i, memory.buffers, memory.work, to);
       if (!Redo::are_safe_taps(energy)) redo.mark_taps(i, marks);
       if (s.x.channels) continue;
       const int64_t n = std::min<int64_t>(kLanes, s.tap_planes() - i * kLanes);
       lanes_to_images(spectra + i * kLanes * s.spectrum_size(),
                       {s.spectrum_size(), static_cast<int>(n)}, s.spectrum_size(),
-                      VectorCursor(vectors, kLanes, s.spectrum_size(), 0));
+                      VectorCursor(memory.vectors, kLanes, s.spectrum_size(), 0));
     }
   });
 }
@@ -215,7 +223,8 @@ void Correlate<kForward>::run(const Operands& ops, void* workspace,
   transform_all_taps(static_cast<const Real*>(ops.w), spectra, threads, marks, executor);
   const int64_t units = in.units(), tiles = s.tiles(), tasks = in.slices() * units * tiles;
   executor.run(tasks, 1, [&](int64_t begin, int64_t end, int thread) {
-    const Memory buffers = memory_at(threads + thread * thread_floats());
+    Parts parts{threads + thread * thread_floats()};
+    const Memory buffers = memory_in(parts);
     int64_t placed = -1;  // the tile whose columns the input buffer has zeros around
     for (int64_t task = begin; task < end; ++task) {
       // The tasks of a slice are adjacent, so that its taps stay in the cache.

@@ -33,28 +33,26 @@ struct GradWeight final : Plan {
     }
     return most;
   }
-  // A thread's memory.
+  // A thread's memory. `spectra` are of a vector of planes of w, and `taps` are rows of w.
   struct Memory {
-    PlaneBuffers x, y;
-    Real *x_values, *y_values, *work, *sums, *spectra, *taps, *band, *end;
+    PlaneBuffers x, y, w;
+    Real *x_values, *y_values, *work, *sums, *spectra, *taps;
 
-    Memory(const Setting& s, Real* at)
-        : x(s, s.x.planes(), most_places(s, true), at),
-          y(s, s.y.planes(), most_places(s, false), at + x.floats()) {
-      const int64_t column = s.height->points * kComplex;
-      x_values = at + x.floats() + y.floats();
-      y_values = x_values + s.x.planes() * column;
-      work = y_values + s.y.planes() * column;
-      sums = work + kMostPoints * kComplex;
-      spectra = sums + pairs(s) * s.spectrum_floats();
-      taps = spectra + (s.x.channels ? 0 : s.spectrum_floats());
-      band = taps + tap_memory(s);
-      end = band + kBandRows * s.p.S * kLanes;
-    }
+    Memory(const Setting& s, Parts& parts)
+        : x(s, s.x.planes(), most_places(s, true), parts),
+          y(s, s.y.planes(), most_places(s, false), parts),
+          w(tap_buffers(s, parts)),
+          x_values(parts.take(s.x.planes() * s.height->points * kComplex)),
+          y_values(parts.take(s.y.planes() * s.height->points * kComplex)),
+          work(parts.take(kMostPoints * kComplex)),
+          sums(parts.take(pairs(s) * s.spectrum_floats())),
+          spectra(parts.take(s.x.channels ? 0 : s.spectrum_floats())),
+          taps(parts.take(kBandRows * s.p.S * kLanes)) {}
   };
   static Reduction reduction_of(const Setting& s) {
-    return {s.p, s.x.units(), 0, Memory(s, nullptr).end - static_cast<Real*>(nullptr),
-            fft_chunks(s.x.units(), s.x.slices())};
+    Parts parts;
+    Memory(s, parts);
+    return {s.p, s.x.units(), 0, parts.floats, fft_chunks(s.x.units(), s.x.slices())};
   }
 
   void add_products(const Operands& ops, int64_t unit, int64_t slice, int64_t tile,
@@ -115,7 +113,7 @@ void GradWeight::add_products(const Operands& ops, int64_t unit, int64_t slice, 
 void GradWeight::inverse_planes(const Real* spectra, Range planes, const Memory& memory,
                                 Real* gw) const {
   const Problem& p = s.p;
-  const PlaneBuffers buffers(s, 1, s.height->points, memory.taps);
+  const PlaneBuffers& buffers = memory.w;
   const FftPlaces rows = s.tap_rows(), columns = s.tap_columns();
   const int part = s.height->part(rows.end());
   for (int64_t frequency = 0; frequency < s.width->kept(); ++frequency) {
@@ -125,7 +123,7 @@ void GradWeight::inverse_planes(const Real* spectra, Range planes, const Memory&
   const Real factor = s.scale();
   const ImageShape shape{Layout::nchw, 1, p.R, p.S};
   const ImageBlock block{shape.size(), static_cast<int>(planes.size())};
-  Real* taps = memory.band;
+  Real* taps = memory.taps;
   inverse_rows(s, buffers, rows, columns, memory.work, [&](Range band, const View<Real>& view) {
     for (int64_t i = 0; i < band.size() * p.S; ++i) {  // taps may wrap around in the cells
       const Real* cell = view.at + i / p.S * view.row + columns.at(i % p.S) * kLanes;
@@ -157,7 +155,8 @@ void GradWeight::run(const Operands& ops, void* workspace, const Executor& execu
   auto* gw = static_cast<Real*>(ops.out);
   reduce_chunks(s.p, reduction, s.x.slices(), workspace, gw, executor,
                 [&](int64_t slice, Range units, Real* thread, Real* partial) {
-                  const Memory memory(s, thread);
+                  Parts parts{thread};
+                  const Memory memory(s, parts);
                   set_zero(memory.sums, pairs(s) * s.spectrum_floats());
                   for (int64_t tile = 0; tile < s.tiles(); ++tile) {
                     // Cells beside the columns of a tile stay zero for all units.

@@ -31,8 +31,14 @@ struct PlaneLanes {
             const View<Real>& to, int64_t column) const {
     const auto* from = static_cast<const Real*>(tensor);
     if (channels && shape.layout == Layout::nhwc) {
-      const Region region = region_of(unit, slice, rows, columns);
-      copy_pixels(pixels_of(from, shape, region), region, {to.at, column, to.row, 0});
+      const auto pixels = pixels_of(from, shape, region_of(unit, slice, rows, columns));
+      const int lanes = count(unit, slice);
+      for_each_pixel(pixels, rows.size(), columns.size(),
+                     [&](const Real* p, int64_t row, int64_t i) CONVKERN_INLINE_LAMBDA {
+                       const Vec v =
+                           lanes == kLanes ? Vec::load_unaligned(p) : Vec::load_first(p, lanes);
+                       v.store(to.at + row * to.row + i * column);
+                     });
       return;
     }
     load_columns(from + first(unit, slice), block(unit, slice), image(), rows, columns,
@@ -43,8 +49,13 @@ struct PlaneLanes {
              const View<Real>& from, int64_t column) const {
     auto* to = static_cast<Real*>(tensor);
     if (channels && shape.layout == Layout::nhwc) {
-      store_pixels(to, shape, region_of(unit, slice, rows, columns),
-                   {from.at, column, from.row, 0});
+      const auto pixels = pixels_of(to, shape, region_of(unit, slice, rows, columns));
+      const int lanes = count(unit, slice);
+      for_each_pixel(pixels, rows.size(), columns.size(),
+                     [&](Real* p, int64_t row, int64_t i) CONVKERN_INLINE_LAMBDA {
+                       const Vec v = Vec::load(from.at + row * from.row + i * column);
+                       lanes == kLanes ? v.store_unaligned(p) : v.store_first(p, lanes);
+                     });
       return;
     }
     store_columns(to + first(unit, slice), block(unit, slice), image(), rows, columns,
@@ -52,6 +63,22 @@ struct PlaneLanes {
   }
 
  private:
+  // Calls move(p, row, i) for the pixels of some rows. Prefetches those of the next as many rows,
+  // because pixels of which a task moves only some channels are too far apart for the processor to
+  // foresee.
+  template <class Float, class Move>
+  static CONVKERN_INLINE void for_each_pixel(const Pixels<Float>& pixels, int64_t rows,
+                                             int64_t columns, const Move& move) {
+    const int64_t ahead = rows * pixels.row;
+    for (int64_t row = 0; row < rows; ++row) {
+      Float* p = pixels.at + row * pixels.row;
+      for (int64_t i = 0; i < columns; ++i, p += pixels.pixel) {
+        __builtin_prefetch(p + ahead, /*write=*/!std::is_const_v<Float>);
+        move(p, row, i);
+      }
+    }
+  }
+
   Region region_of(int64_t unit, int64_t slice, Range rows, Range columns) const {
     const int64_t channel = slice * kLanes;
     return {{unit, unit + 1}, rows, columns, {channel, channel + count(unit, slice)}};

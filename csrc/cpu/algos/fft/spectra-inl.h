@@ -61,6 +61,18 @@ struct Setting {
   }
 };
 
+// Hands out parts of a buffer one after the other. Without a buffer it only counts their floats.
+struct Parts {
+  Real* buffer = nullptr;
+  int64_t floats = 0;
+
+  Real* take(int64_t count) {
+    Real* part = buffer == nullptr ? nullptr : buffer + floats;
+    floats += count;
+    return part;
+  }
+};
+
 // The buffers of a thread for some planes of a tile. `cells` are the rows of a band: (plane, row,
 // column) vectors. `half` has the spectra of rows: (place of the row, plane, frequency) complex
 // numbers. Behind them there is a row of zeros, which stands for the places without a row.
@@ -68,20 +80,20 @@ struct PlaneBuffers {
   int64_t planes, points, kept, rows;  // points: of the transform of a row; rows: places of rows
   Real *cells, *half;
 
-  PlaneBuffers(const Setting& s, int64_t planes, int64_t rows, Real* memory)
+  // The spectra take the place of those in the buffers `replaced`, if these are given.
+  PlaneBuffers(const Setting& s, int64_t planes, int64_t rows, Parts& memory,
+               const PlaneBuffers* replaced = nullptr)
       : planes(planes),
         points(s.width->points),
         kept(s.width->kept()),
         rows(rows),
-        cells(memory),
-        half(memory + cell_floats()) {}
+        cells(memory.take(cell_floats())),
+        half(replaced != nullptr ? replaced->half : memory.take((rows + 1) * pitch())) {}
   int64_t row_floats() const { return points * kLanes; }
   int64_t plane_floats() const { return kBandRows * row_floats(); }
   int64_t cell_floats() const { return planes * plane_floats(); }
   // An odd number of complex numbers keeps columns from competing for a few lines of the cache.
   int64_t pitch() const { return ((planes * kept) | 1) * kComplex; }
-  int64_t half_floats() const { return (rows + 1) * pitch(); }
-  int64_t floats() const { return cell_floats() + half_floats(); }
 
   Real* zero_row() const { return half + rows * pitch(); }
   Real* row(int64_t place, int64_t plane) const {
@@ -158,10 +170,9 @@ void inverse_rows(const Setting& s, const PlaneBuffers& from, const FftPlaces& r
 
 // Computes the spectra of one vector of the planes of w, multiplied by the scale of the transforms.
 // Returns the energies of the planes.
-inline Vec transform_taps(const Setting& s, const Real* w, int64_t vector, Real* memory, Real* work,
-                          Real* spectra) {
+inline Vec transform_taps(const Setting& s, const Real* w, int64_t vector,
+                          const PlaneBuffers& buffers, Real* work, Real* spectra) {
   const Problem& p = s.p;
-  const PlaneBuffers buffers(s, 1, s.height->points, memory);
   const FftPlaces rows = s.tap_rows(), columns = s.tap_columns();
   const ImageShape shape{Layout::nchw, 1, p.R, p.S};
   const ImageBlock block = s.tap_block(vector);
@@ -191,9 +202,9 @@ inline Vec transform_taps(const Setting& s, const Real* w, int64_t vector, Real*
   return energy;
 }
 
-// The floats of the memory of transform_taps(), without the spectra.
-inline int64_t tap_memory(const Setting& s) {
-  return PlaneBuffers(s, 1, s.height->points, nullptr).floats();
+// The buffers of transform_taps().
+inline PlaneBuffers tap_buffers(const Setting& s, Parts& memory) {
+  return {s, 1, s.height->points, memory};
 }
 
 }  // namespace fft
