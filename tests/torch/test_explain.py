@@ -23,12 +23,12 @@ DTYPES = {row["name"]: row["dtype"] for row in _C.kernels()}
 FIRST_LAYER = "n512c1h28w28k1r14s14p2q2_f32_nchw_fwd+bias#fmnist/padding3.conv1"
 SHORT = """\
 problem    n512c1h28w28k1r14s14p2q2u1v1d1e1g1_f32_nchw_fwd+bias#fmnist/padding3.conv1
-kernel     fwd.direct_batchlane.f32.avx2: the first in order of preference that supports the problem
+kernel     fwd.fft.f32.avx2: the first in order of preference that supports the problem
 bound      compute: 30.9 FLOPs a byte, above the ridge of 7.18 (measured: 2 threads do 201 GFLOP/s of float32 and 28 GB/s)
 FLOPs      72,454,144
 bytes      2,345,748 at least
-workspace  80,448 bytes
-rejected   18 other kernels, listed by .full() or --full"""  # noqa: E501
+workspace  170,880 bytes
+rejected   21 other kernels, listed by .full() or --full"""  # noqa: E501
 MODEL = """\
 layer  problem                                           kernel                          MFLOPs  share  bound
 0.0    n2c3h16w16k8r3s3p1q1u1v1d1e1g1_f32_nchw_fwd+bias  fwd.direct_columnlane.f32.avx2    0.22  61.1%  compute

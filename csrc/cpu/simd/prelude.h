@@ -22,6 +22,7 @@
 #include "core/kernel.h"
 #include "core/scalar_types.h"
 #include "cpu/choice.h"
+#include "cpu/fft_size.h"
 #include "cpu/kernel_list.h"
 #include "cpu/peak.h"
 #include "cpu/simd/quarter.h"

@@ -13,7 +13,6 @@
 #pragma once
 
 #include "cpu/algos/fft/radix-inl.h"
-#include "cpu/fft_size.h"
 
 namespace convkern::cpu {
 namespace {

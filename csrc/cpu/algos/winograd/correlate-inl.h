@@ -257,13 +257,18 @@ struct Band {
   }
 };
 
+// Computes all outputs. `transformed_taps` are those of transform_all_taps(), or null if they are
+// not ready.
 template <class F>
 void correlate(const Problem& p, const Tiles<F>& tiles, const Real* in, const Taps3x3& taps,
-               const Real* bias, bool relu, Real* out, Real* memory, const Marks& marks,
-               const Executor& executor) {
+               const Real* transformed_taps, const Real* bias, bool relu, Real* out, Real* memory,
+               const Marks& marks, const Executor& executor) {
   const bool in_place = tiles.in.layout == Layout::nhwc;
   const Bands& bands = tiles.bands;
-  if (!tiles.taps_per_task) transform_all_taps(p, tiles, taps, memory, executor);
+  if (!tiles.taps_per_task && transformed_taps == nullptr) {
+    transform_all_taps(p, tiles, taps, memory, executor);
+    transformed_taps = memory;
+  }
   const int64_t tasks = bands.count() * tiles.groups * tiles.slices;
   executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
     Real* transformed = memory + tiles.shared_floats() + thread * tiles.thread_floats();
@@ -296,7 +301,8 @@ void correlate(const Problem& p, const Tiles<F>& tiles, const Real* in, const Ta
             transform_taps(tiles, taps, group, panel, {0, panel.vectors()},
                            {first, std::min(tiles.terms, first + tiles.block_terms())}, task_taps);
           } else {
-            panel_taps = memory + tiles.tap_floats(group * tiles.panels.width() + panel.first);
+            panel_taps =
+                transformed_taps + tiles.tap_floats(group * tiles.panels.width() + panel.first);
           }
           band.multiply(panel, block, panel_taps);
         }

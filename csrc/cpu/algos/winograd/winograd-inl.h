@@ -48,30 +48,46 @@ struct CorrelateParts {
   int64_t bytes(int threads) const {
     return Marks::bytes(p.N) + std::max(tiles.workspace(threads), direct.workspace(threads));
   }
-  void run_with(const Taps3x3& taps, const void* in, const Operands& ops, void* workspace,
-                const Executor& executor) const {
+  void run_with(const Taps3x3& taps, const Real* transformed_taps, const void* in,
+                const Operands& ops, void* workspace, const Executor& executor) const {
     const Marks marks{static_cast<uint8_t*>(workspace)};
     void* memory = static_cast<char*>(workspace) + Marks::bytes(p.N);
     marks.clear(p.N);
-    correlate(p, tiles, static_cast<const Real*>(in), taps, static_cast<const Real*>(ops.b),
-              p.activation == Activation::relu, static_cast<Real*>(ops.out),
-              static_cast<Real*>(memory), marks, executor);
+    correlate(p, tiles, static_cast<const Real*>(in), taps, transformed_taps,
+              static_cast<const Real*>(ops.b), p.activation == Activation::relu,
+              static_cast<Real*>(ops.out), static_cast<Real*>(memory), marks, executor);
     direct.run_marked(ops, marks, memory, executor);
   }
 };
 
 template <class F>
 struct Forward final : Plan, CorrelateParts<F> {
-  using CorrelateParts<F>::p;
+  using CorrelateParts<F>::p, CorrelateParts<F>::tiles;
 
   explicit Forward(const Problem& p)
       : CorrelateParts<F>(p, {p, x_shape(p), y_shape(p), forward_rows(p), forward_columns(p)}) {}
   int64_t workspace(int threads) const override { return this->bytes(threads); }
+  // Packed weights are the transformed taps and a copy of the weights for the direct sum. Tasks
+  // that transform taps themselves read the weights as they are.
+  int64_t packed_bytes() const override {
+    return tiles.taps_per_task ? 0 : whole_lines(tiles.shared_floats()) + tap_bytes(p);
+  }
+  void pack(const void* w, void* packed, const Executor& executor) const override {
+    transform_all_taps(p, tiles, taps_of(w), static_cast<Real*>(packed), executor);
+    std::memcpy(static_cast<char*>(packed) + whole_lines(tiles.shared_floats()), w,
+                p.O * p.Cg * 9 * sizeof(Real));
+  }
   void run(const Operands& ops, void* workspace, const Executor& executor) const override {
+    Operands all = ops;
+    if (ops.packed != nullptr) {
+      all.w = static_cast<const char*>(ops.packed) + whole_lines(tiles.shared_floats());
+    }
+    this->run_with(taps_of(all.w), static_cast<const Real*>(ops.packed), ops.x, all, workspace,
+                   executor);
+  }
+  Taps3x3 taps_of(const void* w) const {
     const int64_t column = p.Cg * 9;
-    const Taps3x3 taps{static_cast<const Real*>(ops.w), p.Og() * column, column, 9,
-                       /*reversed=*/false};
-    this->run_with(taps, ops.x, ops, workspace, executor);
+    return {static_cast<const Real*>(w), p.Og() * column, column, 9, /*reversed=*/false};
   }
 };
 
@@ -86,7 +102,7 @@ struct GradInput final : Plan, CorrelateParts<F> {
   void run(const Operands& ops, void* workspace, const Executor& executor) const override {
     const int64_t term = p.Cg * 9;
     const Taps3x3 taps{static_cast<const Real*>(ops.w), p.Og() * term, 9, term, /*reversed=*/true};
-    this->run_with(taps, ops.gy, ops, workspace, executor);
+    this->run_with(taps, nullptr, ops.gy, ops, workspace, executor);
   }
 };
 
