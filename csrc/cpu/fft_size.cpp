@@ -50,7 +50,7 @@ FftPlaces FftAxis::x(int64_t i) const {
     range.begin = std::min(x_size, std::max<int64_t>(0, -shift));
     range.end = std::max(range.begin, std::min(x_size, (tile - 1) * stride + reach + 1 - shift));
   }
-  return {range, range.begin + shift, 1, points};
+  return {range, range.empty() ? 0 : range.begin + shift, 1, points};
 }
 
 FftPlaces FftAxis::y(int64_t i) const {
@@ -63,7 +63,7 @@ FftPlaces FftAxis::y(int64_t i) const {
     range.end =
         std::max(range.begin, std::min(y_size, floor_div(tile - 1 + reach - shift, stride) + 1));
   }
-  return {range, range.begin * stride + shift, stride, points};
+  return {range, range.empty() ? 0 : range.begin * stride + shift, stride, points};
 }
 
 int64_t FftAxis::tap_shift() const { return whole ? pad : 0; }

@@ -18,7 +18,8 @@ namespace convkern::cpu {
 constexpr int kFftPoints[] = {16, 24, 32, 36, 40, 48, 64, 72, 80, 96, 128};
 
 // Indices of an axis, and the points where they lie: index range.begin at `first`, and the next
-// ones `step` points apart, which may wrap around at `points`.
+// ones `step` points apart, which may wrap around at `points`. A tile may have none, if it has
+// terms in the padding only; `first` is then 0.
 struct FftPlaces {
   Range range;
   int64_t first, step, points;

@@ -262,6 +262,9 @@ FFT = [
     _case("fft_tiles", (1, 3, 290, 7), (3, 21, 3), "p10q1g3", "+bias+relu"),
     _case("fft_tiles_of_columns", (16, 1, 6, 310), (2, 3, 31), "p1q15u1v3d1e2"),
     _case("fft_tiles_of_both", (2, 2, 170, 181), (2, 33, 35), "p20q0u2v1d1e1g2"),
+    # Tiles that read padding only, and tiles of gx between two elements of gy.
+    _case("fft_tiles_in_padding", (3, 2, 5, 33), (2, 1, 1), "p0q8u1v4d1e1"),
+    _case("fft_tiles_between_steps", (3, 2, 5, 133), (2, 1, 1), "u1v40"),
 ]
 # Batches that bfloat16 and float16 kernels convert in several parts, of equal and unequal sizes.
 HALF_CHUNKS = [
