@@ -77,11 +77,13 @@ def set_weight_cache(keep: bool) -> None:
 
     The cache helps inference with small batches, where rearranging takes a good part of the time.
     It works in ``torch.no_grad()`` and ``torch.inference_mode()``, and for weights that require no
-    gradient. It holds the weights of implicit_gemm, the kernel for layers with many channels. It
-    takes as much memory as those weights (see :func:`weight_cache_bytes`). It does not hold the
-    weights of Winograd's kernels, which run 3x3 layers with stride 1 under precision ``"high"`` and
-    ``"medium"``. The entry of a weight that no longer exists is freed when the next weight is
-    stored.
+    gradient. It holds the weights of implicit_gemm, the kernel for layers with many channels, which
+    take as much memory as before. It also holds those that Winograd's kernels have transformed,
+    which take 2.8 times as much for F(2x2, 3x3) and 5 times as much for F(4x4, 3x3), together with
+    a copy for the direct sum. Of layers with more than 65,536 (or 29,127) pairs of channels,
+    Winograd's kernels transform the weights anew in each task, and nothing is kept.
+    :func:`weight_cache_bytes` tells the size. The entry of a weight that no longer exists is freed
+    when the next weight is stored.
 
     A weight is rearranged again when it is changed in place, as by ``load_state_dict`` or
     ``copy_``, because its version counter tells. It is also rearranged again when it gets other

@@ -174,6 +174,7 @@ constexpr Algorithm through = {
     plan_through<Form, kAlgorithm, Pass::grad_input>,
     plan_through<Form, kAlgorithm, Pass::grad_weight>,
     Form::kDeclines != nullptr ? Form::kDeclines : kAlgorithm.declines,
+    kAlgorithm.precision,
 };
 
 }  // namespace half
