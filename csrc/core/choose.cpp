@@ -52,16 +52,15 @@ Reason Chooser::why_not(const Kernel& kernel) {
   return reason;
 }
 
-Reason Chooser::why_declined(const Kernel& kernel) {
-  if (kernel.declines == nullptr) return Reason::none;
-  const Problem compared = planned(kernel).plan->compared(problem_);
+Reason Chooser::why_declined(const Kernel& kernel, const Problem& compared) {
   auto supported_by = [&](const char* algorithm) { return supports(kernel, algorithm); };
   return kernel.declines({compared, kernel.lanes, supported_by});
 }
 
 Reason Chooser::why_passed_over(const Kernel& kernel) {
   const Reason reason = why_not(kernel);
-  return reason != Reason::none ? reason : why_declined(kernel);
+  if (reason != Reason::none || kernel.declines == nullptr) return reason;
+  return why_declined(kernel, planned(kernel).plan->compared(problem_));
 }
 
 const Kernel& Chooser::choose(std::vector<Rejection>* rejected) {
@@ -73,20 +72,33 @@ const Kernel& Chooser::choose(std::vector<Rejection>* rejected) {
     }
     return *constraints_.forced;
   }
-  const Kernel* declined = nullptr;  // the first that supports it
+  const bool plain = rejected == nullptr && beyond_plans(problem_) == Reason::none;
   for (const Kernel& kernel : kernels_) {
     if (kernel.pass != problem_.pass) continue;
-    Reason reason = why_not(kernel);
+    if (plain && is_passed_over_unplanned(kernel)) continue;
+    const Reason reason = why_passed_over(kernel);
     if (reason == Reason::none) {
-      reason = why_declined(kernel);
-      if (reason == Reason::none) {
-        const bool is_reference =
-            declined != nullptr && &kernel == &reference_kernel(kernels_, problem_.pass);
-        return is_reference ? *declined : kernel;
-      }
-      if (declined == nullptr) declined = &kernel;
+      const bool is_reference = &kernel == &reference_kernel(kernels_, problem_.pass);
+      return is_reference ? first_that_supports() : kernel;
     }
     if (rejected != nullptr && reason != Reason::dtype) rejected->push_back({&kernel, reason});
+  }
+  throw std::logic_error("no kernel supports " + to_string(problem_));
+}
+
+bool Chooser::is_passed_over_unplanned(const Kernel& kernel) {
+  if (kernel.precision > constraints_.precision) return true;
+  const bool is_compared_as_it_is =
+      (kernel.dtype == KernelDType::f32 && problem_.dtype == DType::f32) ||
+      (kernel.dtype == KernelDType::f64 && problem_.dtype == DType::f64);
+  const bool can_run = kernel.isa <= std::min(constraints_.available, constraints_.cap);
+  if (!is_compared_as_it_is || !can_run || kernel.declines == nullptr) return false;
+  return why_declined(kernel, problem_) != Reason::none;
+}
+
+const Kernel& Chooser::first_that_supports() {
+  for (const Kernel& kernel : kernels_) {
+    if (kernel.pass == problem_.pass && why_not(kernel) == Reason::none) return kernel;
   }
   throw std::logic_error("no kernel supports " + to_string(problem_));
 }

@@ -60,7 +60,12 @@ class Chooser {
     Planned planned;
   };
   Planned& planned(const Kernel& kernel);
-  Reason why_declined(const Kernel& kernel);
+  Reason why_declined(const Kernel& kernel, const Problem& compared);
+  // Returns whether a kernel is passed over whatever its plan is: it is not accurate enough, or it
+  // declines the problem. Most calls choose a kernel without making the plans of those before it.
+  bool is_passed_over_unplanned(const Kernel& kernel);
+  // Of all kernels, where each that supports the problem declines it.
+  const Kernel& first_that_supports();
   bool supports(const Kernel& like, const char* algorithm);
 
   KernelList kernels_;

@@ -55,12 +55,15 @@ double estimate_batchlane(const Problem& p, int lanes) {
 }
 
 // With more channels in a group the products of spectra take most of the time. They are no matrix
-// products, and the spectra of all channels do not fit the cache.
+// products, and the spectra of all channels do not fit the cache. Few taps are summed directly
+// sooner than the image is transformed, and so is every small problem.
 Reason fft_declines(const Candidate& candidate) {
-  constexpr int64_t kMostChannels = 8;
-  if (std::max(candidate.problem.Cg, candidate.problem.Og()) > kMostChannels) return Reason::slower;
-  const double here = fft_cycles(candidate.problem, candidate.lanes);
-  return here < direct_cycles(candidate.problem, candidate.lanes) ? Reason::none : Reason::slower;
+  constexpr int64_t kMostChannels = 8, kFewTaps = 16;
+  const Problem& p = candidate.problem;
+  if (std::max(p.Cg, p.Og()) > kMostChannels || p.R * p.S < kFewTaps) return Reason::slower;
+  const double directly = direct_cycles(p, candidate.lanes);
+  const bool is_faster = directly > kFftCallCycles && fft_cycles(p, candidate.lanes) < directly;
+  return is_faster ? Reason::none : Reason::slower;
 }
 
 // Other kernels are faster if all channels fill less than half a vector. In grad_weight they also

@@ -66,6 +66,16 @@ FftPlaces FftAxis::y(int64_t i) const {
   return {range, range.empty() ? 0 : range.begin * stride + shift, stride, points};
 }
 
+int64_t FftAxis::x_end() const {
+  if (whole) return x(0).end();
+  return cuts_x() ? tile + reach : (tile - 1) * stride + reach + 1;
+}
+
+int64_t FftAxis::y_end() const {
+  if (whole) return y(0).end();
+  return cuts_x() ? tile + reach : (tile - 1) * stride + 1;
+}
+
 int64_t FftAxis::tap_shift() const { return whole ? pad : 0; }
 
 FftPlaces FftAxis::taps() const {
@@ -83,7 +93,6 @@ double used_lanes(int64_t n, int lanes) {
 }
 
 constexpr double kCopyCycles = 6;      // to copy a vector between lanes and memory
-constexpr double kCallCycles = 40000;  // of a call of fft beyond those of a direct kernel
 
 // Returns the number of tasks as two threads see it, one of which waits for the last of an odd
 // number.
@@ -148,9 +157,9 @@ double fft_cycles(const Problem& p, int lanes) {
     const int64_t chunks = fft_chunks(units, slices);
     const auto longest = static_cast<double>(ceil_div(units, chunks));
     return even(static_cast<double>(slices * chunks)) * (longest * tiles * tile + taps) +
-           kCallCycles;
+           kFftCallCycles;
   }
-  return even(blocks * tiles) * tile + even(tap_vectors) * taps + kCallCycles;
+  return even(blocks * tiles) * tile + even(tap_vectors) * taps + kFftCallCycles;
 }
 
 // The direct sum takes the time of its products at 0.88 of the peak of two products a cycle, and

@@ -50,6 +50,9 @@ struct FftAxis {
   FftPlaces x(int64_t i) const;
   FftPlaces y(int64_t i) const;
   FftPlaces taps() const;
+  // Numbers that the places of x and of y are less than, in every tile.
+  int64_t x_end() const;
+  int64_t y_end() const;
 
  private:
   bool cuts_x() const { return pass == Pass::grad_input; }
@@ -71,6 +74,8 @@ bool fft_lanes_are_channels(const Problem& p, int lanes);
 // Returns the chunks that grad_weight cuts a batch of so many units into, for each of `slices`
 // parts of gw.
 int64_t fft_chunks(int64_t units, int64_t slices);
+
+constexpr double kFftCallCycles = 40000;  // of a call of fft beyond those of a direct kernel
 
 // Estimates the cycles of a pass by fft and by the direct sum on one thread. They were fitted to
 // measurements (AVX-512, Zen 5) and are right if they are wrong in proportion.

@@ -17,7 +17,7 @@ struct Correlate final : Plan {
   const Setting s;
   const Redo redo;
   const PlaneLanes &in, &out;
-  const int64_t in_rows, out_rows;  // the most places of rows in a tile
+  const int64_t in_rows, out_rows;  // places of rows in every tile
   const bool in_place;              // whether the spectra of outputs replace those of inputs
 
   explicit Correlate(const Problem& p)
@@ -25,8 +25,8 @@ struct Correlate final : Plan {
         redo(s),
         in(kForward ? s.x : s.y),
         out(kForward ? s.y : s.x),
-        in_rows(most_places(true)),
-        out_rows(most_places(false)),
+        in_rows(places(kForward)),
+        out_rows(places(!kForward)),
         in_place(in.planes() == 1 && out.planes() == 1) {}
 
   bool works() const { return redo.works(); }
@@ -42,13 +42,10 @@ struct Correlate final : Plan {
   FftPlaces out_row_places(int64_t tile) const {
     return kForward ? s.y_rows(tile) : s.x_rows(tile);
   }
-  int64_t most_places(bool inputs) const {
-    int64_t most = 1;
-    for (int64_t tile = 0; tile < s.tiles(); tile += s.size.columns.tiles) {
-      const FftPlaces rows = inputs ? in_row_places(tile) : out_row_places(tile);
-      most = std::max<int64_t>(most, s.height->elements[s.height->part(rows.end())]);
-    }
-    return most;
+  // Returns how many places along a column a transform writes, among them all of x's or of y's.
+  int64_t places(bool of_x) const {
+    const int64_t end = of_x ? s.size.rows.x_end() : s.size.rows.y_end();
+    return s.height->elements[s.height->part(end)];
   }
 
   // The spectra of taps that all threads read: vectors of channels, or single numbers.

@@ -26,21 +26,14 @@ struct GradWeight final : Plan {
 
  private:
   static int64_t pairs(const Setting& s) { return s.x.planes() * s.y.planes(); }
-  static int64_t most_places(const Setting& s, bool x) {
-    int64_t most = 1;
-    for (int64_t tile = 0; tile < s.tiles(); tile += s.size.columns.tiles) {
-      most = std::max(most, (x ? s.x_rows(tile) : s.y_rows(tile)).end());
-    }
-    return most;
-  }
   // A thread's memory. `spectra` are of a vector of planes of w, and `taps` are rows of w.
   struct Memory {
     PlaneBuffers x, y, w;
     Real *x_values, *y_values, *work, *sums, *spectra, *taps;
 
     Memory(const Setting& s, Parts& parts)
-        : x(s, s.x.planes(), most_places(s, true), parts),
-          y(s, s.y.planes(), most_places(s, false), parts),
+        : x(s, s.x.planes(), s.size.rows.x_end(), parts),
+          y(s, s.y.planes(), s.size.rows.y_end(), parts),
           w(tap_buffers(s, parts)),
           x_values(parts.take(s.x.planes() * s.height->points * kComplex)),
           y_values(parts.take(s.y.planes() * s.height->points * kComplex)),
