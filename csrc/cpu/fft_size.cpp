@@ -92,7 +92,7 @@ double used_lanes(int64_t n, int lanes) {
   return static_cast<double>(n) / static_cast<double>(ceil_div(n, lanes) * lanes);
 }
 
-constexpr double kCopyCycles = 6;      // to copy a vector between lanes and memory
+constexpr double kCopyCycles = 6;  // to copy a vector between lanes and memory
 
 // Returns the number of tasks as two threads see it, one of which waits for the last of an odd
 // number.
@@ -175,7 +175,8 @@ double direct_cycles(const Problem& p, int lanes) {
     vectors = static_cast<double>(p.N * (p.C * p.H * p.W + p.O * p.OH() * p.OW())) / lanes;
   }
   // The sums of grad_weight wait for the pixels of channels_last.
-  const bool waits = depthwise && p.C > 1 && p.layout == Layout::nhwc && p.pass == Pass::grad_weight;
+  const bool waits =
+      depthwise && p.C > 1 && p.layout == Layout::nhwc && p.pass == Pass::grad_weight;
   const double products = p.real_flops() / 2 / lanes / used;
   return products / kProducts * (waits ? 1.35 : 1) + kCopyCycles * vectors;
 }
