@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cases import DEPTHWISE, GROUPED, MATMUL, NON_EMPTY, WIDE, WINOGRAD
+from cases import DEPTHWISE, FFT, FFT_SIZES, GROUPED, MATMUL, NON_EMPTY, WIDE, WINOGRAD
 from certify_program import CUDA, SMALL_BLOCKS, UNITS, Certified, CertifyProgram
 from convkern import _C
 from convkern.testing import variant
@@ -25,17 +25,19 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 QUICK = "f32_avx2"
 LAYOUTS = ("nchw", "nhwc")
+PASSES = ("fwd", "gx", "gw")
 PROBLEMS = int(os.environ.get("CONVKERN_CERTIFY_PROBLEMS", "20000"))
 SEED = int(os.environ.get("CONVKERN_CERTIFY_SEED", "0"))
 # In every pass, with dtypes and layouts in turn.
 CASES = [
     variant(case, pass_=pass_, dtype=("f32", "f64")[(i + j) % 2], layout=LAYOUTS[(i // 2 + j) % 2])
-    for i, case in enumerate(NON_EMPTY + MATMUL + DEPTHWISE + GROUPED + WINOGRAD + WIDE)
-    for j, pass_ in enumerate(("fwd", "gx", "gw"))
+    for i, case in enumerate(NON_EMPTY + MATMUL + DEPTHWISE + GROUPED + WINOGRAD + WIDE + FFT)
+    for j, pass_ in enumerate(PASSES)
 ]
 
 TILE, TRANSFORMS = "tiles/correlation-inl.h", "algos/winograd/transforms-inl.h"
 GEMM, BATCHES = "algos/implicit_gemm/correlate-inl.h", "algos/batchlane/forward-inl.h"
+FOURIER, PERIODS = "algos/fft/transforms-inl.h", "fft_size.cpp"
 FAULTS = {
     "a tap at the edge is left out": Edit(TILE, "j > count", "j >= count"),
     "planes are added twice": Edit(
@@ -71,6 +73,30 @@ FAULTS = {
     "the zeros around an image are not written": Edit(
         BATCHES, "set_zero(memory, buffers.x_floats)", "void()"
     ),
+    "a root of unity is that of the frequency before": Edit(
+        FOURIER, "kTwiddles.factor[b][a]", "kTwiddles.factor[b][a - 1]"
+    ),
+    "the spectrum of every second row is conjugated": Edit(
+        FOURIER, "cpu::sub(mirror.re, z.re)", "cpu::sub(z.re, mirror.re)"
+    ),
+    "a period is one point too short for what wraps around": Edit(
+        PERIODS, "candidate", "candidate + 1", within="wraps = {} >= std::max"
+    ),
+    "a tile begins one output late": Edit(
+        PERIODS, "i * tile", "i * tile + std::min<int64_t>(i, 1)", within="{{}, std::min(y_size"
+    ),
+    "a guard judges one number too many": Edit(
+        "algos/fft/grad_weight-inl.h",
+        "s.tap_planes() * s.p.R * s.p.S",
+        "s.tap_planes() * s.p.R * s.p.S + 1",
+        within="are_safe_results(gw, {})",
+    ),
+}
+# What a run says of these faults. The others give wrong elements.
+UNWRITTEN = "from memory that was not written"
+MESSAGES = {
+    "the zeros around an image are not written": rf"element \d+ comes {UNWRITTEN}",
+    "a guard judges one number too many": f"compares a number {UNWRITTEN}",
 }
 
 
@@ -141,15 +167,24 @@ def test_bounds_of_a_band_are_in_order(quick: CertifyProgram) -> None:
     assert quick.run(given=[narrow]).returncode == 0
 
 
+def test_all_sizes_of_fft(quick: CertifyProgram) -> None:
+    given = [
+        variant(case, pass_=pass_, layout=LAYOUTS[(i + j) % 2])
+        for i, case in enumerate(FFT_SIZES)
+        for j, pass_ in enumerate(PASSES)
+    ]
+    done = quick.run(given=given)
+    assert done.returncode == 0, done.output + done.errors
+    assert done.has_all_periods_of_fft(), done.output
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_fault_is_found(faulty: CertifyProgram, fault: str) -> None:
     done = faulty.run(range(300), fault=1 + list(FAULTS).index(fault))
     assert done.returncode == 1
     assert done.faults > 0
-    what = (
-        "comes from memory that was not written" if "not written" in fault else r"is \d+, not \d+"
-    )
-    assert re.search(rf"^\w+\.\w+\.f32\.avx2.*: element \d+ {what}", done.output, re.M)
+    message = MESSAGES.get(fault, r"element \d+ is \d+, not \d+")
+    assert re.search(rf"^\w+\.\w+\.f32\.avx2.*: {message}", done.output, re.M)
 
 
 def test_random_problems_in_small_blocks(faulty: CertifyProgram) -> None:

@@ -227,14 +227,30 @@ WINOGRAD = [
     _case("tile_taps", (3, 200, 6, 9), (170, 3, 3), "p1q1", "+bias"),
     _case("tile_taps_of_groups", (5, 260, 9, 8), (270, 3, 3), "p0q1u1v1d1e1g2"),
 ]
-# Periods of every size along rows and along columns, of whole images and of tiles. Vectors hold
-# channels or images, all or some of their lanes. Kernels reach beyond the image on one side, on
-# both or on none.
-FFT = [
+# The points of each transform of fft, with the length of an image and of a kernel that every pass
+# cuts into tiles of so many points, with a stride of 1 or 2. Cases have one size along columns and
+# another along rows. Vectors hold channels in half of the cases, and images in the others.
+_FFT_TILES = {16: (26, 1), 24: (65, 1), 32: (57, 3), 36: (63, 5), 40: (63, 7), 48: (86, 5),
+              64: (110, 7), 72: (124, 11), 80: (142, 9), 96: (170, 9), 128: (230, 11)}  # fmt: skip
+_FFT_SIZES = list(enumerate(zip(_FFT_TILES, reversed(_FFT_TILES), strict=True)))
+FFT_SIZES = [
+    # A kernel as large as the image, with which no smaller period is enough for a whole image.
     *(
-        _case(f"fft_{points}_points", (1, 17, points - 3, points - 6), (17, 5, 7), "p3q6g17")
-        for points in (16, 24, 32, 36, 40, 48, 64, 72, 80, 96, 128)
+        _case(f"fft_whole_{a}x{b}", (n, c, a - 2, b - 2), (2, a - 2, b - 2), f"p2q2g{c}", "+bias")
+        for i, (a, b) in _FFT_SIZES
+        for n, c in [((2, 1), (1, 2))[i % 2]]
     ),
+    *(
+        _case(f"fft_tiles_{a}x{b}", (n, c, h, w), (c, r, s), f"p{r // 2}q{s // 2}{steps}g{c}")
+        for i, (a, b) in _FFT_SIZES
+        for n, c, steps in [((1, 2, "u1v2d1e1"), (2, 1, "u2v1d1e1"))[i % 2]]
+        for (h, r), (w, s) in [(_FFT_TILES[a], _FFT_TILES[b])]
+    ),
+]
+# Vectors hold channels or images, all or some of their lanes. Kernels reach beyond the image on one
+# side, on both or on none.
+FFT = [
+    *FFT_SIZES,
     *(
         _case(f"fft_of_{n}x{c}to{k}", (n, c, 11, 14), (k, 5, 6), "p2q3", "+bias+relu")
         for n, c, k in [(1, 1, 1), (15, 3, 1), (16, 1, 2), (17, 2, 3), (33, 1, 1)]

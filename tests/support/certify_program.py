@@ -39,6 +39,11 @@ class Certified:
     kernels: int
     faults: int
 
+    def has_all_periods_of_fft(self) -> bool:
+        """Returns whether every size of its transforms has run in each pass, along rows and along
+        columns, with a whole image in a period and with tiles."""
+        return re.search(r"^fft: (\d+) of \1 periods$", self.output, re.M) is not None
+
 
 # These edits shrink the blocks that fill a cache or make long sums precise. Small problems then
 # have several blocks of everything.
@@ -73,6 +78,8 @@ SMALL_BLOCKS = [
     Edit("algos/winograd/correlate-inl.h", "kTransformedTerms = 64", "kTransformedTerms = 8"),
     Edit("algos/winograd/grad_weight-inl.h", "kSliceChannels = 64", "kSliceChannels = 8"),
     Edit("algos/winograd/grad_weight-inl.h", "kGradWeightTiles = 64", "kGradWeightTiles = 6"),
+    Edit("algos/fft/spectra-inl.h", "kBandRows = 4", "kBandRows = 2"),
+    Edit("fft_size.cpp", "kChunkUnits = 4", "kChunkUnits = 1"),
 ]
 
 
@@ -86,8 +93,8 @@ class CertifyProgram:
     def build(self) -> CertifyProgram:
         """Compiles and links it. A failed assertion has the compiler's messages."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        core = [*(CSRC / "core").glob("*.cpp"), CSRC / "cpu" / "choice.cpp"]
-        return self._compile([*self._units(), *SOURCES.glob("*.cpp"), *core], CSRC)
+        program = [*SOURCES.glob("*.cpp"), *(CSRC / "core").glob("*.cpp")]
+        return self._compile([*self._kernels(CSRC), *program], CSRC)
 
     def edited(
         self, folder: Path, edits: Sequence[Edit], faults: Sequence[Edit] = ()
@@ -101,13 +108,16 @@ class CertifyProgram:
         header = folder / "planted.h"
         plant(folder / "csrc" / "cpu", faults, header)
         program = CertifyProgram(folder, self.units)
-        return program._compile(self._units(), folder / "csrc", "-include", str(header))
+        sources = self._kernels(folder / "csrc")
+        return program._compile(sources, folder / "csrc", "-include", str(header))
 
-    def _units(self) -> list[Path]:
+    def _kernels(self, csrc: Path) -> list[Path]:
+        """Returns the sources of the kernels, with what those of the CPU share."""
+        shared = [csrc / "cpu" / "choice.cpp", csrc / "cpu" / "fft_size.cpp"]
         if self.units == [CUDA]:
             of_simulator = [SIMULATOR / "simulator.cpp", SIMULATOR / "fiber.cpp"]
-            return [*(SOURCES / "cuda").glob("*.cpp"), *of_simulator]
-        return [SOURCES / "kernels" / f"{unit}.cpp" for unit in self.units]
+            return [*(SOURCES / "cuda").glob("*.cpp"), *of_simulator, *shared]
+        return [*(SOURCES / "kernels" / f"{unit}.cpp" for unit in self.units), *shared]
 
     def _compile(self, sources: Sequence[Path], csrc: Path, *flags: str) -> CertifyProgram:
         def compiled(source: Path) -> None:

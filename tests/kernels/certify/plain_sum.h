@@ -44,7 +44,7 @@ inline std::vector<Mod> plain_sum(const Problem& p, const Operands& ops, int64_t
   auto add = [&sums](int64_t at, Mod a, Mod b) {
     Sum& sum = sums[at];
     sum += static_cast<Sum>(a.value) * b.value;  // less than 2^122
-    if (sum >> 127 != 0) sum = (sum & Mod::kPrime) + (sum >> 61);
+    if (sum >> 124 != 0) sum = Mod::folded(sum);
   };
   for_each_product(p, [&](int64_t at_x, int64_t at_w, int64_t at_y) {
     switch (p.pass) {
@@ -59,8 +59,7 @@ inline std::vector<Mod> plain_sum(const Problem& p, const Operands& ops, int64_t
   const int64_t plane = p.layout == Layout::nchw ? p.OH() * p.OW() : 1;
   std::vector<Mod> results(size);
   for (int64_t i = 0; i < size; ++i) {
-    const Sum folded = (sums[i] & Mod::kPrime) + (sums[i] >> 61);
-    results[i] = Mod::reduced(folded, 0);
+    results[i] = Mod::reduced(sums[i], 0);
     if (p.bias) results[i] += b[i / plane % p.O];
   }
   return results;

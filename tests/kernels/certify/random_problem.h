@@ -22,10 +22,14 @@ class ProblemSource {
     p.layout = pick({Layout::nchw, Layout::nhwc});
     p.bias = p.pass == Pass::forward && one_in(2);
     p.N = one_in(2) ? 1 + random_.below(3) : size(17);
-    p.H = size(33);
-    p.W = size(33);
-    choose_channels(p);
-    choose_window(p);
+    if (one_in(32)) {
+      choose_long_image(p);
+    } else {
+      p.H = size(33);
+      p.W = size(33);
+      choose_channels(p);
+      choose_window(p);
+    }
     while (cost(p) > most_) shrink(p);
     return p;
   }
@@ -75,6 +79,26 @@ class ProblemSource {
       for (int64_t* step : {&p.stride_h, &p.stride_w}) *step = 1 + random_.below(stride);
       for (int64_t* step : {&p.dilation_h, &p.dilation_w}) *step = 1 + random_.below(dilation);
       for (int64_t* zeros : {&p.pad_h, &p.pad_w}) *zeros = random_.below(pad + 1);
+    }
+    fit(p);
+  }
+  // Transforms of all sizes compute such images and kernels, which are long in one direction and
+  // have few channels.
+  void choose_long_image(Problem& p) {
+    most_ = 1 << 17;
+    p.groups = one_in(2) ? size(20) : 1;
+    p.Cg = one_in(2) ? 1 : 1 + random_.below(3);
+    p.C = p.groups * p.Cg;
+    p.O = p.groups * (one_in(2) ? 1 : 1 + random_.below(3));
+    const bool is_high = one_in(2);
+    for (const bool rows : {true, false}) {
+      const bool is_long = rows == is_high;
+      int64_t& taps = rows ? p.R : p.S;
+      taps = 1 + random_.below(is_long ? pick<int64_t>({3, 12, 128}) : 4);
+      (rows ? p.H : p.W) = 1 + random_.below(is_long ? pick<int64_t>({64, 128, 300}) : 12);
+      (rows ? p.stride_h : p.stride_w) = 1 + random_.below(pick<int64_t>({1, 1, 3}));
+      (rows ? p.dilation_h : p.dilation_w) = 1 + random_.below(pick<int64_t>({1, 1, 3}));
+      (rows ? p.pad_h : p.pad_w) = random_.below(pick<int64_t>({1, 4, taps}));
     }
     fit(p);
   }

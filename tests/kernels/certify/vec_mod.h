@@ -7,6 +7,13 @@
 
 #include "cpu/simd/prelude.h"
 #include "lanes.h"
+#include "roots_mod.h"
+
+// Without optimisation, code that is inlined takes long to compile and is no faster.
+#undef CONVKERN_INLINE
+#undef CONVKERN_INLINE_LAMBDA
+#define CONVKERN_INLINE inline
+#define CONVKERN_INLINE_LAMBDA
 
 namespace convkern::cpu {
 namespace {
@@ -32,7 +39,7 @@ struct Vec {
   static Vec zero() { return {}; }
   static Vec broadcast(const Real* p) {
     Vec r;
-    std::fill_n(r.lanes, kLanes, *p);
+    fill_lanes(r.lanes, *p, kLanes);
     return r;
   }
   static Vec load(const Real* p) { return load_first(p, kLanes); }
@@ -68,11 +75,23 @@ inline Vec fma(const Vec& a, const Vec& b, Vec c) {
   add_products(c.lanes, a.lanes, b.lanes, Vec::kLanes);
   return c;
 }
-inline Vec mul(const Vec& a, const Vec& b) { return fma(a, b, Vec::zero()); }
-inline Vec fnma(const Vec& a, const Vec& b, const Vec& c) { return sub(c, mul(a, b)); }
-// Integers modulo p have no order. These serve checks of a result's accuracy, which always pass.
-inline Vec larger(const Vec& a, const Vec&) { return a; }
-inline bool exceeds(const Vec&, const Vec&) { return false; }
+inline Vec mul(Vec a, const Vec& b) {
+  multiply_lanes(a.lanes, b.lanes, Vec::kLanes);
+  return a;
+}
+inline Vec fnma(const Vec& a, const Vec& b, Vec c) {
+  subtract_products(c.lanes, a.lanes, b.lanes, Vec::kLanes);
+  return c;
+}
+// Integers modulo p have no order. These serve the checks that send operands or results to the
+// direct sum, and never do. But numbers that were never written are seen: they spread through
+// larger(), which adds instead.
+inline Vec larger(const Vec& a, const Vec& b) { return add(a, b); }
+inline bool exceeds(const Vec& a, const Vec& b) {
+  judge_lanes(a.lanes, Vec::kLanes);
+  judge_lanes(b.lanes, Vec::kLanes);
+  return false;
+}
 inline Vec relu(const Vec&) { std::abort(); }  // integers modulo p have no sign
 inline Vec held(const Vec& a) { return a; }
 
