@@ -20,8 +20,8 @@ struct Region {
   Range images, rows, columns, channels;
 };
 
-// Calls transfer(offset, n, vectors) for runs that together cover some rows, columns and channels. A
-// run is n floats that are adjacent in an image, from `offset` floats into it. `vectors` steps
+// Calls transfer(offset, n, vectors) for runs that together cover some rows, columns and channels.
+// A run is n floats that are adjacent in an image, from `offset` floats into it. `vectors` steps
 // through its vectors in the buffer, which begins with rows.begin, columns.begin and
 // channels.begin. Neighbouring columns of the buffer are `column` floats apart.
 template <class Transfer>
@@ -34,7 +34,8 @@ CONVKERN_INLINE void for_each_run(const ImageShape& shape, Range rows, Range col
     const int64_t together = whole_rows ? rows.size() : 1;  // rows that are adjacent
     for (int64_t c = channels.begin; c < channels.end; ++c) {
       for (int64_t row = rows.begin; row < rows.end; row += together) {
-        Real* at = buffer.at + (c - channels.begin) * buffer.plane + (row - rows.begin) * buffer.row;
+        Real* at =
+            buffer.at + (c - channels.begin) * buffer.plane + (row - rows.begin) * buffer.row;
         const int64_t n = together * width, gap = buffer.row - width * column;
         transfer((c * shape.height + row) * W + columns.begin, n,
                  VectorCursor(at, column, gap == 0 ? n : width, gap));
