@@ -91,7 +91,7 @@ bool is_fft(const Kernel& kernel) { return kernel.algorithm == std::string_view(
 // Returns whether the transforms of all planes have so many numbers that fft takes much longer than
 // other kernels do. Random problems often have many channels and few products for each.
 bool takes_fft_long(const Problem& p) {
-  constexpr int64_t kManyNumbers = 1 << 13;
+  constexpr int64_t kManyNumbers = 1 << 14;
   const cpu::FftSize size(p);
   const int64_t planes = p.N * (p.C + p.O) * size.rows.tiles * size.columns.tiles + p.O * p.Cg;
   return planes * size.rows.points * size.columns.points > kManyNumbers;

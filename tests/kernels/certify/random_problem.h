@@ -22,7 +22,7 @@ class ProblemSource {
     p.layout = pick({Layout::nchw, Layout::nhwc});
     p.bias = p.pass == Pass::forward && one_in(2);
     p.N = one_in(2) ? 1 + random_.below(3) : size(17);
-    if (one_in(32)) {
+    if (one_in(24)) {
       choose_long_image(p);
     } else {
       p.H = size(33);

@@ -15,6 +15,10 @@
 #define CONVKERN_INLINE inline
 #define CONVKERN_INLINE_LAMBDA
 
+// The operations are optimised, as those of lanes.h are. The algorithms that follow are not.
+#pragma GCC push_options
+#pragma GCC optimize("O2")
+
 namespace convkern::cpu {
 namespace {
 
@@ -112,3 +116,5 @@ inline void exchange_quarters(Vec (&a)[Vec::kQuarters]) {
 
 }  // namespace
 }  // namespace convkern::cpu
+
+#pragma GCC pop_options
