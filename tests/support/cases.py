@@ -232,7 +232,7 @@ WINOGRAD = [
 # another along rows. Vectors hold channels in half of the cases, and images in the others.
 _FFT_TILES = {16: (26, 1), 24: (65, 1), 32: (57, 3), 36: (63, 5), 40: (63, 7), 48: (86, 5),
               64: (110, 7), 72: (124, 11), 80: (142, 9), 96: (170, 9), 128: (230, 11)}  # fmt: skip
-_FFT_SIZES = list(enumerate(zip(_FFT_TILES, reversed(_FFT_TILES), strict=True)))
+_FFT_SIZES = tuple(enumerate(zip(_FFT_TILES, reversed(_FFT_TILES), strict=True)))
 FFT_SIZES = [
     # A kernel as large as the image, with which no smaller period is enough for a whole image.
     *(
