@@ -73,11 +73,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture
-def medium_precision() -> Iterator[None]:
+def restored_precision() -> Iterator[None]:
+    """Sets the precision back that the test may have changed."""
     before = convkern.get_float32_precision()
-    convkern.set_float32_precision("medium")
     yield
     convkern.set_float32_precision(before)
+
+
+@pytest.fixture
+def medium_precision(restored_precision: None) -> None:
+    convkern.set_float32_precision("medium")
 
 
 @pytest.fixture(scope="session")

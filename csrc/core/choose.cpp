@@ -41,10 +41,16 @@ bool Chooser::supports(const Kernel& like, const char* algorithm) {
   return false;
 }
 
-Reason Chooser::why_not(const Kernel& kernel) {
+Reason Chooser::why_barred(const Kernel& kernel) const {
   if (kernel.isa > constraints_.available) return Reason::isa_not_available;
   if (kernel.isa > constraints_.cap) return Reason::isa_capped;
   if (constraints_.deterministic && !kernel.deterministic) return Reason::not_deterministic;
+  return Reason::none;
+}
+
+Reason Chooser::why_not(const Kernel& kernel) {
+  const Reason barred = why_barred(kernel);
+  if (barred != Reason::none) return barred;
   const Reason reason = planned(kernel).reason;
   if (reason == Reason::none && kernel.precision > constraints_.precision) {
     return kernel.precision == Precision::tf32 ? Reason::tf32 : Reason::precision;
@@ -87,12 +93,11 @@ const Kernel& Chooser::choose(std::vector<Rejection>* rejected) {
 }
 
 bool Chooser::is_passed_over_unplanned(const Kernel& kernel) {
-  if (kernel.precision > constraints_.precision) return true;
+  if (kernel.precision > constraints_.precision || why_barred(kernel) != Reason::none) return true;
   const bool is_compared_as_it_is =
       (kernel.dtype == KernelDType::f32 && problem_.dtype == DType::f32) ||
       (kernel.dtype == KernelDType::f64 && problem_.dtype == DType::f64);
-  const bool can_run = kernel.isa <= std::min(constraints_.available, constraints_.cap);
-  if (!is_compared_as_it_is || !can_run || kernel.declines == nullptr) return false;
+  if (!is_compared_as_it_is || kernel.declines == nullptr) return false;
   return why_declined(kernel, problem_) != Reason::none;
 }
 

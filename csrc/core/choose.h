@@ -60,9 +60,12 @@ class Chooser {
     Planned planned;
   };
   Planned& planned(const Kernel& kernel);
+  // Why the constraints bar the kernel from every problem; Reason::none if they do not.
+  Reason why_barred(const Kernel& kernel) const;
   Reason why_declined(const Kernel& kernel, const Problem& compared);
-  // Returns whether a kernel is passed over whatever its plan is: it is not accurate enough, or it
-  // declines the problem. Most calls choose a kernel without making the plans of those before it.
+  // Returns whether a kernel is passed over whatever its plan is: it is barred, not accurate
+  // enough, or declines the problem. Most calls choose a kernel without making the plans of those
+  // before it.
   bool is_passed_over_unplanned(const Kernel& kernel);
   // Of all kernels, where each that supports the problem declines it.
   const Kernel& first_that_supports();

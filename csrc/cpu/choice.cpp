@@ -6,12 +6,12 @@
 #include "cpu/fft_size.h"
 
 namespace convkern::cpu::choice {
-namespace {
 
-// Returns the share of useful lanes if n numbers are stored in whole vectors.
 double used_lanes(int64_t n, int lanes) {
   return static_cast<double>(n) / static_cast<double>(ceil_div(n, lanes) * lanes);
 }
+
+namespace {
 
 // Returns the columns that direct_columnlane computes as one row. For gx these are the columns of
 // one residue of the stride.

@@ -14,6 +14,9 @@ namespace convkern::cpu::choice {
 constexpr const char* kColumnlane = "direct_columnlane";
 constexpr const char* kBatchlane = "direct_batchlane";
 
+// Returns the share of useful lanes if n numbers are stored in whole vectors.
+double used_lanes(int64_t n, int lanes);
+
 // Returns the estimated speed of an algorithm as a share of the processor's peak. `lanes` is the
 // number of lanes in a vector of the problem's dtype.
 double estimate_implicit_gemm(const Problem& p, int lanes);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cpu/choice.h"
+
 namespace convkern::cpu {
 
 FftAxis::FftAxis(Pass pass, int64_t x_size, int64_t y_size, int64_t taps, int64_t stride,
@@ -88,9 +90,7 @@ FftSize::FftSize(const Problem& p)
 
 namespace {
 
-double used_lanes(int64_t n, int lanes) {
-  return static_cast<double>(n) / static_cast<double>(ceil_div(n, lanes) * lanes);
-}
+using choice::used_lanes;
 
 constexpr double kCopyCycles = 6;  // to copy a vector between lanes and memory
 

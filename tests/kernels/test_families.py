@@ -1,7 +1,6 @@
 """The algorithm that runs each pass of every layer in the benchmark suite. The tables make a change
 of the choice visible. csrc/cpu/choice.h has the reasons."""
 
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 import pytest
@@ -104,11 +103,9 @@ LAYERS = {
 
 
 @pytest.fixture(params=UNDER)
-def precision(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = convkern.get_float32_precision()
+def precision(request: pytest.FixtureRequest, restored_precision: None) -> str:
     convkern.set_float32_precision(request.param)
-    yield request.param
-    convkern.set_float32_precision(before)
+    return str(request.param)
 
 
 def line_of(label: str, table: Table) -> str | None:

@@ -34,14 +34,10 @@ def uncached(x: Tensor, w: Tensor) -> Tensor:
     "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str
 )
 @pytest.mark.parametrize("algorithm", ["implicit_gemm", "winograd_2x2"])
+@pytest.mark.usefixtures("restored_precision")
 def test_kept_weights_give_the_same_result(
-    algorithm: str,
-    dtype: torch.dtype,
-    memory_format: torch.memory_format,
-    request: pytest.FixtureRequest,
+    algorithm: str, dtype: torch.dtype, memory_format: torch.memory_format
 ) -> None:
-    before = convkern.get_float32_precision()
-    request.addfinalizer(lambda: convkern.set_float32_precision(before))
     convkern.set_float32_precision("highest" if algorithm == "implicit_gemm" else "high")
     x, w = (t.contiguous(memory_format=memory_format) for t in pair(dtype))
     held = convkern.weight_cache_bytes()

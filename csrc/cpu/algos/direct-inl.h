@@ -27,15 +27,24 @@ inline std::unique_ptr<const Plan> plan_direct(const Problem& p) {
   return declined;
 }
 
+// The direct sum of a problem, as a part of another plan.
+class DirectSum {
+ public:
+  explicit DirectSum(const Problem& p) : plan_(plan_direct(p)) {}
+  bool works() const { return plan_ != nullptr; }
+  int64_t workspace(int threads) const { return works() ? plan_->workspace(threads) : 0; }
+  void run(const Operands& operands, void* workspace, const Executor& executor) const {
+    plan_->run(operands, workspace, executor);
+  }
+
+ private:
+  std::unique_ptr<const Plan> plan_;
+};
+
 // Makes a plan of class PassPlan as plan_pass() does, if its direct sum works().
 template <class PassPlan>
 Planned plan_with_direct(const Problem& p) {
-  if (p.dtype != kDType) return Reason::dtype;
-  const Reason beyond = beyond_plans(p);
-  if (beyond != Reason::none) return beyond;
-  auto plan = std::make_unique<const PassPlan>(p);
-  if (!plan->works() || takes_too_much(*plan)) return Reason::workspace;
-  return plan;
+  return plan_pass<PassPlan>(p, [](const PassPlan& plan) { return plan.works(); });
 }
 
 // Results that the direct sum must compute again, one mark for each. Several threads may set the
@@ -49,8 +58,16 @@ struct Marks {
   static int64_t bytes(int64_t count) { return ceil_div(count, 64) * 64; }
 };
 
-constexpr int kSideBySide =
-    4;  // sums that are computed side by side, since each waits for its last
+// Returns the sum of the lanes of a vector.
+inline Real sum_of_lanes(const Vec& v) {
+  alignas(64) Real lanes[kLanes];
+  v.store(lanes);
+  Real sum;
+  sum_lanes(lanes, 1, &sum);
+  return sum;
+}
+
+constexpr int kSideBySide = 4;  // sums that are computed together, since each waits for its last
 
 // Collects the energy of some vectors, which is the sum of their squares, and the largest
 // magnitude.
@@ -80,12 +97,7 @@ struct Loudness {
     for (; i < n; ++i, at += step) see(0, Vec::load_unaligned(at));
   }
   // Returns the sum of energies of all lanes.
-  Real total() const {
-    alignas(64) Real lanes[kLanes];
-    energy().store(lanes);
-    for (int lane = 1; lane < kLanes; ++lane) lanes[0] += lanes[lane];
-    return lanes[0];
-  }
+  Real total() const { return sum_of_lanes(energy()); }
   CONVKERN_INLINE Vec energy() const {
     return add(add(energies[0], energies[1]), add(energies[2], energies[3]));
   }
@@ -129,12 +141,9 @@ inline bool are_safe_results(const Real* p, int64_t count) {
 // The direct sum for single images of forward or grad_input.
 class DirectImages {
  public:
-  explicit DirectImages(const Problem& p) : p_(p), one_(p) {
-    one_.N = 1;
-    plan_ = plan_direct(one_);
-  }
-  bool works() const { return plan_ != nullptr; }
-  int64_t workspace(int threads) const { return plan_ == nullptr ? 0 : plan_->workspace(threads); }
+  explicit DirectImages(const Problem& p) : p_(p), one_(single_image(p)) {}
+  bool works() const { return one_.works(); }
+  int64_t workspace(int threads) const { return one_.workspace(threads); }
   // Computes image `image` of the operands of the whole batch.
   void run(const Operands& ops, int64_t image, void* workspace, const Executor& executor) const {
     const int64_t x = image * x_shape(p_).size(), y = image * y_shape(p_).size();
@@ -143,7 +152,7 @@ class DirectImages {
     if (ops.x != nullptr) one.x = static_cast<const Real*>(ops.x) + x;
     if (ops.gy != nullptr) one.gy = static_cast<const Real*>(ops.gy) + y;
     one.out = static_cast<Real*>(ops.out) + (p_.pass == Pass::forward ? y : x);
-    plan_->run(one, workspace, executor);
+    one_.run(one, workspace, executor);
   }
   // Computes the images that are marked.
   void run_marked(const Operands& ops, const Marks& marks, void* workspace,
@@ -154,9 +163,13 @@ class DirectImages {
   }
 
  private:
+  static Problem single_image(Problem p) {
+    p.N = 1;
+    return p;
+  }
+
   const Problem p_;
-  Problem one_;
-  std::unique_ptr<const Plan> plan_;
+  const DirectSum one_;
 };
 
 }  // namespace

@@ -69,22 +69,24 @@ int64_t task_grain(const Problem& p, int64_t tasks) {
   return std::max<int64_t>(1, static_cast<int64_t>(kTaskFlops * tasks / p.flops()));
 }
 
-// Returns whether a plan takes more memory for a thread than a kernel may. The difference is the
-// memory that a second thread adds.
-inline bool takes_too_much(const Plan& plan) {
-  return plan.workspace(2) - plan.workspace(1) > kThreadBytes;
-}
-
 // Makes a plan of class PassPlan, or says why there is none. Plans are made for problems of this
-// dtype whose buffers take at most kThreadBytes in each thread.
-template <class PassPlan>
-Planned plan_pass(const Problem& p) {
+// dtype whose buffers take at most kThreadBytes in each thread, if is_complete(plan) holds: the
+// plans that it is made of could be made too.
+template <class PassPlan, class IsComplete>
+Planned plan_pass(const Problem& p, const IsComplete& is_complete) {
   if (p.dtype != kDType) return Reason::dtype;
   const Reason beyond = beyond_plans(p);
   if (beyond != Reason::none) return beyond;
   auto plan = std::make_unique<const PassPlan>(p);
-  if (takes_too_much(*plan)) return Reason::workspace;
+  // The difference is the memory that a second thread adds.
+  const bool fits = plan->workspace(2) - plan->workspace(1) <= kThreadBytes;
+  if (!fits || !is_complete(*plan)) return Reason::workspace;
   return plan;
+}
+
+template <class PassPlan>
+Planned plan_pass(const Problem& p) {
+  return plan_pass<PassPlan>(p, [](const PassPlan&) { return true; });
 }
 
 }  // namespace

@@ -15,5 +15,14 @@ namespace {
 
 constexpr int kLanes = Vec::kLanes;
 
+// These take a factor that is the same for all lanes.
+CONVKERN_INLINE Vec times(const Real& factor, Vec a) { return mul(a, Vec::broadcast(&factor)); }
+CONVKERN_INLINE Vec fma(const Real& factor, Vec a, Vec b) {
+  return fma(a, Vec::broadcast(&factor), b);
+}
+CONVKERN_INLINE Vec fnma(const Real& factor, Vec a, Vec b) {
+  return fnma(a, Vec::broadcast(&factor), b);
+}
+
 }  // namespace
 }  // namespace convkern::cpu

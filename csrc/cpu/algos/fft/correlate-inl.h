@@ -108,9 +108,8 @@ void Correlate<kForward>::transform_all_taps(const Real* w, Real* spectra, Real*
       const Vec energy = transform_taps(s, w, i, memory.buffers, memory.work, to);
       if (!Redo::are_safe_taps(energy)) redo.mark_taps(i, marks);
       if (s.x.channels) continue;
-      const int64_t n = std::min<int64_t>(kLanes, s.tap_planes() - i * kLanes);
       lanes_to_images(spectra + i * kLanes * s.spectrum_size(),
-                      {s.spectrum_size(), static_cast<int>(n)}, s.spectrum_size(),
+                      {s.spectrum_size(), s.tap_block(i).count}, s.spectrum_size(),
                       VectorCursor(memory.vectors, kLanes, s.spectrum_size(), 0));
     }
   });
@@ -149,7 +148,6 @@ void Correlate<kForward>::multiply_columns(int64_t slice, int64_t tile, const Re
   const Real* from[kMostPoints];
   memory.inputs.find_rows(in_places, from);
   const int in_part = height.part(in_places.end()), out_part = height.part(out_places.end());
-  const auto multiply = height.multiply[s.x.channels][kForward];
   const int64_t column = tap_floats() / s.width->kept();  // floats of the taps of a frequency
   // The taps of input plane i and output plane o are the spectrum i * in_step + o * out_step.
   const int64_t in_step = (kForward ? 1 : s.p.Cg) * tap_floats();
@@ -165,6 +163,7 @@ void Correlate<kForward>::multiply_columns(int64_t slice, int64_t tile, const Re
     }
     return;
   }
+  const auto multiply = height.multiply[kForward];  // lanes of several planes are images
   for (int64_t frequency = 0; frequency < s.width->kept(); ++frequency) {
     for (int64_t i = 0; i < in.planes(); ++i) {
       height.outer[in_part](memory.inputs.column(from, i, frequency), memory.work);

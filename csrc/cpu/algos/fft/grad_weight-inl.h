@@ -13,14 +13,12 @@ namespace fft {
 struct GradWeight final : Plan {
   const Setting s;
   const Reduction reduction;
-  std::unique_ptr<const Plan> direct;  // where the result is not finite
+  const DirectSum direct;  // where the result is not finite
 
-  explicit GradWeight(const Problem& p)
-      : s(p), reduction(reduction_of(s)), direct(plan_direct(p)) {}
-  bool works() const { return direct != nullptr; }
+  explicit GradWeight(const Problem& p) : s(p), reduction(reduction_of(s)), direct(p) {}
+  bool works() const { return direct.works(); }
   int64_t workspace(int threads) const override {
-    const int64_t again = direct == nullptr ? 0 : direct->workspace(threads);
-    return std::max(reduction.workspace(threads), again);
+    return std::max(reduction.workspace(threads), direct.workspace(threads));
   }
   void run(const Operands& ops, void* workspace, const Executor& executor) const override;
 
@@ -59,8 +57,7 @@ inline void add_conjugate_products(const Real* x, const Real* gy, int64_t n, Rea
   for (int64_t i = 0; i < n; ++i, x += kComplex, gy += kComplex, sums += kComplex) {
     const Complex a = Complex::load(x), b = Complex::load(gy);
     Complex sum = Complex::load(sums);
-    sum = {cpu::fma(a.im, b.im, cpu::fma(a.re, b.re, sum.re)),
-           cpu::fnma(a.re, b.im, cpu::fma(a.im, b.re, sum.im))};
+    sum = {fma(a.im, b.im, fma(a.re, b.re, sum.re)), fnma(a.re, b.im, fma(a.im, b.re, sum.im))};
     sum.store(sums);
   }
 }
@@ -161,7 +158,7 @@ void GradWeight::run(const Operands& ops, void* workspace, const Executor& execu
                   }
                   inverse_sums(slice, memory, partial);
                 });
-  if (!are_safe_results(gw, s.tap_planes() * s.p.R * s.p.S)) direct->run(ops, workspace, executor);
+  if (!are_safe_results(gw, s.tap_planes() * s.p.R * s.p.S)) direct.run(ops, workspace, executor);
 }
 
 }  // namespace fft

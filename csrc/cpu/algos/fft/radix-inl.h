@@ -43,19 +43,11 @@ CONVKERN_INLINE Complex minus_i(const Complex& a, const Complex& b) {
 
 // Returns a * (re - i im).
 CONVKERN_INLINE Complex times_conjugate(const Complex& a, const Vec& re, const Vec& im) {
-  return {cpu::fma(a.re, re, mul(a.im, im)), fnma(a.re, im, mul(a.im, re))};
+  return {fma(a.re, re, mul(a.im, im)), fnma(a.re, im, mul(a.im, re))};
 }
 
 template <int k, int n>
 constexpr Root<Real> kRoot = root<Real>(k, n);
-
-CONVKERN_INLINE Vec fma(const Real& factor, Vec a, Vec b) {
-  return cpu::fma(a, Vec::broadcast(&factor), b);
-}
-CONVKERN_INLINE Vec times(const Real& factor, Vec a) { return mul(a, Vec::broadcast(&factor)); }
-CONVKERN_INLINE Vec fnma(const Real& factor, Vec a, Vec b) {
-  return cpu::fnma(a, Vec::broadcast(&factor), b);
-}
 
 // Transforms `points` points: z[k] becomes the sum of z[n] exp(-2 pi i n k / points) over n.
 template <int points>

@@ -28,12 +28,7 @@ class Redo {
   }
 
   // Returns whether the energy of some taps, which is the sum of the lanes, is within the limits.
-  static bool are_safe_taps(const Vec& energies) {
-    alignas(64) Real lanes[kLanes];
-    energies.store(lanes);
-    for (int lane = 1; lane < kLanes; ++lane) lanes[0] += lanes[lane];
-    return is_safe_energy(lanes[0]);
-  }
+  static bool are_safe_taps(const Vec& energies) { return is_safe_energy(sum_of_lanes(energies)); }
 
   // Marks the lanes of a unit one of whose planes is loud or has too much energy.
   void mark_unsafe(const Real* energy, const Real* largest, int64_t planes, int64_t unit,

@@ -188,7 +188,7 @@ inline Vec transform_taps(const Setting& s, const Real* w, int64_t vector,
       [&](int64_t, int64_t count, Real* at) {
         for (int64_t i = 0; i < count * p.S; ++i) {
           Real* tap = at + i / p.S * buffers.row_floats() + i % p.S * columns.step * kLanes;
-          energy = cpu::fma(Vec::load(tap), Vec::load(tap), energy);
+          energy = fma(Vec::load(tap), Vec::load(tap), energy);
           times(scale, Vec::load(tap)).store(tap);
         }
       });

@@ -44,7 +44,7 @@ struct Outputs {
 };
 
 // A spectrum is the sum over `terms` of products: spectrum i of `values` times spectrum i of
-// `taps`. The numbers of a tap are vectors, or single numbers for all lanes. Steps are in floats.
+// `taps`. The numbers of a tap are single numbers for all lanes. Steps are in floats.
 struct Products {
   const Real* values;
   int64_t value_step;
@@ -71,10 +71,10 @@ struct Transform {
   void (*join)(const Real* first, const Real* second, Real* work);
   // Begins the inverse of one spectrum.
   void (*inner_inverse)(const Real* spectrum, Real* work);
-  // Begins the inverse of products. The index says whether taps are vectors, and whether they are
-  // conjugated.
-  void (*multiply[2][2])(const Products& products, Real* work);
-  // Completes a transform, multiplies it by a spectrum and begins the inverse.
+  // Begins the inverse of products. The index says whether taps are conjugated.
+  void (*multiply[2])(const Products& products, Real* work);
+  // Completes a transform, multiplies it by a spectrum and begins the inverse. The first index says
+  // whether taps are vectors, and the second whether they are conjugated.
   void (*multiply_one[2][2])(const Real* taps, Real* work);
 
   int64_t kept() const { return points / 2 + 1; }
@@ -246,13 +246,13 @@ struct Stages {
     template <bool kConjugate>
     CONVKERN_INLINE Complex times(const Complex& z) const {
       if (kConjugate) return times_conjugate(z, re, im);
-      return {fnma(z.im, im, mul(z.re, re)), cpu::fma(z.re, im, mul(z.im, re))};
+      return {fnma(z.im, im, mul(z.re, re)), fma(z.re, im, mul(z.im, re))};
     }
     template <bool kConjugate>
     CONVKERN_INLINE Complex times_plus(const Complex& z, const Complex& sum) const {
-      const Vec a = cpu::fma(z.re, re, sum.re), b = cpu::fma(z.im, re, sum.im);
-      if (kConjugate) return {cpu::fma(z.im, im, a), fnma(z.re, im, b)};
-      return {fnma(z.im, im, a), cpu::fma(z.re, im, b)};
+      const Vec a = fma(z.re, re, sum.re), b = fma(z.im, re, sum.im);
+      if (kConjugate) return {fma(z.im, im, a), fnma(z.re, im, b)};
+      return {fnma(z.im, im, a), fma(z.re, im, b)};
     }
   };
 
@@ -271,9 +271,9 @@ struct Stages {
     }
   }
 
-  template <bool kVectors, bool kConjugate>
+  template <bool kConjugate>
   static void multiply(const Products& products, Real* work) {
-    using T = Tap<kVectors>;
+    using T = Tap</*kVectors=*/false>;
 #pragma GCC unroll 1
     for (int k = 0; k < A; ++k) {
       Complex z[B];
@@ -306,8 +306,7 @@ constexpr Transform stages() {
           S::separate,
           S::join,
           S::inner_inverse,
-          {{S::template multiply<false, false>, S::template multiply<false, true>},
-           {S::template multiply<true, false>, S::template multiply<true, true>}},
+          {S::template multiply<false>, S::template multiply<true>},
           {{S::template multiply_one<false, false>, S::template multiply_one<false, true>},
            {S::template multiply_one<true, false>, S::template multiply_one<true, true>}}};
 }

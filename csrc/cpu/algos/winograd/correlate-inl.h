@@ -223,7 +223,7 @@ struct Band {
       for (int j = 0; j < F::kOut; ++j) {
         if (i >= row_count || j >= column_count) continue;
         Vec sum = add(t[i][j], bias);
-        lost = cpu::fma(sum, Vec::zero(), lost);
+        lost = fma(sum, Vec::zero(), lost);
         if (apply_relu) sum = relu(sum);
         Real* at = y.at + i * y.row + j * y.pixel;
         lanes == kLanes ? sum.store_unaligned(at) : sum.store_first(at, lanes);

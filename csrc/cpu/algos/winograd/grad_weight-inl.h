@@ -136,8 +136,7 @@ struct GradWeightSlice {
           transform_square<F::grad_taps>(m, taps);
           store_spots(taps, memory + i * 9 * kLanes, kLanes);
 #pragma GCC unroll 9
-          for (int tap = 0; tap < 9; ++tap)
-            lost = cpu::fma(taps[tap / 3][tap % 3], Vec::zero(), lost);
+          for (int tap = 0; tap < 9; ++tap) lost = fma(taps[tap / 3][tap % 3], Vec::zero(), lost);
         }
         const auto lanes = static_cast<int>(std::min<int64_t>(kLanes, columns.size() - o));
         const int64_t channel = group * p.Og() + columns.begin + o;
@@ -153,13 +152,12 @@ template <class F>
 struct GradWeight final : Plan, WeightParts<WeightTasks<F>> {
   using Parts = WeightParts<WeightTasks<F>>;
   using Parts::p, Parts::tasks, Parts::reduction;
-  const std::unique_ptr<const Plan> direct;  // computes results that are not finite
+  const DirectSum direct;  // computes results that are not finite
 
-  explicit GradWeight(const Problem& problem) : Parts(problem), direct(plan_direct(problem)) {}
-  bool works() const { return direct != nullptr; }
+  explicit GradWeight(const Problem& problem) : Parts(problem), direct(problem) {}
+  bool works() const { return direct.works(); }
   int64_t workspace(int threads) const override {
-    const int64_t again = direct == nullptr ? 0 : direct->workspace(threads);
-    return std::max(reduction.workspace(threads), again);
+    return std::max(reduction.workspace(threads), direct.workspace(threads));
   }
   void run(const Operands& ops, void* workspace, const Executor& executor) const override;
 };
@@ -186,7 +184,7 @@ void GradWeight<F>::run(const Operands& ops, void* workspace, const Executor& ex
                   }
                   if (!slice.store(partial)) lost.set(0);
                 });
-  if (lost.is_set(0)) direct->run(ops, workspace, executor);
+  if (lost.is_set(0)) direct.run(ops, workspace, executor);
 }
 
 }  // namespace winograd

@@ -17,13 +17,6 @@ namespace winograd {
 template <int a, int b>
 constexpr Real kRatio = Real(a) / Real(b);
 
-CONVKERN_INLINE Vec times(Real factor, Vec a) {
-  return fma(a, Vec::broadcast(&factor), Vec::zero());
-}
-CONVKERN_INLINE Vec fma(Real factor, Vec a, Vec b) {
-  return cpu::fma(a, Vec::broadcast(&factor), b);
-}
-
 struct F4x4 {
   static constexpr int kOut = 4, kIn = 6;
 
