@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -22,6 +22,10 @@ class Processes:
 
     rank: int = 0
     count: int = 1
+    # The tensors that gloo got. Its threads may drop their reference after the collective returned.
+    # If that were the last one, the thread would need the interpreter, and Python aborts the
+    # process ("terminate called without an active exception") if it is about to exit.
+    _given_to_gloo: list[Tensor] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def is_main(self) -> bool:
@@ -43,6 +47,7 @@ class Processes:
         if self.count == 1:
             return list(values)
         totals = torch.tensor(values, dtype=torch.float64)
+        self._given_to_gloo.append(totals)
         dist.all_reduce(totals)
         sums: list[float] = totals.tolist()
         return sums
@@ -52,6 +57,7 @@ class Processes:
         if self.count == 1:
             return [tensor]
         tensors = [torch.empty_like(tensor) for _ in range(self.count)]
+        self._given_to_gloo.extend([tensor, *tensors])
         dist.all_gather(tensors, tensor)
         return tensors
 
