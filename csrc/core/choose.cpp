@@ -4,6 +4,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace convkern {
 
@@ -14,8 +15,22 @@ const Kernel& reference_kernel(const KernelList& kernels, Pass pass) {
   throw std::logic_error("no kernel computes the pass");
 }
 
+// Returns the problem, or the same one with rows and columns exchanged if images and kernel are one
+// column wide. All operands have the same bytes in both. Kernels fill their lanes and buffers along
+// the rows of images.
+static Problem along_rows(const Problem& problem) {
+  if (problem.W != 1 || problem.S != 1 || problem.pad_w != 0) return problem;
+  Problem turned = problem;
+  std::swap(turned.H, turned.W);
+  std::swap(turned.R, turned.S);
+  std::swap(turned.pad_h, turned.pad_w);
+  std::swap(turned.stride_h, turned.stride_w);
+  std::swap(turned.dilation_h, turned.dilation_w);
+  return turned;
+}
+
 Chooser::Chooser(const KernelList& kernels, const Problem& whole, const Constraints& constraints)
-    : kernels_(kernels), problem_(whole), constraints_(constraints) {
+    : kernels_(kernels), problem_(along_rows(whole)), constraints_(constraints) {
   attempts_.reserve(8);
   if (constraints.batch_invariant && whole.pass != Pass::grad_weight) {
     problem_.N = std::min<int64_t>(whole.N, 1);

@@ -35,7 +35,8 @@ class Chooser {
 
   // The problem for which kernels are compared, and which the chosen one computes at a time: the
   // whole one or, where results must not depend on the batch that an image comes in, that of a
-  // single image, since some kernels divide their work by the number of images.
+  // single image, since some kernels divide their work by the number of images. Images of one
+  // column are turned to one row.
   const Problem& problem() const { return problem_; }
 
   // Why the kernel cannot run the problem; Reason::none if it can.
