@@ -14,6 +14,7 @@ enum class Reason : uint8_t {
   group_steps,
   not_3x3,
   kernel_size,
+  not_a_product,
   odd_terms,
   precision,
   tf32,
@@ -48,6 +49,8 @@ inline const char* to_string(Reason reason) {
       return "computes 3x3 kernels with stride 1 and dilation 1";
     case Reason::kernel_size:
       return "has no transform that is large enough for the kernel";
+    case Reason::not_a_product:
+      return "computes windows that cover the image without overlap, in one group";
     case Reason::odd_terms:
       return "needs an even number of channels to sum over";
     case Reason::precision:

@@ -19,6 +19,16 @@ int64_t columns_of_row(const Problem& p) {
   return p.pass == Pass::grad_input ? ceil_div(p.W, p.stride_w) : p.OW();
 }
 
+// Returns the share of the time that is left for products where the input is copied to lanes: each
+// of its numbers takes as long as about 16 products.
+double share_of_products(const Problem& p) {
+  const double steps =
+      p.pass == Pass::grad_input ? 1 : static_cast<double>(p.stride_h) * p.stride_w;
+  const int64_t channels = p.pass == Pass::grad_input ? p.Cg : p.Og();
+  const double of_number = static_cast<double>(channels * p.R * p.S) / steps;
+  return of_number / (of_number + 16);
+}
+
 }  // namespace
 
 // The estimate is the share of useful lanes, less two costs. Tiles with one vector in a row are
@@ -37,9 +47,10 @@ double estimate_implicit_gemm(const Problem& p, int lanes) {
 
 double estimate_columnlane(const Problem& p, int lanes) {
   const int64_t columns = columns_of_row(p);
-  double share = used_lanes(columns, lanes) * (columns <= lanes       ? 0.6
-                                               : columns <= 2 * lanes ? 0.7
-                                                                      : 0.9);
+  double share = used_lanes(columns, lanes) * share_of_products(p) *
+                 (columns <= lanes       ? 0.6
+                  : columns <= 2 * lanes ? 0.7
+                                         : 0.9);
   if (p.stride_w > 1) share *= 0.65;
   if (p.layout == Layout::nhwc) share *= p.groups > 1 ? 0.3 : 0.6;
   const int64_t taps = p.R * p.S;
@@ -48,8 +59,10 @@ double estimate_columnlane(const Problem& p, int lanes) {
 }
 
 double estimate_batchlane(const Problem& p, int lanes) {
-  double share = used_lanes(p.N, lanes) * (p.pass == Pass::grad_weight ? 0.6 : 0.85);
-  if (p.layout == Layout::nhwc && p.groups > 1) share *= 0.5;
+  constexpr int64_t kManyChannels = 64;  // of which bands of pixels are long
+  double share =
+      used_lanes(p.N, lanes) * share_of_products(p) * (p.pass == Pass::grad_weight ? 0.6 : 0.85);
+  if (p.layout == Layout::nhwc && (p.groups > 1 || p.C > kManyChannels)) share *= 0.5;
   if (p.R * p.S > 1) return share;
   return share * (p.layout == Layout::nhwc ? 0.35 : 0.5);
 }
@@ -66,14 +79,19 @@ Reason fft_declines(const Candidate& candidate) {
   return is_faster ? Reason::none : Reason::slower;
 }
 
-// Other kernels are faster if all channels fill less than half a vector. In grad_weight they also
-// are if one group fills a whole vector, because implicit_gemm then reads less for each product.
+// Other kernels are faster if all channels fill less than half a vector. They also are if one group
+// fills a whole vector and implicit_gemm then reads less for each product: in grad_weight, and
+// where the residues of a stride leave so few columns that register tiles are not full.
 Reason channellane_declines(const Candidate& candidate) {
+  constexpr int64_t kLeastColumns = 7;  // a register tile's
   const Problem& p = candidate.problem;
   const int lanes = candidate.lanes;
   const int64_t columns = p.pass == Pass::grad_input ? p.Cg : p.Og();
   if (2 * p.groups * columns < lanes) return Reason::empty_lanes;
-  return columns == lanes && p.pass == Pass::grad_weight ? Reason::slower : Reason::none;
+  const bool short_rows =
+      p.pass == Pass::grad_input && p.stride_w > 1 && columns_of_row(p) < kLeastColumns;
+  const bool slower = columns == lanes && (p.pass == Pass::grad_weight || short_rows);
+  return slower ? Reason::slower : Reason::none;
 }
 
 // Returns Reason::slower in three cases. The outputs may fill so little of their tiles that 2x2
@@ -109,6 +127,37 @@ Reason winograd_2x2_declines(const Candidate& candidate) {
   const int64_t few = half_empty ? kFewChannelsOfOdd : kFewChannels;
   if (std::min(p.Cg, p.Og()) < few) return Reason::slower;
   return winograd_declines(p, 2);
+}
+
+// Images of one output pixel are always left to it: implicit_gemm would copy each of them. Of 1x1
+// kernels it takes those with so few channels on one side that packed panels would be mostly empty.
+// Dot products also need many channels on the other side, since the lanes of each are added up.
+// Patches are copied, which pays if few outputs are computed of long rows. In the gradients
+// implicit_gemm copies more.
+Reason skinny_gemm_declines(const Candidate& candidate) {
+  constexpr int64_t kFewSums = 24, kFewTerms = 16;
+  constexpr int64_t kFewDots = 4, kDotLength = 64, kFewPatchDots = 8, kPatchLength = 512;
+  constexpr int64_t kShortRun = 8;
+  const Problem& p = candidate.problem;
+  if (p.OH() * p.OW() == 1) return Reason::none;
+  const bool turned = p.C < p.O;  // x has fewer channels than y
+  bool takes = false;
+  if (p.R * p.S == 1) {
+    const int64_t few = std::min(p.C, p.O), many = std::max(p.C, p.O);
+    if (p.pass == Pass::grad_weight) {
+      takes = few <= (turned ? kFewTerms : kFewSums);
+    } else if ((p.pass == Pass::forward) == turned) {
+      takes = few <= kFewTerms;
+    } else {
+      takes = few <= kFewDots && many >= kDotLength;
+    }
+  } else if (p.pass == Pass::forward) {
+    takes = p.O <= kFewPatchDots && p.C * p.R * p.S >= kPatchLength;
+  } else {
+    const int64_t run = p.layout == Layout::nhwc ? p.S * p.C : p.S;  // adjacent floats of a patch
+    takes = p.pass == Pass::grad_input || run >= kShortRun || p.O > kFewPatchDots;
+  }
+  return takes ? Reason::none : Reason::slower;
 }
 
 Reason implicit_gemm_declines(const Candidate& candidate) {

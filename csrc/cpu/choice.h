@@ -29,6 +29,7 @@ Reason fft_declines(const Candidate& candidate);
 Reason channellane_declines(const Candidate& candidate);
 Reason winograd_4x4_declines(const Candidate& candidate);
 Reason winograd_2x2_declines(const Candidate& candidate);
+Reason skinny_gemm_declines(const Candidate& candidate);
 Reason implicit_gemm_declines(const Candidate& candidate);
 Reason columnlane_declines(const Candidate& candidate);
 

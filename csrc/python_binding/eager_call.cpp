@@ -81,18 +81,20 @@ PyObject* eager_conv2d(PyObject*, PyObject* const* args, Py_ssize_t count) {
                         read_pair(args[3], stride) && read_pair(args[4], padding) &&
                         read_pair(args[5], dilation) && read_int(args[6], groups) &&
                         read_name(args[7], activation);
-  if (!readable || x->dim() != 4 || !has_kernels(*x) || !is_dense(*x) || !is_dense(*w) ||
-      (b != nullptr && !is_dense(*b)) || torch::jit::tracer::isTracing() ||
+  if (!readable || (x->dim() != 4 && x->dim() != 3) || !has_kernels(*x) || !is_dense(*x) ||
+      !is_dense(*w) || (b != nullptr && !is_dense(*b)) || torch::jit::tracer::isTracing() ||
       at::impl::torch_function_mode_enabled()) {
     PyErr_Clear();
     Py_RETURN_NONE;
   }
   const at::Tensor y = [&] {
     const py::gil_scoped_release no_gil;
-    return forward_op().call(*x, *w, b == nullptr ? std::nullopt : std::make_optional(*b),
-                             c10::fromIntArrayRefUnchecked(stride),
-                             c10::fromIntArrayRefUnchecked(padding),
-                             c10::fromIntArrayRefUnchecked(dilation), groups, activation);
+    const bool has_batch = x->dim() == 4;
+    const at::Tensor images = forward_op().call(
+        has_batch ? *x : x->unsqueeze(0), *w, b == nullptr ? std::nullopt : std::make_optional(*b),
+        c10::fromIntArrayRefUnchecked(stride), c10::fromIntArrayRefUnchecked(padding),
+        c10::fromIntArrayRefUnchecked(dilation), groups, activation);
+    return has_batch ? images : images.squeeze(0);
   }();
   return THPVariable_Wrap(y);
   END_HANDLE_TH_ERRORS

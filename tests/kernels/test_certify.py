@@ -37,6 +37,7 @@ CASES = [
 
 TILE, TRANSFORMS = "tiles/correlation-inl.h", "algos/winograd/transforms-inl.h"
 GEMM, BATCHES = "algos/implicit_gemm/correlate-inl.h", "algos/batchlane/forward-inl.h"
+SKINNY = "algos/skinny_gemm/correlate-inl.h"
 FOURIER, PERIODS = "algos/fft/transforms-inl.h", "fft_size.cpp"
 FAULTS = {
     "a tap at the edge is left out": Edit(TILE, "j > count", "j >= count"),
@@ -72,6 +73,19 @@ FAULTS = {
     ),
     "the zeros around an image are not written": Edit(
         BATCHES, "set_zero(memory, buffers.x_floats)", "void()"
+    ),
+    "the last products of a row are left out": Edit("tiles/dot-inl.h", "left > 0", "left > 1"),
+    "a block of products begins one late": Edit(
+        SKINNY, "wide.at + k", "wide.at + k + 1", within="add_products({{}, wide"
+    ),
+    "rows of W are a vector too far apart": Edit(
+        SKINNY, "step", "step + kLanes", within="t.b_k = {}"
+    ),
+    "each block of rows begins the sums anew": Edit(
+        "algos/skinny_gemm/grad_weight-inl.h", "Init::accumulate", "Init::zero"
+    ),
+    "the rows of a patch are taken from one channel": Edit(
+        "algos/skinny_gemm/matrices-inl.h", "i / p.R * p.H + i % p.R", "i % p.R"
     ),
     "a root of unity is that of the frequency before": Edit(
         FOURIER, "kTwiddles.factor[b][a]", "kTwiddles.factor[b][a - 1]"

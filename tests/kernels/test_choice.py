@@ -18,7 +18,8 @@ from convkern.cli import main
 FIRST_LAYER = "n512c1h28w28k1r14s14p2q2_f32_nchw_fwd+bias#fmnist/padding3.conv1"
 TINY = "import torch, convkern; x = torch.ones(1, 1, 4, 4); convkern.conv2d(x, x)"
 # An output reads more than a thread's buffers can hold.
-WIDE = "import torch, convkern; x = torch.ones(1, 1, 1, 3_000_000); convkern.conv2d(x, x)"
+CALL = "convkern.conv2d(w, w, padding=(0, 1))"
+WIDE = f"import torch, convkern; w = torch.ones(1, 1, 1, 3_000_000); {CALL}"
 
 DEVICES = ["cpu", *["cuda"] * (_C.build_info()["cuda"] is not None)]  # that have kernels
 
@@ -144,7 +145,7 @@ def test_an_abandoned_generator_leaves_its_context() -> None:
 
 
 def test_fallback_to_the_reference_kernel_warns_once_with_the_reason() -> None:
-    loop = WIDE + "; convkern.conv2d(x, x)"
+    loop = f"{WIDE}; {CALL}"
     result = run_python(loop)
     assert result.returncode == 0
     assert result.stderr.count("the slow reference kernel fwd.reference.any.baseline") == 1
@@ -197,7 +198,7 @@ def test_isa_environment(isa: str) -> None:
     levels = ["baseline", "avx2", "avx512", "avx512bf16"]
     expected = min(isa, _C.available_isa(), key=levels.index)
     problem = "n1c1h4w4k1r4s4p0q0u1v1d1e1g1_f32_nchw_fwd"
-    kernel = f"fwd.direct_batchlane.f32.{expected}"
+    kernel = f"fwd.skinny_gemm.f32.{expected}"
     assert result.stderr == f"convkern: {problem} -> {kernel}\n"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cases import DEPTHWISE, EMPTY_BATCH, FEW, GROUPED, MATMUL, NON_EMPTY, WINOGRAD
+from cases import DEPTHWISE, EMPTY_BATCH, FEW, GROUPED, MATMUL, NON_EMPTY, SKINNY, WINOGRAD
 from convkern.testing import variant
 from core_program import CoreProgram
 from counts import count
@@ -29,8 +29,8 @@ def problems(cases: list[str]) -> list[str]:
     ]
 
 
-SMALL = FEW[::3] + MATMUL[::12] + GROUPED[::9] + DEPTHWISE[::9] + WINOGRAD[::9]
-ALL = NON_EMPTY + MATMUL + GROUPED + DEPTHWISE + WINOGRAD + [EMPTY_BATCH]
+SMALL = FEW[::3] + MATMUL[::12] + SKINNY[::12] + GROUPED[::9] + DEPTHWISE[::9] + WINOGRAD[::9]
+ALL = NON_EMPTY + MATMUL + SKINNY + GROUPED + DEPTHWISE + WINOGRAD + [EMPTY_BATCH]
 
 
 def check_kernels(done: subprocess.CompletedProcess[str]) -> None:

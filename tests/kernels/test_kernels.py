@@ -17,6 +17,7 @@ from cases import (
     HALF_CHUNKS,
     MATMUL,
     NON_EMPTY,
+    SKINNY,
     WIDE,
     WINOGRAD,
     label,
@@ -93,6 +94,14 @@ def has_pairs_for(name: str, case: str) -> bool:
     return dtype != "bf16" or terms[pass_] % 2 == 0
 
 
+def is_product(case: str) -> bool:
+    """Returns whether skinny_gemm computes the case. The rule is written independently."""
+    problem = _C.Problem(case)
+    pixels = problem.input_size[2] * problem.input_size[3]
+    taps = problem.weight_size[2] * problem.weight_size[3]
+    return problem.layout == "nhwc" or taps > 1 or pixels == 1
+
+
 REFERENCE = kernel_names("reference")
 # The cases that each kernel must compute.
 CASES = [
@@ -100,6 +109,8 @@ CASES = [
     (kernel_names("direct_columnlane"), WIDE),
     (MATMULS, MATMUL),
     (CHANNELLANE, DEPTHWISE + GROUPED),
+    (kernel_names("skinny_gemm"), SKINNY),
+    (kernel_names("skinny_gemm", half=True), SKINNY[::9]),
     (REFERENCE, [*FEW, EMPTY_BATCH]),
     (HALF, FEW + HALF_CHUNKS),
     (HALF_CHANNELLANE, DEPTHWISE[::9]),
@@ -116,6 +127,8 @@ def problems_of_kernels() -> dict[str, list[str]]:
     for names, table in CASES:
         for name, case, layout in product(names, table, ["nchw", "nhwc"]):
             if (case in GROUPED and not has_lanes_for(name, case)) or not has_pairs_for(name, case):
+                continue
+            if case in SKINNY and not is_product(variant(case, layout=layout)):
                 continue
             pass_, dtype = ROWS[name]["pass_"], ROWS[name]["dtype"]
             for own in OWN_DTYPES.get(dtype, [dtype]):

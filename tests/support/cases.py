@@ -311,6 +311,44 @@ CUDA_TILES = [
         for n in (383, 384, 385)
     ),
 ]
+# Products of matrices with a short side. Terms, output channels and rows are one below, at and one
+# above the vectors, tiles, panels and blocks. Rows are images, pixels or patches.
+SKINNY = [
+    *(
+        _case(f"skinny_terms{c}", (3, c, 1, 1), (5, 1, 1), "", "+bias")
+        for c in (3, 4, 5, 7, 8, 9, 15, 16, 17, 63, 64, 65, 255, 257, 511, 513, 1023, 1024, 1025)
+    ),
+    *(
+        _case(f"skinny_outputs{o}", (7, 3, 3, 6), (o, 3, 6), "", "+bias+relu")
+        for o in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33, 65)
+    ),
+    *(
+        _case(f"skinny_images{n}", (n, 2, 4, 5), (3, 4, 5), "u3v2", "+relu")
+        for n in (1, 2, 4, 5, 6, 7, 8, 9, 95, 96, 97, 200)
+    ),
+    *(
+        _case(f"skinny_pixels{c}to{o}", (2, c, 11, 13), (o, 1, 1), "", "+bias+relu")
+        for c, o in [(2, 2), (3, 20), (20, 3), (17, 18), (5, 65), (65, 5), (2, 130), (130, 2)]
+    ),
+    *(
+        _case(f"skinny_patches{r}x{s}", (3, c, r * h, s * w), (o, r, s), f"u{r}v{s}", "+bias+relu")
+        for (r, s), c, (h, w), o in [
+            ((1, 2), 3, (5, 7), 4),
+            ((2, 1), 1, (3, 40), 9),
+            ((2, 2), 17, (3, 4), 5),
+            ((3, 8), 2, (1, 9), 17),
+            ((8, 7), 3, (4, 1), 3),
+            ((4, 16), 5, (2, 3), 33),
+            ((9, 17), 2, (3, 3), 2),
+            ((33, 31), 3, (2, 2), 3),
+        ]
+    ),
+    _case("skinny_one_row", (1, 1030, 2, 2), (3, 2, 2)),
+    _case("skinny_slices", (2, 70, 8, 9), (21, 8, 9)),
+    _case("skinny_gw_chunks", (40, 5, 9, 10), (3, 1, 1)),
+    _case("skinny_tall", (3, 6, 40, 41), (150, 1, 1), "", "+bias"),
+    _case("skinny_dilated_line", (4, 3, 1, 7), (2, 1, 7), "u5v3d9e1"),
+]
 # Windows, chunks of taps and blocks of the CUDA direct kernels. Results, taps and channels are one
 # below, at and one above each size. There are several blocks and workers, and steps that leave
 # residues and classes.

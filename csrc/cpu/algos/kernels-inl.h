@@ -8,6 +8,7 @@
 #include "cpu/algos/columnlane/columnlane-inl.h"
 #include "cpu/algos/fft/fft-inl.h"
 #include "cpu/algos/implicit_gemm/implicit_gemm-inl.h"
+#include "cpu/algos/skinny_gemm/skinny_gemm-inl.h"
 #include "cpu/algos/winograd/winograd-inl.h"
 
 namespace convkern::cpu {
@@ -19,6 +20,7 @@ using Algorithms = AlgorithmList<  //
     channellane::algorithm,        //
     winograd::algorithm_4x4,       //
     winograd::algorithm_2x2,       //
+    skinny_gemm::algorithm,        //
     implicit_gemm::algorithm,      //
     columnlane::algorithm,         //
     batchlane::algorithm>;

@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <iterator>
 
+#include "core/axis.h"
 #include "core/problem.h"
 #include "random.h"
 
@@ -24,6 +25,8 @@ class ProblemSource {
     p.N = one_in(2) ? 1 + random_.below(3) : size(17);
     if (one_in(24)) {
       choose_long_image(p);
+    } else if (one_in(8)) {
+      choose_tiles(p);
     } else {
       p.H = size(33);
       p.W = size(33);
@@ -101,6 +104,24 @@ class ProblemSource {
       (rows ? p.pad_h : p.pad_w) = random_.below(pick<int64_t>({1, 4, taps}));
     }
     fit(p);
+  }
+  // Windows that cover the image without overlap, in one group.
+  void choose_tiles(Problem& p) {
+    most_ = 1 << 17;
+    p.R = 1 + random_.below(pick<int64_t>({1, 4, 12}));
+    p.S = 1 + random_.below(pick<int64_t>({1, 4, 20}));
+    p.H = p.R * (1 + random_.below(pick<int64_t>({1, 2, 5})));
+    p.W = p.S * (1 + random_.below(pick<int64_t>({1, 2, 5})));
+    p.stride_h = p.R;
+    p.stride_w = p.S;
+    p.C = size(66);
+    p.O = size(66);
+    p.Cg = p.C;
+    while (cost(p) > most_ && p.N + p.C + p.O > 3) {
+      int64_t& size = *pick({&p.N, &p.C, &p.O});
+      size = ceil_div(size, 2);
+      p.Cg = p.C;
+    }
   }
   // Enlarges the images where the kernel is larger than they are.
   static void fit(Problem& p) {

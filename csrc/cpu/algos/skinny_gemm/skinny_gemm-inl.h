@@ -1,0 +1,29 @@
+// skinny_gemm: matrix products one side of which is short: few output channels, few images, or few
+// input channels of a 1x1 kernel. The operands are read where they lie. A GEMM that packs panels
+// (implicit_gemm) would take longer to pack than to multiply, and leaves lanes empty where the
+// channels do not fill a vector. Such layers are a classifier or a discriminator's last layer (a
+// kernel as large as the image), the projections of a 1x1 kernel to or from RGB, and patch
+// embeddings with few channels.
+#pragma once
+
+#include "cpu/algos/skinny_gemm/correlate-inl.h"
+#include "cpu/algos/skinny_gemm/grad_weight-inl.h"
+
+namespace convkern::cpu {
+namespace {
+namespace skinny_gemm {
+
+template <Pass kPass>
+Planned plan(const Problem& p) {
+  if (!Matrices::suit(p)) return Reason::not_a_product;
+  if constexpr (kPass == Pass::grad_weight) return plan_pass<GradWeight>(p);
+  const bool shrinks = (kPass == Pass::forward) != Matrices(p).turned;
+  return shrinks ? plan_pass<Shrink>(p) : plan_pass<Spread>(p);
+}
+
+constexpr Algorithm algorithm = {"skinny_gemm", plan<Pass::forward>, plan<Pass::grad_input>,
+                                 plan<Pass::grad_weight>, choice::skinny_gemm_declines};
+
+}  // namespace skinny_gemm
+}  // namespace
+}  // namespace convkern::cpu
