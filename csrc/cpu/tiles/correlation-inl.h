@@ -52,19 +52,10 @@ struct Correlation {
 
   // These return the number of vectors in place, and the first lane of each. If the adjacent lanes
   // are not whole vectors, the last vector ends with them and overlaps the one before it. Both
-  // compute the same numbers for the lanes that they share.
+  // compute the same numbers for the lanes that they share, so they must not add them to `out`.
   int64_t vectors() const { return ceil_div(adjacent, kLanes); }
   int64_t first_lane(int64_t vector) const { return std::min(vector * kLanes, adjacent - kLanes); }
 };
-
-// Makes `part`, a copy of c, the correlation in place of `lanes` lanes from those of a vector on.
-inline void set_vectors(Correlation& part, const Correlation& c, int64_t vector, int64_t lanes) {
-  part.adjacent = lanes;
-  part.in.at = c.in.at + c.first_lane(vector);
-  part.taps.at = c.taps.at + vector * c.taps_vector;
-  part.out.at = c.out.at + c.first_lane(vector);
-  if (c.bias != nullptr) part.bias = c.bias + vector * kLanes;
-}
 
 template <int kRows, int kColumns, Taps kTaps, TileRows kKind>
 struct Tile {
@@ -332,7 +323,10 @@ void run_tiles(const Correlation& c, int64_t u, int64_t rows) {
       Correlation part = c;
       const Range next{v.end, std::min(c.columns.out, v.end + v.size())};
       for (int64_t vector = 0; vector < c.vectors(); ++vector) {
-        set_vectors(part, c, vector, kLanes);
+        part.in.at = c.in.at + c.first_lane(vector);
+        part.taps.at = c.taps.at + vector * c.taps_vector;
+        part.out.at = c.out.at + c.first_lane(vector);
+        if (c.bias != nullptr) part.bias = c.bias + vector * kLanes;
         prefetch_tile(part, u, rows, next);
         for (int64_t column = v.begin; column < v.end; column += exact ? v.size() : 1) {
           run(part, u, column);

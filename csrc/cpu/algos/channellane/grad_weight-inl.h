@@ -83,7 +83,7 @@ void GradWeight::run(const Operands& ops, void* workspace, const Executor& execu
   };
   reduce_chunks(p, reduction, tasks.most_slices, workspace, static_cast<Real*>(ops.out), executor,
                 [&](int64_t slice, Range units, Real* sums, Real* partial) {
-                  const Range vectors = tasks.slice(tasks.most_slices, slice);
+                  const Range vectors = tasks.with_overlap({slice, slice + 1});
                   for (int64_t vector = vectors.begin; vector < vectors.end; ++vector) {
                     sum_vector(vector, units, sums, partial);
                   }

@@ -25,21 +25,23 @@ namespace channellane {
 struct Groups {
   int64_t count, terms, columns;
   // Whether images are read and written in place. These are depthwise problems in channels_last
-  // with at least a vector of channels. The tiles of other groups read a pixel many times, and
-  // pixels that are far apart would compete for a few lines of the cache.
+  // with at least a vector of channels and not too many taps. The tiles of other groups read a
+  // pixel many times, and pixels that are far apart would compete for a few lines of the cache.
   bool in_place;
 
   explicit Groups(const Problem& p) : count(p.groups), terms(p.Cg), columns(p.Og()) {
     if (p.pass == Pass::grad_input) std::swap(terms, columns);
-    in_place = p.layout == Layout::nhwc && p.C >= kLanes && depthwise() && !pays_to_copy(p);
+    in_place = p.layout == Layout::nhwc && depthwise() && p.C >= kLanes &&
+               (p.C % kLanes == 0 || p.R * p.S <= most_taps_in_place(p));
   }
-  // Returns whether it is faster to copy the pixels of a depthwise problem than to read them in
-  // place. Unless pixels are whole vectors, most vectors lie in two cache lines and take twice as
-  // long to load. grad_weight loads each of them for many taps, and for more if the rows of a tile
-  // share no input rows. The limits are measured.
-  static bool pays_to_copy(const Problem& p) {
-    const bool shares_rows = p.stride_h == p.dilation_h;
-    return p.pass == Pass::grad_weight && p.C % kLanes != 0 && p.R * p.S > (shares_rows ? 25 : 9);
+  // Returns the most taps with which pixels that are not whole vectors are computed in place. Most
+  // of their vectors lie in two cache lines and take twice as long to load. grad_weight loads each
+  // for many taps, and for more if the rows of a tile share no input rows; its limits are measured.
+  // In the other passes, sums of more taps are cut into blocks that are added to the outputs. Two
+  // vectors that overlap would both add them.
+  static int64_t most_taps_in_place(const Problem& p) {
+    if (p.pass != Pass::grad_weight) return 2 * kBlockProducts - 1;
+    return p.stride_h == p.dilation_h ? 25 : 9;
   }
   bool depthwise() const { return terms == 1 && columns == 1; }
   // Returns whether a vector holds whole groups and reads no more channels than fit one vector.
@@ -56,8 +58,8 @@ struct Groups {
     return {in_place ? std::min(begin, end - kLanes) : begin, end};
   }
   Range read_by(Range vectors) const {
-    const Range channels = channels_of(vectors);
-    return {channels.begin / columns * terms, channels.end / columns * terms};
+    if (depthwise()) return channels_of(vectors);
+    return {vectors.begin * span(), std::min(count * terms, vectors.end * span())};
   }
 };
 

@@ -65,11 +65,12 @@ struct Tasks {
     return {index * band_rows, std::min(rows, (index + 1) * band_rows)};
   }
   Range rows_of(int64_t task) const { return band(task / slices % bands); }
-  Range vectors_of(int64_t task) const { return slice(slices, task % slices); }
-  // Returns the vectors of the i-th of n slices.
-  Range slice(int64_t n, int64_t i) const {
-    const Range part = near_equal_part(most_slices, n, i);
-    return {part.begin, i == n - 1 ? vectors : part.end};
+  Range vectors_of(int64_t task) const {
+    return with_overlap(near_equal_part(most_slices, slices, task % slices));
+  }
+  // Returns some of the vectors that overlap none before them, with the one that overlaps them.
+  Range with_overlap(Range part) const {
+    return {part.begin, part.end == most_slices ? vectors : part.end};
   }
 };
 
@@ -158,16 +159,6 @@ void correlate_in_place(const Correlation& whole, bool fetches) {
   const Axis& rows = whole.rows;
   const int64_t products = rows.taps * whole.columns.taps;
   const int64_t blocks = std::max<int64_t>(1, std::min(rows.taps, products / kBlockProducts));
-  if (blocks > 1 && whole.adjacent % kLanes != 0) {
-    // Blocks add to the outputs of those before them. If two vectors that overlap were computed
-    // together, each block would be added twice to the lanes that they share.
-    const int64_t last = whole.vectors() - 1;
-    Correlation part = whole;
-    set_vectors(part, whole, 0, last * kLanes);
-    correlate_in_place(part, fetches);
-    set_vectors(part, whole, last, kLanes);
-    return correlate_in_place(part, fetches);
-  }
   for (int64_t block = 0; block < blocks; ++block) {
     const Range taps = near_equal_part(rows.taps, blocks, block);
     Correlation part = whole;
