@@ -68,6 +68,9 @@ FAULTS = {
         "lane / groups.columns * groups.terms + term",
         "(lane + 1) % kLanes / groups.columns * groups.terms + term",
     ),
+    "vectors that overlap add a block twice": Edit(
+        "algos/channellane/groups-inl.h", "2 * kBlockProducts - 1", "4 * kBlockProducts"
+    ),
     "the taps of gx are not reversed": Edit(
         "algos/winograd/correlate-inl.h", "(taps.reversed ? 8 - tap : tap)", "tap"
     ),

@@ -160,6 +160,17 @@ DEPTHWISE = [
         for c in (2, 7, 9, 17, 31, 58)
         for r, tail in [(3, "p1q1u1v1d1e1"), (3, "p1q1u2v2d1e1"), (5, "p2q2u1v1d1e1")]
     ),
+    # Channels in place, one below, at and above whole vectors, in one slice and in several.
+    *(
+        _case(f"depthwise_{n}x{c}_{tail}", (n, c, 5, 7), (c, r, r), f"{tail}g{c}", "+bias+relu")
+        for n, c in [(4, 5), (1, 15), (4, 24), (1, 33), (2, 40), (5, 72)]
+        for r, tail in [(3, "p1q1u1v1d1e1"), (3, "p1q1u2v2d1e1"), (5, "p2q2u2v2d1e1")]
+    ),
+    # Channels that are not whole vectors, with sums of one block and of several.
+    *(
+        _case(f"depthwise_{r}x23_of_21", (2, 21, 25, 27), (21, r, 23), "p12q11g21", "+bias+relu")
+        for r in (22, 24)
+    ),
     # Rows and columns of gx and of y that no tap reaches, between others.
     _case("depthwise_gap_in_gx", (2, 54, 5, 12), (54, 2, 3), "p0q2u1v1d3e1g54"),
     _case("depthwise_gap_in_gx_row", (2, 16, 12, 5), (16, 3, 2), "p2q0u1v1d1e3g16"),

@@ -44,11 +44,17 @@ struct Correlation {
   int64_t taps_column = kLanes;  // floats between the taps of a row, for vectors
   View<Real> out;                // each plane is a channel
   int64_t out_column = kLanes;   // floats between neighbouring output columns
-  int64_t vectors = 1;           // in place: adjacent vectors of `in`, `out` and `bias`
+  int64_t adjacent = kLanes;     // in place: adjacent lanes of `in` and `out`, at least a vector
   int64_t taps_vector = 0;       // floats between the taps of neighbouring vectors
   Init init = Init::zero;
-  const Real* bias = nullptr;  // for Init::bias: a float for each channel; in place, a vector
+  const Real* bias = nullptr;  // for Init::bias: a float for each channel; in place, vectors
   bool relu = false;
+
+  // These return the number of vectors in place, and the first lane of each. If the adjacent lanes
+  // are not whole vectors, the last vector ends with them and overlaps the one before it. Both
+  // compute the same numbers for the lanes that they share, so they must not add them to `out`.
+  int64_t vectors() const { return ceil_div(adjacent, kLanes); }
+  int64_t first_lane(int64_t vector) const { return std::min(vector * kLanes, adjacent - kLanes); }
 };
 
 template <int kRows, int kColumns, Taps kTaps, TileRows kKind>
@@ -316,15 +322,15 @@ void run_tiles(const Correlation& c, int64_t u, int64_t rows) {
       const RunTile run = tile_of<kTaps, kKind>(rows, exact ? v.size() : 1, kSizes);
       Correlation part = c;
       const Range next{v.end, std::min(c.columns.out, v.end + v.size())};
-      for (int64_t vector = 0; vector < c.vectors; ++vector) {
+      for (int64_t vector = 0; vector < c.vectors(); ++vector) {
+        part.in.at = c.in.at + c.first_lane(vector);
+        part.taps.at = c.taps.at + vector * c.taps_vector;
+        part.out.at = c.out.at + c.first_lane(vector);
+        if (c.bias != nullptr) part.bias = c.bias + vector * kLanes;
         prefetch_tile(part, u, rows, next);
         for (int64_t column = v.begin; column < v.end; column += exact ? v.size() : 1) {
           run(part, u, column);
         }
-        part.in.at += kLanes;
-        part.taps.at += c.taps_vector;
-        part.out.at += kLanes;
-        part.bias += c.bias == nullptr ? 0 : kLanes;
       }
     } else {
       tile_of<kTaps, kKind>(rows, v.size(), kSizes)(c, u, v.begin);

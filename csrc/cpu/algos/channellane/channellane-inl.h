@@ -2,10 +2,11 @@
 // group. Each vector lane has one channel.
 //
 // All three passes are the same correlation (core/axis.h), one for each vector of channels. Weights
-// are packed with the channels innermost. Depthwise channels_last tensors whose pixels are whole
-// vectors are read in place. Other inputs are copied to a buffer whose pixels are one vector, a
-// band of rows at a time. Results go through such a buffer too, unless they are whole vectors in
-// channels_last. Terms out of range are skipped and never read as zero.
+// are packed with the channels innermost. Depthwise channels_last tensors with at least a vector of
+// channels are read in place. If the channels are not whole vectors, the last vector overlaps the
+// one before it. Other inputs are copied to a buffer whose pixels are one vector, a band of rows at
+// a time. Results go through such a buffer too, unless they are whole vectors in channels_last.
+// Terms out of range are skipped and never read as zero.
 //
 // A task is one band of rows of an image, for a slice of the channels. A band is so small that it
 // stays in the L2 cache. Tensors that are read in place are cut by channels only if there would be

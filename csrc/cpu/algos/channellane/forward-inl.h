@@ -29,15 +29,15 @@ struct Forward final : Plan {
 void Forward::run(const Operands& ops, void* workspace, const Executor& executor) const {
   const Axis rows = forward_rows(p), columns = forward_columns(p);
   const Groups groups(p);
-  const bool in_place = reads_in_place(p), fetches = fetches_pixels(p);
+  const bool fetches = fetches_pixels(p);
   const TermLanes lanes(groups);
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const int64_t taps = p.Cg * p.R * p.S, count = tasks.count(p);
   auto* packed = static_cast<Real*>(workspace);
   Real* bias = packed + packed_floats(p);
   Real* memory = bias + whole_vectors(p.O);
-  pack_channels(static_cast<const Real*>(ops.w), p.O, taps, packed);
-  if (ops.b != nullptr) pack_channels(static_cast<const Real*>(ops.b), p.O, 1, bias);
+  pack_channels(groups, static_cast<const Real*>(ops.w), taps, packed);
+  if (ops.b != nullptr) pack_channels(groups, static_cast<const Real*>(ops.b), 1, bias);
   executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
     Real* buffer = memory + thread * buffers.floats();
     for (int64_t task = begin; task < end; ++task) {
@@ -47,8 +47,8 @@ void Forward::run(const Operands& ops, void* workspace, const Executor& executor
       const Range in = inputs_read(rows, u);
       Sum sum(groups, lanes, restrict_outputs(rows, u, in), columns);
       if (!in.empty())
-        sum.in = read_pixels(ops.x, xs, n, in, groups.read_by(vectors), in_place, buffer);
-      sum.vectors = vectors.size();
+        sum.in = read_pixels(ops.x, xs, n, in, groups.read_by(vectors), groups.in_place, buffer);
+      sum.channels = channels.size();
       sum.fetches = fetches;
       sum.taps = packed + channels.begin * taps;
       sum.out = pixels_to_write(ops.out, ys, n, u, channels, buffer + buffers.in_floats);

@@ -35,7 +35,7 @@ struct GradInput final : Plan {
 
 void GradInput::run(const Operands& ops, void* workspace, const Executor& executor) const {
   const Groups groups(p);
-  const bool in_place = reads_in_place(p), fetches = fetches_pixels(p);
+  const bool fetches = fetches_pixels(p);
   const TermLanes lanes(groups);
   const ImageShape gxs = x_shape(p), gys = y_shape(p);
   const int64_t count = tasks.count(p);
@@ -47,7 +47,7 @@ void GradInput::run(const Operands& ops, void* workspace, const Executor& execut
   pack_taps(p, list, static_cast<const Real*>(ops.w), taps);
   for (const Residue& residue : list) {
     if (residue.tap_count() == 0) continue;
-    pack_channels(taps + residue.taps, p.C, groups.terms * residue.tap_count(),
+    pack_channels(groups, taps + residue.taps, groups.terms * residue.tap_count(),
                   packed + residue.taps / p.C * whole_vectors(p.C));
   }
   executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
@@ -62,7 +62,7 @@ void GradInput::run(const Operands& ops, void* workspace, const Executor& execut
           pixels_to_write(ops.out, gxs, n, h, channels, buffer + buffers.in_floats);
       Pixels<const Real> gy{};
       if (!in.empty())
-        gy = read_pixels(ops.gy, gys, n, in, groups.read_by(vectors), in_place, buffer);
+        gy = read_pixels(ops.gy, gys, n, in, groups.read_by(vectors), groups.in_place, buffer);
       for (const Residue& residue : list) {
         const Axis &rows = residue.rows.axis, &columns = residue.columns.axis;
         const Range u{band.begin, std::min(rows.out, band.end)};
@@ -70,7 +70,7 @@ void GradInput::run(const Operands& ops, void* workspace, const Executor& execut
         const Range reached = in.empty() ? Range{0, 0} : in;
         Sum sum(groups, lanes, restrict_outputs(rows, u, reached), columns);
         sum.in = gy;
-        sum.vectors = vectors.size();
+        sum.channels = channels.size();
         sum.fetches = fetches;
         sum.taps = packed + residue.taps / p.C * whole_vectors(p.C) +
                    channels.begin * groups.terms * residue.tap_count();

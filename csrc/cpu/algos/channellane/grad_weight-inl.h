@@ -30,13 +30,12 @@ void accumulate_pixels(const Problem& p, const Operands& ops, const BufferedTask
   const int64_t n = unit / tasks.bands;
   const Range band = tasks.band(unit % tasks.bands), vectors{vector, vector + 1};
   const Range in = inputs_read(rows, band);
-  const bool in_place = reads_in_place(p);
   if (in.empty()) return;
   Real* buffer = sums + p.Cg * p.R * p.S * kLanes;
   const Pixels<const Real> x =
-      read_pixels(ops.x, x_shape(p), n, in, groups.read_by(vectors), in_place, buffer);
+      read_pixels(ops.x, x_shape(p), n, in, groups.read_by(vectors), groups.in_place, buffer);
   const Pixels<const Real> gy =
-      read_pixels(ops.gy, y_shape(p), n, band, groups.channels_of(vectors), in_place,
+      read_pixels(ops.gy, y_shape(p), n, band, groups.channels_of(vectors), groups.in_place,
                   buffer + tasks.buffers.in_floats);
   if (!groups.depthwise()) {
     GroupCorrelation sum{groups, lanes, restrict_outputs(rows, band, in), columns};
@@ -72,16 +71,22 @@ void GradWeight::run(const Operands& ops, void* workspace, const Executor& execu
   const Groups groups(p);
   const TermLanes lanes(groups);
   const int64_t weights = p.Cg * p.R * p.S;
-  reduce_chunks(p, reduction, tasks.vectors, workspace, static_cast<Real*>(ops.out), executor,
-                [&](int64_t vector, Range units, Real* sums, Real* partial) {
-                  set_zero(sums, weights * kLanes);
-                  for (int64_t unit = units.begin; unit < units.end; ++unit) {
-                    accumulate_pixels(p, ops, tasks, groups, lanes, unit, vector, sums);
+  const auto sum_vector = [&](int64_t vector, Range units, Real* sums, Real* partial) {
+    set_zero(sums, weights * kLanes);
+    for (int64_t unit = units.begin; unit < units.end; ++unit) {
+      accumulate_pixels(p, ops, tasks, groups, lanes, unit, vector, sums);
+    }
+    const Range channels = groups.channels_of({vector, vector + 1});
+    const ImageBlock block{weights, static_cast<int>(channels.size())};
+    lanes_to_images(partial + channels.begin * weights, block, weights,
+                    VectorCursor(sums, kLanes, weights, 0));
+  };
+  reduce_chunks(p, reduction, tasks.most_slices, workspace, static_cast<Real*>(ops.out), executor,
+                [&](int64_t slice, Range units, Real* sums, Real* partial) {
+                  const Range vectors = tasks.with_overlap({slice, slice + 1});
+                  for (int64_t vector = vectors.begin; vector < vectors.end; ++vector) {
+                    sum_vector(vector, units, sums, partial);
                   }
-                  const Range channels = groups.channels_of({vector, vector + 1});
-                  const ImageBlock block{weights, static_cast<int>(channels.size())};
-                  lanes_to_images(partial + channels.begin * weights, block, weights,
-                                  VectorCursor(sums, kLanes, weights, 0));
                 });
 }
 

@@ -24,9 +24,24 @@ namespace channellane {
 // gy.
 struct Groups {
   int64_t count, terms, columns;
+  // Whether images are read and written in place. These are depthwise problems in channels_last
+  // with at least a vector of channels and not too many taps. The tiles of other groups read a
+  // pixel many times, and pixels that are far apart would compete for a few lines of the cache.
+  bool in_place;
 
   explicit Groups(const Problem& p) : count(p.groups), terms(p.Cg), columns(p.Og()) {
     if (p.pass == Pass::grad_input) std::swap(terms, columns);
+    in_place = p.layout == Layout::nhwc && depthwise() && p.C >= kLanes &&
+               (p.C % kLanes == 0 || p.R * p.S <= most_taps_in_place(p));
+  }
+  // Returns the most taps with which pixels that are not whole vectors are computed in place. Most
+  // of their vectors lie in two cache lines and take twice as long to load. grad_weight loads each
+  // for many taps, and for more if the rows of a tile share no input rows; its limits are measured.
+  // In the other passes, sums of more taps are cut into blocks that are added to the outputs. Two
+  // vectors that overlap would both add them.
+  static int64_t most_taps_in_place(const Problem& p) {
+    if (p.pass != Pass::grad_weight) return 2 * kBlockProducts - 1;
+    return p.stride_h == p.dilation_h ? 25 : 9;
   }
   bool depthwise() const { return terms == 1 && columns == 1; }
   // Returns whether a vector holds whole groups and reads no more channels than fit one vector.
@@ -35,11 +50,15 @@ struct Groups {
   int64_t span() const { return kLanes / columns * terms; }
   int64_t vectors() const { return ceil_div(count * columns, kLanes); }
   // These return the channels in the lanes of some vectors, and the channels that they read. The
-  // last vector may have and read fewer than the others.
+  // last vector may have and read fewer than the others. In place it has as many, and overlaps the
+  // vector before it, so that nothing beyond the last channel is read or written.
   Range channels_of(Range vectors) const {
-    return {vectors.begin * kLanes, std::min(count * columns, vectors.end * kLanes)};
+    const int64_t begin = vectors.begin * kLanes;
+    const int64_t end = std::min(count * columns, vectors.end * kLanes);
+    return {in_place ? std::min(begin, end - kLanes) : begin, end};
   }
   Range read_by(Range vectors) const {
+    if (depthwise()) return channels_of(vectors);
     return {vectors.begin * span(), std::min(count * terms, vectors.end * span())};
   }
 };

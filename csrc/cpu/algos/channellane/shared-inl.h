@@ -24,31 +24,29 @@ Planned plan_if_grouped(const Problem& p) {
   return plan_pass<PassPlan>(p);
 }
 
-// Returns whether images are read in place. These are depthwise problems in channels_last whose
-// pixels are whole vectors. The tiles of other groups read a pixel many times, and pixels that are
-// far apart would compete for a few lines of the cache.
-bool reads_in_place(const Problem& p) {
-  return p.layout == Layout::nhwc && Groups(p).depthwise() && p.C % kLanes == 0;
-}
-
 // Returns whether strips prefetch. They do if the pass reads and writes in place and in order, and
 // the tensors are too large to stay in the caches. With tensors of 10 MB prefetching was measured
 // to be a tenth slower, and with 25 MB it was faster.
 bool fetches_pixels(const Problem& p) {
   constexpr int64_t kFetchedBytes = 16 << 20;
   const bool in_order = p.stride_h == 1 && p.stride_w == 1;
-  return in_order && reads_in_place(p) && p.min_bytes() > kFetchedBytes;
+  return in_order && Groups(p).in_place && p.min_bytes() > kFetchedBytes;
 }
 
 // The tasks of a pass. A task is a band of output rows of one image, for a slice of the vectors of
-// channels. If images are not read in place, every slice is one vector.
+// channels. If images are not read in place, every slice is one vector. In place, a vector that
+// overlaps the one before it is always in the same slice, because no two threads may write the same
+// memory.
 struct Tasks {
   int64_t rows, band_rows, bands;
-  int64_t vectors, slices;
+  int64_t vectors;
+  int64_t most_slices;  // vectors that overlap none before them
+  int64_t slices;
 
   Tasks(const Problem& p, int64_t rows) : rows(rows) {
-    const bool in_place = reads_in_place(p);
-    vectors = Groups(p).vectors();
+    const Groups groups(p);
+    vectors = groups.vectors();
+    most_slices = groups.in_place ? p.C / kLanes : vectors;
     // These are the floats that a row of outputs reads and writes, about.
     const int64_t channels = p.layout == Layout::nhwc ? p.C : kLanes;
     const int64_t floats = (p.W * p.stride_h + p.OW()) * channels;
@@ -58,7 +56,8 @@ struct Tasks {
     band_rows = std::min(rows, whole_tiles);
     if (p.layout == Layout::nhwc) band_rows = rows_for_threads(rows, band_rows, p.N);
     bands = ceil_div(rows, band_rows);
-    slices = in_place ? std::min(vectors, ceil_div(kLeastTasks, p.N * bands)) : vectors;
+    slices = most_slices;
+    if (groups.in_place) slices = std::min(slices, ceil_div(kLeastTasks, p.N * bands));
   }
   int64_t count(const Problem& p) const { return p.N * bands * slices; }
   int64_t image(int64_t task) const { return task / slices / bands; }
@@ -66,7 +65,13 @@ struct Tasks {
     return {index * band_rows, std::min(rows, (index + 1) * band_rows)};
   }
   Range rows_of(int64_t task) const { return band(task / slices % bands); }
-  Range vectors_of(int64_t task) const { return near_equal_part(vectors, slices, task % slices); }
+  Range vectors_of(int64_t task) const {
+    return with_overlap(near_equal_part(most_slices, slices, task % slices));
+  }
+  // Returns some of the vectors that overlap none before them, with the one that overlaps them.
+  Range with_overlap(Range part) const {
+    return {part.begin, part.end == most_slices ? vectors : part.end};
+  }
 };
 
 // A thread's buffers for the pixels of one vector of channels. They are empty if images are read in
@@ -76,7 +81,7 @@ struct PixelBuffers {
 
   PixelBuffers(const Problem& p, int64_t in_rows, int64_t in_width, int64_t out_rows,
                int64_t out_width) {
-    if (reads_in_place(p)) return;
+    if (Groups(p).in_place) return;
     in_floats = in_rows * in_width * kLanes;
     out_floats = out_rows * out_width * kLanes;
   }
@@ -108,7 +113,7 @@ Pixels<const Real> read_pixels(const void* tensor, const ImageShape& shape, int6
 // Returns whether outputs are written in place. Otherwise they go to the buffer, and write_pixels()
 // copies them to the tensor.
 bool writes_in_place(const ImageShape& shape, Range channels) {
-  return shape.layout == Layout::nhwc && channels.size() % kLanes == 0;
+  return shape.layout == Layout::nhwc && channels.size() >= kLanes;
 }
 
 Pixels<Real> pixels_to_write(void* tensor, const ImageShape& shape, int64_t image, Range rows,
@@ -131,14 +136,13 @@ void read_from(Correlation& sum, const Pixels<const Real>& in) {
   sum.in_tap = sum.columns.tap_step * in.pixel;
 }
 
-// Packs the taps of some channels with the channels of a vector innermost. Tap `tap` of channel c
-// becomes lane c % kLanes of vector (c / kLanes) * taps + tap. Lanes beyond the last channel are
-// zero.
-void pack_channels(const Real* w, int64_t channels, int64_t taps, Real* packed) {
-  for (int64_t c = 0; c < channels; c += kLanes) {
-    const int count = static_cast<int>(std::min<int64_t>(kLanes, channels - c));
-    images_to_lanes(w + c * taps, {taps, count}, taps,
-                    VectorCursor(packed + c * taps, kLanes, taps, 0));
+// Packs the taps of each channel with the channels of a vector innermost. Tap `tap` of the i-th
+// vector of channels becomes vector i * taps + tap. Lanes beyond the last channel are zero.
+void pack_channels(const Groups& groups, const Real* w, int64_t taps, Real* packed) {
+  for (int64_t i = 0; i < groups.vectors(); ++i) {
+    const Range channels = groups.channels_of({i, i + 1});
+    images_to_lanes(w + channels.begin * taps, {taps, static_cast<int>(channels.size())}, taps,
+                    VectorCursor(packed + i * kLanes * taps, kLanes, taps, 0));
   }
 }
 
@@ -167,9 +171,9 @@ void correlate_in_place(const Correlation& whole, bool fetches) {
 }
 
 // Computes some rows of outputs of forward or grad_input, for one vector of channels or, if
-// depthwise, for `vectors` adjacent vectors.
+// in place, for `channels` adjacent channels.
 struct Sum : GroupCorrelation {
-  int64_t vectors = 1;
+  int64_t channels = 0;
   bool fetches = false;  // whether strips prefetch, see fetches_pixels()
 
   Sum(const Groups& groups, const TermLanes& lanes, const Axis& rows, const Axis& columns)
@@ -182,7 +186,7 @@ struct Sum : GroupCorrelation {
     sum.columns = columns;
     read_from(sum, in);
     sum.taps = {taps, 0, columns.taps * kLanes};
-    sum.vectors = vectors;
+    if (groups.in_place) sum.adjacent = channels;
     sum.taps_vector = rows.taps * columns.taps * kLanes;
     sum.out = {out.at, 0, out.row};
     sum.out_column = out.pixel;

@@ -92,15 +92,13 @@ void correlate_strips(const Correlation& c, bool fetches) {
       const int64_t end =
           same_taps_until(c.columns, {v, std::min(c.columns.out, v + kStripOutputs)});
       const RunStrip run = run_of[m.size() - 1][k.size() - 1];
-      Strip strip{c.in.at + in_row * c.in.row + v * c.in_output + k.begin * c.in_tap,
-                  c.taps.at + m.begin * c.taps.row + k.begin * kLanes,
-                  c.out.at + u * c.out.row + v * c.out_column, Vec::zero()};
-      for (int64_t vector = 0; vector < c.vectors; ++vector) {
-        if (bias) strip.start = Vec::load_unaligned(c.bias + vector * kLanes);
-        run(c, strip, end - v);
-        strip.in += kLanes;
-        strip.taps += c.taps_vector;
-        strip.out += kLanes;
+      const Real* in = c.in.at + in_row * c.in.row + v * c.in_output + k.begin * c.in_tap;
+      const Real* taps = c.taps.at + m.begin * c.taps.row + k.begin * kLanes;
+      Real* out = c.out.at + u * c.out.row + v * c.out_column;
+      for (int64_t vector = 0; vector < c.vectors(); ++vector) {
+        const int64_t lane = c.first_lane(vector);
+        const Vec start = bias ? Vec::load_unaligned(c.bias + vector * kLanes) : Vec::zero();
+        run(c, {in + lane, taps + vector * c.taps_vector, out + lane, start}, end - v);
       }
       v = end;
     }
