@@ -11,6 +11,17 @@ double used_lanes(int64_t n, int lanes) {
   return static_cast<double>(n) / static_cast<double>(ceil_div(n, lanes) * lanes);
 }
 
+bool is_product(const Problem& p) {
+  const auto tiles = [](int64_t in, int64_t out, int64_t taps, int64_t step, int64_t dilation) {
+    return in == out * taps && (out == 1 || step == taps) && (taps == 1 || dilation == 1);
+  };
+  const bool covered = p.pad_h == 0 && p.pad_w == 0 &&
+                       tiles(p.H, p.OH(), p.R, p.stride_h, p.dilation_h) &&
+                       tiles(p.W, p.OW(), p.S, p.stride_w, p.dilation_w);
+  const bool adjacent = p.layout == Layout::nhwc || p.R * p.S > 1 || p.H * p.W == 1;
+  return p.groups == 1 && covered && adjacent;
+}
+
 namespace {
 
 // Returns the columns that direct_columnlane computes as one row. For gx these are the columns of
@@ -19,14 +30,14 @@ int64_t columns_of_row(const Problem& p) {
   return p.pass == Pass::grad_input ? ceil_div(p.W, p.stride_w) : p.OW();
 }
 
-// Returns the share of the time that is left for products where the input is copied to lanes: each
-// of its numbers takes as long as about 16 products.
+// Returns the share of the time that is left for products where the input is copied to lanes. A
+// number takes as long as about 8 products, and in channels_last 16.
 double share_of_products(const Problem& p) {
   const double steps =
       p.pass == Pass::grad_input ? 1 : static_cast<double>(p.stride_h) * p.stride_w;
   const int64_t channels = p.pass == Pass::grad_input ? p.Cg : p.Og();
   const double of_number = static_cast<double>(channels * p.R * p.S) / steps;
-  return of_number / (of_number + 16);
+  return of_number / (of_number + (p.layout == Layout::nhwc ? 16 : 8));
 }
 
 }  // namespace
@@ -62,7 +73,8 @@ double estimate_batchlane(const Problem& p, int lanes) {
   constexpr int64_t kManyChannels = 64;  // of which bands of pixels are long
   double share =
       used_lanes(p.N, lanes) * share_of_products(p) * (p.pass == Pass::grad_weight ? 0.6 : 0.85);
-  if (p.layout == Layout::nhwc && (p.groups > 1 || p.C > kManyChannels)) share *= 0.5;
+  if (p.layout == Layout::nhwc && (p.groups > 1 || std::max(p.C, p.O) > kManyChannels))
+    share *= 0.5;
   if (p.R * p.S > 1) return share;
   return share * (p.layout == Layout::nhwc ? 0.35 : 0.5);
 }
@@ -129,7 +141,7 @@ Reason winograd_2x2_declines(const Candidate& candidate) {
   return winograd_declines(p, 2);
 }
 
-// Images of one output pixel are always left to it: implicit_gemm would copy each of them. Of 1x1
+// Images of one output pixel are always its own: implicit_gemm would copy each of them. Of 1x1
 // kernels it takes those with so few channels on one side that packed panels would be mostly empty.
 // Dot products also need many channels on the other side, since the lanes of each are added up.
 // Patches are copied, which pays if few outputs are computed of long rows. In the gradients
@@ -137,12 +149,13 @@ Reason winograd_2x2_declines(const Candidate& candidate) {
 Reason skinny_gemm_declines(const Candidate& candidate) {
   constexpr int64_t kFewSums = 24, kFewTerms = 16;
   constexpr int64_t kFewDots = 4, kDotLength = 64, kFewPatchDots = 8, kPatchLength = 512;
-  constexpr int64_t kShortRun = 8;
+  constexpr int64_t kFewTaps = 9, kShortRun = 8;
   const Problem& p = candidate.problem;
   if (p.OH() * p.OW() == 1) return Reason::none;
   const bool turned = p.C < p.O;  // x has fewer channels than y
+  const int64_t taps = p.R * p.S;
   bool takes = false;
-  if (p.R * p.S == 1) {
+  if (taps == 1) {
     const int64_t few = std::min(p.C, p.O), many = std::max(p.C, p.O);
     if (p.pass == Pass::grad_weight) {
       takes = few <= (turned ? kFewTerms : kFewSums);
@@ -152,10 +165,11 @@ Reason skinny_gemm_declines(const Candidate& candidate) {
       takes = few <= kFewDots && many >= kDotLength;
     }
   } else if (p.pass == Pass::forward) {
-    takes = p.O <= kFewPatchDots && p.C * p.R * p.S >= kPatchLength;
+    takes = p.O <= kFewPatchDots && p.C * taps >= kPatchLength;
   } else {
     const int64_t run = p.layout == Layout::nhwc ? p.S * p.C : p.S;  // adjacent floats of a patch
-    takes = p.pass == Pass::grad_input || run >= kShortRun || p.O > kFewPatchDots;
+    takes =
+        taps >= kFewTaps && (p.pass == Pass::grad_input || run >= kShortRun || p.O > kFewPatchDots);
   }
   return takes ? Reason::none : Reason::slower;
 }
@@ -184,11 +198,23 @@ Reason columnlane_declines(const Candidate& candidate) {
   return leaves ? Reason::empty_lanes : Reason::none;
 }
 
-// With few channels, most lanes of implicit_gemm are empty. Other kernels are made for such layers.
+// Half precision has other kernels for groups of few channels. Of the others, pairs compute 1.7
+// times as many products in a time as implicit_gemm in float32, to which few channels are compared
+// as there. skinny_gemm takes weights that are read once, unless they are so many that converting
+// them to float32 takes longest.
 Reason pairs_decline(const Candidate& candidate) {
+  constexpr int64_t kFewChannels = 8, kManyWeights = 1 << 22;
+  constexpr double kSpeed = 1.7;
   const Problem& p = candidate.problem;
-  constexpr int64_t kFewChannels = 8;
-  return std::min(p.Cg, p.Og()) < kFewChannels ? Reason::empty_lanes : Reason::none;
+  if (p.groups > 1) {
+    return std::min(p.Cg, p.Og()) < kFewChannels ? Reason::empty_lanes : Reason::none;
+  }
+  const double lanes_in_use =
+      std::max(estimate_columnlane(p, candidate.lanes), estimate_batchlane(p, candidate.lanes));
+  if (kSpeed * estimate_implicit_gemm(p, candidate.lanes) < lanes_in_use)
+    return Reason::empty_lanes;
+  const bool one_pixel = p.OH() * p.OW() == 1 && is_product(p);
+  return one_pixel && p.O * p.C * p.R * p.S < kManyWeights ? Reason::slower : Reason::none;
 }
 
 }  // namespace convkern::cpu::choice

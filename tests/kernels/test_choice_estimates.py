@@ -49,14 +49,17 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
         # One vector uses 4 of 16 lanes, with runs of 3 channels x 3 taps.
         ("n8c3h14w14k4r3s3p1q1_f32_nchw_fwd", "implicit_gemm", 4 / 16 * 0.65 * 9 / 15),
         ("n8c64h14w14k64r3s3p1q1_f32_nchw_gw", "implicit_gemm", 64 / 65),
-        # Rows of 28 in 2 vectors.
-        ("n1c1h28w28k1r5s5p2q2_f32_nchw_fwd", "columnlane", 28 / 32 * 0.7),
-        ("n1c1h28w28k1r5s5p2q2_f32_nhwc_fwd", "columnlane", 28 / 32 * 0.7 * 0.6),
-        ("n1c1h28w28k1r5s5p2q2_f32_nchw_gw", "columnlane", 28 / 32 * 0.7 * 0.9),
+        # Rows of 28 in 2 vectors. Each number of x has 25 products and is copied.
+        ("n1c1h28w28k1r5s5p2q2_f32_nchw_fwd", "columnlane", 28 / 32 * 0.7 * 25 / 33),
+        ("n1c1h28w28k1r5s5p2q2_f32_nhwc_fwd", "columnlane", 28 / 32 * 0.7 * 0.6 * 25 / 41),
+        ("n1c1h28w28k1r5s5p2q2_f32_nchw_gw", "columnlane", 28 / 32 * 0.7 * 0.9 * 25 / 33),
         # 17 images in 2 vectors.
-        ("n17c1h28w28k1r5s5p2q2_f32_nchw_fwd", "batchlane", 17 / 32 * 0.85),
-        ("n17c1h28w28k1r5s5p2q2_f32_nchw_gw", "batchlane", 17 / 32 * 0.6),
-        ("n16c2h28w28k2r1s1_f32_nhwc_fwd", "batchlane", 0.85 * 0.35),
+        ("n17c1h28w28k1r5s5p2q2_f32_nchw_fwd", "batchlane", 17 / 32 * 0.85 * 25 / 33),
+        ("n17c1h28w28k1r5s5p2q2_f32_nchw_gw", "batchlane", 17 / 32 * 0.6 * 25 / 33),
+        ("n16c2h28w28k2r1s1_f32_nhwc_fwd", "batchlane", 0.85 * 0.35 * 2 / 18),
+        # Each number of x takes part in a quarter of the 9 taps' products.
+        ("n16c2h28w28k2r3s3u2v2_f32_nchw_fwd", "batchlane", 0.85 * 4.5 / 12.5),
+        ("n16c65h28w28k2r3s3_f32_nhwc_gx", "batchlane", 0.85 * 0.5 * 585 / 601),
     ],
 )
 def test_estimates(said: Said, problem: str, name: str, value: float) -> None:
@@ -98,8 +101,33 @@ def test_estimates(said: Said, problem: str, name: str, value: float) -> None:
         ("n512c1h28w28k1r14s14_f32_nchw_fwd", "columnlane declines", LANES),
         ("n512c1h28w28k1r14s14_f32_nchw_fwd", "columnlane alone declines", SUPPORTED),
         ("n1c1h28w28k1r14s14_f32_nchw_fwd", "columnlane declines", SUPPORTED),
+        # Groups of few channels, layers of one channel, and products of few weights.
+        ("n8c32h14w14k32r3s3g4_f32_nchw_fwd", "pairs decline", SUPPORTED),
+        ("n8c24h14w14k24r3s3g4_f32_nchw_fwd", "pairs decline", LANES),
         ("n8c8h14w14k8r3s3_f32_nchw_fwd", "pairs decline", SUPPORTED),
-        ("n8c6h14w14k8r3s3_f32_nchw_fwd", "pairs decline", LANES),
+        ("n16c2h28w28k2r5s5_f32_nchw_fwd", "pairs decline", LANES),
+        ("n8c64h7w7k100r7s7_f32_nhwc_fwd", "pairs decline", SLOWER),
+        ("n8c64h7w7k100r7s7p1q1_f32_nhwc_fwd", "pairs decline", SUPPORTED),
+        ("n8c512h7w7k512r7s7_f32_nhwc_fwd", "pairs decline", SUPPORTED),
+        # skinny_gemm takes images of one output, 1x1 kernels that are narrow on one side, and of
+        # patches what has few dot products and, in the gradients, all but the smallest.
+        ("n512c64h7w7k512r7s7_f32_nchw_fwd", "skinny_gemm declines", SUPPORTED),
+        ("n8c16h28w28k96r1s1_f32_nhwc_fwd", "skinny_gemm declines", SUPPORTED),
+        ("n8c17h28w28k96r1s1_f32_nhwc_fwd", "skinny_gemm declines", SLOWER),
+        ("n8c96h28w28k4r1s1_f32_nhwc_fwd", "skinny_gemm declines", SUPPORTED),
+        ("n8c96h28w28k5r1s1_f32_nhwc_fwd", "skinny_gemm declines", SLOWER),
+        ("n8c48h28w28k4r1s1_f32_nhwc_fwd", "skinny_gemm declines", SLOWER),
+        ("n8c96h28w28k24r1s1_f32_nhwc_gw", "skinny_gemm declines", SUPPORTED),
+        ("n8c24h28w28k96r1s1_f32_nhwc_gw", "skinny_gemm declines", SLOWER),
+        ("n8c3h224w224k8r16s16u16v16_f32_nchw_fwd", "skinny_gemm declines", SUPPORTED),
+        ("n8c3h224w224k9r16s16u16v16_f32_nchw_fwd", "skinny_gemm declines", SLOWER),
+        ("n8c3h224w224k96r4s4u4v4_f32_nchw_gx", "skinny_gemm declines", SUPPORTED),
+        ("n8c96h56w56k96r2s2u2v2_f32_nchw_gx", "skinny_gemm declines", SLOWER),
+        ("n8c3h224w224k8r4s4u4v4_f32_nchw_gw", "skinny_gemm declines", SLOWER),
+        ("n8c3h224w224k8r4s4u4v4_f32_nhwc_gw", "skinny_gemm declines", SUPPORTED),
+        # Residues of a stride of 2 with 5 columns, and with 7.
+        ("n2c64h9w9k64r3s3p1q1u2v2g4_f32_nchw_gx", "channellane declines", SLOWER),
+        ("n2c64h13w13k64r3s3p1q1u2v2g4_f32_nchw_gx", "channellane declines", SUPPORTED),
     ],
 )
 def test_reasons(said: Said, problem: str, name: str, reason: str) -> None:

@@ -13,7 +13,7 @@ from convkern.testing import variant
 
 PASSES = ("fwd", "gx", "gw")
 BATCH, COLUMN, CHANNEL = "direct_batchlane", "direct_columnlane", "direct_channellane"
-GEMM, FFT = "implicit_gemm", "fft"
+GEMM, SKINNY, FFT = "implicit_gemm", "skinny_gemm", "fft"
 WINOGRAD_2x2, WINOGRAD_4x4 = "winograd_2x2", "winograd_4x4"
 Table = dict[str, tuple[str, str, str]]
 
@@ -28,7 +28,8 @@ CHOICES: Table = {
     # Images of 3 channels, which are too few for the lanes of gx.
     "resnet50/conv1": (GEMM, COLUMN, GEMM),
     "mobilenet_v2/features.0.0": (GEMM, COLUMN, GEMM),
-    "convnext/features.0.0": (GEMM, COLUMN, GEMM),
+    # Patches.
+    "convnext/features.0.0": (GEMM, SKINNY, SKINNY),
     # One channel in, or one out.
     "srcnn/conv1": (GEMM, COLUMN, GEMM),
     "srcnn/conv3": (COLUMN, COLUMN, COLUMN),
@@ -51,6 +52,7 @@ CHOICES: Table = {
     "batches/*": (BATCH, BATCH, BATCH),
     "batches/17": (BATCH, COLUMN, BATCH),
     "edge/*": (BATCH, BATCH, BATCH),
+    "edge/patches": (BATCH, SKINNY, BATCH),
     "edge/grouped": (CHANNEL, CHANNEL, CHANNEL),
     # Few channels, small batches.
     "edge/tiny": (COLUMN, COLUMN, COLUMN),
@@ -65,6 +67,14 @@ CHOICES: Table = {
 }
 IN_NCHW: Table = {
     "srcnn/conv1": (COLUMN, COLUMN, COLUMN),
+}
+IN_CHANNELS_LAST: Table = {
+    "edge/patches": (BATCH, SKINNY, SKINNY),
+    # 1x1 kernels with 16 or 24 channels on one side.
+    "mobilenet_v2/features.1.conv.1": (GEMM, SKINNY, SKINNY),
+    "mobilenet_v2/features.2.conv.0.0": (SKINNY, GEMM, SKINNY),
+    "mobilenet_v2/features.2.conv.2": (GEMM, GEMM, SKINNY),
+    "mobilenet_v2/features.3.conv.2": (GEMM, GEMM, SKINNY),
 }
 # Large kernels of one channel in large batches, and depthwise ones.
 OF_TRANSFORMS: Table = {
@@ -132,10 +142,7 @@ def algorithm(problem: str) -> str:
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_run_the_algorithms_of_the_tables(name: str, layout: str, precision: str) -> None:
-    tables = [CHOICES]
-    if layout == "nchw":
-        tables.append(IN_NCHW)
-    tables += UNDER[precision]
+    tables = [CHOICES, IN_NCHW if layout == "nchw" else IN_CHANNELS_LAST, *UNDER[precision]]
     with convkern.use_isa("avx512"):
         chosen = {
             label: tuple(algorithm(variant(text, layout=layout, pass_=pass_)) for pass_ in PASSES)
@@ -144,7 +151,7 @@ def test_layers_run_the_algorithms_of_the_tables(name: str, layout: str, precisi
     assert chosen == {label: expected(label, tables) for label in chosen}
 
 
-@pytest.mark.parametrize("table", [CHOICES, IN_NCHW, *UNDER["medium"]])
+@pytest.mark.parametrize("table", [CHOICES, IN_NCHW, IN_CHANNELS_LAST, *UNDER["medium"]])
 def test_every_line_of_a_table_is_of_some_layer(table: Table) -> None:
     lines = {line_of(label, table) for layers in LAYERS.values() for label in layers}
     assert lines - {None} == set(table)

@@ -28,6 +28,7 @@ int main(int count, char** arguments) {
       {"channellane declines", channellane_declines(candidate)},
       {"winograd_4x4 declines", winograd_4x4_declines(candidate)},
       {"winograd_2x2 declines", winograd_2x2_declines(candidate)},
+      {"skinny_gemm declines", skinny_gemm_declines(candidate)},
       {"implicit_gemm declines", implicit_gemm_declines(candidate)},
       {"implicit_gemm alone declines", implicit_gemm_declines(alone)},
       {"columnlane declines", columnlane_declines(candidate)},

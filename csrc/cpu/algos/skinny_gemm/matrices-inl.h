@@ -60,19 +60,6 @@ struct Matrices {
                                            : p.S * p.C),
         segments(ceil_div(wide, segment)) {}
 
-  // Returns whether the windows of a problem do not overlap and cover the image, and its rows are
-  // made of segments. Pixels of several channels in NCHW are not.
-  static bool suit(const Problem& p) {
-    const auto tiles = [](int64_t in, int64_t out, int64_t taps, int64_t step, int64_t dilation) {
-      return in == out * taps && (out == 1 || step == taps) && (taps == 1 || dilation == 1);
-    };
-    const bool covered = p.pad_h == 0 && p.pad_w == 0 &&
-                         tiles(p.H, p.OH(), p.R, p.stride_h, p.dilation_h) &&
-                         tiles(p.W, p.OW(), p.S, p.stride_w, p.dilation_w);
-    const bool adjacent = p.layout == Layout::nhwc || p.R * p.S > 1 || p.H * p.W == 1;
-    return p.groups == 1 && covered && adjacent;
-  }
-
   // Returns the floats from a row of the narrow matrix to the next one of the same image, and from
   // one column to the next.
   int64_t narrow_row() const { return columns_first ? 1 : narrow; }

@@ -15,7 +15,7 @@ namespace skinny_gemm {
 
 template <Pass kPass>
 Planned plan(const Problem& p) {
-  if (!Matrices::suit(p)) return Reason::not_a_product;
+  if (!choice::is_product(p)) return Reason::not_a_product;
   if constexpr (kPass == Pass::grad_weight) return plan_pass<GradWeight>(p);
   const bool shrinks = (kPass == Pass::forward) != Matrices(p).turned;
   return shrinks ? plan_pass<Shrink>(p) : plan_pass<Spread>(p);
