@@ -336,7 +336,7 @@ def test_nan_survives_the_epilogue(relu: str) -> None:
 
 
 def test_workspace_limit_is_a_reason() -> None:
-    problem = _C.Problem("n1c1h1w3000000k1r1s3000000_f32_nchw_gw")
+    problem = _C.Problem("n1c1h1w3000000k1r1s3000000q1_f32_nchw_gw")
     plan = _C.plan(problem)
     assert plan["reference"]
     assert {reason for _, reason in plan["rejected"]} >= {
