@@ -30,7 +30,7 @@ static Problem along_rows(const Problem& problem) {
 }
 
 Chooser::Chooser(const KernelList& kernels, const Problem& whole, const Constraints& constraints)
-    : kernels_(kernels), problem_(along_rows(whole)), constraints_(constraints) {
+    : kernels_(kernels), whole_(whole), problem_(along_rows(whole)), constraints_(constraints) {
   attempts_.reserve(8);
   if (constraints.batch_invariant && whole.pass != Pass::grad_weight) {
     problem_.N = std::min<int64_t>(whole.N, 1);
@@ -89,7 +89,7 @@ const Kernel& Chooser::choose(std::vector<Rejection>* rejected) {
     const Reason reason = why_not(*constraints_.forced);
     if (reason != Reason::none) {
       throw std::invalid_argument(std::string("forced kernel ") + constraints_.forced->name + " " +
-                                  to_string(reason) + ": " + to_string(problem_));
+                                  to_string(reason) + ": " + to_string(whole_));
     }
     return *constraints_.forced;
   }
@@ -104,7 +104,7 @@ const Kernel& Chooser::choose(std::vector<Rejection>* rejected) {
     }
     if (rejected != nullptr && reason != Reason::dtype) rejected->push_back({&kernel, reason});
   }
-  throw std::logic_error("no kernel supports " + to_string(problem_));
+  throw std::logic_error("no kernel supports " + to_string(whole_));
 }
 
 bool Chooser::is_passed_over_unplanned(const Kernel& kernel) {
@@ -120,7 +120,7 @@ const Kernel& Chooser::first_that_supports() {
   for (const Kernel& kernel : kernels_) {
     if (kernel.pass == problem_.pass && why_not(kernel) == Reason::none) return kernel;
   }
-  throw std::logic_error("no kernel supports " + to_string(problem_));
+  throw std::logic_error("no kernel supports " + to_string(whole_));
 }
 
 std::unique_ptr<const Plan> Chooser::take_plan(const Kernel& kernel) {

@@ -73,6 +73,7 @@ class Chooser {
   bool supports(const Kernel& like, const char* algorithm);
 
   KernelList kernels_;
+  Problem whole_;  // as it was given, for messages
   Problem problem_;
   Constraints constraints_;
   std::vector<Attempt> attempts_;  // in the order of the kernels' first use

@@ -147,6 +147,15 @@ double Problem::real_flops() const {
          pairs({OW(), S, W, stride_w, dilation_w, -pad_w});
 }
 
+bool Problem::windows_tile_image() const {
+  const auto tile = [](int64_t in, int64_t out, int64_t taps, int64_t step, int64_t dilation) {
+    const bool covered = out == 1 ? in == taps : step == taps && in == out * taps;
+    return covered && (taps == 1 || dilation == 1);
+  };
+  return pad_h == 0 && pad_w == 0 && tile(H, OH(), R, stride_h, dilation_h) &&
+         tile(W, OW(), S, stride_w, dilation_w);
+}
+
 int64_t Problem::min_bytes() const {
   const int64_t x = N * C * H * W;
   const int64_t w = O * Cg * R * S;

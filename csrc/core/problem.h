@@ -36,6 +36,9 @@ struct Problem : Geometry<int64_t> {
   double flops() const;
   double real_flops() const;  // without padding zeros; the same for all passes
   bool empty() const { return N == 0 || O == 0 || C == 0; }  // no products to compute
+  // Whether the windows that the outputs read cover the image and none overlap: kernels as large as
+  // the image, patches (kernels as large as their stride), and 1x1 kernels with stride 1.
+  bool windows_tile_image() const;
   // Bytes that must move at least once: both operands are read and the result is written.
   int64_t min_bytes() const;
   // Returns whether some tensor would have more than 2^47 elements, which no address space holds.

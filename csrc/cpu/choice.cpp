@@ -11,17 +11,6 @@ double used_lanes(int64_t n, int lanes) {
   return static_cast<double>(n) / static_cast<double>(ceil_div(n, lanes) * lanes);
 }
 
-bool is_product(const Problem& p) {
-  const auto tiles = [](int64_t in, int64_t out, int64_t taps, int64_t step, int64_t dilation) {
-    return in == out * taps && (out == 1 || step == taps) && (taps == 1 || dilation == 1);
-  };
-  const bool covered = p.pad_h == 0 && p.pad_w == 0 &&
-                       tiles(p.H, p.OH(), p.R, p.stride_h, p.dilation_h) &&
-                       tiles(p.W, p.OW(), p.S, p.stride_w, p.dilation_w);
-  const bool adjacent = p.layout == Layout::nhwc || p.R * p.S > 1 || p.H * p.W == 1;
-  return p.groups == 1 && covered && adjacent;
-}
-
 namespace {
 
 // Returns the columns that direct_columnlane computes as one row. For gx these are the columns of
@@ -30,8 +19,8 @@ int64_t columns_of_row(const Problem& p) {
   return p.pass == Pass::grad_input ? ceil_div(p.W, p.stride_w) : p.OW();
 }
 
-// Returns the share of the time that is left for products where the input is copied to lanes. A
-// number takes as long as about 8 products, and in channels_last 16.
+// Returns the share of the time that is left for products where the input is copied to lanes.
+// Copying a number takes as long as about 8 products, and in channels_last 16.
 double share_of_products(const Problem& p) {
   const double steps =
       p.pass == Pass::grad_input ? 1 : static_cast<double>(p.stride_h) * p.stride_w;
@@ -141,7 +130,7 @@ Reason winograd_2x2_declines(const Candidate& candidate) {
   return winograd_declines(p, 2);
 }
 
-// Images of one output pixel are always its own: implicit_gemm would copy each of them. Of 1x1
+// skinny_gemm takes all images of one output pixel, each of which implicit_gemm would copy. Of 1x1
 // kernels it takes those with so few channels on one side that packed panels would be mostly empty.
 // Dot products also need many channels on the other side, since the lanes of each are added up.
 // Patches are copied, which pays if few outputs are computed of long rows. In the gradients
@@ -198,12 +187,12 @@ Reason columnlane_declines(const Candidate& candidate) {
   return leaves ? Reason::empty_lanes : Reason::none;
 }
 
-// Half precision has other kernels for groups of few channels. Of the others, pairs compute 1.7
-// times as many products in a time as implicit_gemm in float32, to which few channels are compared
-// as there. skinny_gemm takes weights that are read once, unless they are so many that converting
-// them to float32 takes longest.
+// The problem counts pairs of numbers. Groups of few channels have kernels of their own. Pairs are
+// compared with the kernels that copy to lanes as implicit_gemm is, but compute 1.7 times as many
+// products in a time. Where each weight is read once, skinny_gemm converts it to float32 sooner
+// than implicit_gemm packs it, unless the weights are so many that they leave the cache in between.
 Reason pairs_decline(const Candidate& candidate) {
-  constexpr int64_t kFewChannels = 8, kManyWeights = 1 << 22;
+  constexpr int64_t kFewChannels = 8, kManyWeights = 1 << 21;
   constexpr double kSpeed = 1.7;
   const Problem& p = candidate.problem;
   if (p.groups > 1) {
@@ -211,9 +200,10 @@ Reason pairs_decline(const Candidate& candidate) {
   }
   const double lanes_in_use =
       std::max(estimate_columnlane(p, candidate.lanes), estimate_batchlane(p, candidate.lanes));
-  if (kSpeed * estimate_implicit_gemm(p, candidate.lanes) < lanes_in_use)
+  if (kSpeed * estimate_implicit_gemm(p, candidate.lanes) < lanes_in_use) {
     return Reason::empty_lanes;
-  const bool one_pixel = p.OH() * p.OW() == 1 && is_product(p);
+  }
+  const bool one_pixel = p.OH() * p.OW() == 1 && p.windows_tile_image();
   return one_pixel && p.O * p.C * p.R * p.S < kManyWeights ? Reason::slower : Reason::none;
 }
 

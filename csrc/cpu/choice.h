@@ -17,11 +17,6 @@ constexpr const char* kBatchlane = "direct_batchlane";
 // Returns the share of useful lanes if n numbers are stored in whole vectors.
 double used_lanes(int64_t n, int lanes);
 
-// Returns whether skinny_gemm (algos/skinny_gemm/matrices-inl.h) computes the problem: windows
-// cover the image without overlap, there is one group, and the terms of an output are made of runs
-// that are adjacent in memory, which the channels of a pixel in NCHW are not.
-bool is_product(const Problem& p);
-
 // Returns the estimated speed of an algorithm as a share of the processor's peak. `lanes` is the
 // number of lanes in a vector of the problem's dtype.
 double estimate_implicit_gemm(const Problem& p, int lanes);

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from cases import DEPTHWISE, EMPTY_BATCH, FEW, GROUPED, MATMUL, NON_EMPTY, SKINNY, WINOGRAD
+from cases import (
+    DEPTHWISE,
+    EMPTY_BATCH,
+    FEW,
+    GROUPED,
+    MATMUL,
+    NON_EMPTY,
+    PATCHES,
+    SKINNY,
+    WINOGRAD,
+)
 from convkern.testing import variant
 from core_program import CoreProgram
 from counts import count
@@ -29,7 +39,15 @@ def problems(cases: list[str]) -> list[str]:
     ]
 
 
-SMALL = FEW[::3] + MATMUL[::12] + SKINNY[::12] + GROUPED[::9] + DEPTHWISE[::9] + WINOGRAD[::9]
+SMALL = (
+    FEW[::3]
+    + MATMUL[::12]
+    + SKINNY[::12]
+    + PATCHES[-2:]
+    + GROUPED[::9]
+    + DEPTHWISE[::9]
+    + WINOGRAD[::9]
+)
 ALL = NON_EMPTY + MATMUL + SKINNY + GROUPED + DEPTHWISE + WINOGRAD + [EMPTY_BATCH]
 
 

@@ -322,6 +322,23 @@ CUDA_TILES = [
         for n in (383, 384, 385)
     ),
 ]
+# Windows of patches, with rows around the vectors. In the last two, parts of a row of the weights
+# begin and end inside of a vector, and the row ends with a vector.
+PATCHES = [
+    _case(f"patches{r}x{s}x{c}", (3, c, r * h, s * w), (o, r, s), f"u{r}v{s}", "+bias+relu")
+    for (r, s), c, (h, w), o in [
+        ((1, 2), 3, (5, 7), 4),
+        ((2, 1), 1, (3, 40), 9),
+        ((2, 2), 17, (3, 4), 5),
+        ((3, 8), 2, (1, 9), 17),
+        ((8, 7), 3, (4, 1), 3),
+        ((4, 16), 5, (2, 3), 33),
+        ((9, 17), 2, (3, 3), 2),
+        ((33, 31), 3, (2, 2), 3),
+        ((4, 4), 4, (2, 2), 16),
+        ((4, 4), 5, (2, 2), 16),
+    ]
+]
 # Products of matrices with a short side. Terms, output channels and rows are one below, at and one
 # above the vectors, tiles, panels and blocks. Rows are images, pixels or patches.
 SKINNY = [
@@ -341,19 +358,7 @@ SKINNY = [
         _case(f"skinny_pixels{c}to{o}", (2, c, 11, 13), (o, 1, 1), "", "+bias+relu")
         for c, o in [(2, 2), (3, 20), (20, 3), (17, 18), (5, 65), (65, 5), (2, 130), (130, 2)]
     ),
-    *(
-        _case(f"skinny_patches{r}x{s}", (3, c, r * h, s * w), (o, r, s), f"u{r}v{s}", "+bias+relu")
-        for (r, s), c, (h, w), o in [
-            ((1, 2), 3, (5, 7), 4),
-            ((2, 1), 1, (3, 40), 9),
-            ((2, 2), 17, (3, 4), 5),
-            ((3, 8), 2, (1, 9), 17),
-            ((8, 7), 3, (4, 1), 3),
-            ((4, 16), 5, (2, 3), 33),
-            ((9, 17), 2, (3, 3), 2),
-            ((33, 31), 3, (2, 2), 3),
-        ]
-    ),
+    *PATCHES,
     _case("skinny_one_row", (1, 1030, 2, 2), (3, 2, 2)),
     _case("skinny_slices", (2, 70, 8, 9), (21, 8, 9)),
     _case("skinny_gw_chunks", (40, 5, 9, 10), (3, 1, 1)),

@@ -8,8 +8,9 @@
 namespace convkern::cpu {
 namespace {
 
-// Most rows of `a` and of `b` in a tile. The tile has as many accumulators as that of a correlation
-// (register_tiles.h), which also reads one operand of each row and one more.
+// Most rows of `a` and of `b` in a tile, which has an accumulator for each pair of them. Registers
+// hold these, a vector of each row of `b`, and one of `a`. The tile of a correlation is as large
+// (register_tiles.h): `columns` is the larger of its sides.
 constexpr int kDotRows = Vec::kTiles.columns, kDotColumns = Vec::kTiles.rows;
 
 // The sums of a[i][k] * b[j][k] over k. The strides between rows are in floats.

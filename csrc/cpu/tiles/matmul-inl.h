@@ -22,10 +22,10 @@ constexpr int kPanelVectors = Vec::kTiles.panel_vectors;  // most vectors in the
 // All strides are in floats.
 struct MatmulTile {
   const Real* a;
-  int64_t a_row, a_k, a_inner, a_outer;
+  int64_t a_row, a_k, a_inner = 0, a_outer = 0;
   const Real* b;
-  int64_t b_k, b_inner, b_outer;
-  int64_t k, inner, outer;
+  int64_t b_k, b_inner = 0, b_outer = 0;
+  int64_t k, inner = 1, outer = 1;
   int64_t block;  // products summed in a row; memory holds the sum over blocks
   Real* out;
   int64_t out_row;

@@ -14,36 +14,53 @@ struct WithWeights {
   const bool copies;   // W is a copy of w
   const int64_t step;  // floats between the rows of W
 
-  WithWeights(const Problem& p, bool whole_vectors_only)
-      : m(p),
-        copies(m.permutes || (whole_vectors_only && m.wide % kLanes != 0)),
-        step(copies ? whole_vectors(m.wide) : m.wide) {}
+  // With `pads`, a whole vector may be read from every column of W on.
+  WithWeights(const Matrices& m, bool pads)
+      : m(m),
+        copies(m.permutes || pads),
+        step(copies ? whole_vectors(m.wide) + (pads ? kLanes : 0) : m.wide) {}
   int64_t copy_bytes() const { return copies ? whole_lines(m.narrow * step) : 0; }
 
   // Returns W: the weights as they are or as they were packed, or else a copy in the workspace.
-  const Real* weights(const Operands& ops, Real* workspace, const Executor& executor) const {
+  const Real* weights(const Operands& ops, void* workspace, const Executor& executor) const {
     if (!copies) return static_cast<const Real*>(ops.w);
     if (ops.packed != nullptr) return static_cast<const Real*>(ops.packed);
-    pack_weights(m, static_cast<const Real*>(ops.w), workspace, step, executor);
-    return workspace;
+    copy_weights(ops.w, workspace, executor);
+    return static_cast<const Real*>(workspace);
   }
-  // The operand of a pass that is not w.
-  const void* input(const Operands& ops) const {
-    return m.p.pass == Pass::forward ? ops.x : ops.gy;
+  void copy_weights(const void* w, void* to, const Executor& executor) const {
+    pack_weights(m, static_cast<const Real*>(w), static_cast<Real*>(to), step, executor);
+  }
+  // Returns the memory of a thread, which has so many floats, in a workspace that begins with the
+  // copy of the weights.
+  Real* thread_memory(void* workspace, int thread, int64_t floats) const {
+    return reinterpret_cast<Real*>(static_cast<char*>(workspace) + copy_bytes() +
+                                   thread * whole_lines(floats));
+  }
+  // These return the operand of a pass that is not w, the bias if there is one, and whether ReLU
+  // is applied.
+  const Real* input(const Operands& ops) const {
+    return static_cast<const Real*>(m.p.pass == Pass::forward ? ops.x : ops.gy);
+  }
+  const Real* bias(const Operands& ops) const {
+    return m.p.pass == Pass::forward ? static_cast<const Real*>(ops.b) : nullptr;
+  }
+  bool applies_relu() const {
+    return m.p.pass == Pass::forward && m.p.activation == Activation::relu;
   }
 };
 
 // narrow = wide * transposed W, as dot products. A task computes some columns for a block of rows.
-// Products are summed in blocks, so short that what a tile reads of both matrices stays in the L1
-// cache and rounding errors stay small.
 struct Shrink final : Plan, WithWeights {
+  // The products of a sum that are added in one sequence. What a tile reads for them, of both
+  // matrices, stays in the L1 cache, and rounding errors stay small.
   static constexpr int64_t kProducts = 64 * kLanes;
   const Blocks blocks;
   const int64_t tiles, slices;
 
   explicit Shrink(const Problem& p)
-      : WithWeights(p, false),
-        blocks(m, block_rows(m, m.wide)),
+      : WithWeights(Matrices(p), /*pads=*/false),
+        blocks(m, block_rows(m)),
         tiles(ceil_div(m.narrow, kDotColumns)),
         slices(m.gathers ? 1 : std::min(tiles, ceil_div(kTasks, blocks.count))) {}
 
@@ -59,16 +76,14 @@ struct Shrink final : Plan, WithWeights {
   }
   int64_t packed_bytes() const override { return copy_bytes(); }
   void pack(const void* w, void* packed, const Executor& executor) const override {
-    pack_weights(m, static_cast<const Real*>(w), static_cast<Real*>(packed), step, executor);
+    copy_weights(w, packed, executor);
   }
 
   void run(const Operands& ops, void* workspace, const Executor& executor) const override {
-    auto* memory = static_cast<Real*>(workspace);
-    const Real* w = weights(ops, memory, executor);
-    memory += copy_bytes() / static_cast<int64_t>(sizeof(Real));
+    const Real* w = weights(ops, workspace, executor);
     const int64_t count = blocks.count * slices;
     executor.run(count, task_grain(m.p, count), [&](int64_t begin, int64_t end, int thread) {
-      Real* sums = memory + thread * whole_lines(thread_floats()) / sizeof(Real);
+      Real* sums = thread_memory(workspace, thread, thread_floats());
       for (int64_t task = begin; task < end; ++task) {
         const Range rows = blocks.at(task / slices);
         const Range part = near_equal_part(tiles, slices, task % slices);
@@ -85,7 +100,7 @@ struct Shrink final : Plan, WithWeights {
     });
   }
 
-  // Adds the products of some rows of both matrices to the sums.
+  // Adds the products of some rows of the wide matrix and some of W to the sums.
   void add_products(Matrix<const Real> wide, Matrix<const Real> w, int64_t products, int64_t rows,
                     int64_t columns, Real* sums) const {
     Real of_tile[kDotRows * kDotColumns];
@@ -107,13 +122,13 @@ struct Shrink final : Plan, WithWeights {
   void store(const Operands& ops, Range rows, Range columns, Real* sums) const {
     auto* out = static_cast<Real*>(ops.out) + m.narrow_offset(rows.begin) +
                 columns.begin * m.narrow_column();
-    const auto* bias = static_cast<const Real*>(ops.b);
-    const bool apply_relu = m.p.activation == Activation::relu;
+    const Real* b = bias(ops);
+    const bool apply_relu = applies_relu();
     for (int64_t i = 0; i < rows.size(); ++i, out += m.narrow_row(), sums += sum_floats()) {
       for (int64_t j = 0; j < columns.size(); j += kLanes) {
         const auto lanes = static_cast<int>(std::min<int64_t>(kLanes, columns.size() - j));
         Vec sum = Vec::load(sums + j);
-        if (bias != nullptr) sum = add(sum, Vec::load_first(bias + columns.begin + j, lanes));
+        if (b != nullptr) sum = add(sum, Vec::load_first(b + columns.begin + j, lanes));
         if (apply_relu) sum = relu(sum);
         if (m.narrow_column() == 1) {
           sum.store_first(out + j, lanes);
@@ -127,17 +142,30 @@ struct Shrink final : Plan, WithWeights {
   }
 };
 
-// wide = narrow * W. A task computes some segments for a block of rows. The rows of W are read in
-// place, as whole vectors.
+// Returns how many slices a block of rows is cut into.
+inline int64_t slices_of_block(const Matrices& m, const Blocks& blocks) {
+  return std::min(m.segments, ceil_div(kTasks, blocks.count));
+}
+
+// wide = narrow * W. A task computes some segments for a block of rows. The rows of W are read as
+// whole vectors.
 struct Spread final : Plan, WithWeights {
   static constexpr int64_t kSmall = 1 << 13;  // floats of W that stay in the L1 cache
+  static constexpr int64_t kProducts = 32;    // added in one sequence; more would round too often
   const Blocks blocks;
   const int64_t slices;
 
   explicit Spread(const Problem& p)
-      : WithWeights(p, true),
-        blocks(m, block_rows(m, m.wide)),
-        slices(std::min(m.segments, ceil_div(kTasks, blocks.count))) {}
+      : WithWeights(Matrices(p), reads_parts_of_vectors(Matrices(p))),
+        blocks(m, block_rows(m)),
+        slices(slices_of_block(m, blocks)) {}
+
+  // Returns whether the first vector of a slice, or the last, may be only partly in its row of W.
+  static bool reads_parts_of_vectors(const Matrices& m) {
+    const bool begins_anywhere =
+        m.gathers && m.segment % kLanes != 0 && slices_of_block(m, {m, block_rows(m)}) > 1;
+    return m.wide % kLanes != 0 || begins_anywhere;
+  }
 
   // The floats of a row in the buffer where rows are gathered.
   int64_t row_floats() const {
@@ -148,16 +176,14 @@ struct Spread final : Plan, WithWeights {
   }
   int64_t packed_bytes() const override { return copy_bytes(); }
   void pack(const void* w, void* packed, const Executor& executor) const override {
-    pack_weights(m, static_cast<const Real*>(w), static_cast<Real*>(packed), step, executor);
+    copy_weights(w, packed, executor);
   }
 
   void run(const Operands& ops, void* workspace, const Executor& executor) const override {
-    auto* memory = static_cast<Real*>(workspace);
-    const Real* w = weights(ops, memory, executor);
-    memory += copy_bytes() / static_cast<int64_t>(sizeof(Real));
+    const Real* w = weights(ops, workspace, executor);
     const int64_t count = blocks.count * slices;
     executor.run(count, task_grain(m.p, count), [&](int64_t begin, int64_t end, int thread) {
-      Real* buffer = memory + thread * whole_lines(blocks.rows * row_floats()) / sizeof(Real);
+      Real* buffer = thread_memory(workspace, thread, blocks.rows * row_floats());
       for (int64_t task = begin; task < end; ++task) {
         const Range rows = blocks.at(task / slices);
         const Range parts = near_equal_part(m.segments, slices, task % slices);
@@ -165,8 +191,7 @@ struct Spread final : Plan, WithWeights {
         auto* out = static_cast<Real*>(ops.out);
         Matrix<Real> to{out + rows.begin * m.wide + columns.begin, m.wide};
         if (m.gathers) to = {buffer, whole_vectors(columns.size())};
-        compute(static_cast<const Real*>(input(ops)) + m.narrow_offset(rows.begin), rows.size(), w,
-                columns, static_cast<const Real*>(ops.b), to);
+        compute(input(ops) + m.narrow_offset(rows.begin), rows.size(), w, columns, bias(ops), to);
         if (!m.gathers) continue;
         m.for_each_segment(out, rows, parts, to, [&](Real* at, const Real* from) {
           Matrices::copy_floats(from, m.segment, at);
@@ -175,9 +200,10 @@ struct Spread final : Plan, WithWeights {
     });
   }
 
-  // Computes some columns of some rows. Few rows of W stay in the cache while the result is written
-  // row by row. Otherwise each panel of W is read once for all rows.
-  void compute(const Real* narrow, int64_t rows, const Real* w, Range columns, const Real* bias,
+  // Computes some columns of some rows. `w` begins with the first column of W. A small W stays in
+  // the cache while the result is written row by row. Of a larger one each panel is read once for
+  // all rows.
+  void compute(const Real* narrow, int64_t rows, const Real* w, Range columns, const Real* b,
                const Matrix<Real>& to) const {
     const int64_t most = tile_rows(kPanelVectors);
     const int64_t together = m.narrow * columns.size() <= kSmall ? most : rows;
@@ -192,14 +218,13 @@ struct Spread final : Plan, WithWeights {
           t.b = w + c;
           t.b_k = step;
           t.k = m.narrow;
-          t.inner = t.outer = 1;
-          t.block = near_equal_block(m.narrow, kMostBlock);
+          t.block = near_equal_block(m.narrow, kProducts);
           t.out = to.at + row * to.step + c - columns.begin;
           t.out_row = to.step;
           t.lanes = t.bias_lanes = static_cast<int>((width - 1) % kLanes + 1);
-          t.init = bias == nullptr ? Init::zero : Init::bias;
-          t.bias = bias == nullptr ? nullptr : bias + c;
-          t.relu = m.p.activation == Activation::relu;
+          t.init = b == nullptr ? Init::zero : Init::bias;
+          t.bias = b == nullptr ? nullptr : b + c;
+          t.relu = applies_relu();
           matmul_of(std::min(most, rows - row), ceil_div(width, kLanes))(t);
         }
       }

@@ -19,14 +19,14 @@ struct GradWeight final : Plan {
 
   explicit GradWeight(const Problem& p)
       : m(p),
-        blocks(m, block_rows(m, m.wide)),
+        blocks(m, block_rows(m)),
         slices(slices_of()),
         reduction(p, blocks.count, 0, thread_floats(), ceil_div(2 * kTasks, slices)) {}
 
   int64_t slices_of() const {
     const int64_t floats = m.narrow * m.wide;
-    const int64_t chunks = std::min(
-        blocks.count, ceil_div(kPartialBytes, floats * static_cast<int64_t>(sizeof(Real))));
+    const int64_t affordable = kPartialBytes / (floats * static_cast<int64_t>(sizeof(Real)));
+    const int64_t chunks = std::min(blocks.count, std::max<int64_t>(1, affordable));
     const int64_t in_cache = m.gathers || blocks.count == 1 ? 1 : ceil_div(floats, kSliceFloats);
     return std::min(m.segments, std::max(in_cache, ceil_div(kTasks, chunks)));
   }
@@ -73,8 +73,7 @@ struct GradWeight final : Plan {
         t.b = panel.at;
         t.b_k = panel.step;
         t.k = rows;
-        t.inner = t.outer = 1;
-        t.block = rows;
+        t.block = block_of_products(m.rows);
         t.out = sums + i * m.wide + columns.begin + c;
         t.out_row = m.wide;
         t.lanes = static_cast<int>((width - 1) % kLanes + 1);

@@ -1,15 +1,15 @@
 // Convolutions whose windows do not overlap, as products of matrices: 1x1 kernels, kernels as large
-// as the image, and patches (kernels as large as their stride). A row of the matrices is a pixel of
-// y. Each row of the `wide` matrix has the products' terms in forward: the window of x. Each row of
-// the `narrow` matrix has the channels of y. W is the matrix of weights, `narrow` rows of `wide`
-// floats, so that
+// as the image, and patches (kernels as large as their stride). Each row of the matrices stands for
+// a pixel of y. A row of the `wide` matrix is the window of x under that pixel, and a row of the
+// `narrow` matrix is the channels of y. W is the matrix of weights, of `narrow` rows and `wide`
+// columns, so that
 //
 //   forward      narrow = wide * transposed W
 //   grad_input   wide = narrow * W
 //   grad_weight  W = transposed narrow * wide
 //
-// With a 1x1 kernel and fewer input than output channels the roles are turned: x is the narrow
-// matrix, y the wide one, W is w transposed, and forward and grad_input change places.
+// With a 1x1 kernel, few input channels and more output channels the roles are turned: x is the
+// narrow matrix, y the wide one, W is w transposed, and forward and grad_input change places.
 #pragma once
 
 #include "cpu/blocking/parts-inl.h"
@@ -36,18 +36,19 @@ struct Matrices {
   // W has other strides than w: its rows are w's columns (turned), or end with the channels.
   bool permutes;
   int64_t rows, narrow, wide;
-  // Whether the narrow matrix is columns of pixels, as y is in NCHW. Then `of_image` rows are at
-  // equal distances, and otherwise all are.
+  // Whether neighbours in memory are the same channel of neighbouring pixels, as in NCHW. Then only
+  // the rows of one image are at equal distances.
   bool columns_first;
-  int64_t of_image;
-  // A row of the wide matrix is a number of segments, which are contiguous in memory. Where it is
-  // all of a contiguous row, segments are as wide as a panel and the row is read in place.
+  int64_t of_image;  // rows of the narrow matrix that are at equal distances
+  // Rows of the wide matrix are cut into segments, whose floats are adjacent in memory. Windows of
+  // patches are gathered: their segments are rows of the window. Other rows are adjacent as a whole
+  // and read in place, and their segments are as wide as a panel.
   bool gathers;
   int64_t segment, segments;
 
   explicit Matrices(const Problem& problem)
       : p(problem),
-        turned(p.R * p.S == 1 && p.C < p.O),
+        turned(p.R * p.S == 1 && p.C < p.O && p.C <= kPanelColumns),
         permutes(turned || (p.layout == Layout::nhwc && p.R * p.S > 1 && p.C > 1)),
         rows(p.N * p.OH() * p.OW()),
         narrow(turned ? p.C : p.O),
@@ -73,21 +74,21 @@ struct Matrices {
     return {parts.begin * segment, std::min(wide, parts.end * segment)};
   }
 
-  // Calls move(memory, buffer) for some segments of some rows, with their addresses in the tensor
-  // and in a buffer whose rows begin with the first of these segments. Segments that are adjacent
-  // in memory follow each other.
+  // Calls move(memory, buffer) for the segments `parts` of some rows, with their addresses in the
+  // tensor and in a buffer whose rows begin with the first of these segments. Segments that are
+  // adjacent in memory follow each other.
   template <class Float, class Move>
-  void for_each_segment(Float* tensor, Range of, Range parts, const Matrix<Real>& buffer,
+  void for_each_segment(Float* tensor, Range of_rows, Range parts, const Matrix<Real>& buffer,
                         const Move& move) const {
     const int64_t pixel = p.layout == Layout::nhwc ? p.C : 1;
     const int64_t row = p.W * pixel, width = p.OW(), height = p.OH();
-    for (int64_t m = of.begin, n; m < of.end; m += n) {
-      n = std::min(of.end - m, width - m % width);
-      Float* window = tensor + m / width / height * p.C * p.H * p.W +
-                      m / width % height * p.R * row + m % width * p.S * pixel;
+    for (int64_t first = of_rows.begin, n; first < of_rows.end; first += n) {
+      n = std::min(of_rows.end - first, width - first % width);
+      Float* window = tensor + first / width / height * p.C * p.H * p.W +
+                      first / width % height * p.R * row + first % width * p.S * pixel;
       for (int64_t i = parts.begin; i < parts.end; ++i) {
         Float* from = window + (i / p.R * p.H + i % p.R) * row;
-        Real* at = buffer.at + (m - of.begin) * buffer.step + (i - parts.begin) * segment;
+        Real* at = buffer.at + (first - of_rows.begin) * buffer.step + (i - parts.begin) * segment;
         for (int64_t q = 0; q < n; ++q) move(from + q * p.S * pixel, at + q * buffer.step);
       }
     }
@@ -95,12 +96,12 @@ struct Matrices {
 
   // Returns some segments of some rows of the wide matrix, in place or as a copy in the buffer,
   // whose rows are then whole vectors.
-  Matrix<const Real> read_wide(const void* tensor, Range of, Range parts, Real* buffer) const {
+  Matrix<const Real> read_wide(const void* tensor, Range of_rows, Range parts, Real* buffer) const {
     const auto* from = static_cast<const Real*>(tensor);
     const Range columns = columns_of(parts);
-    if (!gathers) return {from + of.begin * wide + columns.begin, wide};
+    if (!gathers) return {from + of_rows.begin * wide + columns.begin, wide};
     const Matrix<Real> to{buffer, whole_vectors(columns.size())};
-    for_each_segment(from, of, parts, to,
+    for_each_segment(from, of_rows, parts, to,
                      [&](const Real* memory, Real* at) { copy_floats(memory, segment, at); });
     return {to.at, to.step};
   }
@@ -132,12 +133,14 @@ struct Blocks {
 
 constexpr int64_t kBlockRows = 96;            // a panel of so many rows fits the L1 cache
 constexpr int64_t kGatheredFloats = 3 << 14;  // target for the floats of the rows that are gathered
-constexpr int64_t kTasks = 8;                 // slices are cut until there are so many tasks
+// Slices are cut until there are so many tasks. Two for each of four threads keep these busy where
+// one is interrupted.
+constexpr int64_t kTasks = 8;
 
-// Returns how many rows a block should have of which so many columns are gathered.
-inline int64_t block_rows(const Matrices& m, int64_t columns) {
+// Returns how many rows a block should have.
+inline int64_t block_rows(const Matrices& m) {
   if (!m.gathers) return kBlockRows;
-  return std::clamp<int64_t>(kGatheredFloats / columns, kDotRows, kBlockRows);
+  return std::clamp<int64_t>(kGatheredFloats / m.wide, kDotRows, kBlockRows);
 }
 
 }  // namespace skinny_gemm

@@ -1,5 +1,6 @@
 // skinny_gemm: matrix products one side of which is short: few output channels, few images, or few
-// input channels of a 1x1 kernel. The operands are read where they lie. A GEMM that packs panels
+// input channels of a 1x1 kernel. Operands are read where they lie, except for the windows of
+// patches and for weights whose order differs from that of x. A GEMM that packs panels
 // (implicit_gemm) would take longer to pack than to multiply, and leaves lanes empty where the
 // channels do not fill a vector. Such layers are a classifier or a discriminator's last layer (a
 // kernel as large as the image), the projections of a 1x1 kernel to or from RGB, and patch
@@ -15,7 +16,12 @@ namespace skinny_gemm {
 
 template <Pass kPass>
 Planned plan(const Problem& p) {
-  if (!choice::is_product(p)) return Reason::not_a_product;
+  if (p.dtype != kDType) return Reason::dtype;
+  const Reason beyond = beyond_plans(p);
+  if (beyond != Reason::none) return beyond;
+  // The channels of a pixel in NCHW are far apart.
+  const bool adjacent = p.layout == Layout::nhwc || p.R * p.S > 1 || p.H * p.W == 1;
+  if (p.groups > 1 || !p.windows_tile_image() || !adjacent) return Reason::not_a_product;
   if constexpr (kPass == Pass::grad_weight) return plan_pass<GradWeight>(p);
   const bool shrinks = (kPass == Pass::forward) != Matrices(p).turned;
   return shrinks ? plan_pass<Shrink>(p) : plan_pass<Spread>(p);

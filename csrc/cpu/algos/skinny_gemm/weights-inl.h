@@ -23,8 +23,10 @@ void for_each_vector(const Problem& p, const Executor& executor, const Move& mov
 // A buffer for the taps of a vector of channels, as vectors. Larger kernels are moved in parts.
 constexpr int64_t kBufferTaps = 64;
 
-// Calls move(lanes, memory, at, taps, n) for parts of the taps between w (O, C, R * S) and W (O, R
-// * S, C): `lanes` has n planes of taps, from the address `memory` on, as vectors of channels.
+// Calls move(memory, planes, taps, cursor, column, lanes) for parts of the taps of some channels.
+// The taps lie in w (O, C, R * S) as planes from the address `memory` on, in a row of W (O, R * S,
+// C) from `column` on, and between them in `lanes` as vectors of channels, which `cursor` steps
+// through.
 template <class Float, class Move>
 void for_each_part_of_taps(const Problem& p, Float* w, int64_t o, Range channels,
                            const Move& move) {
@@ -43,10 +45,13 @@ inline void pack_weights(const Matrices& m, const Real* w, Real* to, int64_t ste
                          const Executor& executor) {
   const Problem& p = m.p;
   if (m.turned) {
-    for (int64_t o = 0; o < p.O; o += kLanes) {
-      const ImageBlock block{p.C, static_cast<int>(std::min<int64_t>(kLanes, p.O - o))};
-      images_to_lanes(w + o * p.C, block, p.C, VectorCursor(to + o, step, p.C, 0));
-    }
+    const int64_t vectors = ceil_div(p.O, kLanes);
+    executor.run(vectors, task_grain(p, vectors), [&](int64_t begin, int64_t end, int) {
+      for (int64_t o = begin * kLanes; o < std::min(p.O, end * kLanes); o += kLanes) {
+        const ImageBlock block{p.C, static_cast<int>(std::min<int64_t>(kLanes, p.O - o))};
+        images_to_lanes(w + o * p.C, block, p.C, VectorCursor(to + o, step, p.C, 0));
+      }
+    });
   } else if (m.permutes) {
     for_each_vector(p, executor, [&](int64_t o, Range channels) {
       for_each_part_of_taps(
