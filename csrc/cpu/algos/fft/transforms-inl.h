@@ -276,16 +276,21 @@ struct Stages {
     using T = Tap</*kVectors=*/false>;
 #pragma GCC unroll 1
     for (int k = 0; k < A; ++k) {
+      const Real* values = products.values + k * B * kComplex;
+      const Real* taps = products.taps + k * B * T::kFloats;
       Complex z[B];
-      for (int64_t term = 0; term < products.terms; ++term) {
-        const Real* values = products.values + term * products.value_step + k * B * kComplex;
-        const Real* taps = products.taps + term * products.tap_step + k * B * T::kFloats;
+#pragma GCC unroll 16
+      for (int b = 0; b < B; ++b) {
+        const T tap(taps + b * T::kFloats);
+        z[b] = tap.template times<kConjugate>(Complex::load(values + b * kComplex));
+      }
+      for (int64_t term = 1; term < products.terms; ++term) {
+        values += products.value_step;
+        taps += products.tap_step;
 #pragma GCC unroll 16
         for (int b = 0; b < B; ++b) {
-          const Complex value = Complex::load(values + b * kComplex);
           const T tap(taps + b * T::kFloats);
-          z[b] = term == 0 ? tap.template times<kConjugate>(value)
-                           : tap.template times_plus<kConjugate>(value, z[b]);
+          z[b] = tap.template times_plus<kConjugate>(Complex::load(values + b * kComplex), z[b]);
         }
       }
       inverse_group(z, k, work);

@@ -151,7 +151,7 @@ inline int64_t slices_of_block(const Matrices& m, const Blocks& blocks) {
 // whole vectors.
 struct Spread final : Plan, WithWeights {
   static constexpr int64_t kSmall = 1 << 13;  // floats of W that stay in the L1 cache
-  static constexpr int64_t kProducts = 32;    // added in one sequence; more would round too often
+  static constexpr int64_t kProducts = 24;    // added in one sequence; more would round too often
   const Blocks blocks;
   const int64_t slices;
 
