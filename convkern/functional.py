@@ -85,8 +85,8 @@ def _general_conv2d(
     *,
     activation: Activation | None,
 ) -> Tensor:
-    """Computes conv2d for all other arguments: tensor subclasses, padding by name,
-    symbolic sizes, other dtypes and devices, wrong types."""
+    """Computes conv2d for all other arguments: tensor subclasses, padding by name, symbolic sizes,
+    other dtypes and devices, wrong types."""
     if torch.overrides.has_torch_function((input, weight, bias)):
         return torch.overrides.handle_torch_function(
             conv2d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups,

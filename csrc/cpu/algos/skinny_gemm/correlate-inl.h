@@ -8,35 +8,28 @@ namespace convkern::cpu {
 namespace {
 namespace skinny_gemm {
 
-// What both passes have: the matrix W, which is w itself where that is possible.
+// What both products have: the matrix W, which is w itself where that is possible, and how the work
+// is cut into tasks. A task computes a slice of the columns for a block of rows.
 struct WithWeights {
   const Matrices m;
+  const Blocks blocks;
+  const int64_t slices;
   const bool copies;   // W is a copy of w
   const int64_t step;  // floats between the rows of W
 
   // With `pads`, a whole vector may be read from every column of W on.
-  WithWeights(const Matrices& m, bool pads)
+  WithWeights(const Matrices& m, int64_t slices, bool pads)
       : m(m),
+        blocks(m),
+        slices(slices),
         copies(m.permutes || pads),
         step(copies ? whole_vectors(m.wide) + (pads ? kLanes : 0) : m.wide) {}
+  // Returns how many slices a block is cut into, of which there may be at most so many.
+  static int64_t slices_of(const Matrices& m, int64_t most) {
+    return std::min(most, ceil_div(kTasks, Blocks(m).count));
+  }
   int64_t copy_bytes() const { return copies ? whole_lines(m.narrow * step) : 0; }
 
-  // Returns W: the weights as they are or as they were packed, or else a copy in the workspace.
-  const Real* weights(const Operands& ops, void* workspace, const Executor& executor) const {
-    if (!copies) return static_cast<const Real*>(ops.w);
-    if (ops.packed != nullptr) return static_cast<const Real*>(ops.packed);
-    copy_weights(ops.w, workspace, executor);
-    return static_cast<const Real*>(workspace);
-  }
-  void copy_weights(const void* w, void* to, const Executor& executor) const {
-    pack_weights(m, static_cast<const Real*>(w), static_cast<Real*>(to), step, executor);
-  }
-  // Returns the memory of a thread, which has so many floats, in a workspace that begins with the
-  // copy of the weights.
-  Real* thread_memory(void* workspace, int thread, int64_t floats) const {
-    return reinterpret_cast<Real*>(static_cast<char*>(workspace) + copy_bytes() +
-                                   thread * whole_lines(floats));
-  }
   // These return the operand of a pass that is not w, the bias if there is one, and whether ReLU
   // is applied.
   const Real* input(const Operands& ops) const {
@@ -50,54 +43,37 @@ struct WithWeights {
   }
 };
 
-// narrow = wide * transposed W, as dot products. A task computes some columns for a block of rows.
-struct Shrink final : Plan, WithWeights {
+// narrow = wide * transposed W, as dot products. A slice is some tiles of columns.
+struct Shrink : WithWeights {
   // The products of a sum that are added in one sequence. What a tile reads for them, of both
   // matrices, stays in the L1 cache, and rounding errors stay small.
   static constexpr int64_t kProducts = 64 * kLanes;
-  const Blocks blocks;
-  const int64_t tiles, slices;
+  const int64_t tiles;
 
-  explicit Shrink(const Problem& p)
-      : WithWeights(Matrices(p), /*pads=*/false),
-        blocks(m, block_rows(m)),
-        tiles(ceil_div(m.narrow, kDotColumns)),
-        slices(m.gathers ? 1 : std::min(tiles, ceil_div(kTasks, blocks.count))) {}
+  explicit Shrink(const Problem& p) : Shrink(Matrices(p)) {}
+  explicit Shrink(const Matrices& m)
+      : WithWeights(m, m.gathers ? 1 : slices_of(m, tiles_of(m)), /*pads=*/false),
+        tiles(tiles_of(m)) {}
+  static int64_t tiles_of(const Matrices& m) { return ceil_div(m.narrow, kDotColumns); }
 
-  int64_t row_floats() const { return whole_vectors(m.wide); }
   int64_t sum_floats() const {
     return whole_vectors(ceil_div(tiles, slices) * kDotColumns);  // of a row of sums
   }
   int64_t thread_floats() const {
-    return blocks.rows * (sum_floats() + (m.gathers ? row_floats() : 0));
-  }
-  int64_t workspace(int threads) const override {
-    return copy_bytes() + threads * whole_lines(thread_floats());
-  }
-  int64_t packed_bytes() const override { return copy_bytes(); }
-  void pack(const void* w, void* packed, const Executor& executor) const override {
-    copy_weights(w, packed, executor);
+    return blocks.rows * (sum_floats() + (m.gathers ? whole_vectors(m.wide) : 0));
   }
 
-  void run(const Operands& ops, void* workspace, const Executor& executor) const override {
-    const Real* w = weights(ops, workspace, executor);
-    const int64_t count = blocks.count * slices;
-    executor.run(count, task_grain(m.p, count), [&](int64_t begin, int64_t end, int thread) {
-      Real* sums = thread_memory(workspace, thread, thread_floats());
-      for (int64_t task = begin; task < end; ++task) {
-        const Range rows = blocks.at(task / slices);
-        const Range part = near_equal_part(tiles, slices, task % slices);
-        const Range columns{part.begin * kDotColumns, std::min(m.narrow, part.end * kDotColumns)};
-        const Matrix<const Real> wide =
-            m.read_wide(input(ops), rows, {0, m.segments}, sums + blocks.rows * sum_floats());
-        set_zero(sums, rows.size() * sum_floats());
-        for (int64_t k = 0; k < m.wide; k += kProducts) {
-          add_products({wide.at + k, wide.step}, {w + columns.begin * step + k, step},
-                       std::min(kProducts, m.wide - k), rows.size(), columns.size(), sums);
-        }
-        store(ops, rows, columns, sums);
-      }
-    });
+  void compute(const Operands& ops, const Real* w, Range rows, int64_t slice, Real* sums) const {
+    const Range part = near_equal_part(tiles, slices, slice);
+    const Range columns{part.begin * kDotColumns, std::min(m.narrow, part.end * kDotColumns)};
+    const Matrix<const Real> wide =
+        m.read_wide(input(ops), rows, {0, m.segments}, sums + blocks.rows * sum_floats());
+    set_zero(sums, rows.size() * sum_floats());
+    for (int64_t k = 0; k < m.wide; k += kProducts) {
+      add_products({wide.at + k, wide.step}, {w + columns.begin * step + k, step},
+                   std::min(kProducts, m.wide - k), rows.size(), columns.size(), sums);
+    }
+    store(ops, rows, columns, sums);
   }
 
   // Adds the products of some rows of the wide matrix and some of W to the sums.
@@ -142,74 +118,50 @@ struct Shrink final : Plan, WithWeights {
   }
 };
 
-// Returns how many slices a block of rows is cut into.
-inline int64_t slices_of_block(const Matrices& m, const Blocks& blocks) {
-  return std::min(m.segments, ceil_div(kTasks, blocks.count));
-}
-
-// wide = narrow * W. A task computes some segments for a block of rows. The rows of W are read as
-// whole vectors.
-struct Spread final : Plan, WithWeights {
+// wide = narrow * W. A slice is some segments. The rows of W are read as whole vectors.
+struct Spread : WithWeights {
   static constexpr int64_t kSmall = 1 << 13;  // floats of W that stay in the L1 cache
   static constexpr int64_t kProducts = 24;    // added in one sequence; more would round too often
-  const Blocks blocks;
-  const int64_t slices;
 
-  explicit Spread(const Problem& p)
-      : WithWeights(Matrices(p), reads_parts_of_vectors(Matrices(p))),
-        blocks(m, block_rows(m)),
-        slices(slices_of_block(m, blocks)) {}
+  explicit Spread(const Problem& p) : Spread(Matrices(p)) {}
+  explicit Spread(const Matrices& m) : Spread(m, slices_of(m, m.segments)) {}
+  Spread(const Matrices& m, int64_t slices)
+      : WithWeights(m, slices, reads_parts_of_vectors(m, slices)) {}
 
   // Returns whether the first vector of a slice, or the last, may be only partly in its row of W.
-  static bool reads_parts_of_vectors(const Matrices& m) {
-    const bool begins_anywhere =
-        m.gathers && m.segment % kLanes != 0 && slices_of_block(m, {m, block_rows(m)}) > 1;
+  static bool reads_parts_of_vectors(const Matrices& m, int64_t slices) {
+    const bool begins_anywhere = m.gathers && m.segment % kLanes != 0 && slices > 1;
     return m.wide % kLanes != 0 || begins_anywhere;
   }
 
-  // The floats of a row in the buffer where rows are gathered.
-  int64_t row_floats() const {
-    return m.gathers ? whole_vectors(ceil_div(m.segments, slices) * m.segment) : 0;
-  }
-  int64_t workspace(int threads) const override {
-    return copy_bytes() + threads * whole_lines(blocks.rows * row_floats());
-  }
-  int64_t packed_bytes() const override { return copy_bytes(); }
-  void pack(const void* w, void* packed, const Executor& executor) const override {
-    copy_weights(w, packed, executor);
+  int64_t thread_floats() const {
+    if (!m.gathers) return 0;
+    return blocks.rows * whole_vectors(ceil_div(m.segments, slices) * m.segment);
   }
 
-  void run(const Operands& ops, void* workspace, const Executor& executor) const override {
-    const Real* w = weights(ops, workspace, executor);
-    const int64_t count = blocks.count * slices;
-    executor.run(count, task_grain(m.p, count), [&](int64_t begin, int64_t end, int thread) {
-      Real* buffer = thread_memory(workspace, thread, blocks.rows * row_floats());
-      for (int64_t task = begin; task < end; ++task) {
-        const Range rows = blocks.at(task / slices);
-        const Range parts = near_equal_part(m.segments, slices, task % slices);
-        const Range columns = m.columns_of(parts);
-        auto* out = static_cast<Real*>(ops.out);
-        Matrix<Real> to{out + rows.begin * m.wide + columns.begin, m.wide};
-        if (m.gathers) to = {buffer, whole_vectors(columns.size())};
-        compute(input(ops) + m.narrow_offset(rows.begin), rows.size(), w, columns, bias(ops), to);
-        if (!m.gathers) continue;
-        m.for_each_segment(out, rows, parts, to, [&](Real* at, const Real* from) {
-          Matrices::copy_floats(from, m.segment, at);
-        });
-      }
+  void compute(const Operands& ops, const Real* w, Range rows, int64_t slice, Real* buffer) const {
+    const Range parts = near_equal_part(m.segments, slices, slice);
+    const Range columns = m.columns_of(parts);
+    auto* out = static_cast<Real*>(ops.out);
+    Matrix<Real> to{out + rows.begin * m.wide + columns.begin, m.wide};
+    if (m.gathers) to = {buffer, whole_vectors(columns.size())};
+    multiply(input(ops) + m.narrow_offset(rows.begin), rows.size(), w, columns, bias(ops), to);
+    if (!m.gathers) return;
+    m.for_each_segment(out, rows, parts, to, [&](Real* at, const Real* from) {
+      Matrices::copy_floats(from, m.segment, at);
     });
   }
 
   // Computes some columns of some rows. `w` begins with the first column of W. A small W stays in
   // the cache while the result is written row by row. Of a larger one each panel is read once for
   // all rows.
-  void compute(const Real* narrow, int64_t rows, const Real* w, Range columns, const Real* b,
-               const Matrix<Real>& to) const {
+  void multiply(const Real* narrow, int64_t rows, const Real* w, Range columns, const Real* b,
+                const Matrix<Real>& to) const {
     const int64_t most = tile_rows(kPanelVectors);
     const int64_t together = m.narrow * columns.size() <= kSmall ? most : rows;
     for (int64_t i = 0; i < rows; i += together) {
       for (int64_t c = columns.begin; c < columns.end; c += kPanelColumns) {
-        const int64_t width = std::min(kPanelColumns, columns.end - c);
+        const Panel panel{c, std::min(kPanelColumns, columns.end - c)};
         for (int64_t row = i; row < std::min(rows, i + together); row += most) {
           MatmulTile t;
           t.a = narrow + row * m.narrow_row();
@@ -221,14 +173,43 @@ struct Spread final : Plan, WithWeights {
           t.block = near_equal_block(m.narrow, kProducts);
           t.out = to.at + row * to.step + c - columns.begin;
           t.out_row = to.step;
-          t.lanes = t.bias_lanes = static_cast<int>((width - 1) % kLanes + 1);
+          t.lanes = t.bias_lanes = panel.last_lanes();
           t.init = b == nullptr ? Init::zero : Init::bias;
           t.bias = b == nullptr ? nullptr : b + c;
           t.relu = applies_relu();
-          matmul_of(std::min(most, rows - row), ceil_div(width, kLanes))(t);
+          matmul_of(std::min(most, rows - row), panel.vectors())(t);
         }
       }
     }
+  }
+};
+
+// The plan of forward or grad_input. The workspace begins with the copy of the weights.
+template <class Product>
+struct Correlate final : Plan, Product {
+  using Product::Product, Product::m, Product::blocks, Product::slices, Product::copy_bytes;
+
+  int64_t thread_bytes() const { return whole_lines(this->thread_floats()); }
+  int64_t workspace(int threads) const override { return copy_bytes() + threads * thread_bytes(); }
+  int64_t packed_bytes() const override { return copy_bytes(); }
+  void pack(const void* w, void* packed, const Executor& executor) const override {
+    pack_weights(m, static_cast<const Real*>(w), static_cast<Real*>(packed), this->step, executor);
+  }
+  void run(const Operands& ops, void* workspace, const Executor& executor) const override {
+    const void* w = this->copies ? ops.packed : ops.w;
+    if (w == nullptr) {
+      pack(ops.w, workspace, executor);
+      w = workspace;
+    }
+    char* memory = static_cast<char*>(workspace) + copy_bytes();
+    const int64_t count = blocks.count * slices;
+    executor.run(count, task_grain(m.p, count), [&](int64_t begin, int64_t end, int thread) {
+      auto* of_thread = reinterpret_cast<Real*>(memory + thread * thread_bytes());
+      for (int64_t task = begin; task < end; ++task) {
+        this->compute(ops, static_cast<const Real*>(w), blocks.at(task / slices), task % slices,
+                      of_thread);
+      }
+    });
   }
 };
 

@@ -19,7 +19,7 @@ struct GradWeight final : Plan {
 
   explicit GradWeight(const Problem& p)
       : m(p),
-        blocks(m, block_rows(m)),
+        blocks(m),
         slices(slices_of()),
         reduction(p, blocks.count, 0, thread_floats(), ceil_div(2 * kTasks, slices)) {}
 
@@ -62,24 +62,25 @@ struct GradWeight final : Plan {
   void add_products(const Real* narrow, const Matrix<const Real>& wide, int64_t rows, Range columns,
                     Init init, Real* buffer, Real* sums) const {
     for (int64_t c = 0; c < columns.size(); c += kPanelColumns) {
-      const int64_t width = std::min(kPanelColumns, columns.size() - c);
-      const Matrix<const Real> panel = whole_panel({wide.at + c, wide.step}, rows, width, buffer);
-      const int64_t vectors = ceil_div(width, kLanes), most = tile_rows(static_cast<int>(vectors));
+      const Panel panel{c, std::min(kPanelColumns, columns.size() - c)};
+      const Matrix<const Real> from =
+          whole_panel({wide.at + c, wide.step}, rows, panel.columns, buffer);
+      const int64_t most = tile_rows(static_cast<int>(panel.vectors()));
       for (int64_t i = 0; i < m.narrow; i += most) {
         MatmulTile t;
         t.a = narrow + i * m.narrow_column();
         t.a_row = m.narrow_column();
         t.a_k = m.narrow_row();
-        t.b = panel.at;
-        t.b_k = panel.step;
+        t.b = from.at;
+        t.b_k = from.step;
         t.k = rows;
         t.block = block_of_products(m.rows);
         t.out = sums + i * m.wide + columns.begin + c;
         t.out_row = m.wide;
-        t.lanes = static_cast<int>((width - 1) % kLanes + 1);
+        t.lanes = panel.last_lanes();
         t.init = init;
         t.relu = false;
-        matmul_of(std::min(most, m.narrow - i), vectors)(t);
+        matmul_of(std::min(most, m.narrow - i), panel.vectors())(t);
       }
     }
   }

@@ -12,6 +12,7 @@
 // narrow matrix, y the wide one, W is w transposed, and forward and grad_input change places.
 #pragma once
 
+#include "cpu/blocking/panels-inl.h"
 #include "cpu/blocking/parts-inl.h"
 #include "cpu/blocking/tasks-inl.h"
 #include "cpu/tiles/dot-inl.h"
@@ -114,34 +115,31 @@ struct Matrices {
   }
 };
 
-// How the rows are cut into blocks. No block has rows of two images if these are not at equal
-// distances.
-struct Blocks {
-  int64_t of_image, rows, in_image, count;
-
-  // Blocks have at most `most` rows.
-  Blocks(const Matrices& m, int64_t most)
-      : of_image(m.of_image),
-        rows(near_equal_block(of_image, std::max<int64_t>(1, most))),
-        in_image(ceil_div(of_image, rows)),
-        count(m.rows / of_image * in_image) {}
-  Range at(int64_t index) const {
-    const int64_t first = index / in_image * of_image, i = index % in_image;
-    return shifted({i * rows, std::min(of_image, (i + 1) * rows)}, first);
-  }
-};
-
 constexpr int64_t kBlockRows = 96;            // a panel of so many rows fits the L1 cache
 constexpr int64_t kGatheredFloats = 3 << 14;  // target for the floats of the rows that are gathered
 // Slices are cut until there are so many tasks. Two for each of four threads keep these busy where
 // one is interrupted.
 constexpr int64_t kTasks = 8;
 
-// Returns how many rows a block should have.
-inline int64_t block_rows(const Matrices& m) {
-  if (!m.gathers) return kBlockRows;
-  return std::clamp<int64_t>(kGatheredFloats / m.wide, kDotRows, kBlockRows);
-}
+// How the rows are cut into blocks. No block has rows of two images if these are not at equal
+// distances.
+struct Blocks {
+  int64_t of_image, rows, in_image, count;
+
+  explicit Blocks(const Matrices& m)
+      : of_image(m.of_image),
+        rows(near_equal_block(of_image, most_rows(m))),
+        in_image(ceil_div(of_image, rows)),
+        count(m.rows / of_image * in_image) {}
+  Range at(int64_t index) const {
+    const int64_t first = index / in_image * of_image, i = index % in_image;
+    return shifted({i * rows, std::min(of_image, (i + 1) * rows)}, first);
+  }
+  static int64_t most_rows(const Matrices& m) {
+    if (!m.gathers) return kBlockRows;
+    return std::clamp<int64_t>(kGatheredFloats / m.wide, kDotRows, kBlockRows);
+  }
+};
 
 }  // namespace skinny_gemm
 }  // namespace

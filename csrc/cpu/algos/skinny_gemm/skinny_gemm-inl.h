@@ -24,7 +24,7 @@ Planned plan(const Problem& p) {
   if (p.groups > 1 || !p.windows_tile_image() || !adjacent) return Reason::not_a_product;
   if constexpr (kPass == Pass::grad_weight) return plan_pass<GradWeight>(p);
   const bool shrinks = (kPass == Pass::forward) != Matrices(p).turned;
-  return shrinks ? plan_pass<Shrink>(p) : plan_pass<Spread>(p);
+  return shrinks ? plan_pass<Correlate<Shrink>>(p) : plan_pass<Correlate<Spread>>(p);
 }
 
 constexpr Algorithm algorithm = {"skinny_gemm", plan<Pass::forward>, plan<Pass::grad_input>,
