@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -22,10 +24,6 @@ class Processes:
 
     rank: int = 0
     count: int = 1
-    # The tensors that gloo got. Its threads may drop their reference after the collective returned.
-    # If that were the last one, the thread would need the interpreter, and Python aborts the
-    # process ("terminate called without an active exception") if it is about to exit.
-    _given_to_gloo: list[Tensor] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def is_main(self) -> bool:
@@ -46,19 +44,20 @@ class Processes:
         """Returns the sums over the processes, each in float64."""
         if self.count == 1:
             return list(values)
-        totals = torch.tensor(values, dtype=torch.float64)
-        self._given_to_gloo.append(totals)
-        dist.all_reduce(totals)
-        sums: list[float] = totals.tolist()
+        shared = [torch.tensor(values, dtype=torch.float64)]
+        dist.all_reduce(shared[0])
+        sums: list[float] = shared[0].tolist()
+        _drop(shared)
         return sums
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
         """Returns the processes' tensors by rank. They must have one shape and dtype."""
         if self.count == 1:
             return [tensor]
-        tensors = [torch.empty_like(tensor) for _ in range(self.count)]
-        self._given_to_gloo.extend([tensor, *tensors])
-        dist.all_gather(tensors, tensor)
+        shared = [tensor.clone(), *(torch.empty_like(tensor) for _ in range(self.count))]
+        dist.all_gather(shared[1:], shared[0])
+        tensors = [gathered.clone() for gathered in shared[1:]]
+        _drop(shared)
         return tensors
 
     def main_first(self, function: Callable[[], T]) -> T:
@@ -78,6 +77,23 @@ class Processes:
         if failures:
             sys.exit(2)
         return result[0] if self.is_main else function()
+
+
+def _drop(shared: list[Tensor]) -> None:
+    """Empties the list of a collective's tensors, and waits until no thread has them, at most 10 s.
+    The caller must have no other reference.
+
+    A thread of gloo may release its reference after the collective has returned. If that is the
+    last one, the thread needs Python's interpreter, and one that is shutting down ends the thread,
+    and with it the process: "terminate called without an active exception".
+    """
+    references = [weakref.ref(tensor) for tensor in shared]
+    shared.clear()
+    deadline = time.monotonic() + 10
+    while any(reference() is not None for reference in references):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.0001)
 
 
 ALONE = Processes()

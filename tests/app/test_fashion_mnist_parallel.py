@@ -1,10 +1,15 @@
 """Several processes share loaders, training and testing."""
 
+import threading
+import time
+import weakref
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from convkern import fashion_mnist
@@ -157,3 +162,34 @@ def test_the_main_process_alone_tells_its_failure(processes: Processes) -> None:
         "ended with 2, 0 calls",
     ]
     assert processes.run(2, one_fails, False) == ["rank 0", "rank 1"]
+
+
+@pytest.mark.parametrize("collective", ["all_reduce", "all_gather"])
+def test_collectives_return_when_no_thread_has_their_tensors(
+    collective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that releases a tensor while Python ends would end the process with SIGABRT. This
+    collective is by a thread that keeps the tensors for longer than the call, as gloo's may."""
+    given: list[weakref.ref[Tensor]] = []
+
+    def keep(*arguments: Tensor | Sequence[Tensor]) -> None:
+        tensors = [
+            tensor
+            for argument in arguments
+            for tensor in ([argument] if isinstance(argument, Tensor) else argument)
+        ]
+        given.extend(weakref.ref(tensor) for tensor in tensors)
+        for tensor in tensors:
+            tensor.fill_(7)
+        threading.Thread(target=lambda kept: time.sleep(0.2), args=(tensors,)).start()
+
+    monkeypatch.setattr(dist, collective, keep)
+    mine = torch.ones(3)
+    if collective == "all_reduce":
+        assert Team(0, 2).sum([1.0, 2.0]) == [7, 7]
+        assert len(given) == 1
+    else:
+        assert [each.tolist() for each in Team(0, 2).gather(mine)] == [[7, 7, 7]] * 2
+        assert len(given) == 3
+    assert [reference() for reference in given] == [None] * len(given)
+    assert mine.tolist() == [1, 1, 1]
