@@ -92,7 +92,8 @@ namespace {
 
 using choice::used_lanes;
 
-constexpr double kCopyCycles = 6;  // to copy a vector between lanes and memory
+constexpr double kCopyCycles = 5.2;   // to copy a vector between lanes and memory
+constexpr double kLaneSumCycles = 6;  // to add the lanes of a vector
 
 // Returns the number of tasks as two threads see it, one of which waits for the last of an odd
 // number.
@@ -103,9 +104,9 @@ struct TransformCycles {
   double column, rows_in, rows_out;
   explicit TransformCycles(int64_t points) {
     const auto n = static_cast<double>(points);
-    column = 75 + 1.15 * n * std::log2(n);
-    rows_in = 80 + 1.3 * n * std::log2(n);
-    rows_out = 90 + 1.5 * n * std::log2(n);
+    column = 65 + 1.0 * n * std::log2(n);
+    rows_in = 70 + 1.12 * n * std::log2(n);
+    rows_out = 78 + 1.3 * n * std::log2(n);
   }
 };
 
@@ -124,7 +125,7 @@ int64_t fft_chunks(int64_t units, int64_t slices) {
 
 double fft_cycles(const Problem& p, int lanes) {
   // Cycles of a point of two spectra. grad_weight adds the product to a sum in memory.
-  const double product_cycles = p.pass == Pass::grad_weight ? 9 : 5;
+  const double product_cycles = p.pass == Pass::grad_weight ? 7.5 : 4.5;
   const FftSize size(p);
   if (!size.fits()) return INFINITY;
   const bool channels = fft_lanes_are_channels(p, lanes);
@@ -156,8 +157,10 @@ double fft_cycles(const Problem& p, int lanes) {
     const int64_t slices = channels ? ceil_div(p.C, lanes) : p.groups;
     const int64_t chunks = fft_chunks(units, slices);
     const auto longest = static_cast<double>(ceil_div(units, chunks));
-    return even(static_cast<double>(slices * chunks)) * (longest * tiles * tile + taps) +
-           kFftCallCycles;
+    // Vectors of channels are transformed to taps in each chunk. Lanes of images are added instead.
+    const double end = channels ? taps : kLaneSumCycles * 2 * points * x_planes * y_planes;
+    return even(static_cast<double>(slices * chunks)) * (longest * tiles * tile + end) +
+           (channels ? 0 : even(tap_vectors) * taps) + kFftCallCycles;
   }
   return even(blocks * tiles) * tile + even(tap_vectors) * taps + kFftCallCycles;
 }
@@ -167,7 +170,7 @@ double fft_cycles(const Problem& p, int lanes) {
 // channels, images or columns.
 double direct_cycles(const Problem& p, int lanes) {
   constexpr double kProducts = 2 * 0.88;  // vectors of products in a cycle
-  const bool depthwise = p.Cg == 1 && p.Og() == 1;
+  const bool depthwise = p.Cg == 1 && p.Og() == 1 && p.C > 1;
   const double used = std::max({used_lanes(depthwise ? p.C : p.Og(), lanes), used_lanes(p.N, lanes),
                                 0.8 * used_lanes(p.OW(), lanes)});
   double vectors = 0;
@@ -175,10 +178,11 @@ double direct_cycles(const Problem& p, int lanes) {
     vectors = static_cast<double>(p.N * (p.C * p.H * p.W + p.O * p.OH() * p.OW())) / lanes;
   }
   // The sums of grad_weight wait for the pixels of channels_last.
-  const bool waits =
-      depthwise && p.C > 1 && p.layout == Layout::nhwc && p.pass == Pass::grad_weight;
-  const double products = p.real_flops() / 2 / lanes / used;
-  return products / kProducts * (waits ? 1.35 : 1) + kCopyCycles * vectors;
+  const bool waits = depthwise && p.layout == Layout::nhwc && p.pass == Pass::grad_weight;
+  // Depthwise kernels skip padding above and below the image, but multiply that beside it.
+  const double flops = depthwise ? std::sqrt(p.flops() * p.real_flops()) : p.real_flops();
+  const double products = flops / 2 / lanes / used;
+  return products / kProducts * (waits ? 1.5 : 1) + kCopyCycles * vectors;
 }
 
 }  // namespace convkern::cpu

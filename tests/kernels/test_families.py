@@ -78,11 +78,16 @@ IN_CHANNELS_LAST: Table = {
 }
 # Large kernels of one channel in large batches, and depthwise ones.
 OF_TRANSFORMS: Table = {
+    "convnext/features.[13].0.block.0": (FFT, FFT, FFT),
     "batches/64": (FFT, FFT, FFT),
     "batches/[12][0-9][0-9]*": (FFT, FFT, FFT),
     "edge/k31": (FFT, FFT, FFT),
     "fmnist/padding[23].conv1": (FFT, FFT, FFT),
     "replknet/stage[123]": (FFT, FFT, FFT),
+}
+# The direct kernels find channels in the lanes.
+OF_TRANSFORMS_IN_CHANNELS_LAST: Table = {
+    "convnext/features.[13].0.block.0": (CHANNEL, CHANNEL, FFT),
 }
 
 
@@ -143,6 +148,8 @@ def algorithm(problem: str) -> str:
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_run_the_algorithms_of_the_tables(name: str, layout: str, precision: str) -> None:
     tables = [CHOICES, IN_NCHW if layout == "nchw" else IN_CHANNELS_LAST, *UNDER[precision]]
+    if layout == "nhwc" and precision != "highest":
+        tables.append(OF_TRANSFORMS_IN_CHANNELS_LAST)
     with convkern.use_isa("avx512"):
         chosen = {
             label: tuple(algorithm(variant(text, layout=layout, pass_=pass_)) for pass_ in PASSES)
@@ -151,7 +158,10 @@ def test_layers_run_the_algorithms_of_the_tables(name: str, layout: str, precisi
     assert chosen == {label: expected(label, tables) for label in chosen}
 
 
-@pytest.mark.parametrize("table", [CHOICES, IN_NCHW, IN_CHANNELS_LAST, *UNDER["medium"]])
+@pytest.mark.parametrize(
+    "table",
+    [CHOICES, IN_NCHW, IN_CHANNELS_LAST, *UNDER["medium"], OF_TRANSFORMS_IN_CHANNELS_LAST],
+)
 def test_every_line_of_a_table_is_of_some_layer(table: Table) -> None:
     lines = {line_of(label, table) for layers in LAYERS.values() for label in layers}
     assert lines - {None} == set(table)

@@ -79,7 +79,7 @@ struct Loudness {
   }
   CONVKERN_INLINE void see(int i, const Vec& v) {
     energies[i] = fma(v, v, energies[i]);
-    magnitudes[i] = larger(magnitudes[i], larger(v, sub(Vec::zero(), v)));
+    magnitudes[i] = larger_magnitude(magnitudes[i], v);
   }
   // Sees n adjacent numbers.
   CONVKERN_INLINE void see_run(const Real* p, int64_t n) {
@@ -102,7 +102,8 @@ struct Loudness {
     return add(add(energies[0], energies[1]), add(energies[2], energies[3]));
   }
   CONVKERN_INLINE Vec largest() const {
-    return larger(larger(magnitudes[0], magnitudes[1]), larger(magnitudes[2], magnitudes[3]));
+    return larger_magnitude(larger_magnitude(magnitudes[0], magnitudes[1]),
+                            larger_magnitude(magnitudes[2], magnitudes[3]));
   }
 };
 

@@ -36,23 +36,26 @@ constexpr int64_t kTaskAdditions = 1 << 15;  // fewer additions are not worth wa
 // must not depend on the number of threads, or the result would.
 struct Reduction {
   int64_t units, chunks;
-  int64_t gw_size;             // elements of gw
+  int64_t size;                // elements of the sum: of gw, or of what gw is made from
   int64_t buffer_floats;       // floats of a thread's buffers, which begin as zeros
   int64_t accumulator_floats;  // floats of a thread's accumulators
 
-  Reduction(const Problem& p, int64_t units, int64_t buffer_floats, int64_t accumulator_floats,
-            int64_t most_chunks = kMaxChunks)
+  Reduction(int64_t size, int64_t units, int64_t buffer_floats, int64_t accumulator_floats,
+            int64_t most_chunks)
       : units(units),
-        gw_size(p.O * p.Cg * p.R * p.S),
+        size(size),
         buffer_floats(buffer_floats),
         accumulator_floats(accumulator_floats) {
-    const int64_t affordable = kPartialBytes / (gw_size * static_cast<int64_t>(sizeof(Real)));
+    const int64_t affordable = kPartialBytes / (size * static_cast<int64_t>(sizeof(Real)));
     chunks = std::min({units, most_chunks, std::max<int64_t>(1, affordable)});
   }
+  Reduction(const Problem& p, int64_t units, int64_t buffer_floats, int64_t accumulator_floats,
+            int64_t most_chunks = kMaxChunks)
+      : Reduction(p.O * p.Cg * p.R * p.S, units, buffer_floats, accumulator_floats, most_chunks) {}
   // If there are several chunks, the workspace begins with the sum of all chunks, of type
   // Wide<Real>, and the partial sum of each. Then it has each thread's buffers and accumulators.
-  int64_t total_bytes() const { return chunks == 1 ? 0 : ceil_div(gw_size, 8) * 64; }
-  int64_t partial_bytes() const { return chunks == 1 ? 0 : whole_lines(chunks * gw_size); }
+  int64_t total_bytes() const { return chunks == 1 ? 0 : ceil_div(size, 8) * 64; }
+  int64_t partial_bytes() const { return chunks == 1 ? 0 : whole_lines(chunks * size); }
   int64_t thread_floats() const { return buffer_floats + accumulator_floats; }
   int64_t workspace(int threads) const {
     return total_bytes() + partial_bytes() +
@@ -60,7 +63,7 @@ struct Reduction {
   }
   Wide<Real>* total(void* workspace) const { return static_cast<Wide<Real>*>(workspace); }
   Real* partial(void* workspace, int64_t chunk) const {
-    return reinterpret_cast<Real*>(static_cast<char*>(workspace) + total_bytes()) + chunk * gw_size;
+    return reinterpret_cast<Real*>(static_cast<char*>(workspace) + total_bytes()) + chunk * size;
   }
   Real* thread_memory(void* workspace, int thread) const {
     char* first = static_cast<char*>(workspace) + total_bytes() + partial_bytes();
@@ -68,8 +71,8 @@ struct Reduction {
   }
 };
 
-// Computes some elements of gw as the sum of the chunks, which are added in order.
-void add_chunks(const Reduction& reduction, void* workspace, Range elements, Real* gw) {
+// Computes some elements of the sum of the chunks, which are added in order.
+void add_chunks(const Reduction& reduction, void* workspace, Range elements, Real* out) {
   Wide<Real>* total = reduction.total(workspace);
   const Real* first = reduction.partial(workspace, 0);
   for (int64_t e = elements.begin; e < elements.end; ++e) total[e] = first[e];
@@ -77,15 +80,16 @@ void add_chunks(const Reduction& reduction, void* workspace, Range elements, Rea
     const Real* partial = reduction.partial(workspace, chunk);
     for (int64_t e = elements.begin; e < elements.end; ++e) total[e] += partial[e];
   }
-  for (int64_t e = elements.begin; e < elements.end; ++e) gw[e] = static_cast<Real>(total[e]);
+  for (int64_t e = elements.begin; e < elements.end; ++e) out[e] = static_cast<Real>(total[e]);
 }
 
-// Computes gw. add_chunk(slice, units, memory, partial) must compute one of `slices` parts of gw
-// for a chunk of units and write it to the place of that part in `partial`, which is as large as
-// gw. `memory` holds the thread's buffers and accumulators.
+// Computes the sum `out`, which is gw or what it is made from. add_chunk(slice, units, memory,
+// partial) must compute one of `slices` parts of it for a chunk of units and write it to the place
+// of that part in `partial`, which is as large as `out`. `memory` holds the thread's buffers and
+// accumulators.
 template <class AddChunk>
 void reduce_chunks(const Problem& p, const Reduction& reduction, int64_t slices, void* workspace,
-                   Real* gw, const Executor& executor, const AddChunk& add_chunk) {
+                   Real* out, const Executor& executor, const AddChunk& add_chunk) {
   const int64_t tasks = slices * reduction.chunks;
   executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
     Real* memory = reduction.thread_memory(workspace, thread);
@@ -93,13 +97,13 @@ void reduce_chunks(const Problem& p, const Reduction& reduction, int64_t slices,
     for (int64_t task = begin; task < end; ++task) {
       const int64_t chunk = task / slices;
       add_chunk(task % slices, near_equal_part(reduction.units, reduction.chunks, chunk), memory,
-                reduction.chunks == 1 ? gw : reduction.partial(workspace, chunk));
+                reduction.chunks == 1 ? out : reduction.partial(workspace, chunk));
     }
   });
   if (reduction.chunks == 1) return;
   const int64_t grain = ceil_div(kTaskAdditions, reduction.chunks);
-  executor.run(reduction.gw_size, grain, [&](int64_t begin, int64_t end, int) {
-    add_chunks(reduction, workspace, {begin, end}, gw);
+  executor.run(reduction.size, grain, [&](int64_t begin, int64_t end, int) {
+    add_chunks(reduction, workspace, {begin, end}, out);
   });
 }
 

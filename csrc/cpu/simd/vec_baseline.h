@@ -11,7 +11,7 @@
 //   from_quarters, to_quarters         a quarter is 4 adjacent lanes
 //   add, sub, mul, fma(a, b, c) = a * b + c, fnma(a, b, c) = c - a * b
 //   relu                               NaN stays NaN
-//   larger(a, b)                       the larger number in each lane; of a NaN, either
+//   larger_magnitude(a, b)             the larger of a >= 0 and the magnitude of b; of NaN, either
 //   exceeds(a, b)                      whether a is not at most b in some lane, as NaN is not
 //   held(a)                            keeps a in a register from here to its last use; without
 //                                      it a compiler may load it from memory for each use
@@ -74,7 +74,10 @@ CONVKERN_INLINE Vec sub(Vec a, Vec b) { return {a.v - b.v}; }
 CONVKERN_INLINE Vec mul(Vec a, Vec b) { return {a.v * b.v}; }
 CONVKERN_INLINE Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
 CONVKERN_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {c.v - a.v * b.v}; }
-CONVKERN_INLINE Vec larger(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
+CONVKERN_INLINE Vec larger_magnitude(Vec a, Vec b) {
+  const Quarter magnitude = b.v < 0 ? -b.v : b.v;
+  return {a.v > magnitude ? a.v : magnitude};
+}
 CONVKERN_INLINE bool exceeds(Vec a, Vec b) {
   const auto within = a.v <= b.v;
   return !(within[0] && within[1] && within[2] && within[3]);

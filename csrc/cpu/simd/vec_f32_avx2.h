@@ -48,7 +48,9 @@ CONVKERN_INLINE Vec sub(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
 CONVKERN_INLINE Vec mul(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
 CONVKERN_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 CONVKERN_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
-CONVKERN_INLINE Vec larger(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+CONVKERN_INLINE Vec larger_magnitude(Vec a, Vec b) {
+  return {_mm256_max_ps(a.v, _mm256_andnot_ps(_mm256_set1_ps(-0.0), b.v))};
+}
 CONVKERN_INLINE bool exceeds(Vec a, Vec b) {
   return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_NLE_UQ)) != 0;
 }

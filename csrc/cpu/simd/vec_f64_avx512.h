@@ -43,7 +43,10 @@ CONVKERN_INLINE Vec sub(Vec a, Vec b) { return {_mm512_sub_pd(a.v, b.v)}; }
 CONVKERN_INLINE Vec mul(Vec a, Vec b) { return {_mm512_mul_pd(a.v, b.v)}; }
 CONVKERN_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
 CONVKERN_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_pd(a.v, b.v, c.v)}; }
-CONVKERN_INLINE Vec larger(Vec a, Vec b) { return {_mm512_max_pd(a.v, b.v)}; }
+CONVKERN_INLINE Vec larger_magnitude(Vec a, Vec b) {
+  constexpr int kLargerMagnitude = 0b1011;  // sign bit 0; the larger of the absolute values
+  return {_mm512_range_pd(a.v, b.v, kLargerMagnitude)};
+}
 CONVKERN_INLINE bool exceeds(Vec a, Vec b) {
   return _mm512_cmp_pd_mask(a.v, b.v, _CMP_NLE_UQ) != 0;
 }

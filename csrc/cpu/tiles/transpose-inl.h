@@ -82,18 +82,40 @@ CONVKERN_INLINE void for_square(VectorCursor& lanes, const Move& move) {
   }
 }
 
+// The rows of a square: kLanes elements of kLanes images that begin at p. Addresses are made of one
+// pointer for each four images, because pointers to all of them would not fit the registers.
+template <class T>
+struct SquareRows {
+  T* at[kQuarters];
+  int64_t stride, three;
+
+  CONVKERN_INLINE SquareRows(T* p, int64_t stride) : stride(stride), three(3 * stride) {
+    for (int q = 0; q < kQuarters; ++q) at[q] = p + 4 * q * stride;
+  }
+  // Image 4 * q + r.
+  CONVKERN_INLINE T* row(int r, int q) const { return at[q] + (r < 3 ? r * stride : three); }
+  CONVKERN_INLINE void prefetch() const {
+#pragma GCC unroll 4
+    for (int q = 0; q < kQuarters; ++q) {
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) {
+        __builtin_prefetch(row(r, q) + kAhead, /*write=*/!std::is_const_v<T>);
+      }
+    }
+  }
+};
+
 // Moves the next kLanes elements of kLanes images into lanes.
 CONVKERN_INLINE void square_to_lanes(const Real* p, int64_t stride, VectorCursor& lanes) {
+  const SquareRows<const Real> images(p, stride);
+  images.prefetch();
   // At first rows[r][q] is image 4q + r. Then quarter q of rows[r][g] has its elements 4g to 4g
   // + 3.
   Vec rows[4][kQuarters];
-  for (int image = 0; image < kLanes; ++image) __builtin_prefetch(p + image * stride + kAhead);
 #pragma GCC unroll 4
   for (int r = 0; r < 4; ++r) {
 #pragma GCC unroll 4
-    for (int q = 0; q < kQuarters; ++q) {
-      rows[r][q] = Vec::load_unaligned(p + (4 * q + r) * stride);
-    }
+    for (int q = 0; q < kQuarters; ++q) rows[r][q] = Vec::load_unaligned(images.row(r, q));
     exchange_quarters(rows[r]);
   }
   const auto store = [&](const auto& next) CONVKERN_INLINE_LAMBDA {
@@ -110,10 +132,9 @@ CONVKERN_INLINE void square_to_lanes(const Real* p, int64_t stride, VectorCursor
 
 template <class T>
 CONVKERN_INLINE void square_to_images(T* p, int64_t stride, VectorCursor& lanes) {
+  const SquareRows<T> images(p, stride);
+  images.prefetch();
   Vec rows[4][kQuarters];
-  for (int image = 0; image < kLanes; ++image) {
-    __builtin_prefetch(p + image * stride + kAhead, /*write=*/1);
-  }
   const auto load = [&](const auto& next) CONVKERN_INLINE_LAMBDA {
 #pragma GCC unroll 4
     for (int g = 0; g < kQuarters; ++g) {
@@ -130,7 +151,7 @@ CONVKERN_INLINE void square_to_images(T* p, int64_t stride, VectorCursor& lanes)
   for (int r = 0; r < 4; ++r) {
     exchange_quarters(rows[r]);
 #pragma GCC unroll 4
-    for (int q = 0; q < kQuarters; ++q) store_vector(p + (4 * q + r) * stride, rows[r][q]);
+    for (int q = 0; q < kQuarters; ++q) store_vector(images.row(r, q), rows[r][q]);
   }
 }
 

@@ -89,8 +89,8 @@ inline Vec fnma(const Vec& a, const Vec& b, Vec c) {
 }
 // Integers modulo p have no order. These serve the checks that send operands or results to the
 // direct sum, and never do. But numbers that were never written are seen: they spread through
-// larger(), which adds instead.
-inline Vec larger(const Vec& a, const Vec& b) { return add(a, b); }
+// larger_magnitude(), which adds instead.
+inline Vec larger_magnitude(const Vec& a, const Vec& b) { return add(a, b); }
 inline bool exceeds(const Vec& a, const Vec& b) {
   judge_lanes(a.lanes, Vec::kLanes);
   judge_lanes(b.lanes, Vec::kLanes);

@@ -17,16 +17,18 @@ struct Correlate final : Plan {
   const Setting s;
   const Redo redo;
   const PlaneLanes &in, &out;
-  const int64_t in_rows, out_rows;  // places of rows in every tile
-  const bool in_place;              // whether the spectra of outputs replace those of inputs
+  const int64_t in_rows, out_rows, in_columns, out_columns;  // places in every tile
+  const bool in_place;  // whether the spectra of outputs replace those of inputs
 
   explicit Correlate(const Problem& p)
       : s(p),
         redo(s),
         in(kForward ? s.x : s.y),
         out(kForward ? s.y : s.x),
-        in_rows(places(kForward)),
-        out_rows(places(!kForward)),
+        in_rows(kForward ? s.x_row_places() : s.y_row_places()),
+        out_rows(kForward ? s.y_row_places() : s.x_row_places()),
+        in_columns(kForward ? s.x_column_places() : s.y_column_places()),
+        out_columns(kForward ? s.y_column_places() : s.x_column_places()),
         in_place(in.planes() == 1 && out.planes() == 1) {}
 
   bool works() const { return redo.works(); }
@@ -42,12 +44,6 @@ struct Correlate final : Plan {
   FftPlaces out_row_places(int64_t tile) const {
     return kForward ? s.y_rows(tile) : s.x_rows(tile);
   }
-  // Returns how many places along a column a transform writes, among them all of x's or of y's.
-  int64_t places(bool of_x) const {
-    const int64_t end = of_x ? s.size.rows.x_end() : s.size.rows.y_end();
-    return s.height->elements[s.height->part(end)];
-  }
-
   // The spectra of taps that all threads read: vectors of channels, or single numbers.
   int64_t tap_floats() const { return s.x.channels ? s.spectrum_floats() : s.spectrum_size(); }
   int64_t shared_floats() const {
@@ -60,8 +56,8 @@ struct Correlate final : Plan {
   };
   Memory memory_in(Parts& parts) const {
     const int64_t rows = in_place ? std::max(in_rows, out_rows) : in_rows;
-    const PlaneBuffers inputs(s, in.planes(), rows, parts);
-    const PlaneBuffers outputs(s, out.planes(), in_place ? rows : out_rows, parts,
+    const PlaneBuffers inputs(s, in.planes(), rows, in_columns, parts);
+    const PlaneBuffers outputs(s, out.planes(), in_place ? rows : out_rows, out_columns, parts,
                                in_place ? &inputs : nullptr);
     return {inputs,
             outputs,
@@ -72,11 +68,11 @@ struct Correlate final : Plan {
   }
   // The memory of a thread that transforms taps.
   struct TapMemory {
-    PlaneBuffers buffers;
+    TapBuffers buffers;
     Real *work, *vectors;
   };
   TapMemory tap_memory_in(Parts& parts) const {
-    return {tap_buffers(s, parts), parts.take(kMostPoints * kComplex),
+    return {TapBuffers(s, parts), parts.take(kMostPoints * kComplex),
             parts.take(s.spectrum_floats())};
   }
   int64_t thread_floats() const {
@@ -122,20 +118,21 @@ void Correlate<kForward>::transform_inputs(const void* tensor, int64_t unit, int
   const FftPlaces rows = in_row_places(tile);
   const FftPlaces columns = kForward ? s.x_columns(tile) : s.y_columns(tile);
   set_zero(memory.energy, 2 * in.planes() * kLanes);
-  transform_rows(
-      s, memory.inputs, rows, columns, memory.work,
-      [&](Range band, const View<Real>& view, int64_t step) {
-        in.load(tensor, unit, slice, band, columns.range, view, step);
-      },
-      [&](int64_t plane, int64_t count, Real* at) {
-        Loudness band;
-        for (int64_t row = 0; row < count; ++row, at += memory.inputs.row_floats()) {
-          band.see_all(at, columns.range.size(), columns.step * kLanes);
-        }
-        Real *energy = memory.energy + plane * kLanes, *largest = memory.largest + plane * kLanes;
-        cpu::add(Vec::load(energy), band.energy()).store(energy);
-        larger(Vec::load(largest), band.largest()).store(largest);
-      });
+  const PlaneBuffers& inputs = memory.inputs;
+  const View<Real> cells = inputs.cells_from(columns.first);
+  const int64_t step = columns.step * kLanes;
+  transform_rows(s, inputs, rows, columns, memory.work, [&](Range band) {
+    in.load(tensor, unit, slice, band, columns.range, cells, step);
+    for (int64_t plane = 0; plane < inputs.planes; ++plane) {
+      Loudness seen;
+      for (int64_t row = 0; row < band.size(); ++row) {
+        seen.see_all(cells.at + plane * cells.plane + row * cells.row, columns.range.size(), step);
+      }
+      Real *energy = memory.energy + plane * kLanes, *largest = memory.largest + plane * kLanes;
+      cpu::add(Vec::load(energy), seen.energy()).store(energy);
+      larger_magnitude(Vec::load(largest), seen.largest()).store(largest);
+    }
+  });
   redo.mark_unsafe(memory.energy, memory.largest, in.planes(), unit, slice, in.count(unit, slice),
                    marks);
 }
@@ -145,8 +142,6 @@ void Correlate<kForward>::multiply_columns(int64_t slice, int64_t tile, const Re
                                            const Memory& memory) const {
   const Transform& height = *s.height;
   const FftPlaces in_places = in_row_places(tile), out_places = out_row_places(tile);
-  const Real* from[kMostPoints];
-  memory.inputs.find_rows(in_places, from);
   const int in_part = height.part(in_places.end()), out_part = height.part(out_places.end());
   const int64_t column = tap_floats() / s.width->kept();  // floats of the taps of a frequency
   // The taps of input plane i and output plane o are the spectrum i * in_step + o * out_step.
@@ -157,22 +152,22 @@ void Correlate<kForward>::multiply_columns(int64_t slice, int64_t tile, const Re
   if (in_place) {
     const auto multiply_one = height.multiply_one[s.x.channels][kForward];
     for (int64_t frequency = 0; frequency < s.width->kept(); ++frequency) {
-      height.outer[in_part](memory.inputs.column(from, 0, frequency), memory.work);
+      height.begin(in_part, memory.inputs.column(0, frequency), memory.work);
       multiply_one(first + frequency * column, memory.work);
-      height.outer_inverse[out_part](memory.work, memory.outputs.column(0, frequency));
+      height.complete_inverse(out_part, memory.work, memory.outputs.column(0, frequency));
     }
     return;
   }
   const auto multiply = height.multiply[kForward];  // lanes of several planes are images
   for (int64_t frequency = 0; frequency < s.width->kept(); ++frequency) {
     for (int64_t i = 0; i < in.planes(); ++i) {
-      height.outer[in_part](memory.inputs.column(from, i, frequency), memory.work);
+      height.begin(in_part, memory.inputs.column(i, frequency), memory.work);
       height.inner(memory.work, memory.values + i * values);
     }
     for (int64_t o = 0; o < out.planes(); ++o) {
       const Real* taps = first + o * out_step + frequency * column;
       multiply({memory.values, values, taps, in_step, in.planes()}, memory.work);
-      height.outer_inverse[out_part](memory.work, memory.outputs.column(o, frequency));
+      height.complete_inverse(out_part, memory.work, memory.outputs.column(o, frequency));
     }
   }
 }
@@ -187,8 +182,8 @@ void Correlate<kForward>::transform_outputs(const Operands& ops, int64_t unit, i
   const bool finishes = bias != nullptr || apply_relu;
   const int lanes = out.count(unit, slice);
   const int64_t step = columns.step * kLanes;
-  inverse_rows(s, memory.outputs, rows, columns, memory.work, [&](Range band, View<Real> view) {
-    view.at += columns.first * kLanes;
+  const View<Real> cells = memory.outputs.cells_from(columns.first);
+  inverse_rows(s, memory.outputs, rows, columns, memory.work, [&](Range band) {
     for (int64_t plane = 0; finishes && plane < out.planes(); ++plane) {
       Vec start = Vec::zero();
       if (bias != nullptr) {
@@ -196,7 +191,7 @@ void Correlate<kForward>::transform_outputs(const Operands& ops, int64_t unit, i
                              : Vec::broadcast(bias + slice * out.planes() + plane);
       }
       for (int64_t row = 0; row < band.size(); ++row) {
-        Real* at = view.at + plane * view.plane + row * view.row;
+        Real* at = cells.at + plane * cells.plane + row * cells.row;
         for (int64_t i = columns.range.size(); i > 0; --i, at += step) {
           Vec sum = cpu::add(Vec::load(at), start);
           if (apply_relu) sum = relu(sum);
@@ -204,7 +199,7 @@ void Correlate<kForward>::transform_outputs(const Operands& ops, int64_t unit, i
         }
       }
     }
-    out.store(ops.out, unit, slice, band, columns.range, view, step);
+    out.store(ops.out, unit, slice, band, columns.range, cells, step);
   });
 }
 

@@ -49,13 +49,34 @@ CONVKERN_INLINE Complex times_conjugate(const Complex& a, const Vec& re, const V
 template <int k, int n>
 constexpr Root<Real> kRoot = root<Real>(k, n);
 
-// Transforms `points` points: z[k] becomes the sum of z[n] exp(-2 pi i n k / points) over n.
+// Adds on the units that only add.
+struct Adders {
+  static CONVKERN_INLINE Vec plus(const Vec& a, const Vec& b) { return cpu::add(a, b); }
+  static CONVKERN_INLINE Vec minus(const Vec& a, const Vec& b) { return cpu::sub(a, b); }
+};
+
+// Adds on the units that multiply and add, which wait idly where there are many sums and few
+// products. The results are the same.
+struct Multipliers {
+  Vec one;
+
+  CONVKERN_INLINE Multipliers() {
+    static constexpr Real kOne = 1;
+    one = held(Vec::broadcast(&kOne));  // the compiler would add if it knew the number
+  }
+  CONVKERN_INLINE Vec plus(const Vec& a, const Vec& b) const { return cpu::fma(a, one, b); }
+  CONVKERN_INLINE Vec minus(const Vec& a, const Vec& b) const { return cpu::fnma(b, one, a); }
+};
+
+// Transforms `points` points: z[k] becomes the sum of z[n] exp(-2 pi i n k / points) over n. Those
+// that consist of transforms of 4 points add about half of their numbers by `units`.
 template <int points>
 struct Dft;
 
 template <>
 struct Dft<2> {
-  static CONVKERN_INLINE void run(Complex* z) {
+  template <class Units = Adders>
+  static CONVKERN_INLINE void run(Complex* z, const Units& = {}) {
     const Complex sum = add(z[0], z[1]);
     z[1] = sub(z[0], z[1]);
     z[0] = sum;
@@ -64,7 +85,8 @@ struct Dft<2> {
 
 template <>
 struct Dft<3> {
-  static CONVKERN_INLINE void run(Complex* z) {
+  template <class Units = Adders>
+  static CONVKERN_INLINE void run(Complex* z, const Units& = {}) {
     static constexpr Real kCos = kRoot<1, 3>.re, kSin = kRoot<1, 3>.im;
     const Complex sum = add(z[1], z[2]), difference = sub(z[1], z[2]);
     const Complex m{fma(kCos, sum.re, z[0].re), fma(kCos, sum.im, z[0].im)};
@@ -76,19 +98,22 @@ struct Dft<3> {
 
 template <>
 struct Dft<4> {
-  static CONVKERN_INLINE void run(Complex* z) {
+  template <class Units = Adders>
+  static CONVKERN_INLINE void run(Complex* z, const Units& units = {}) {
     const Complex even = add(z[0], z[2]), t = sub(z[0], z[2]);
-    const Complex odd = add(z[1], z[3]), v = sub(z[1], z[3]);
+    const Complex odd = add(z[1], z[3]);
+    const Complex v{units.minus(z[1].re, z[3].re), units.minus(z[1].im, z[3].im)};
     z[0] = add(even, odd);
-    z[2] = sub(even, odd);
-    z[1] = minus_i(t, v);
-    z[3] = plus_i(t, v);
+    z[2] = {units.minus(even.re, odd.re), units.minus(even.im, odd.im)};
+    z[1] = {units.plus(t.re, v.im), units.minus(t.im, v.re)};
+    z[3] = {units.minus(t.re, v.im), cpu::add(t.im, v.re)};
   }
 };
 
 template <>
 struct Dft<5> {
-  static CONVKERN_INLINE void run(Complex* z) {
+  template <class Units = Adders>
+  static CONVKERN_INLINE void run(Complex* z, const Units& = {}) {
     static constexpr Real kCos1 = kRoot<1, 5>.re, kSin1 = kRoot<1, 5>.im;
     static constexpr Real kCos2 = kRoot<2, 5>.re, kSin2 = kRoot<2, 5>.im;
     const Complex s1 = add(z[1], z[4]), s2 = add(z[2], z[3]);
@@ -111,11 +136,12 @@ struct Dft<5> {
 
 template <>
 struct Dft<8> {
-  static CONVKERN_INLINE void run(Complex* z) {
+  template <class Units = Adders>
+  static CONVKERN_INLINE void run(Complex* z, const Units& units = {}) {
     static constexpr Real kHalf = kRoot<1, 8>.re;  // the square root of 1/2
     Complex e[4] = {z[0], z[2], z[4], z[6]}, o[4] = {z[1], z[3], z[5], z[7]};
-    Dft<4>::run(e);
-    Dft<4>::run(o);
+    Dft<4>::run(e, units);
+    Dft<4>::run(o, units);
     z[0] = add(e[0], o[0]);
     z[4] = sub(e[0], o[0]);
     z[2] = minus_i(e[2], o[2]);
@@ -138,21 +164,22 @@ struct CoprimeDft {
     while (a * i % n != 1) ++i;
     return i;
   }
-  static CONVKERN_INLINE void run(Complex* z) {
+  template <class Units = Adders>
+  static CONVKERN_INLINE void run(Complex* z, const Units& units = {}) {
     constexpr int n = p * q, kRow = q * inverse(q % p, p), kColumn = p * inverse(p % q, q);
     Complex rows[p][q];
 #pragma GCC unroll 8
     for (int i = 0; i < p; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < q; ++j) rows[i][j] = z[(q * i + p * j) % n];
-      Dft<q>::run(rows[i]);
+      Dft<q>::run(rows[i], units);
     }
 #pragma GCC unroll 8
     for (int j = 0; j < q; ++j) {
       Complex column[p];
 #pragma GCC unroll 8
       for (int i = 0; i < p; ++i) column[i] = rows[i][j];
-      Dft<p>::run(column);
+      Dft<p>::run(column, units);
 #pragma GCC unroll 8
       for (int i = 0; i < p; ++i) z[(kRow * i + kColumn * j) % n] = column[i];
     }
@@ -177,13 +204,14 @@ struct SquareDft {
   static CONVKERN_INLINE void turn_all(Complex (&z)[p][p], std::integer_sequence<int, at...>) {
     (turn<(at / (p - 1) + 1) * (at % (p - 1) + 1)>(z[at / (p - 1) + 1][at % (p - 1) + 1]), ...);
   }
-  static CONVKERN_INLINE void run(Complex* z) {
+  template <class Units = Adders>
+  static CONVKERN_INLINE void run(Complex* z, const Units& units = {}) {
     Complex parts[p][p];
 #pragma GCC unroll 8
     for (int j = 0; j < p; ++j) {
 #pragma GCC unroll 8
       for (int i = 0; i < p; ++i) parts[j][i] = z[p * i + j];
-      Dft<p>::run(parts[j]);
+      Dft<p>::run(parts[j], units);
     }
     turn_all(parts, std::make_integer_sequence<int, (p - 1) * (p - 1)>());
 #pragma GCC unroll 8
@@ -191,7 +219,7 @@ struct SquareDft {
       Complex column[p];
 #pragma GCC unroll 8
       for (int j = 0; j < p; ++j) column[j] = parts[j][i];
-      Dft<p>::run(column);
+      Dft<p>::run(column, units);
 #pragma GCC unroll 8
       for (int k = 0; k < p; ++k) z[i + p * k] = column[k];
     }

@@ -43,6 +43,11 @@ struct Setting {
   FftPlaces y_columns(int64_t tile) const { return size.columns.y(tile % size.columns.tiles); }
   FftPlaces tap_rows() const { return size.rows.taps(); }
   FftPlaces tap_columns() const { return size.columns.taps(); }
+  // The places of rows and of columns that the transforms of x or of y read or write.
+  int64_t x_row_places() const { return height->reached(size.rows.x_end()); }
+  int64_t y_row_places() const { return height->reached(size.rows.y_end()); }
+  int64_t x_column_places() const { return width->reached(size.columns.x_end()); }
+  int64_t y_column_places() const { return width->reached(size.columns.y_end()); }
 
   // The numbers of a spectrum, and the floats of a vector of spectra.
   int64_t spectrum_size() const { return width->kept() * height->points * 2; }
@@ -74,137 +79,134 @@ struct Parts {
 };
 
 // The buffers of a thread for some planes of a tile. `cells` are the rows of a band: (plane, row,
-// column) vectors. `half` has the spectra of rows: (place of the row, plane, frequency) complex
-// numbers. Behind them there is a row of zeros, which stands for the places without a row.
+// place of the column) vectors. `half` has the spectra of rows: (place of the row, plane,
+// frequency) complex numbers. Behind them there is a row that is written in the place of one that
+// is missing.
 struct PlaneBuffers {
-  int64_t planes, points, kept, rows;  // points: of the transform of a row; rows: places of rows
+  int64_t planes, kept, rows, columns;  // rows and columns: places
   Real *cells, *half;
 
   // The spectra take the place of those in the buffers `replaced`, if these are given.
-  PlaneBuffers(const Setting& s, int64_t planes, int64_t rows, Parts& memory,
+  PlaneBuffers(const Setting& s, int64_t planes, int64_t rows, int64_t columns, Parts& memory,
                const PlaneBuffers* replaced = nullptr)
       : planes(planes),
-        points(s.width->points),
         kept(s.width->kept()),
         rows(rows),
+        columns(columns),
         cells(memory.take(cell_floats())),
         half(replaced != nullptr ? replaced->half : memory.take((rows + 1) * pitch())) {}
-  int64_t row_floats() const { return points * kLanes; }
+  int64_t row_floats() const { return columns * kLanes; }
   int64_t plane_floats() const { return kBandRows * row_floats(); }
   int64_t cell_floats() const { return planes * plane_floats(); }
   // An odd number of complex numbers keeps columns from competing for a few lines of the cache.
   int64_t pitch() const { return ((planes * kept) | 1) * kComplex; }
 
-  Real* zero_row() const { return half + rows * pitch(); }
+  // The cells from a place of the columns on.
+  View<Real> cells_from(int64_t place) const {
+    return {cells + place * kLanes, plane_floats(), row_floats()};
+  }
+  // Two rows of cells, as a complex sequence.
+  Sequence two_rows(int64_t plane, int64_t row) const {
+    return {cells + plane * plane_floats() + row * row_floats(), kLanes, row_floats()};
+  }
   Real* row(int64_t place, int64_t plane) const {
     return half + place * pitch() + plane * kept * kComplex;
   }
-  // A column of a plane that is written.
-  Outputs column(int64_t plane, int64_t frequency) const {
+  Real* spare_row() const { return row(rows, 0); }
+  Sequence column(int64_t plane, int64_t frequency) const {
     return {row(0, plane) + frequency * kComplex, pitch(), kLanes};
-  }
-  // Sets at[e] to the row at place e of the columns, or to the row of zeros.
-  void find_rows(const FftPlaces& places, const Real** at) const {
-    std::fill(at, at + places.points, zero_row());
-    for (int64_t i = places.range.begin; i < places.range.end; ++i) {
-      at[places.at(i)] = row(places.at(i), 0);
-    }
-  }
-  // A column of a plane that is read, where `at` is from find_rows().
-  Inputs column(const Real* const* at, int64_t plane, int64_t frequency) const {
-    return {at, (plane * kept + frequency) * kComplex, kLanes};
   }
 };
 
-// Transforms the rows of all planes. load(rows, view, step) must copy rows of the tensor to the
-// view, with neighbouring columns `step` floats apart. prepare(plane, rows, at) is then called for
-// each plane, whose vectors begin at `at`. Cells behind the columns must be zero.
-template <class Load, class Prepare>
-void transform_rows(const Setting& s, const PlaneBuffers& to, const FftPlaces& rows,
-                    const FftPlaces& columns, Real* work, const Load& load,
-                    const Prepare& prepare) {
-  const Real* cells[kMostPoints];  // the cell of each place; the first column is in the first cell
-  for (int64_t e = 0; e < to.points; ++e) {
-    const int64_t place = columns.first + e;
-    cells[place < to.points ? place : place - to.points] = to.cells + e * kLanes;
+// Sets the spectra to zero at those of the first `count` places that have no row.
+inline void set_missing_rows_zero(const PlaneBuffers& buffers, const FftPlaces& rows,
+                                  int64_t count) {
+  bool has_row[kMostPoints] = {};
+  for (int64_t i = rows.range.begin; i < rows.range.end; ++i) has_row[rows.at(i)] = true;
+  for (int64_t place = 0; place < count; ++place) {
+    if (!has_row[place]) set_zero(buffers.row(place, 0), buffers.pitch());
   }
+}
+
+// Transforms the rows of all planes. load(rows) must copy rows of the tensor to the cells, at the
+// places of their columns. The cells at other places must be zero.
+template <class Load>
+void transform_rows(const Setting& s, const PlaneBuffers& to, const FftPlaces& rows,
+                    const FftPlaces& columns, Real* work, const Load& load) {
   const int part = s.width->part(columns.end());
-  const int64_t pitch = to.row_floats();
   for (int64_t begin = rows.range.begin; begin < rows.range.end; begin += kBandRows) {
     const Range band{begin, std::min(rows.range.end, begin + kBandRows)};
-    load(band, View<Real>{to.cells, to.plane_floats(), pitch}, columns.step * kLanes);
+    load(band);
     for (int64_t plane = 0; plane < to.planes; ++plane) {
-      Real* at = to.cells + plane * to.plane_floats();
-      prepare(plane, band.size(), at);
-      if (band.size() % 2 != 0) set_zero(at + band.size() * pitch, pitch);
       for (int64_t row = band.begin; row < band.end; row += 2) {
-        s.width->outer[part]({cells, at - to.cells + (row - begin) * pitch, pitch}, work);
+        const Sequence cells = to.two_rows(plane, row - begin);
+        const bool is_pair = row + 1 < band.end;
+        if (!is_pair) set_zero(cells.at + cells.imaginary, to.row_floats());
+        s.width->begin(part, cells, work);
         s.width->separate(work, to.row(rows.at(row), plane),
-                          row + 1 < band.end ? to.row(rows.at(row + 1), plane) : to.zero_row());
+                          is_pair ? to.row(rows.at(row + 1), plane) : to.spare_row());
       }
     }
   }
-  set_zero(to.zero_row(), to.pitch());  // which the last row of an odd number has written
+  set_missing_rows_zero(to, rows, s.height->reached(rows.end()));
 }
 
-// Transforms the rows of all planes back. store(rows, cells, pitch) must copy rows from the cells,
-// where the first column is at place 0 and rows are `pitch` floats apart.
+// Transforms the rows of all planes back. store(rows) must copy rows from the cells.
 template <class Store>
 void inverse_rows(const Setting& s, const PlaneBuffers& from, const FftPlaces& rows,
                   const FftPlaces& columns, Real* work, const Store& store) {
   const int part = s.width->part(columns.end());
-  const int64_t pitch = from.row_floats();
   for (int64_t begin = rows.range.begin; begin < rows.range.end; begin += kBandRows) {
     const Range band{begin, std::min(rows.range.end, begin + kBandRows)};
     for (int64_t plane = 0; plane < from.planes; ++plane) {
-      Real* at = from.cells + plane * from.plane_floats();
-      for (int64_t row = band.begin; row < band.end; row += 2, at += 2 * pitch) {
+      for (int64_t row = band.begin; row < band.end; row += 2) {
         const int64_t second = std::min(row + 1, band.end - 1);  // of an odd number, any other
         s.width->join(from.row(rows.at(row), plane), from.row(rows.at(second), plane), work);
-        s.width->outer_inverse[part](work, {at, kLanes, pitch});
+        s.width->complete_inverse(part, work, from.two_rows(plane, row - begin));
       }
     }
-    store(band, View<Real>{from.cells, from.plane_floats(), pitch});
+    store(band);
   }
 }
+
+// The buffers of a thread that computes the spectra of taps or, for grad_weight, taps from spectra.
+// `taps` are some rows of w.
+struct TapBuffers {
+  PlaneBuffers planes;
+  Real* taps;
+
+  TapBuffers(const Setting& s, Parts& memory)
+      : planes(s, 1, s.height->points, s.width->points, memory),
+        taps(memory.take(kBandRows * s.p.S * kLanes)) {}
+};
 
 // Computes the spectra of one vector of the planes of w, multiplied by the scale of the transforms.
 // Returns the energies of the planes.
 inline Vec transform_taps(const Setting& s, const Real* w, int64_t vector,
-                          const PlaneBuffers& buffers, Real* work, Real* spectra) {
+                          const TapBuffers& buffers, Real* work, Real* spectra) {
   const Problem& p = s.p;
+  const PlaneBuffers& planes = buffers.planes;
   const FftPlaces rows = s.tap_rows(), columns = s.tap_columns();
   const ImageShape shape{Layout::nchw, 1, p.R, p.S};
-  const ImageBlock block = s.tap_block(vector);
   const Real scale = s.scale();
   Vec energy = Vec::zero();
-  set_zero(buffers.cells, buffers.cell_floats());
-  transform_rows(
-      s, buffers, rows, columns, work,
-      [&](Range band, const View<Real>& view, int64_t step) {
-        load_columns(w + vector * kLanes * shape.size(), block, shape, band, columns.range, {0, 1},
-                     view, step);
-      },
-      [&](int64_t, int64_t count, Real* at) {
-        for (int64_t i = 0; i < count * p.S; ++i) {
-          Real* tap = at + i / p.S * buffers.row_floats() + i % p.S * columns.step * kLanes;
-          energy = fma(Vec::load(tap), Vec::load(tap), energy);
-          times(scale, Vec::load(tap)).store(tap);
-        }
-      });
-  const Real* at[kMostPoints];
-  buffers.find_rows(rows, at);
+  set_zero(planes.cells, planes.cell_floats());
+  transform_rows(s, planes, rows, columns, work, [&](Range band) {
+    load_columns(w + vector * kLanes * shape.size(), s.tap_block(vector), shape, band,
+                 columns.range, {0, 1}, {buffers.taps, 0, p.S * kLanes}, kLanes);
+    for (int64_t i = 0; i < band.size() * p.S; ++i) {
+      const Vec tap = Vec::load(buffers.taps + i * kLanes);
+      energy = fma(tap, tap, energy);
+      times(scale, tap)
+          .store(planes.cells_from(columns.at(i % p.S)).at + i / p.S * planes.row_floats());
+    }
+  });
   const int part = s.height->part(rows.end());
-  for (int64_t frequency = 0; frequency < s.width->kept(); ++frequency) {
-    s.height->outer[part](buffers.column(at, 0, frequency), work);
+  for (int64_t frequency = 0; frequency < planes.kept; ++frequency) {
+    s.height->begin(part, planes.column(0, frequency), work);
     s.height->inner(work, spectra + frequency * s.height->points * kComplex);
   }
   return energy;
-}
-
-// The buffers of transform_taps().
-inline PlaneBuffers tap_buffers(const Setting& s, Parts& memory) {
-  return {s, 1, s.height->points, memory};
 }
 
 }  // namespace fft

@@ -18,24 +18,16 @@ namespace convkern::cpu {
 namespace {
 namespace fft {
 
-// The elements of a complex sequence that is read. Element e is at[e] + offset, and its imaginary
-// part is `imaginary` floats behind it.
-struct Inputs {
-  const Real* const* at;
-  int64_t offset, imaginary;
-
-  CONVKERN_INLINE Complex load(int64_t e) const {
-    const Real* p = at[e] + offset;
-    return {Vec::load(p), Vec::load(p + imaginary)};
-  }
-};
-
-// The elements of a complex sequence that is written, `step` floats apart. Addresses are computed
-// because loads of addresses between the stores were measured to take half as long again.
-struct Outputs {
+// A complex sequence in memory. Its elements are `step` floats apart, and their imaginary parts are
+// `imaginary` floats behind the real parts.
+struct Sequence {
   Real* at;
   int64_t step, imaginary;
 
+  CONVKERN_INLINE Complex load(int64_t e) const {
+    const Real* p = at + e * step;
+    return {Vec::load(p), Vec::load(p + imaginary)};
+  }
   CONVKERN_INLINE void store(int64_t e, const Complex& z) const {
     Real* p = at + e * step;
     z.re.store(p);
@@ -57,14 +49,17 @@ constexpr int kParts = 5;  // stages are compiled for so many lengths of a seque
 
 // The stages of a transform. `work` has room for all of its points, and passes numbers from one
 // stage to the next. Only elements below groups * B are read or written, where `groups` is that of
-// the stage's index.
+// the stage's index. The three numbers of a Sequence are passed as arguments, because a function
+// would have to load a struct of this size from memory.
 struct Transform {
   int points;
   int elements[kParts];  // groups * B
-  void (*outer[kParts])(const Inputs& from, Real* work);
-  void (*outer_inverse[kParts])(const Real* work, Outputs to);
+  void (*outer[kParts])(Real* at, int64_t step, int64_t imaginary, Real* work);
+  void (*outer_inverse[kParts])(Real* at, int64_t step, int64_t imaginary, const Real* work);
   // Completes a transform.
   void (*inner)(const Real* work, Real* spectrum);
+  // Completes a transform, and adds the products of `values` and its conjugate to `sums`.
+  void (*add_products)(const Real* work, const Real* values, Real* sums);
   // Completes the transform of two real sequences, whose spectra are doubled.
   void (*separate)(const Real* work, Real* first, Real* second);
   // Begins the inverse of two real sequences.
@@ -77,6 +72,14 @@ struct Transform {
   // whether taps are vectors, and the second whether they are conjugated.
   void (*multiply_one[2][2])(const Real* taps, Real* work);
 
+  // Begins a transform, and completes an inverse, by the stages of index `part`.
+  void begin(int part, const Sequence& from, Real* work) const {
+    outer[part](from.at, from.step, from.imaginary, work);
+  }
+  void complete_inverse(int part, const Real* work, const Sequence& to) const {
+    outer_inverse[part](to.at, to.step, to.imaginary, work);
+  }
+
   int64_t kept() const { return points / 2 + 1; }
   // Returns the index of the shortest stage that reaches the elements [0, end).
   int part(int64_t end) const {
@@ -84,6 +87,8 @@ struct Transform {
     while (elements[part] < end) ++part;
     return part;
   }
+  // Returns how many elements that stage reads or writes.
+  int64_t reached(int64_t end) const { return elements[part(end)]; }
 };
 
 template <int A, int B>
@@ -111,7 +116,8 @@ struct Stages {
   }
 
   template <int part>
-  static void outer(const Inputs& from, Real* work) {
+  static void outer(Real* at, int64_t step, int64_t imaginary, Real* work) {
+    const Sequence from{at, step, imaginary};
 #pragma GCC unroll 1
     for (int b = 0; b < B; ++b) {
       Complex z[A];
@@ -129,13 +135,15 @@ struct Stages {
   }
 
   template <int part>
-  static void outer_inverse(const Real* work, Outputs to) {
+  static void outer_inverse(Real* at, int64_t step, int64_t imaginary, const Real* work) {
+    const Sequence to{at, step, imaginary};
+    const Multipliers units;
 #pragma GCC unroll 1
     for (int b = 0; b < B; ++b) {
       Complex z[A];
 #pragma GCC unroll 16
       for (int a = 0; a < A; ++a) z[a] = Complex::load(work + (a * B + b) * kComplex);
-      Dft<A>::run(z);
+      Dft<A>::run(z, units);
 #pragma GCC unroll 16
       for (int a = 0; a < A; ++a) {
         if (a < groups(part)) to.store(b + B * a, swapped(z[a]));
@@ -143,10 +151,11 @@ struct Stages {
     }
   }
 
-  static CONVKERN_INLINE void inner_group(const Real* work, int k, Complex (&z)[B]) {
+  static CONVKERN_INLINE void inner_group(const Real* work, int k, Complex (&z)[B],
+                                          const Multipliers& units) {
 #pragma GCC unroll 16
     for (int b = 0; b < B; ++b) z[b] = Complex::load(work + (k * B + b) * kComplex);
-    Dft<B>::run(z);
+    Dft<B>::run(z, units);
   }
   static CONVKERN_INLINE void inverse_group(Complex (&z)[B], int k, Real* work) {
 #pragma GCC unroll 16
@@ -160,12 +169,28 @@ struct Stages {
   }
 
   static void inner(const Real* work, Real* spectrum) {
+    const Multipliers units;
 #pragma GCC unroll 1
     for (int k = 0; k < A; ++k) {
       Complex z[B];
-      inner_group(work, k, z);
+      inner_group(work, k, z, units);
 #pragma GCC unroll 16
       for (int b = 0; b < B; ++b) z[b].store(spectrum + (k * B + b) * kComplex);
+    }
+  }
+  static void add_products(const Real* work, const Real* values, Real* sums) {
+    const Multipliers units;
+#pragma GCC unroll 1
+    for (int k = 0; k < A; ++k, values += B * kComplex, sums += B * kComplex) {
+      Complex z[B];
+      inner_group(work, k, z, units);
+#pragma GCC unroll 16
+      for (int b = 0; b < B; ++b) {
+        const Complex v = Complex::load(values + b * kComplex);
+        const Complex sum = Complex::load(sums + b * kComplex);
+        const Vec re = fma(v.re, z[b].re, sum.re), im = fma(v.im, z[b].re, sum.im);
+        Complex{fma(v.im, z[b].im, re), fnma(v.re, z[b].im, im)}.store(sums + b * kComplex);
+      }
     }
   }
   static void inner_inverse(const Real* spectrum, Real* work) {
@@ -190,20 +215,21 @@ struct Stages {
       Complex{cpu::add(z.re, mirror.re), cpu::sub(z.im, mirror.im)}.store(first + kept * kComplex);
       Complex{cpu::add(z.im, mirror.im), cpu::sub(mirror.re, z.re)}.store(second + kept * kComplex);
     };
+    const Multipliers units;
     Complex z[B], mirror[B];
 #pragma GCC unroll 1
     for (int k = 1; k <= kPairs; ++k) {
-      inner_group(work, k, z);
-      inner_group(work, A - k, mirror);
+      inner_group(work, k, z, units);
+      inner_group(work, A - k, mirror, units);
 #pragma GCC unroll 16
       for (int b = 0; b < B; ++b) split(B * (k - 1) + b, z[b], mirror[B - 1 - b]);
     }
     if (A % 2 == 0) {
-      inner_group(work, A / 2, z);
+      inner_group(work, A / 2, z, units);
 #pragma GCC unroll 16
       for (int b = 0; b < kMiddle; ++b) split(kPairs * B + b, z[b], z[B - 1 - b]);
     }
-    inner_group(work, 0, z);
+    inner_group(work, 0, z, units);
 #pragma GCC unroll 16
     for (int b = 0; b <= B / 2; ++b) split(kFirst + b, z[b], z[(B - b) % B]);
   }
@@ -259,10 +285,11 @@ struct Stages {
   template <bool kVectors, bool kConjugate>
   static void multiply_one(const Real* taps, Real* work) {
     using T = Tap<kVectors>;
+    const Multipliers units;
 #pragma GCC unroll 1
     for (int k = 0; k < A; ++k) {
       Complex z[B];
-      inner_group(work, k, z);
+      inner_group(work, k, z, units);
 #pragma GCC unroll 16
       for (int b = 0; b < B; ++b) {
         z[b] = T(taps + (k * B + b) * T::kFloats).template times<kConjugate>(z[b]);
@@ -308,6 +335,7 @@ constexpr Transform stages() {
           {S::template outer_inverse<0>, S::template outer_inverse<1>, S::template outer_inverse<2>,
            S::template outer_inverse<3>, S::template outer_inverse<4>},
           S::inner,
+          S::add_products,
           S::separate,
           S::join,
           S::inner_inverse,
