@@ -56,6 +56,27 @@ inline int64_t rows_for_threads(int64_t rows, int64_t n, int64_t others) {
   return n;
 }
 
+// The tasks of a kernel that computes a band of rows of one group of some images at a time, of
+// `images` images or blocks of images. Threads take adjacent tasks. In channels_last these are the
+// groups of a band, whose results share lines of the cache: threads that write to the same line
+// wait for each other, and were measured to take ten times as long. In NCHW they are the bands of a
+// group, which read the same taps.
+struct GroupTasks {
+  int64_t images, groups, bands;
+  bool by_bands;  // whether the groups of a band are adjacent
+
+  GroupTasks(const Problem& p, int64_t images, int64_t bands)
+      : images(images), groups(p.groups), bands(bands), by_bands(p.layout == Layout::nhwc) {}
+  int64_t count() const { return images * groups * bands; }
+  int64_t image(int64_t task) const { return task / (groups * bands); }
+  int64_t group(int64_t task) const { return by_bands ? task % groups : task / bands % groups; }
+  int64_t band(int64_t task) const { return by_bands ? task / groups % bands : task % bands; }
+  // Returns how many tasks a band has that do not share lines of the cache.
+  static int64_t of_band(const Problem& p, int64_t images) {
+    return p.layout == Layout::nhwc ? images : images * p.groups;
+  }
+};
+
 // Returns the most input rows that a band of `rows` output rows reads.
 int64_t input_rows(const Axis& axis, int64_t rows) {
   return std::min(axis.in, (rows - 1) * axis.out_step + (axis.taps - 1) * axis.tap_step + 1);

@@ -55,7 +55,8 @@ struct Blocking {
 // rows, but too few tasks for the threads may. make(rows) returns the buffers of such a band.
 template <class Make>
 int64_t band_rows(const Problem& p, int64_t rows, int64_t least, const Make& make) {
-  return rows_for_threads(rows, rows_in_band(rows, least, make), ceil_div(p.N, kLanes) * p.groups);
+  return rows_for_threads(rows, rows_in_band(rows, least, make),
+                          GroupTasks::of_band(p, ceil_div(p.N, kLanes)));
 }
 
 // Makes c read `image`, with `columns` as its columns axis. Neighbouring vectors of `image` are

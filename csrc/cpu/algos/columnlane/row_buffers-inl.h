@@ -156,7 +156,7 @@ TaskSize task_size(const Problem& p, int64_t planes, int64_t rows, int64_t fresh
     const int64_t n = rows_in_band(rows, 1, [&](int64_t m) { return make(planes, m); });
     const bool repeats = n < rows && read(n) > 2 * n * fresh;
     if (repeats && planes > 1) continue;
-    return {planes, rows_for_threads(rows, n, p.N * p.groups)};
+    return {planes, rows_for_threads(rows, n, GroupTasks::of_band(p, p.N))};
   }
 }
 
