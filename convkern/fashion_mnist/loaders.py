@@ -84,10 +84,12 @@ def make_loaders(
 
 
 class _Batched(TensorDataset):
-    """Samples by lists of indices. Selecting takes a third of the time of `tensor[indices]`."""
+    """A TensorDataset that takes a third of the time for a list of indices."""
 
-    def __getitem__(self, indices: list[int]) -> tuple[Tensor, ...]:
-        rows = torch.tensor(indices)
+    def __getitem__(self, index: int | slice | list[int]) -> tuple[Tensor, ...]:
+        if not isinstance(index, list):
+            return tuple(tensor[index] for tensor in self.tensors)
+        rows = torch.tensor(index)
         return tuple(tensor.index_select(0, rows) for tensor in self.tensors)
 
 

@@ -83,9 +83,10 @@ def _drop(shared: list[Tensor]) -> None:
     """Empties the list of a collective's tensors, and waits until no thread has them, at most 10 s.
     The caller must have no other reference.
 
-    A thread of gloo may release its reference after the collective has returned. If that is the
-    last one, the thread needs Python's interpreter, and one that is shutting down ends the thread,
-    and with it the process: "terminate called without an active exception".
+    A thread of gloo may release its reference after the collective has returned. If it is the last
+    of C++, the thread needs Python's interpreter, even while Python keeps the tensor. When the
+    interpreter shuts down, it ends the thread, and with it the process: "terminate called without
+    an active exception".
     """
     references = [weakref.ref(tensor) for tensor in shared]
     shared.clear()

@@ -118,7 +118,7 @@ bool fft_lanes_are_channels(const Problem& p, int lanes) {
 
 int64_t fft_chunks(int64_t units, int64_t slices) {
   constexpr int64_t kTasks = 16;      // chunks are cut until there are so many tasks
-  constexpr int64_t kChunkUnits = 4;  // the fewest units that pay for the inverse of a chunk
+  constexpr int64_t kChunkUnits = 4;  // the fewest units that pay for what ends a chunk
   const int64_t least = std::min(units, ceil_div(2, slices));
   return std::max(least, std::min(ceil_div(kTasks, slices), units / kChunkUnits));
 }

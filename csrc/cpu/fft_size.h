@@ -18,8 +18,8 @@ namespace convkern::cpu {
 constexpr int kFftPoints[] = {16, 24, 32, 36, 40, 48, 64, 72, 80, 96, 128};
 
 // Indices of an axis, and the points where they lie: index range.begin at `first`, and the next
-// ones `step` points apart, which may wrap around at `points`. A tile may have none, if it has
-// terms in the padding only; `first` is then 0.
+// ones `step` points apart. Those of taps may wrap around at `points`; those of x and y never do. A
+// tile may have none, if it has terms in the padding only; `first` is then 0.
 struct FftPlaces {
   Range range;
   int64_t first, step, points;
@@ -71,7 +71,7 @@ struct FftSize {
 // channels.
 bool fft_lanes_are_channels(const Problem& p, int lanes);
 
-// Returns the chunks that grad_weight cuts a batch of so many units into, for each of `slices`
+// Returns the most chunks that grad_weight cuts a batch of so many units into, for each of `slices`
 // parts of gw.
 int64_t fft_chunks(int64_t units, int64_t slices);
 

@@ -216,6 +216,14 @@ def test_test_split_keeps_its_order(tiny: Path) -> None:
     assert order(test) == [image.sum().item() for image, _ in found.test]
 
 
+def test_the_data_of_a_loader_are_the_samples(tiny: Path) -> None:
+    found = sources.read_fashion_mnist(tiny)
+    samples = fashion_mnist.make_loaders(found, 3, 0)[1].dataset
+    for index in (2, -1, slice(1, 4), [3, 0, 3]):
+        for got, expected in zip(samples[index], found.test[index], strict=True):
+            assert torch.equal(got, expected), index
+
+
 def test_order_depends_on_the_seed_alone(tiny: Path) -> None:
     def two_epochs(seed: int, workers: int) -> tuple[list[float], list[float]]:
         train, _ = fashion_mnist.load_fashion_mnist(8, workers, data_dir=tiny, seed=seed)

@@ -50,7 +50,7 @@ class Certified:
 SMALL_BLOCKS = [
     Edit("blocking/tasks-inl.h", "kBandBytes = 384 << 10", "kBandBytes = 2 << 10"),
     Edit("blocking/tasks-inl.h", "kAccumulatorBytes = 1 << 20", "kAccumulatorBytes = 2 << 10"),
-    Edit("blocking/tasks-inl.h", "kPartialBytes = 4 << 20", "kPartialBytes = 4 << 10"),
+    Edit("blocking/tasks-inl.h", "kPartialBytes = 4 << 20", "kPartialBytes = 32 << 10"),
     Edit("tiles/correlation-inl.h", "kBlockProducts = 256", "kBlockProducts = 20"),
     Edit("tiles/matmul-inl.h", "kMostBlock = 128", "kMostBlock = 18"),
     Edit("blocking/pixels-inl.h", "sizeof(Real) % 4096", "sizeof(Real) % 128"),

@@ -50,20 +50,20 @@ int64_t rows_in_band(int64_t rows, int64_t least, const Make& make) {
 }
 
 // Returns how many of `rows` rows a band should have: n, or fewer if bands of n rows would make too
-// few tasks for the threads. Each band has `others` tasks.
+// few tasks for the threads. Each band has `others` tasks that threads may share.
 inline int64_t rows_for_threads(int64_t rows, int64_t n, int64_t others) {
   while (n > Vec::kTiles.rows && others * ceil_div(rows, n) < kLeastTasks) n = (n + 1) / 2;
   return n;
 }
 
-// The tasks of a kernel that computes a band of rows of one group of some images at a time, of
-// `images` images or blocks of images. Threads take adjacent tasks. In channels_last these are the
-// groups of a band, whose results share lines of the cache: threads that write to the same line
-// wait for each other, and were measured to take ten times as long. In NCHW they are the bands of a
-// group, which read the same taps.
+// The tasks of a kernel. Each computes a band of rows of one group of channels, for an image or for
+// a block of images. Threads take adjacent tasks. In channels_last these are the groups of a band,
+// whose results share lines of the cache: threads that write to the same line wait for each other,
+// and were measured to take ten times as long. In NCHW they are the bands of a group, which read
+// the same taps.
 struct GroupTasks {
-  int64_t images, groups, bands;
-  bool by_bands;  // whether the groups of a band are adjacent
+  int64_t images, groups, bands;  // images: or blocks of them
+  bool by_bands;                  // whether the groups of a band are adjacent
 
   GroupTasks(const Problem& p, int64_t images, int64_t bands)
       : images(images), groups(p.groups), bands(bands), by_bands(p.layout == Layout::nhwc) {}

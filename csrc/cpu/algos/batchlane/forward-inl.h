@@ -37,36 +37,35 @@ void Forward::run(const Operands& ops, void* workspace, const Executor& executor
   const auto* b = static_cast<const Real*>(ops.b);
   const int64_t Og = p.Og(), Cg = p.Cg;
   const GroupTasks tasks(p, blocking.blocks, blocking.bands);
-  executor.run(
-      tasks.count(), task_grain(p, tasks.count()), [&](int64_t begin, int64_t end, int thread) {
-        Real* memory = thread_buffers(workspace, buffers, thread);
-        // Tasks overwrite the columns of the images only, so the zeros around them are written
-        // once.
-        set_zero(memory, buffers.x_floats);
-        const View<Real> x = buffers.x(memory), y = buffers.y(memory + buffers.x_floats);
-        for (int64_t task = begin; task < end; ++task) {
-          const int64_t group = tasks.group(task), block = tasks.image(task);
-          const Range u = blocking.band(rows.out, tasks.band(task));
-          const Range in = inputs_read(rows, u);
-          const View<Real> image{x.at - blocking.span.low * kLanes, x.plane, x.row};
-          load_rows(static_cast<const Real*>(ops.x) + block * kLanes * xs.size(),
-                    blocking.images(p, block, xs), xs, in, {group * Cg, (group + 1) * Cg}, image);
-          Correlation c;
-          c.rows = restrict_outputs(rows, u, in);
-          read_columns(c, image, columns);
-          c.channels = Og;
-          c.planes = Cg;
-          c.init = b == nullptr ? Init::zero : Init::bias;
-          c.relu = p.activation == Activation::relu;
-          c.taps = {w + group * Og * Cg * p.R * p.S, p.R * p.S, p.S};
-          c.taps_channel = Cg * p.R * p.S;
-          c.out = y;
-          if (b != nullptr) c.bias = b + group * Og;
-          correlate<Taps::broadcast>(c);
-          store_rows(static_cast<Real*>(ops.out) + block * kLanes * ys.size(),
-                     blocking.images(p, block, ys), ys, u, {group * Og, (group + 1) * Og}, y);
-        }
-      });
+  const int64_t count = tasks.count();
+  executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
+    Real* memory = thread_buffers(workspace, buffers, thread);
+    // Tasks overwrite the columns of the images only, so the zeros around them are written once.
+    set_zero(memory, buffers.x_floats);
+    const View<Real> x = buffers.x(memory), y = buffers.y(memory + buffers.x_floats);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t group = tasks.group(task), block = tasks.image(task);
+      const Range u = blocking.band(rows.out, tasks.band(task));
+      const Range in = inputs_read(rows, u);
+      const View<Real> image{x.at - blocking.span.low * kLanes, x.plane, x.row};
+      load_rows(static_cast<const Real*>(ops.x) + block * kLanes * xs.size(),
+                blocking.images(p, block, xs), xs, in, {group * Cg, (group + 1) * Cg}, image);
+      Correlation c;
+      c.rows = restrict_outputs(rows, u, in);
+      read_columns(c, image, columns);
+      c.channels = Og;
+      c.planes = Cg;
+      c.init = b == nullptr ? Init::zero : Init::bias;
+      c.relu = p.activation == Activation::relu;
+      c.taps = {w + group * Og * Cg * p.R * p.S, p.R * p.S, p.S};
+      c.taps_channel = Cg * p.R * p.S;
+      c.out = y;
+      if (b != nullptr) c.bias = b + group * Og;
+      correlate<Taps::broadcast>(c);
+      store_rows(static_cast<Real*>(ops.out) + block * kLanes * ys.size(),
+                 blocking.images(p, block, ys), ys, u, {group * Og, (group + 1) * Og}, y);
+    }
+  });
 }
 
 }  // namespace batchlane

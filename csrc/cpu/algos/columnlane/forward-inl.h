@@ -75,56 +75,55 @@ void Forward::run(const Operands& ops, void* workspace, const Executor& executor
   }
   const int64_t Og = p.Og();
   const GroupTasks order(p, p.N, tasks.bands);
+  const int64_t count = order.count();
   const PlaneSlices outputs(Og, tasks.channels), inputs(p.Cg, tasks.size.planes);
-  executor.run(
-      order.count(), task_grain(p, order.count()), [&](int64_t begin, int64_t end, int thread) {
-        Real* own = memory + thread * buffers.floats();
-        set_zero(own, buffers.x.floats());
-        const View<Real> x = buffers.x.view(own), y = buffers.y.view(own + buffers.x.floats());
-        for (int64_t task = begin; task < end; ++task) {
-          const int64_t group = order.group(task), n = order.image(task);
-          const int64_t first_row = order.band(task) * tasks.size.rows;
-          const Range u{first_row, std::min(rows.out, first_row + tasks.size.rows)};
-          const Range in = inputs_read(rows, u);
-          for (int64_t step = 0; step < inputs.count * outputs.count; ++step) {
-            const int64_t input = step / outputs.count;
-            const Range planes = inputs.at(input);
-            const Range channels = shifted(outputs.at(step % outputs.count), group * Og);
-            if (step % outputs.count == 0) {
-              load_columns(static_cast<const Real*>(ops.x) + n * xs.size(), xs, in,
-                           shifted(planes, group * p.Cg), x, buffers.x.layout);
-            }
-            Real* result = static_cast<Real*>(ops.out) + n * ys.size();
-            const View<Real> in_memory =
-                rows_in_memory(result, ys, u.begin, channels.begin, buffers.y.layout);
-            for (const Phase& phase : list) {
-              const bool first = input == 0 && &phase == &list.front();
-              const bool last = input == inputs.count - 1 && &phase == &list.back();
-              const int64_t plane_taps = p.R * phase.count;
-              Correlation c;
-              c.rows = restrict_outputs(rows, u, in);
-              c.columns = unclipped(buffers.y.layout.width / kLanes, phase.count);
-              c.channels = channels.size();
-              c.planes = planes.size();
-              c.in = {x.at + phase.at, x.plane, x.row};
-              c.in_output = kLanes;
-              c.in_tap = phase.step;
-              c.taps_channel = p.Cg * plane_taps;
-              c.taps = {
-                  w + phase.packed + channels.begin * c.taps_channel + planes.begin * plane_taps,
-                  plane_taps, phase.count};
-              c.out = in_memory.at != nullptr ? in_memory : y;
-              c.init = !first ? Init::accumulate : b == nullptr ? Init::zero : Init::bias;
-              if (b != nullptr) c.bias = b + channels.begin;
-              c.relu = last && p.activation == Activation::relu;
-              correlate<Taps::broadcast>(c);
-            }
-            if (input == inputs.count - 1 && in_memory.at == nullptr) {
-              store_columns(result, ys, u, channels, y, buffers.y.layout);
-            }
-          }
+  executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
+    Real* own = memory + thread * buffers.floats();
+    set_zero(own, buffers.x.floats());
+    const View<Real> x = buffers.x.view(own), y = buffers.y.view(own + buffers.x.floats());
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t group = order.group(task), n = order.image(task);
+      const int64_t first_row = order.band(task) * tasks.size.rows;
+      const Range u{first_row, std::min(rows.out, first_row + tasks.size.rows)};
+      const Range in = inputs_read(rows, u);
+      for (int64_t step = 0; step < inputs.count * outputs.count; ++step) {
+        const int64_t input = step / outputs.count;
+        const Range planes = inputs.at(input);
+        const Range channels = shifted(outputs.at(step % outputs.count), group * Og);
+        if (step % outputs.count == 0) {
+          load_columns(static_cast<const Real*>(ops.x) + n * xs.size(), xs, in,
+                       shifted(planes, group * p.Cg), x, buffers.x.layout);
         }
-      });
+        Real* result = static_cast<Real*>(ops.out) + n * ys.size();
+        const View<Real> in_memory =
+            rows_in_memory(result, ys, u.begin, channels.begin, buffers.y.layout);
+        for (const Phase& phase : list) {
+          const bool first = input == 0 && &phase == &list.front();
+          const bool last = input == inputs.count - 1 && &phase == &list.back();
+          const int64_t plane_taps = p.R * phase.count;
+          Correlation c;
+          c.rows = restrict_outputs(rows, u, in);
+          c.columns = unclipped(buffers.y.layout.width / kLanes, phase.count);
+          c.channels = channels.size();
+          c.planes = planes.size();
+          c.in = {x.at + phase.at, x.plane, x.row};
+          c.in_output = kLanes;
+          c.in_tap = phase.step;
+          c.taps_channel = p.Cg * plane_taps;
+          c.taps = {w + phase.packed + channels.begin * c.taps_channel + planes.begin * plane_taps,
+                    plane_taps, phase.count};
+          c.out = in_memory.at != nullptr ? in_memory : y;
+          c.init = !first ? Init::accumulate : b == nullptr ? Init::zero : Init::bias;
+          if (b != nullptr) c.bias = b + channels.begin;
+          c.relu = last && p.activation == Activation::relu;
+          correlate<Taps::broadcast>(c);
+        }
+        if (input == inputs.count - 1 && in_memory.at == nullptr) {
+          store_columns(result, ys, u, channels, y, buffers.y.layout);
+        }
+      }
+    }
+  });
 }
 
 }  // namespace columnlane

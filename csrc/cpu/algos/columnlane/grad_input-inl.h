@@ -62,61 +62,61 @@ void GradInput::run(const Operands& ops, void* workspace, const Executor& execut
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const int64_t Og = p.Og(), Cg = p.Cg;
   const GroupTasks order(p, p.N, tasks.bands);
+  const int64_t count = order.count();
   const PlaneSlices outputs(Cg, tasks.channels), inputs(Og, tasks.size.planes);
   auto* packed = static_cast<Real*>(workspace);
   pack_taps(p, list, static_cast<const Real*>(ops.w), packed);
   Real* memory = packed + tap_bytes(p) / sizeof(Real);
 
-  executor.run(
-      order.count(), task_grain(p, order.count()), [&](int64_t begin, int64_t end, int thread) {
-        Real* own = memory + thread * buffers.floats();
-        set_zero(own, buffers.floats());
-        const View<Real> gx = buffers.x.view(own), gy = buffers.y.view(own + buffers.x.floats());
-        for (int64_t task = begin; task < end; ++task) {
-          const int64_t group = order.group(task), n = order.image(task);
-          const int64_t first_row = order.band(task) * tasks.size.rows;
-          const Range h{first_row * p.stride_h,
-                        std::min(p.H, (first_row + tasks.size.rows) * p.stride_h)};
-          const Range in = grad_input_rows(p, h);
-          for (int64_t step = 0; step < inputs.count * outputs.count; ++step) {
-            const int64_t input = step / outputs.count;
-            const Range planes = inputs.at(input);
-            const Range channels = shifted(outputs.at(step % outputs.count), group * Cg);
-            if (step % outputs.count == 0 && !in.empty()) {
-              load_columns(static_cast<const Real*>(ops.gy) + n * ys.size(), ys, in,
-                           shifted(planes, group * Og), gy, buffers.y.layout);
-            }
-            Real* result = static_cast<Real*>(ops.out) + n * xs.size();
-            const View<Real> in_memory =
-                rows_in_memory(result, xs, h.begin, channels.begin, buffers.x.layout);
-            const View<Real>& out = in_memory.at != nullptr ? in_memory : gx;
-            for (const Residue& residue : list) {
-              const ResidueAxis &rows = residue.rows, &columns = residue.columns;
-              const Range outs{first_row, std::min(rows.axis.out, first_row + tasks.size.rows)};
-              if (outs.empty()) continue;
-              Correlation c;
-              c.rows = restrict_outputs(rows.axis, outs, in);
-              c.columns = unclipped(ceil_div(columns.axis.out, kLanes), columns.axis.taps);
-              c.channels = channels.size();
-              c.planes = planes.size();
-              c.in = {gy.at + buffers.y.layout.pad + columns.axis.offset, gy.plane, gy.row};
-              c.in_output = kLanes;
-              c.in_tap = columns.axis.tap_step;
-              c.taps_channel = Og * residue.tap_count();
-              c.taps = {packed + residue.taps + channels.begin * c.taps_channel +
-                            planes.begin * residue.tap_count(),
-                        residue.tap_count(), columns.axis.taps};
-              c.init = input == 0 ? Init::zero : Init::accumulate;
-              c.out = {out.at + residue.row * out.row + residue.column * buffers.x.layout.width,
-                       out.plane, out.row * p.stride_h};
-              correlate<Taps::broadcast>(c);
-            }
-            if (input == inputs.count - 1 && in_memory.at == nullptr) {
-              store_columns(result, xs, h, channels, gx, buffers.x.layout);
-            }
-          }
+  executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
+    Real* own = memory + thread * buffers.floats();
+    set_zero(own, buffers.floats());
+    const View<Real> gx = buffers.x.view(own), gy = buffers.y.view(own + buffers.x.floats());
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t group = order.group(task), n = order.image(task);
+      const int64_t first_row = order.band(task) * tasks.size.rows;
+      const Range h{first_row * p.stride_h,
+                    std::min(p.H, (first_row + tasks.size.rows) * p.stride_h)};
+      const Range in = grad_input_rows(p, h);
+      for (int64_t step = 0; step < inputs.count * outputs.count; ++step) {
+        const int64_t input = step / outputs.count;
+        const Range planes = inputs.at(input);
+        const Range channels = shifted(outputs.at(step % outputs.count), group * Cg);
+        if (step % outputs.count == 0 && !in.empty()) {
+          load_columns(static_cast<const Real*>(ops.gy) + n * ys.size(), ys, in,
+                       shifted(planes, group * Og), gy, buffers.y.layout);
         }
-      });
+        Real* result = static_cast<Real*>(ops.out) + n * xs.size();
+        const View<Real> in_memory =
+            rows_in_memory(result, xs, h.begin, channels.begin, buffers.x.layout);
+        const View<Real>& out = in_memory.at != nullptr ? in_memory : gx;
+        for (const Residue& residue : list) {
+          const ResidueAxis &rows = residue.rows, &columns = residue.columns;
+          const Range outs{first_row, std::min(rows.axis.out, first_row + tasks.size.rows)};
+          if (outs.empty()) continue;
+          Correlation c;
+          c.rows = restrict_outputs(rows.axis, outs, in);
+          c.columns = unclipped(ceil_div(columns.axis.out, kLanes), columns.axis.taps);
+          c.channels = channels.size();
+          c.planes = planes.size();
+          c.in = {gy.at + buffers.y.layout.pad + columns.axis.offset, gy.plane, gy.row};
+          c.in_output = kLanes;
+          c.in_tap = columns.axis.tap_step;
+          c.taps_channel = Og * residue.tap_count();
+          c.taps = {packed + residue.taps + channels.begin * c.taps_channel +
+                        planes.begin * residue.tap_count(),
+                    residue.tap_count(), columns.axis.taps};
+          c.init = input == 0 ? Init::zero : Init::accumulate;
+          c.out = {out.at + residue.row * out.row + residue.column * buffers.x.layout.width,
+                   out.plane, out.row * p.stride_h};
+          correlate<Taps::broadcast>(c);
+        }
+        if (input == inputs.count - 1 && in_memory.at == nullptr) {
+          store_columns(result, xs, h, channels, gx, buffers.x.layout);
+        }
+      }
+    }
+  });
 }
 
 }  // namespace columnlane

@@ -26,7 +26,8 @@ struct GradWeight final : Plan {
 
  private:
   static int64_t pairs(const Setting& s) { return s.x.planes() * s.y.planes(); }
-  // The spectra of all planes of w, if lanes are images.
+  // Returns the floats of the spectra of all planes of w, which there are if lanes are images. The
+  // partial sums of the chunks are as large, so that many planes have fewer chunks.
   static int64_t spectra_floats(const Setting& s) {
     return s.x.channels ? 0 : s.tap_planes() * s.spectrum_size();
   }
@@ -79,6 +80,7 @@ void GradWeight::add_products(const Operands& ops, int64_t unit, int64_t slice, 
     }
     for (int64_t o = 0; o < s.y.planes(); ++o) {
       height.begin(y_part, memory.y.column(o, frequency), memory.work);
+      // Completing a transform again for each c takes less time than storing and loading it.
       for (int64_t c = 0; c < s.x.planes(); ++c) {
         Real* sums = memory.sums + (o * s.x.planes() + c) * s.spectrum_floats();
         height.add_products(memory.work, memory.x_values + c * values, sums + frequency * values);

@@ -69,7 +69,7 @@ struct Multipliers {
 };
 
 // Transforms `points` points: z[k] becomes the sum of z[n] exp(-2 pi i n k / points) over n. Those
-// that consist of transforms of 4 points add about half of their numbers by `units`.
+// that consist of transforms of 4 points add up to half of their numbers by `units`.
 template <int points>
 struct Dft;
 

@@ -43,7 +43,7 @@ struct Setting {
   FftPlaces y_columns(int64_t tile) const { return size.columns.y(tile % size.columns.tiles); }
   FftPlaces tap_rows() const { return size.rows.taps(); }
   FftPlaces tap_columns() const { return size.columns.taps(); }
-  // The places of rows and of columns that the transforms of x or of y read or write.
+  // How many places of rows and of columns the transforms of x or of y read or write.
   int64_t x_row_places() const { return height->reached(size.rows.x_end()); }
   int64_t y_row_places() const { return height->reached(size.rows.y_end()); }
   int64_t x_column_places() const { return width->reached(size.columns.x_end()); }

@@ -58,7 +58,7 @@ struct Transform {
   void (*outer_inverse[kParts])(Real* at, int64_t step, int64_t imaginary, const Real* work);
   // Completes a transform.
   void (*inner)(const Real* work, Real* spectrum);
-  // Completes a transform, and adds the products of `values` and its conjugate to `sums`.
+  // Completes a transform, and adds the products of `values` and the conjugate result to `sums`.
   void (*add_products)(const Real* work, const Real* values, Real* sums);
   // Completes the transform of two real sequences, whose spectra are doubled.
   void (*separate)(const Real* work, Real* first, Real* second);
