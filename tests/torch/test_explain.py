@@ -27,7 +27,7 @@ kernel     fwd.fft.f32.avx2: the first in order of preference that supports the 
 bound      compute: 30.9 FLOPs a byte, above the ridge of 7.18 (measured: 2 threads do 201 GFLOP/s of float32 and 28 GB/s)
 FLOPs      72,454,144
 bytes      2,345,748 at least
-workspace  170,880 bytes
+workspace  174,464 bytes
 rejected   24 other kernels, listed by .full() or --full"""  # noqa: E501
 MODEL = """\
 layer  problem                                           kernel                          MFLOPs  share  bound
