@@ -19,21 +19,27 @@ int64_t columns_of_row(const Problem& p) {
   return p.pass == Pass::grad_input ? ceil_div(p.W, p.stride_w) : p.OW();
 }
 
-// Returns the share of the time that is left for products where the input is copied to lanes.
-// Copying a number takes as long as about 8 products, and in channels_last 16.
+// Returns the share of the time that is left for products where images are copied to lanes and
+// back. Copying a number takes as long as about 8 products, and in channels_last 14.
 double share_of_products(const Problem& p) {
-  const double steps =
-      p.pass == Pass::grad_input ? 1 : static_cast<double>(p.stride_h) * p.stride_w;
-  const int64_t channels = p.pass == Pass::grad_input ? p.Cg : p.Og();
-  const double of_number = static_cast<double>(channels * p.R * p.S) / steps;
-  return of_number / (of_number + (p.layout == Layout::nhwc ? 16 : 8));
+  const auto taps = static_cast<double>(p.R * p.S);
+  const double steps = static_cast<double>(p.stride_h) * p.stride_w;
+  const double of_x = static_cast<double>(p.Og()) * taps / steps;  // products of a number of x
+  const double of_y = static_cast<double>(p.Cg) * taps;
+  const double copy = p.layout == Layout::nhwc ? 14 : 8;
+  return 1 / (1 + copy / of_x + copy / of_y);
 }
+
+// Returns the share of the time that is left for products in grad_weight. The lanes' sums of all
+// weights do not fit the L1 cache. They are read and written once for `vectors` vectors of products
+// of each, which takes as long as `overhead` of these.
+double share_beside_sums(double vectors, double overhead) { return vectors / (vectors + overhead); }
 
 }  // namespace
 
 // The estimate is the share of useful lanes, less two costs. Tiles with one vector in a row are
 // bound by their loads. And a sum starts anew with every run of products whose factors are adjacent
-// in memory, which costs about as much as 6 products.
+// in memory, which costs about as much as 9 products.
 double estimate_implicit_gemm(const Problem& p, int lanes) {
   const int64_t columns = p.pass == Pass::grad_input ? p.Cg : p.Og();
   const double used = used_lanes(columns, lanes) * (columns <= lanes ? 0.65 : 1);
@@ -42,7 +48,7 @@ double estimate_implicit_gemm(const Problem& p, int lanes) {
   const bool adjacent =
       p.dilation_w == 1 && (p.layout == Layout::nchw ? terms <= lanes : p.groups == 1);
   const double run = static_cast<double>(adjacent ? terms * p.S : terms);
-  return used * run / (run + 6);
+  return used * run / (run + 9);
 }
 
 double estimate_columnlane(const Problem& p, int lanes) {
@@ -52,18 +58,26 @@ double estimate_columnlane(const Problem& p, int lanes) {
                   : columns <= 2 * lanes ? 0.7
                                          : 0.9);
   if (p.stride_w > 1) share *= 0.65;
-  if (p.layout == Layout::nhwc) share *= p.groups > 1 ? 0.3 : 0.6;
+  if (p.layout == Layout::nhwc) share *= p.groups > 1 ? 0.3 : 0.7;
   const int64_t taps = p.R * p.S;
-  if (p.pass == Pass::grad_weight) return share * (taps >= 25 ? 0.9 : taps > 1 ? 0.5 : 0.2);
-  return share * (taps > 1 ? 1 : 0.5);
+  if (p.pass != Pass::grad_weight) return share * (taps > 1 ? 1 : 0.5);
+  constexpr double kBandFloats = 96 << 10;  // of the x rows of a band
+  const double rows = kBandFloats / static_cast<double>(p.C * p.W * p.stride_h);
+  const double vectors = std::clamp<double>(rows, 1, p.OH()) * p.OW() / lanes;
+  return share * (taps >= 25 ? 1 : taps > 1 ? 0.55 : 0.22) * share_beside_sums(vectors, 40);
 }
 
 double estimate_batchlane(const Problem& p, int lanes) {
   constexpr int64_t kManyChannels = 64;  // of which bands of pixels are long
-  double share =
-      used_lanes(p.N, lanes) * share_of_products(p) * (p.pass == Pass::grad_weight ? 0.6 : 0.85);
+  double share = used_lanes(p.N, lanes) * share_of_products(p);
+  if (p.pass == Pass::grad_weight) {
+    const auto vectors = static_cast<double>(ceil_div(p.N, lanes) * p.OH() * p.OW());
+    share *= 0.7 * share_beside_sums(vectors, 30);
+  } else {
+    share *= 0.85;
+  }
   if (p.layout == Layout::nhwc && (p.groups > 1 || std::max(p.C, p.O) > kManyChannels))
-    share *= 0.5;
+    share *= 0.7;
   if (p.R * p.S > 1) return share;
   return share * (p.layout == Layout::nhwc ? 0.35 : 0.5);
 }
@@ -72,7 +86,7 @@ double estimate_batchlane(const Problem& p, int lanes) {
 // products, and the spectra of all channels do not fit the cache. Few taps are summed directly
 // sooner than the image is transformed, and so is every small problem.
 Reason fft_declines(const Candidate& candidate) {
-  constexpr int64_t kMostChannels = 8, kFewTaps = 16;
+  constexpr int64_t kMostChannels = 16, kFewTaps = 16;
   const Problem& p = candidate.problem;
   if (std::max(p.Cg, p.Og()) > kMostChannels || p.R * p.S < kFewTaps) return Reason::slower;
   const double directly = direct_cycles(p, candidate.lanes);
@@ -118,48 +132,58 @@ static Reason winograd_declines(const Problem& p, int64_t tile) {
 Reason winograd_4x4_declines(const Candidate& candidate) {
   return winograd_declines(candidate.problem, 4);
 }
-// 2x2 tiles save less, so that they need more channels for their transforms to pay: as many again
-// where the last tiles of 7x7 outputs are half empty.
+// 2x2 tiles save less, so that they need more channels for their transforms to pay, and many more
+// where the last tiles of 7x7 outputs are half empty. The transforms of a tile serve all channels
+// of the other image: what they cost for each product is 1/Cg + 1/Og.
 Reason winograd_2x2_declines(const Candidate& candidate) {
-  constexpr int64_t kFewChannels = 24, kFewChannelsOfOdd = 128, kSmall = 8;
+  constexpr double kFewChannels = 12, kFewChannelsOfWeights = 7.5, kFewChannelsOfOdd = 64;
+  constexpr int64_t kSmall = 8;
   const Problem& p = candidate.problem;
   const int64_t side = std::max(p.OH(), p.OW());
   const bool half_empty = side < kSmall && side % 2 != 0;
-  const int64_t few = half_empty ? kFewChannelsOfOdd : kFewChannels;
-  if (std::min(p.Cg, p.Og()) < few) return Reason::slower;
-  return winograd_declines(p, 2);
+  const double few = half_empty                    ? kFewChannelsOfOdd
+                     : p.pass == Pass::grad_weight ? kFewChannelsOfWeights
+                                                   : kFewChannels;
+  const double channels = 1 / (1.0 / p.Cg + 1.0 / p.Og());
+  return channels < few ? Reason::slower : winograd_declines(p, 2);
 }
 
-// skinny_gemm takes all images of one output pixel, each of which implicit_gemm would copy. Of 1x1
-// kernels it takes those with so few channels on one side that packed panels would be mostly empty.
-// Dot products also need many channels on the other side, since the lanes of each are added up.
-// Patches are copied, which pays if few outputs are computed of long rows. In the gradients
-// implicit_gemm copies more.
-Reason skinny_gemm_declines(const Candidate& candidate) {
-  constexpr int64_t kFewSums = 24, kFewTerms = 16;
-  constexpr int64_t kFewDots = 4, kDotLength = 64, kFewPatchDots = 8, kPatchLength = 512;
-  constexpr int64_t kFewTaps = 9, kShortRun = 8;
-  const Problem& p = candidate.problem;
-  if (p.OH() * p.OW() == 1) return Reason::none;
+// Returns whether skinny_gemm takes a problem of 1x1 kernels. It takes those with so few channels
+// on one side that packed panels would be mostly empty. Dot products also need many channels on the
+// other side, since the lanes of each are added up.
+static bool takes_pixels(const Problem& p) {
+  constexpr int64_t kFewSums = 24, kFewTerms = 16, kFewDots = 4, kDotLength = 64;
   const bool turned = p.C < p.O;  // x has fewer channels than y
-  const int64_t taps = p.R * p.S;
-  bool takes = false;
-  if (taps == 1) {
-    const int64_t few = std::min(p.C, p.O), many = std::max(p.C, p.O);
-    if (p.pass == Pass::grad_weight) {
-      takes = few <= (turned ? kFewTerms : kFewSums);
-    } else if ((p.pass == Pass::forward) == turned) {
-      takes = few <= kFewTerms;
-    } else {
-      takes = few <= kFewDots && many >= kDotLength;
-    }
-  } else if (p.pass == Pass::forward) {
-    takes = p.O <= kFewPatchDots && p.C * taps >= kPatchLength;
-  } else {
-    const int64_t run = p.layout == Layout::nhwc ? p.S * p.C : p.S;  // adjacent floats of a patch
-    takes =
-        taps >= kFewTaps && (p.pass == Pass::grad_input || run >= kShortRun || p.O > kFewPatchDots);
+  const int64_t few = std::min(p.C, p.O), many = std::max(p.C, p.O);
+  if (p.pass == Pass::grad_weight) return few <= (turned ? kFewTerms : kFewSums);
+  if ((p.pass == Pass::forward) == turned) return few <= kFewTerms;
+  return few <= kFewDots && many >= kDotLength;
+}
+
+// Returns whether skinny_gemm takes a problem whose windows are patches. Patches are copied, which
+// pays if few outputs are computed of long rows. In the gradients implicit_gemm copies more, except
+// of many channels.
+static bool takes_patches(const Problem& p) {
+  constexpr int64_t kFewDots = 8, kSomeDots = 48, kLength = 512, kGreatLength = 3072;
+  constexpr int64_t kFewTaps = 9, kShortRun = 8, kFewChannels = 3, kSomeChannels = 16;
+  const int64_t taps = p.R * p.S, length = p.C * taps;
+  const bool nhwc = p.layout == Layout::nhwc;
+  if (p.pass == Pass::forward) {
+    if (p.O <= kFewDots) return length >= (nhwc ? kLength : kLength / 2);
+    return nhwc && p.O <= kSomeDots && length >= kGreatLength;
   }
+  if (p.pass == Pass::grad_input) {
+    return p.C <= 2 * kSomeChannels && (taps >= kFewTaps || p.O > kFewDots);
+  }
+  const int64_t run = nhwc ? p.S * p.C : p.S;  // adjacent floats of a patch
+  const bool few = p.C <= kFewChannels || (nhwc && std::max(p.C, p.O) <= kSomeChannels);
+  return few && taps >= kFewTaps && (run >= kShortRun || p.O > kFewDots);
+}
+
+// skinny_gemm also takes all images of one output pixel, each of which implicit_gemm would copy.
+Reason skinny_gemm_declines(const Candidate& candidate) {
+  const Problem& p = candidate.problem;
+  const bool takes = p.OH() * p.OW() == 1 || (p.R * p.S == 1 ? takes_pixels(p) : takes_patches(p));
   return takes ? Reason::none : Reason::slower;
 }
 
@@ -172,19 +196,12 @@ Reason implicit_gemm_declines(const Candidate& candidate) {
   return leaves ? Reason::slower : Reason::none;
 }
 
-// direct_columnlane declines if direct_batchlane should be at least as fast. With the same share of
-// the lanes in use, both were measured (AVX-512, Zen 4) to be equally fast, with two exceptions.
-// Rows of one or two vectors have small tiles, and direct_columnlane is 0.75 times as fast. In
-// grad_weight it masks the last vector of a row and is 0.8 times as fast.
 Reason columnlane_declines(const Candidate& candidate) {
   const Problem& p = candidate.problem;
-  const int lanes = candidate.lanes;
-  const int64_t columns = columns_of_row(p);
-  double speed = used_lanes(columns, lanes);
-  if (columns <= 2 * lanes) speed *= 0.75;
-  if (p.pass == Pass::grad_weight) speed *= 0.8;
-  const bool leaves = used_lanes(p.N, lanes) >= speed && candidate.supported_by(kBatchlane);
-  return leaves ? Reason::empty_lanes : Reason::none;
+  const bool leaves =
+      estimate_batchlane(p, candidate.lanes) >= estimate_columnlane(p, candidate.lanes) &&
+      candidate.supported_by(kBatchlane);
+  return leaves ? Reason::slower : Reason::none;
 }
 
 // The problem counts pairs of numbers. Groups of few channels have kernels of their own. Pairs are

@@ -37,7 +37,7 @@ CASES = [
 
 TILE, TRANSFORMS = "tiles/correlation-inl.h", "algos/winograd/transforms-inl.h"
 GEMM, BATCHES = "algos/implicit_gemm/correlate-inl.h", "algos/batchlane/forward-inl.h"
-SKINNY = "algos/skinny_gemm/correlate-inl.h"
+SKINNY, GROUPS = "algos/skinny_gemm/correlate-inl.h", "algos/channellane/tiles-inl.h"
 FOURIER, PERIODS = "algos/fft/transforms-inl.h", "fft_size.cpp"
 FAULTS = {
     "a tap at the edge is left out": Edit(TILE, "j > count", "j >= count"),
@@ -68,8 +68,11 @@ FAULTS = {
         "lane / groups.columns * groups.terms + term",
         "(lane + 1) % kLanes / groups.columns * groups.terms + term",
     ),
-    "vectors that overlap add a block twice": Edit(
-        "algos/channellane/groups-inl.h", "2 * kBlockProducts - 1", "4 * kBlockProducts"
+    "only the last two blocks of terms are added up": Edit(
+        GROUPS, "add(total[r][t], out[r][t])", "out[r][t]", within="block == 1 ? out[r][t] : {}"
+    ),
+    "both rows of a tile take the taps of the first": Edit(
+        GROUPS, "r * run.tap_step", "0", within="w[r][k] = Vec::load(taps - {} + k * kLanes)"
     ),
     "the taps of gx are not reversed": Edit(
         "algos/winograd/correlate-inl.h", "(taps.reversed ? 8 - tap : tap)", "tap"

@@ -31,8 +31,7 @@ CHOICES: Table = {
     # Patches.
     "convnext/features.0.0": (GEMM, SKINNY, SKINNY),
     # One channel in, or one out.
-    "srcnn/conv1": (GEMM, COLUMN, GEMM),
-    "srcnn/conv3": (COLUMN, COLUMN, COLUMN),
+    "srcnn/conv[13]": (COLUMN, COLUMN, COLUMN),
     # Depthwise layers.
     "mobilenet_v2/features.1.conv.0.0": (CHANNEL, CHANNEL, CHANNEL),
     "mobilenet_v2/features.*.conv.1.0": (CHANNEL, CHANNEL, CHANNEL),
@@ -55,8 +54,14 @@ CHOICES: Table = {
     "edge/patches": (BATCH, SKINNY, BATCH),
     "edge/grouped": (CHANNEL, CHANNEL, CHANNEL),
     # Few channels, small batches.
-    "edge/tiny": (COLUMN, COLUMN, COLUMN),
+    "edge/tiny": (COLUMN, COLUMN, GEMM),
     "fmnist/*.batch[127]": (COLUMN, COLUMN, COLUMN),
+    "fmnist/padding2.conv2.batch2": (COLUMN, COLUMN, BATCH),
+    "fmnist/padding3.conv2.batch7": (COLUMN, COLUMN, BATCH),
+    "fmnist/padding3.conv3.batch2": (COLUMN, COLUMN, BATCH),
+    "fmnist/stride.conv2.batch7": (COLUMN, COLUMN, BATCH),
+    "fmnist/stride.conv3.batch1": (COLUMN, COLUMN, GEMM),
+    "fmnist/stride.conv3.batch2": (COLUMN, COLUMN, BATCH),
     "fmnist/padding2.conv1.batch7": (BATCH, COLUMN, BATCH),
     "fmnist/padding2.conv2.batch7": (COLUMN, BATCH, BATCH),
     "fmnist/padding3.conv1.batch7": (COLUMN, COLUMN, BATCH),
@@ -66,9 +71,20 @@ CHOICES: Table = {
     "lenet/conv2.batch[127]": (GEMM, COLUMN, GEMM),
 }
 IN_NCHW: Table = {
-    "srcnn/conv1": (COLUMN, COLUMN, COLUMN),
+    "edge/one_dimensional": (COLUMN, COLUMN, COLUMN),
+    "edge/k31": (COLUMN, COLUMN, COLUMN),
 }
 IN_CHANNELS_LAST: Table = {
+    "batches/17": (BATCH, BATCH, BATCH),
+    "fmnist/padding2.conv2.batch7": (BATCH, BATCH, BATCH),
+    "fmnist/padding3.conv1.batch7": (BATCH, COLUMN, BATCH),
+    "fmnist/padding3.conv[23].batch7": (BATCH, BATCH, BATCH),
+    "fmnist/stride.conv2.batch7": (COLUMN, BATCH, BATCH),
+    "fmnist/stride.conv3.batch2": (COLUMN, COLUMN, GEMM),
+    "lenet/conv1.batch7": (COLUMN, COLUMN, BATCH),
+    "lenet/conv2.batch7": (GEMM, BATCH, GEMM),
+    "mobilenet_v2/features.0.0": (GEMM, BATCH, GEMM),
+    "resnet50/conv1": (GEMM, BATCH, GEMM),
     "edge/patches": (BATCH, SKINNY, SKINNY),
     # 1x1 kernels with 16 or 24 channels on one side.
     "mobilenet_v2/features.1.conv.1": (GEMM, SKINNY, SKINNY),
@@ -83,6 +99,7 @@ OF_TRANSFORMS: Table = {
     "batches/[12][0-9][0-9]*": (FFT, FFT, FFT),
     "edge/k31": (FFT, FFT, FFT),
     "fmnist/padding[23].conv1": (FFT, FFT, FFT),
+    "lenet/conv2": (FFT, FFT, BATCH),
     "replknet/stage[123]": (FFT, FFT, FFT),
 }
 # The direct kernels find channels in the lanes.
@@ -96,6 +113,7 @@ def of_winograd(algorithm: str) -> Table:
     return {
         "resnet50/layer1.0.conv2": (algorithm, algorithm, algorithm),
         "resnet50/layer[234].1.conv2": (algorithm, algorithm, algorithm),
+        "resnext/layer3.1.conv2": (CHANNEL, CHANNEL, algorithm),  # 16 channels in a group
     }
 
 
@@ -106,7 +124,6 @@ UNDER: dict[str, list[Table]] = {
         OF_TRANSFORMS,
         of_winograd(WINOGRAD_4x4),
         {
-            "resnext/layer3.1.conv2": (CHANNEL, CHANNEL, WINOGRAD_4x4),
             "resnext/layer4.1.conv2": (WINOGRAD_4x4, WINOGRAD_4x4, WINOGRAD_4x4),
         },
     ],

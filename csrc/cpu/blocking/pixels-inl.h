@@ -18,9 +18,9 @@ struct Pixels {
 };
 
 // Calls move(offset, pixels, n) for runs of n pixels that together cover a region of an NCHW
-// tensor. The pixels of a run are adjacent in the image and in the buffer. `offset` is that of the
-// first pixel's channel channels.begin in the tensor, in floats, and `pixels` is its place in the
-// buffer.
+// tensor. The pixels of a run are adjacent in the image, and may be several rows. `offset` is that
+// of the first pixel's channel channels.begin in the tensor, in floats, and `pixels` is its place
+// in the buffer.
 template <class Move>
 CONVKERN_INLINE void for_each_pixel_run(const ImageShape& shape, const Region& region,
                                         const Pixels<Real>& buffer, const Move& move) {
@@ -43,12 +43,13 @@ CONVKERN_INLINE void for_each_pixel_run(const ImageShape& shape, const Region& r
 template <class Float, class Move>
 CONVKERN_INLINE void for_each_vector(Float* tensor, const ImageShape& shape, const Region& region,
                                      const Pixels<Real>& buffer, const Move& move) {
-  const int64_t plane = shape.height * shape.width;
+  const int64_t plane = shape.height * shape.width, width = region.columns.size();
+  const int64_t gap = buffer.row - width * buffer.pixel;  // between the rows of the buffer
   for_each_pixel_run(shape, region, buffer, [&](int64_t offset, Real* pixels, int64_t n) {
     for (int64_t c = 0; c < region.channels.size(); c += kLanes) {
       const auto count = std::min<int64_t>(kLanes, region.channels.size() - c);
       move(tensor + offset + c * plane, ImageBlock{plane, static_cast<int>(count)}, n,
-           VectorCursor(pixels + c, buffer.pixel, n, 0));
+           VectorCursor(pixels + c, buffer.pixel, width, gap));
     }
   });
 }
@@ -72,7 +73,7 @@ inline void interleave_planes(const Real* from, int64_t plane, int64_t n, int64_
 
 // Copies a region of an NCHW tensor to pixels of a buffer. If the buffer's pixels are at least
 // kLanes floats apart, each becomes whole vectors with zeros beyond the last channel. Otherwise
-// each is to.pixel channels without padding.
+// each is to.pixel channels without padding, and rows are adjacent.
 inline void load_pixels(const Real* tensor, const ImageShape& shape, const Region& region,
                         const Pixels<Real>& to) {
   if (to.pixel >= kLanes) {

@@ -6,12 +6,11 @@
 // channels are read in place. If the channels are not whole vectors, the last vector overlaps the
 // one before it. Other inputs are copied to a buffer whose pixels are one vector, a band of rows at
 // a time. Results go through such a buffer too, unless they are whole vectors in channels_last.
-// Terms out of range are skipped and never read as zero.
 //
 // A task is one band of rows of an image, for a slice of the channels. A band is so small that it
 // stays in the L2 cache. Tensors that are read in place are cut by channels only if there would be
-// too few tasks. Their tiles compute all vectors of channels one after the other, so that memory is
-// read in order. One vector of channels for all pixels would touch lines far apart, which no
+// too few tasks. All vectors of channels of a tile are computed one after the other, so that memory
+// is read in order. One vector of channels for all pixels would touch lines far apart, which no
 // hardware prefetches.
 #pragma once
 

@@ -9,7 +9,8 @@ namespace {
 namespace channellane {
 
 PixelBuffers forward_buffers(const Problem& p, const Tasks& tasks) {
-  return {p, input_rows(forward_rows(p), tasks.band_rows), p.W, tasks.band_rows, p.OW()};
+  const ColumnSpan columns = columns_read(Groups(p), forward_columns(p));
+  return {p, input_rows(forward_rows(p), tasks.band_rows), columns, tasks.band_rows, p.OW()};
 }
 
 struct Forward final : Plan {
@@ -27,7 +28,7 @@ struct Forward final : Plan {
 };
 
 void Forward::run(const Operands& ops, void* workspace, const Executor& executor) const {
-  const Axis rows = forward_rows(p), columns = forward_columns(p);
+  const Axis rows = forward_rows(p), columns = buffers.from_first(forward_columns(p));
   const Groups groups(p);
   const bool fetches = fetches_pixels(p);
   const TermLanes lanes(groups);
@@ -45,16 +46,17 @@ void Forward::run(const Operands& ops, void* workspace, const Executor& executor
       const Range channels = groups.channels_of(vectors);
       const int64_t n = tasks.image(task);
       const Range in = inputs_read(rows, u);
-      Sum sum(groups, lanes, restrict_outputs(rows, u, in), columns);
+      GroupCorrelation sum(groups, lanes, restrict_outputs(rows, u, in), columns);
       if (!in.empty())
-        sum.in = read_pixels(ops.x, xs, n, in, groups.read_by(vectors), groups.in_place, buffer);
-      sum.channels = channels.size();
+        sum.in = read_pixels(ops.x, xs, n, in, groups.read_by(vectors), groups.in_place,
+                             buffers.columns, buffer);
       sum.fetches = fetches;
+      if (groups.in_place) sum.channels = channels.size();
       sum.taps = packed + channels.begin * taps;
       sum.out = pixels_to_write(ops.out, ys, n, u, channels, buffer + buffers.in_floats);
       if (ops.b != nullptr) sum.bias = bias + channels.begin;
       sum.relu = p.activation == Activation::relu;
-      sum.compute();
+      correlate_groups(sum);
       write_pixels(ops.out, ys, n, u, channels, sum.out);
     }
   });

@@ -10,9 +10,15 @@ namespace convkern::cpu {
 namespace {
 namespace channellane {
 
-PixelBuffers grad_input_buffers(const Problem& p, const Tasks& tasks) {
+PixelBuffers grad_input_buffers(const Problem& p, const std::vector<Residue>& list,
+                                const Tasks& tasks) {
+  const Groups groups(p);
+  ColumnSpan columns(p.OW());
+  for (const Residue& residue : list) {
+    if (!groups.in_place && residue.tap_count() > 0) columns.cover(residue.columns.axis);
+  }
   const int64_t out_rows = std::min(p.H, tasks.band_rows * p.stride_h);
-  return {p, grad_input_reads(p, tasks.band_rows), p.OW(), out_rows, p.W};
+  return {p, grad_input_reads(p, tasks.band_rows), columns, out_rows, p.W};
 }
 
 struct GradInput final : Plan {
@@ -25,7 +31,7 @@ struct GradInput final : Plan {
       : p(problem),
         list(residues(p)),
         tasks(p, ceil_div(p.H, p.stride_h)),  // the most gx rows that a residue has
-        buffers(grad_input_buffers(p, tasks)) {}
+        buffers(grad_input_buffers(p, list, tasks)) {}
   int64_t workspace(int threads) const override {
     const int64_t floats = packed_floats(p) + threads * buffers.floats();
     return tap_bytes(p) + floats * static_cast<int64_t>(sizeof(Real));
@@ -62,21 +68,23 @@ void GradInput::run(const Operands& ops, void* workspace, const Executor& execut
           pixels_to_write(ops.out, gxs, n, h, channels, buffer + buffers.in_floats);
       Pixels<const Real> gy{};
       if (!in.empty())
-        gy = read_pixels(ops.gy, gys, n, in, groups.read_by(vectors), groups.in_place, buffer);
+        gy = read_pixels(ops.gy, gys, n, in, groups.read_by(vectors), groups.in_place,
+                         buffers.columns, buffer);
       for (const Residue& residue : list) {
-        const Axis &rows = residue.rows.axis, &columns = residue.columns.axis;
+        const Axis& rows = residue.rows.axis;
+        const Axis columns = buffers.from_first(residue.columns.axis);
         const Range u{band.begin, std::min(rows.out, band.end)};
         if (u.empty()) continue;
         const Range reached = in.empty() ? Range{0, 0} : in;
-        Sum sum(groups, lanes, restrict_outputs(rows, u, reached), columns);
+        GroupCorrelation sum(groups, lanes, restrict_outputs(rows, u, reached), columns);
         sum.in = gy;
-        sum.channels = channels.size();
         sum.fetches = fetches;
+        if (groups.in_place) sum.channels = channels.size();
         sum.taps = packed + residue.taps / p.C * whole_vectors(p.C) +
                    channels.begin * groups.terms * residue.tap_count();
         sum.out = {gx.at + residue.row * gx.row + residue.column * gx.pixel, p.stride_w * gx.pixel,
                    p.stride_h * gx.row, 0};
-        sum.compute();
+        correlate_groups(sum);
       }
       write_pixels(ops.out, gxs, n, h, channels, gx);
     }

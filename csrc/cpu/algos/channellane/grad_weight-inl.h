@@ -15,7 +15,8 @@ struct BufferedTasks : Tasks {
 
   explicit BufferedTasks(const Problem& p)
       : Tasks(p, p.OH()),
-        buffers(p, input_rows(forward_rows(p), band_rows), p.W, band_rows, p.OW()) {}
+        buffers(p, input_rows(forward_rows(p), band_rows),
+                columns_read(Groups(p), forward_columns(p)), band_rows, p.OW()) {}
   Reduction reduction(const Problem& p) const {
     return {p, p.N * bands, /*buffer_floats=*/0, p.Cg * p.R * p.S * kLanes + buffers.floats()};
   }
@@ -26,19 +27,20 @@ struct BufferedTasks : Tasks {
 void accumulate_pixels(const Problem& p, const Operands& ops, const BufferedTasks& tasks,
                        const Groups& groups, const TermLanes& lanes, int64_t unit, int64_t vector,
                        Real* sums) {
-  const Axis rows = forward_rows(p), columns = forward_columns(p);
+  const Axis rows = forward_rows(p);
+  const Axis columns = tasks.buffers.from_first(forward_columns(p));
   const int64_t n = unit / tasks.bands;
   const Range band = tasks.band(unit % tasks.bands), vectors{vector, vector + 1};
   const Range in = inputs_read(rows, band);
   if (in.empty()) return;
   Real* buffer = sums + p.Cg * p.R * p.S * kLanes;
-  const Pixels<const Real> x =
-      read_pixels(ops.x, x_shape(p), n, in, groups.read_by(vectors), groups.in_place, buffer);
+  const Pixels<const Real> x = read_pixels(ops.x, x_shape(p), n, in, groups.read_by(vectors),
+                                           groups.in_place, tasks.buffers.columns, buffer);
   const Pixels<const Real> gy =
       read_pixels(ops.gy, y_shape(p), n, band, groups.channels_of(vectors), groups.in_place,
-                  buffer + tasks.buffers.in_floats);
+                  ColumnSpan(p.OW()), buffer + tasks.buffers.in_floats);
   if (!groups.depthwise()) {
-    GroupCorrelation sum{groups, lanes, restrict_outputs(rows, band, in), columns};
+    GroupCorrelation sum(groups, lanes, restrict_outputs(rows, band, in), columns);
     sum.in = x;
     sum.sums = sums;
     sum.gy = gy;
@@ -46,7 +48,9 @@ void accumulate_pixels(const Problem& p, const Operands& ops, const BufferedTask
   }
   Correlation sum;
   sum.columns = swap_roles(columns);
-  read_from(sum, x);
+  sum.in = {x.at + sum.columns.offset * x.pixel, 0, x.row};
+  sum.in_output = sum.columns.out_step * x.pixel;
+  sum.in_tap = sum.columns.tap_step * x.pixel;
   sum.taps_column = gy.pixel;
   sum.out = {sums, 0, p.S * kLanes};
   sum.init = Init::accumulate;

@@ -3,8 +3,7 @@
 // innermost.
 #pragma once
 
-#include "cpu/algos/channellane/groups-inl.h"
-#include "cpu/algos/channellane/strips-inl.h"
+#include "cpu/algos/channellane/tiles-inl.h"
 #include "cpu/blocking/pixels-inl.h"
 #include "cpu/blocking/tasks-inl.h"
 
@@ -24,12 +23,12 @@ Planned plan_if_grouped(const Problem& p) {
   return plan_pass<PassPlan>(p);
 }
 
-// Returns whether strips prefetch. They do if the pass reads and writes in place and in order, and
-// the tensors are too large to stay in the caches. With tensors of 10 MB prefetching was measured
-// to be a tenth slower, and with 25 MB it was faster.
+// Returns whether tiles prefetch. They do if the pass reads and writes in place and in order, and
+// the tensors are too large to stay in the caches. With tensors of 12 MB prefetching was measured
+// to be a tenth slower, and with 20 MB it was faster (Zen 5).
 bool fetches_pixels(const Problem& p) {
   constexpr int64_t kFetchedBytes = 16 << 20;
-  const bool in_order = p.stride_h == 1 && p.stride_w == 1;
+  const bool in_order = p.pass == Pass::forward || (p.stride_h == 1 && p.stride_w == 1);
   return in_order && Groups(p).in_place && p.min_bytes() > kFetchedBytes;
 }
 
@@ -74,18 +73,35 @@ struct Tasks {
   }
 };
 
+// Returns the columns of an image of which pixels are read: its own in place, and otherwise also
+// those around it that terms of the axis may read, which are zeros in the buffer.
+ColumnSpan columns_read(const Groups& groups, const Axis& axis) {
+  ColumnSpan columns(axis.in);
+  if (!groups.in_place) columns.cover(axis);
+  return columns;
+}
+
 // A thread's buffers for the pixels of one vector of channels. They are empty if images are read in
 // place.
 struct PixelBuffers {
+  ColumnSpan columns;  // of an input row
   int64_t in_floats = 0, out_floats = 0;
 
-  PixelBuffers(const Problem& p, int64_t in_rows, int64_t in_width, int64_t out_rows,
-               int64_t out_width) {
+  PixelBuffers(const Problem& p, int64_t in_rows, const ColumnSpan& columns, int64_t out_rows,
+               int64_t out_width)
+      : columns(columns) {
     if (Groups(p).in_place) return;
-    in_floats = in_rows * in_width * kLanes;
+    in_floats = in_rows * columns.width() * kLanes;
     out_floats = out_rows * out_width * kLanes;
   }
   int64_t floats() const { return in_floats + out_floats; }
+  // Returns the axis with its input columns counted from the first that is read.
+  Axis from_first(const Axis& axis) const {
+    Axis shifted = axis;
+    shifted.in = columns.width();
+    shifted.offset -= columns.low;
+    return shifted;
+  }
 };
 
 Pixels<Real> vector_of_pixels(Real* at, int64_t width) { return {at, kLanes, kLanes * width, 0}; }
@@ -94,20 +110,29 @@ Region rows_of_image(const ImageShape& shape, int64_t image, Range rows, Range c
   return {{image, image + 1}, rows, {0, shape.width}, channels};
 }
 
-// Returns some rows and channels of an image, either in place or as a copy in the buffer.
+// Returns some rows and channels of an image from the first of `columns` on, either in place or as
+// a copy in the buffer.
 Pixels<const Real> read_pixels(const void* tensor, const ImageShape& shape, int64_t image,
-                               Range rows, Range channels, bool in_place, Real* buffer) {
+                               Range rows, Range channels, bool in_place, const ColumnSpan& columns,
+                               Real* buffer) {
   const auto* from = static_cast<const Real*>(tensor);
-  const Pixels<Real> to = vector_of_pixels(buffer, shape.width);
   const Region region = rows_of_image(shape, image, rows, channels);
+  if (in_place) return pixels_of(from, shape, region);
+  const Pixels<Real> whole = vector_of_pixels(buffer, columns.width());
+  Pixels<Real> to = whole;
+  to.at -= columns.low * to.pixel;
+  const int64_t before = -columns.low * kLanes, after = (columns.high + 1 - shape.width) * kLanes;
+  for (int64_t row = 0; row < rows.size(); ++row) {
+    Real* first = whole.at + row * whole.row;
+    set_zero(first, before);
+    set_zero(first + whole.row - after, after);
+  }
   if (shape.layout == Layout::nchw) {
     load_pixels(from, shape, region, to);
-    return to.read_only();
+  } else {
+    copy_pixels(pixels_of(from, shape, region), region, to);
   }
-  const auto pixels = pixels_of(from, shape, region);
-  if (in_place) return pixels;
-  copy_pixels(pixels, region, to);
-  return to.read_only();
+  return whole.read_only();
 }
 
 // Returns whether outputs are written in place. Otherwise they go to the buffer, and write_pixels()
@@ -129,13 +154,6 @@ void write_pixels(void* tensor, const ImageShape& shape, int64_t image, Range ro
                from);
 }
 
-// Makes the correlation read `in`, which begins at row 0 and column 0 of the correlation's axes.
-void read_from(Correlation& sum, const Pixels<const Real>& in) {
-  sum.in = {in.at + sum.columns.offset * in.pixel, 0, in.row};
-  sum.in_output = sum.columns.out_step * in.pixel;
-  sum.in_tap = sum.columns.tap_step * in.pixel;
-}
-
 // Packs the taps of each channel with the channels of a vector innermost. Tap `tap` of the i-th
 // vector of channels becomes vector i * taps + tap. Lanes beyond the last channel are zero.
 void pack_channels(const Groups& groups, const Real* w, int64_t taps, Real* packed) {
@@ -151,51 +169,6 @@ int64_t packed_floats(const Problem& p) {
   const Groups groups(p);
   return groups.vectors() * kLanes * groups.terms * p.R * p.S;
 }
-
-// Computes a depthwise correlation. Long sums are cut by tap rows into sums of about kBlockProducts
-// products, which keeps their rounding errors small. With `fetches`, strips prefetch.
-void correlate_in_place(const Correlation& whole, bool fetches) {
-  if (in_strips(whole.rows) && in_strips(whole.columns)) return correlate_strips(whole, fetches);
-  const Axis& rows = whole.rows;
-  const int64_t products = rows.taps * whole.columns.taps;
-  const int64_t blocks = std::max<int64_t>(1, std::min(rows.taps, products / kBlockProducts));
-  for (int64_t block = 0; block < blocks; ++block) {
-    const Range taps = near_equal_part(rows.taps, blocks, block);
-    Correlation part = whole;
-    part.rows = restrict_taps(rows, taps, {0, rows.in});
-    part.taps.at += taps.begin * whole.taps.row;
-    if (block > 0) part.init = Init::accumulate;
-    part.relu = whole.relu && block == blocks - 1;
-    correlate<Taps::in_place>(part);
-  }
-}
-
-// Computes some rows of outputs of forward or grad_input, for one vector of channels or, if
-// in place, for `channels` adjacent channels.
-struct Sum : GroupCorrelation {
-  int64_t channels = 0;
-  bool fetches = false;  // whether strips prefetch, see fetches_pixels()
-
-  Sum(const Groups& groups, const TermLanes& lanes, const Axis& rows, const Axis& columns)
-      : GroupCorrelation{groups, lanes, rows, columns} {}
-
-  void compute() const {
-    if (!groups.depthwise()) return correlate_groups(*this);
-    Correlation sum;
-    sum.rows = rows;
-    sum.columns = columns;
-    read_from(sum, in);
-    sum.taps = {taps, 0, columns.taps * kLanes};
-    if (groups.in_place) sum.adjacent = channels;
-    sum.taps_vector = rows.taps * columns.taps * kLanes;
-    sum.out = {out.at, 0, out.row};
-    sum.out_column = out.pixel;
-    sum.init = bias == nullptr ? Init::zero : Init::bias;
-    sum.bias = bias;
-    sum.relu = relu;
-    correlate_in_place(sum, fetches);
-  }
-};
 
 }  // namespace channellane
 }  // namespace

@@ -1,11 +1,9 @@
-// Computes depthwise convolutions with kernels of up to 3x3 taps for direct_channellane. All taps
-// stay in registers while the pixels of a strip, which is part of an output row, are computed one
-// after the other. With so few products for an output, a register tile of outputs
-// (tiles/correlation-inl.h) was measured up to twice as slow, because starting the tile and its
-// short rows of taps takes longer than the products.
+// Computes depthwise convolutions with up to 3x3 taps, where the register tiles (tiles-inl.h) are
+// slower. All taps stay in registers while the pixels of a strip, which is part of an output row,
+// are computed one after the other.
 #pragma once
 
-#include "cpu/tiles/correlation-inl.h"
+#include "cpu/algos/channellane/groups-inl.h"
 
 namespace convkern::cpu {
 namespace {
@@ -27,34 +25,35 @@ struct Strip {
 // results of that strip go. With tensors larger than the caches this was measured up to 1.6 times
 // as fast (Zen 5).
 template <int kRows, int kColumns, bool kFetches>
-void run_strip(const Correlation& c, const Strip& strip, int64_t outputs) {
+void run_strip(const GroupCorrelation& c, const Strip& strip, int64_t outputs) {
   Vec w[kRows][kColumns];
   for (int m = 0; m < kRows; ++m) {
     for (int k = 0; k < kColumns; ++k) {
-      w[m][k] = Vec::load_unaligned(strip.taps + m * c.taps.row + k * kLanes);
+      w[m][k] = Vec::load(strip.taps + (m * c.columns.taps + k) * kLanes);
     }
   }
-  const int64_t row = c.rows.tap_step * c.in.row;
+  const int64_t row = c.rows.tap_step * c.in.row, tap = c.columns.tap_step * c.in.pixel;
+  const int64_t step = c.columns.out_step * c.in.pixel;
   const Real* in = strip.in;
   Real* out = strip.out;
-  for (int64_t i = 0; i < outputs; ++i, in += c.in_output, out += c.out_column) {
+  for (int64_t i = 0; i < outputs; ++i, in += step, out += c.out.pixel) {
     if constexpr (kFetches) {
-      __builtin_prefetch(in + (kRows - 1) * row + kStripOutputs * c.in_output);
-      __builtin_prefetch(out + kStripOutputs * c.out_column, /*write=*/1);
+      __builtin_prefetch(in + (kRows - 1) * row + kStripOutputs * step);
+      __builtin_prefetch(out + kStripOutputs * c.out.pixel, /*write=*/1);
     }
     Vec sum = strip.start;
 #pragma GCC unroll 3
     for (int m = 0; m < kRows; ++m) {
 #pragma GCC unroll 3
       for (int k = 0; k < kColumns; ++k) {
-        sum = fma(Vec::load_unaligned(in + m * row + k * c.in_tap), w[m][k], sum);
+        sum = fma(Vec::load_unaligned(in + m * row + k * tap), w[m][k], sum);
       }
     }
     (c.relu ? relu(sum) : sum).store_unaligned(out);
   }
 }
 
-using RunStrip = void (*)(const Correlation&, const Strip&, int64_t);
+using RunStrip = void (*)(const GroupCorrelation&, const Strip&, int64_t);
 template <bool kFetches>
 constexpr RunStrip kRunStrip[kStripTaps][kStripTaps] = {
     {run_strip<1, 1, kFetches>, run_strip<1, 2, kFetches>, run_strip<1, 3, kFetches>},
@@ -62,9 +61,9 @@ constexpr RunStrip kRunStrip[kStripTaps][kStripTaps] = {
     {run_strip<3, 1, kFetches>, run_strip<3, 2, kFetches>, run_strip<3, 3, kFetches>},
 };
 
-// Returns whether strips compute this axis: every output has a tap in range, and there are at most
-// kStripTaps taps.
-bool in_strips(const Axis& axis) {
+// Returns whether strips can compute this axis: every output has a tap in range, and there are at
+// most kStripTaps taps.
+bool fits_strips(const Axis& axis) {
   if (axis.taps < 1 || axis.taps > kStripTaps) return false;
   // If taps are further apart than the axis is long, outputs between them may have no tap in range.
   if (axis.taps > 1 && axis.tap_step > axis.in) return false;
@@ -80,10 +79,18 @@ int64_t same_taps_until(const Axis& columns, Range v) {
   return std::min(v.end, floor_div(last, columns.out_step) + 1);
 }
 
-// Computes a correlation whose axes pass in_strips(), for all of its vectors of channels.
-void correlate_strips(const Correlation& c, bool fetches) {
-  const bool bias = c.init == Init::bias;
-  const auto& run_of = fetches ? kRunStrip<true> : kRunStrip<false>;
+// Returns whether strips compute the correlation. Tiles load a pixel once for several outputs. They
+// are faster unless no or few outputs share a pixel, or the tensors come from memory: then strips
+// were measured to be up to 1.3 times as fast, because they write one row after the other.
+bool in_strips(const GroupCorrelation& c) {
+  const bool shared = c.columns.tap_step == 1 && c.columns.out_step <= 2 && c.columns.taps > 2;
+  return c.groups.depthwise() && (c.fetches || !shared) && fits_strips(c.rows) &&
+         fits_strips(c.columns);
+}
+
+// Computes a correlation that passes in_strips().
+void correlate_strips(const GroupCorrelation& c) {
+  const auto& run_of = c.fetches ? kRunStrip<true> : kRunStrip<false>;
   for (int64_t u = 0; u < c.rows.out; ++u) {
     const Range m = taps_in_range(c.rows, {u, u + 1});
     const int64_t in_row = c.rows.offset + u * c.rows.out_step + m.begin * c.rows.tap_step;
@@ -92,13 +99,14 @@ void correlate_strips(const Correlation& c, bool fetches) {
       const int64_t end =
           same_taps_until(c.columns, {v, std::min(c.columns.out, v + kStripOutputs)});
       const RunStrip run = run_of[m.size() - 1][k.size() - 1];
-      const Real* in = c.in.at + in_row * c.in.row + v * c.in_output + k.begin * c.in_tap;
-      const Real* taps = c.taps.at + m.begin * c.taps.row + k.begin * kLanes;
-      Real* out = c.out.at + u * c.out.row + v * c.out_column;
+      const int64_t in_column =
+          c.columns.offset + v * c.columns.out_step + k.begin * c.columns.tap_step;
+      const Real* in = c.in.at + in_row * c.in.row + in_column * c.in.pixel;
+      const Real* taps = c.taps + (m.begin * c.columns.taps + k.begin) * kLanes;
+      Real* out = c.out.at + u * c.out.row + v * c.out.pixel;
       for (int64_t vector = 0; vector < c.vectors(); ++vector) {
         const int64_t lane = c.first_lane(vector);
-        const Vec start = bias ? Vec::load_unaligned(c.bias + vector * kLanes) : Vec::zero();
-        run(c, {in + lane, taps + vector * c.taps_vector, out + lane, start}, end - v);
+        run(c, {in + lane, taps + vector * c.term_taps(), out + lane, c.start(vector)}, end - v);
       }
       v = end;
     }
