@@ -30,6 +30,12 @@ double share_of_products(const Problem& p) {
   return 1 / (1 + copy / of_x + copy / of_y);
 }
 
+// Returns whether the channels that are copied to lanes lie far apart in channels_last.
+bool has_wide_pixels(const Problem& p) {
+  constexpr int64_t kManyChannels = 64;
+  return p.groups > 1 || std::max(p.C, p.O) > kManyChannels;
+}
+
 // Returns the share of the time that is left for products in grad_weight. The lanes' sums of all
 // weights do not fit the L1 cache. They are read and written once for `vectors` vectors of products
 // of each, which takes as long as `overhead` of these.
@@ -58,7 +64,7 @@ double estimate_columnlane(const Problem& p, int lanes) {
                   : columns <= 2 * lanes ? 0.7
                                          : 0.9);
   if (p.stride_w > 1) share *= 0.65;
-  if (p.layout == Layout::nhwc) share *= p.groups > 1 ? 0.3 : 0.7;
+  if (p.layout == Layout::nhwc) share *= has_wide_pixels(p) ? 0.3 : 0.7;
   const int64_t taps = p.R * p.S;
   if (p.pass != Pass::grad_weight) return share * (taps > 1 ? 1 : 0.5);
   constexpr double kBandFloats = 96 << 10;  // of the x rows of a band
@@ -68,16 +74,14 @@ double estimate_columnlane(const Problem& p, int lanes) {
 }
 
 double estimate_batchlane(const Problem& p, int lanes) {
-  constexpr int64_t kManyChannels = 64;  // of which bands of pixels are long
   double share = used_lanes(p.N, lanes) * share_of_products(p);
   if (p.pass == Pass::grad_weight) {
     const auto vectors = static_cast<double>(ceil_div(p.N, lanes) * p.OH() * p.OW());
-    share *= 0.7 * share_beside_sums(vectors, 30);
+    share *= 0.7 * share_beside_sums(vectors, 50);
   } else {
     share *= 0.85;
   }
-  if (p.layout == Layout::nhwc && (p.groups > 1 || std::max(p.C, p.O) > kManyChannels))
-    share *= 0.7;
+  if (p.layout == Layout::nhwc && has_wide_pixels(p)) share *= 0.7;
   if (p.R * p.S > 1) return share;
   return share * (p.layout == Layout::nhwc ? 0.35 : 0.5);
 }

@@ -69,7 +69,7 @@ FAULTS = {
         "(lane + 1) % kLanes / groups.columns * groups.terms + term",
     ),
     "only the last two blocks of terms are added up": Edit(
-        GROUPS, "add(total[r][t], out[r][t])", "out[r][t]", within="block == 1 ? out[r][t] : {}"
+        GROUPS, "add(total[r][t], sum)", "sum", within="block == 1 ? sum : {}"
     ),
     "both rows of a tile take the taps of the first": Edit(
         GROUPS, "r * run.tap_step", "0", within="w[r][k] = Vec::load(taps - {} + k * kLanes)"

@@ -61,10 +61,11 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
         ),
         # 17 images in 2 vectors.
         ("n17c1h28w28k1r5s5p2q2_f32_nchw_fwd", "batchlane", 17 / 32 * 0.85 * 25 / 41),
-        ("n17c1h28w28k1r5s5p2q2_f32_nchw_gw", "batchlane", 17 / 32 * 0.7 * 25 / 41 * 1568 / 1598),
+        ("n17c1h28w28k1r5s5p2q2_f32_nchw_gw", "batchlane", 17 / 32 * 0.7 * 25 / 41 * 1568 / 1618),
         ("n16c2h28w28k2r1s1_f32_nhwc_fwd", "batchlane", 0.85 * 0.35 / 15),
         # Each number of x takes part in a quarter of the 9 taps' products.
         ("n16c2h28w28k2r3s3u2v2_f32_nchw_fwd", "batchlane", 0.85 / (1 + 8 / 4.5 + 8 / 18)),
+        ("n1c65h28w28k2r3s3_f32_nhwc_fwd", "columnlane", 26 / 32 * 0.21 / (1 + 14 / 18 + 14 / 585)),
         ("n16c65h28w28k2r3s3_f32_nhwc_gx", "batchlane", 0.85 * 0.7 / (1 + 14 / 18 + 14 / 585)),
     ],
 )

@@ -93,6 +93,16 @@ struct GroupTile {
     }
   }
 
+  // Calls body(sum, r, t) for every vector of the tile.
+  template <class Body>
+  static CONVKERN_INLINE void for_each(Pixel& sums, const Body& body) {
+#pragma GCC unroll 2
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int t = 0; t < kColumns; ++t) body(sums[r][t], r, t);
+    }
+  }
+
   // Adds the products of the run's taps for some terms to the tile rows [kFirst, kLast].
   template <int kFirst, int kLast, int kTaps>
   static CONVKERN_INLINE void add_products(Pixel& out, const Run& run, Range terms) {
@@ -251,14 +261,13 @@ struct GroupTile {
     }
     const Vec start = c.start(vector);
     Pixel out, total;
+    for_each(out, [&](Vec& sum, int, int) CONVKERN_INLINE_LAMBDA { sum = start; });
     for (int64_t block = 0; block < c.blocks; ++block) {
-#pragma GCC unroll 2
-      for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-        for (int t = 0; t < kColumns; ++t) {
-          if (block > 0) total[r][t] = block == 1 ? out[r][t] : add(total[r][t], out[r][t]);
-          out[r][t] = block == 0 ? start : Vec::zero();
-        }
+      if (block > 0) {
+        for_each(out, [&](Vec& sum, int r, int t) CONVKERN_INLINE_LAMBDA {
+          total[r][t] = block == 1 ? sum : add(total[r][t], sum);
+          sum = Vec::zero();
+        });
       }
       Range terms{0, c.groups.terms}, m{0, c.rows.taps};
       if (c.blocks > 1) {
@@ -270,14 +279,16 @@ struct GroupTile {
                      add_products<from(), to(), count()>(out, run, terms);
                    });
     }
-#pragma GCC unroll 2
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-      for (int t = 0; t < kColumns; ++t) {
-        const Vec sum = c.blocks > 1 ? add(total[r][t], out[r][t]) : out[r][t];
-        (c.relu ? relu(sum) : sum).store_unaligned(first + r * c.out.row + t * c.out.pixel);
-      }
+    if (c.blocks > 1) {
+      for_each(out,
+               [&](Vec& sum, int r, int t) CONVKERN_INLINE_LAMBDA { sum = add(total[r][t], sum); });
     }
+    if (c.relu) {
+      for_each(out, [](Vec& sum, int, int) CONVKERN_INLINE_LAMBDA { sum = relu(sum); });
+    }
+    for_each(out, [&](Vec& sum, int r, int t) CONVKERN_INLINE_LAMBDA {
+      sum.store_unaligned(first + r * c.out.row + t * c.out.pixel);
+    });
   }
 
   // Adds the products of `count` neighbouring tiles of gy to the sums. The first is at row u,
