@@ -28,26 +28,32 @@ from convkern.config import (
     weight_cache_bytes,
 )
 from convkern.explain import explain
-from convkern.functional import conv2d, output_size, same_padding
-from convkern.modules import Conv2d, LazyConv2d
+from convkern.functional import conv2d, linear, output_size, same_padding
+from convkern.memory import keep_memory
+from convkern.modules import Conv2d, LazyConv2d, Linear
 from convkern.profiling import measure_roof as _measure_roof
 from convkern.profiling import profile
-from convkern.surgery import replace_conv2d, restore_conv2d
+from convkern.surgery import replace_conv2d, replace_layers, restore_conv2d, restore_layers
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Conv2d",
     "LazyConv2d",
+    "Linear",
     "conv2d",
     "explain",
     "get_float32_precision",
+    "keep_memory",
+    "linear",
     "onnx_translations",
     "output_size",
     "profile",
     "reference",
     "replace_conv2d",
+    "replace_layers",
     "restore_conv2d",
+    "restore_layers",
     "same_padding",
     "set_batch_invariant",
     "set_float32_precision",

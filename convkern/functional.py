@@ -1,4 +1,5 @@
-"""convkern.conv2d (the functional form), and the arithmetic of output sizes and padding."""
+"""convkern.conv2d and convkern.linear (the functional forms), and the arithmetic of output sizes
+and padding."""
 
 from __future__ import annotations
 
@@ -24,6 +25,12 @@ _KERNEL_DEVICES = frozenset({"cpu", "cuda", "meta"})
 # convkern.conv2d in the place of torch.nn.functional.conv2d and torch.conv2d, before or after this
 # import.
 torch_conv2d: Callable[..., Tensor] = torch._C._VariableFunctions.conv2d
+torch_linear: Callable[..., Tensor] = torch._C._nn.linear
+
+# With fewer products torch's linear takes less time than the views around a convolution.
+_LEAST_PRODUCTS = 1 << 21
+_FEW_ROWS = 16  # which are images of one pixel rather than pixels of one image
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
 
 
 def conv2d(
@@ -101,6 +108,71 @@ def _general_conv2d(
     x, *window = canonical(input, weight, stride, padding, dilation)
     y: Tensor = torch.ops.convkern.conv2d(x, weight, bias, *window, groups, activation)
     return y if input.dim() == 4 else y.squeeze(0)
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Returns input @ weight.T + bias, a drop-in for :func:`torch.nn.functional.linear`.
+
+    A product over the last axis is a 1x1 convolution of an image in channels_last, so the kernels
+    of :func:`convkern.conv2d` compute it, and its derivatives of every order.
+
+    Args:
+        input: (*, C), with any number of axes before the last.
+        weight: (O, C), or (C) for a dot product.
+        bias: (O,), or None.
+
+    Returns:
+        (*, O), or (*) for a dot product, of input's dtype.
+
+    float32, float64, bfloat16 and float16 on CPU run on convkern's kernels, which accumulate in
+    float32 or wider. These are handed to torch: fewer than two million products, where its call is
+    shorter; CUDA, where cuBLAS is faster; other dtypes, layouts and devices; tensor subclasses.
+
+    Raises:
+        RuntimeError: sizes, dtypes or devices do not fit each other.
+        TypeError: an argument has the wrong type.
+
+    Example:
+        >>> x, w = torch.randn(8, 196, 384), torch.randn(1536, 384)
+        >>> convkern.linear(x, w).shape
+        torch.Size([8, 196, 1536])
+    """
+    if not _has_product(input, weight, bias):
+        return torch_linear(input, weight, bias)  # it also raises what is wrong
+    outputs, channels = weight.shape
+    axes, rows = input.dim(), input.numel() // channels
+    if rows <= _FEW_ROWS:
+        image = input.reshape(rows, 1, 1, channels)
+    elif axes == 4:
+        image = input
+    else:
+        image = input.reshape(1, 1, rows, channels)
+    x, w = image.permute(0, 3, 1, 2), weight.view(outputs, channels, 1, 1)
+    compiling = torch.compiler.is_compiling()
+    y = None if compiling else _C.conv2d(x, w, bias, 1, 0, 1, 1, None)
+    if y is None:
+        y = torch.ops.convkern.conv2d(x, w, bias, [1, 1], [0, 0], [1, 1], 1, None)
+    y = y.permute(0, 2, 3, 1)
+    return y if y.dim() == axes and image is input else y.reshape(*input.shape[:-1], outputs)
+
+
+def _has_product(input: Any, weight: Any, bias: Any) -> bool:
+    """Returns whether convkern's kernels compute linear(input, weight, bias): the product is large
+    enough, and of plain tensors of the CPU whose sizes and dtypes fit."""
+    if type(input) not in _PLAIN or type(weight) not in _PLAIN:
+        return False
+    if weight.dim() != 2 or input.dim() < 2 or input.shape[-1] != weight.shape[1]:
+        return False
+    if input.numel() * weight.shape[0] < _LEAST_PRODUCTS or not (input.is_cpu and weight.is_cpu):
+        return False
+    if input.dtype not in _KERNEL_DTYPES or input.dtype != weight.dtype:
+        return False
+    if bias is not None and (
+        type(bias) not in _PLAIN or bias.shape != weight.shape[:1] or bias.dtype != input.dtype
+    ):
+        return False
+    dense = input.layout is weight.layout is torch.strided
+    return dense and weight.is_contiguous() and not _exporting_to_onnx()
 
 
 def _exporting_to_onnx() -> bool:

@@ -1,4 +1,4 @@
-"""convkern.Conv2d (the module form) and its lazy variant."""
+"""convkern.Conv2d and convkern.Linear (the module forms), and a lazy variant."""
 
 # No `from __future__ import annotations` here, because torch.jit.script reads the annotations.
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.fx import Proxy, Tracer
 
 from convkern.choices import Activation, Padding, PaddingMode
-from convkern.functional import conv2d
+from convkern.functional import conv2d, linear
 
 
 class Conv2d(nn.Conv2d):
@@ -53,30 +53,10 @@ class Conv2d(nn.Conv2d):
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return self._conv_forward(input, self.weight, self.bias)
         if isinstance(input, Proxy):
-            recorded = self._recorded(input)
-            if recorded is not None:
-                return recorded
+            node = _recorded(self, Conv2d, nn.Conv2d, input)
+            if node is not None:
+                return node
         return self._conv_forward(input, self.weight, self.bias)
-
-    def _recorded(self, input: Proxy) -> Any:
-        """Returns the node of a torch.fx graph that calls this layer, or None.
-
-        There is a node if the tracer would make one for an nn.Conv2d. Tracers recognise torch's
-        layers by the name of their package, so this asks about an nn.Conv2d with the attributes of
-        this layer. There is none if the layer itself is being traced rather than a model around it.
-        There is none for a layer with hooks either: the hooks are being traced already, and the
-        node would call them again.
-        """
-        tracer = input.tracer
-        if type(self) is not Conv2d or not isinstance(tracer, Tracer) or tracer.root is self:
-            return None
-        if self._forward_pre_hooks or self._forward_hooks:
-            return None
-        name, plain = tracer.path_of_module(self), nn.Conv2d.__new__(nn.Conv2d)
-        plain.__dict__ = self.__dict__
-        if not tracer.is_leaf_module(plain, name):
-            return None
-        return tracer.create_proxy("call_module", name, (input,), {})
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
@@ -155,6 +135,46 @@ class LazyConv2d(nn.LazyConv2d):
             dtype,
         )
         self.activation = _checked(activation)
+
+
+class Linear(nn.Linear):
+    """A drop-in for :class:`torch.nn.Linear` that runs on convkern's kernels.
+
+    The constructor, initialisation and state_dict are those of nn.Linear. Shapes, dtypes and errors
+    are those of :func:`convkern.linear`, which leaves to torch what torch does faster.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Computes the layer."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return F.linear(input, self.weight, self.bias)
+        if isinstance(input, Proxy):
+            node = _recorded(self, Linear, nn.Linear, input)
+            if node is not None:
+                return node
+        return linear(input, self.weight, self.bias)
+
+
+def _recorded(layer: nn.Module, ours: type, theirs: type, input: Proxy) -> Any:
+    """Returns the node of a torch.fx graph that calls a layer of the class `ours`, or None.
+
+    There is a node if the tracer would make one for torch's class, `theirs`. Tracers recognise
+    torch's layers by the name of their package, so this asks about a layer of torch's class with
+    the attributes of this layer. There is none if the layer itself is being traced rather than a
+    model around it. There is none for a layer with hooks either: the hooks are being traced
+    already, and the node would call them again.
+    """
+    tracer = input.tracer
+    if type(layer) is not ours or not isinstance(tracer, Tracer) or tracer.root is layer:
+        return None
+    if layer._forward_pre_hooks or layer._forward_hooks:
+        return None
+    name = tracer.path_of_module(layer)
+    plain: nn.Module = nn.Module.__new__(theirs)
+    plain.__dict__ = layer.__dict__
+    if not tracer.is_leaf_module(plain, name):
+        return None
+    return tracer.create_proxy("call_module", name, (input,), {})
 
 
 def _checked(activation: Activation | None) -> Activation | None:

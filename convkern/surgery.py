@@ -1,9 +1,10 @@
-"""replace_conv2d and restore_conv2d put convkern's layer into existing models, and take it out."""
+"""replace_layers, replace_conv2d and their inverses put convkern's layers into existing models, and
+take them out."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,20 +14,22 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from convkern import _C
 from convkern.functional import canonical, has_kernels
-from convkern.modules import Conv2d
+from convkern.modules import Conv2d, Linear
 from convkern.problem import forward_problem
 from convkern.reference import pair
 
 _MARK = "_replaced_by_convkern"
+_OURS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: Conv2d, nn.Linear: Linear}
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """The outcome of :func:`replace_conv2d`. ``str()`` gives it as text.
+    """The outcome of :func:`replace_layers` and :func:`replace_conv2d`. ``str()`` gives it as text.
 
     Attributes:
         replaced: the names of the layers that are convkern's now.
-        kept: for each other nn.Conv2d, its name and the reason why it was kept.
+        kept: for each other layer of the classes that are replaced, its name and the reason why it
+            was kept.
     """
 
     replaced: list[str]
@@ -38,17 +41,18 @@ class Replacement:
         return "\n".join(lines)
 
 
-def replace_conv2d(
-    model: nn.Module, when: Callable[[str, nn.Conv2d], bool] | None = None
+def replace_layers(
+    model: nn.Module, when: Callable[[str, nn.Module], bool] | None = None
 ) -> Replacement:
-    """Turns the nn.Conv2d layers of a model into :class:`convkern.Conv2d`, in place.
+    """Turns the nn.Conv2d and nn.Linear layers of a model into :class:`convkern.Conv2d` and
+    :class:`convkern.Linear`, in place.
 
     The module objects stay, with their parameters, buffers, hooks and names. Only their class
     changes, so that optimizers, state_dicts and references to layers remain valid.
 
     Some layers are kept as they are. These are layers that convkern computes with its slow
-    reference kernel only, layers that are more than a plain nn.Conv2d, and layers without a weight.
-    Parametrized and sharded layers are more than plain: replace them before.
+    reference kernel only, layers that are more than a plain nn.Conv2d or nn.Linear, and layers
+    without a weight. Parametrized and sharded layers are more than plain: replace them before.
 
     Args:
         model: any module, including a single layer.
@@ -57,9 +61,26 @@ def replace_conv2d(
 
     Raises:
         TypeError: model is not a module.
+
+    Example:
+        >>> print(convkern.replace_layers(nn.Sequential(nn.Conv2d(3, 8, 4), nn.Linear(8, 8))))
+        2 of 2 layers replaced
     """
+    return _replace(model, when, (nn.Conv2d, nn.Linear))
+
+
+def replace_conv2d(
+    model: nn.Module, when: Callable[[str, nn.Conv2d], bool] | None = None
+) -> Replacement:
+    """Does what :func:`replace_layers` does with the nn.Conv2d layers of a model only."""
+    return _replace(model, when, (nn.Conv2d,))
+
+
+def _replace(
+    model: nn.Module, when: Callable[..., bool] | None, kinds: Sequence[type[nn.Module]]
+) -> Replacement:
     result, layers = Replacement([], {}), []
-    for name, layer in _layers(model):
+    for name, layer, kind in _layers(model, kinds):
         why = why_kept(layer)
         if why is None and when is not None and not when(name, layer):
             why = "`when` is False for it"
@@ -67,33 +88,43 @@ def replace_conv2d(
             result.kept[name] = why
         else:
             result.replaced.append(name)
-            layers.append(layer)
-    for layer in layers:  # decide on all layers before changing any
-        layer.__class__ = Conv2d
+            layers.append((layer, kind))
+    for layer, kind in layers:  # decide on all layers before changing any
+        layer.__class__ = _OURS[kind]
         setattr(layer, _MARK, True)
     return result
 
 
-def restore_conv2d(model: nn.Module) -> list[str]:
-    """Undoes :func:`replace_conv2d`, also in a copy of the model. Returns the names of the layers
-    that are nn.Conv2d again. A layer that was built as a convkern.Conv2d stays one.
+def restore_layers(model: nn.Module) -> list[str]:
+    """Undoes :func:`replace_layers` and :func:`replace_conv2d`, also in a copy of the model.
+    Returns the names of the layers that are torch's again. A layer that was built as one of
+    convkern's stays one.
 
     Layers that torch has parametrized or sharded in between stay so. A layer that has become
-    another subclass of convkern.Conv2d stays what it is, with a warning.
+    another subclass of convkern's class stays what it is, with a warning.
 
     Raises:
         TypeError: model is not a module.
     """
+    return _restore(model, (nn.Conv2d, nn.Linear), "restore_layers")
+
+
+def restore_conv2d(model: nn.Module) -> list[str]:
+    """Does what :func:`restore_layers` does with the nn.Conv2d layers of a model only."""
+    return _restore(model, (nn.Conv2d,), "restore_conv2d")
+
+
+def _restore(model: nn.Module, kinds: Sequence[type[nn.Module]], caller: str) -> list[str]:
     names = []
-    for name, layer in _layers(model):
+    for name, layer, kind in _layers(model, kinds):
         if _MARK not in vars(layer):
             continue
-        theirs = _restored(type(layer))
+        theirs = _restored(type(layer), kind)
         if theirs is None:
             warnings.warn(
-                f"convkern: restore_conv2d leaves {name or 'the model itself'} as it is: its class "
-                f"has become {type(layer).__qualname__}, a subclass of convkern.Conv2d",
-                stacklevel=2,
+                f"convkern: {caller} leaves {name or 'the model itself'} as it is: its class has "
+                f"become {type(layer).__qualname__}, a subclass of convkern.{_OURS[kind].__name__}",
+                stacklevel=3,
             )
             continue
         delattr(layer, _MARK)
@@ -103,47 +134,58 @@ def restore_conv2d(model: nn.Module) -> list[str]:
     return names
 
 
-def _restored(cls: Any) -> Any:
-    """Returns a layer's class with nn.Conv2d in the place of Conv2d. torch itself derives classes
-    from Conv2d, for parametrizations and in fully_shard. Returns None if someone else derived the
-    class."""
-    if not issubclass(cls, Conv2d):
+def _restored(cls: Any, theirs: type[nn.Module]) -> Any:
+    """Returns a layer's class with torch's class in the place of convkern's. torch itself derives
+    classes from it, for parametrizations and in fully_shard. Returns None if someone else derived
+    the class."""
+    if not issubclass(cls, _OURS[theirs]):
         return cls
-    if cls is Conv2d:
-        return nn.Conv2d
-    bases = tuple(map(_restored, cls.__bases__))
+    if cls is _OURS[theirs]:
+        return theirs
+    bases = tuple(_restored(base, theirs) for base in cls.__bases__)
     if not cls.__module__.startswith("torch.") or None in bases:
         return None
     members = {k: v for k, v in vars(cls).items() if k not in ("__dict__", "__weakref__")}
     return type(cls)(cls.__name__, bases, members)
 
 
-def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
+def _layers(
+    model: nn.Module, kinds: Sequence[type[nn.Module]]
+) -> Iterator[tuple[str, Any, type[nn.Module]]]:
+    """Yields the layers of torch's classes `kinds`, or of classes derived from them, with their
+    names and torch's class."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            yield name, module
+        for kind in kinds:
+            if isinstance(module, kind):
+                yield name, module, kind
 
 
-def why_kept(layer: nn.Conv2d) -> str | None:
-    """Returns the reason why replace_conv2d keeps a layer, or None if it replaces the layer."""
-    if isinstance(layer, Conv2d):
-        return "it is a convkern.Conv2d"
-    if type(layer) is not nn.Conv2d:
-        return f"it is a subclass of nn.Conv2d, {type(layer).__qualname__}"
+def why_kept(layer: nn.Conv2d | nn.Linear) -> str | None:
+    """Returns the reason why replace_layers keeps a layer, or None if it replaces the layer."""
+    theirs = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
+    if isinstance(layer, _OURS[theirs]):
+        return f"it is a convkern.{_OURS[theirs].__name__}"
+    if type(layer) is not theirs:
+        return f"it is a subclass of nn.{theirs.__name__}, {type(layer).__qualname__}"
     if not {"forward", "_conv_forward"}.isdisjoint(vars(layer)):
         return "its forward was replaced"
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor):
         return "it has no weight"
     if _has_functions_of_its_own(type(weight)):
-        return f"its weight is a {type(weight).__qualname__}, which may know torch's conv2d only"
+        function = "conv2d" if theirs is nn.Conv2d else "linear"
+        return (
+            f"its weight is a {type(weight).__qualname__}, which may know torch's {function} only"
+        )
     device, dtype = weight.device.type, weight.dtype
     if device not in ("cpu", "cuda", "meta"):
         return f"convkern has no kernels for {device}"
     if not has_kernels(weight, weight, None):
         return f"convkern has no fast kernel for {dtype} in {weight.layout}"
+    if isinstance(layer, nn.Linear):
+        return "on CUDA torch's is faster" if device == "cuda" else None
     try:
         computes = _computes(layer, weight, "cuda" if device == "cuda" else "cpu")
     except (RuntimeError, TypeError, ValueError) as error:

@@ -17,7 +17,7 @@ from convkern._show.tables import Table
 from convkern.bench.results import Result, check_one_of, check_samples
 from convkern.bench.timing import Call, Sample, time_in_turn
 from convkern.problem import FORMATS
-from convkern.surgery import replace_conv2d
+from convkern.surgery import replace_layers
 
 VISION_MODELS: Final = (
     "resnet18",
@@ -39,7 +39,7 @@ class ModelRow:
 
     Attributes:
         what: "inference", or "training" for one training step.
-        samples: the times by the library of the convolutions, "torch" and "convkern".
+        samples: the times by the library of the layers, "torch" and "convkern".
     """
 
     model: str
@@ -54,7 +54,7 @@ class ModelRow:
 
     @property
     def ratio(self) -> float:
-        """Returns the time with torch's convolutions as a multiple of the time with convkern's."""
+        """Returns the time with torch's layers as a multiple of the time with convkern's."""
         return self.samples["torch"].median / self.samples["convkern"].median
 
 
@@ -90,7 +90,7 @@ def time_models(
     for name in names:
         theirs = get_model(name, weights=None)
         ours = copy.deepcopy(theirs)
-        replace_conv2d(ours)
+        replace_layers(ours)
         for layout in layouts:
             x = torch.randn(batch, 3, size, size).contiguous(memory_format=FORMATS[layout])
             labels = torch.randint(1000, (batch,))

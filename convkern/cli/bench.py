@@ -1,6 +1,7 @@
 """`bench` times problems and models against their peers, and reports the results."""
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,7 @@ from convkern.bench import (
     write_report,
 )
 from convkern.cli.arguments import Commands, counts, names
+from convkern.memory import keep_memory
 from convkern.problem import DTYPES
 from convkern.testing import variant
 
@@ -110,7 +112,8 @@ def _add_problems(kinds: Commands) -> None:
 
 def _add_models(kinds: Commands) -> None:
     summary = "time models of torchvision with their own layers and with convkern's"
-    parser = kinds.add_parser("models", help=summary, description=summary)
+    description = f"{summary}; the process keeps freed memory (keep_memory), where it can"
+    parser = kinds.add_parser("models", help=summary, description=description)
     parser.add_argument(
         "models",
         type=names,
@@ -170,6 +173,8 @@ def _problems(args: argparse.Namespace) -> int:
 def _models(args: argparse.Namespace) -> int:
     _check_outputs(args)
     layouts = [args.layout] if args.layout else list(LAYOUT_NAMES)
+    with contextlib.suppress(RuntimeError):  # another C library than glibc
+        keep_memory()  # for both sides, so that neither waits for new pages
     with Progress() as progress:
         bar = progress.bar("measuring", len(args.models), "models")
         times = time_models(args.models, layouts, args.seconds, report=lambda name: bar.advance())

@@ -30,15 +30,16 @@ double share_of_products(const Problem& p) {
   return 1 / (1 + copy / of_x + copy / of_y);
 }
 
-// Returns whether the channels that are copied to lanes lie far apart in channels_last.
+// Returns whether the numbers that are copied to lanes lie far apart in channels_last: there are
+// many channels in a pixel, or only those of one group are copied.
 bool has_wide_pixels(const Problem& p) {
   constexpr int64_t kManyChannels = 64;
   return p.groups > 1 || std::max(p.C, p.O) > kManyChannels;
 }
 
-// Returns the share of the time that is left for products in grad_weight. The lanes' sums of all
-// weights do not fit the L1 cache. They are read and written once for `vectors` vectors of products
-// of each, which takes as long as `overhead` of these.
+// Returns the share of the time that is left for products in grad_weight. Each weight's vector of
+// sums is read and written once for every `vectors` vectors of products. That takes as long as
+// `overhead` vectors of products.
 double share_beside_sums(double vectors, double overhead) { return vectors / (vectors + overhead); }
 
 }  // namespace
@@ -67,8 +68,8 @@ double estimate_columnlane(const Problem& p, int lanes) {
   if (p.layout == Layout::nhwc) share *= has_wide_pixels(p) ? 0.3 : 0.7;
   const int64_t taps = p.R * p.S;
   if (p.pass != Pass::grad_weight) return share * (taps > 1 ? 1 : 0.5);
-  constexpr double kBandFloats = 96 << 10;  // of the x rows of a band
-  const double rows = kBandFloats / static_cast<double>(p.C * p.W * p.stride_h);
+  constexpr double kBandFloats = 96 << 10;  // of the x rows of a band, in float32
+  const double rows = kBandFloats / static_cast<double>(p.Cg * p.W * p.stride_h);
   const double vectors = std::clamp<double>(rows, 1, p.OH()) * p.OW() / lanes;
   return share * (taps >= 25 ? 1 : taps > 1 ? 0.55 : 0.22) * share_beside_sums(vectors, 40);
 }
@@ -136,9 +137,10 @@ static Reason winograd_declines(const Problem& p, int64_t tile) {
 Reason winograd_4x4_declines(const Candidate& candidate) {
   return winograd_declines(candidate.problem, 4);
 }
-// 2x2 tiles save less, so that they need more channels for their transforms to pay, and many more
-// where the last tiles of 7x7 outputs are half empty. The transforms of a tile serve all channels
-// of the other image: what they cost for each product is 1/Cg + 1/Og.
+// 2x2 tiles save less, so that they need more channels for their transforms to pay. The cost of the
+// transforms for each product is proportional to 1/Cg + 1/Og. The limits are on the inverse of this
+// sum, so equal Cg and Og must be twice as large. The weight gradient needs fewer channels, and 7x7
+// outputs, of which the last tiles are half empty, need many more.
 Reason winograd_2x2_declines(const Candidate& candidate) {
   constexpr double kFewChannels = 12, kFewChannelsOfWeights = 7.5, kFewChannelsOfOdd = 64;
   constexpr int64_t kSmall = 8;
@@ -148,8 +150,9 @@ Reason winograd_2x2_declines(const Candidate& candidate) {
   const double few = half_empty                    ? kFewChannelsOfOdd
                      : p.pass == Pass::grad_weight ? kFewChannelsOfWeights
                                                    : kFewChannels;
-  const double channels = 1 / (1.0 / p.Cg + 1.0 / p.Og());
-  return channels < few ? Reason::slower : winograd_declines(p, 2);
+  const auto products = static_cast<double>(p.Cg * p.Og());
+  return products < few * static_cast<double>(p.Cg + p.Og()) ? Reason::slower
+                                                             : winograd_declines(p, 2);
 }
 
 // Returns whether skinny_gemm takes a problem of 1x1 kernels. It takes those with so few channels
@@ -164,22 +167,25 @@ static bool takes_pixels(const Problem& p) {
   return few <= kFewDots && many >= kDotLength;
 }
 
-// Returns whether skinny_gemm takes a problem whose windows are patches. Patches are copied, which
-// pays if few outputs are computed of long rows. In the gradients implicit_gemm copies more, except
-// of many channels.
+// Returns whether skinny_gemm takes a problem whose windows are patches. Forward copies each patch,
+// which pays if it has many numbers for few outputs: in channels_last also for some more outputs if
+// it has very many. grad_input pays unless there are many channels, of which implicit_gemm fills
+// whole vectors. grad_weight pays if there are few channels, and in channels_last if there are
+// neither many channels nor many outputs. It is not worth starting on short rows for few outputs.
 static bool takes_patches(const Problem& p) {
   constexpr int64_t kFewDots = 8, kSomeDots = 48, kLength = 512, kGreatLength = 3072;
-  constexpr int64_t kFewTaps = 9, kShortRun = 8, kFewChannels = 3, kSomeChannels = 16;
-  const int64_t taps = p.R * p.S, length = p.C * taps;
+  constexpr int64_t kManyChannelsOfX = 32, kFewChannels = 3, kSomeChannels = 16;
+  constexpr int64_t kFewTaps = 9, kShortRun = 8;
+  const int64_t taps = p.R * p.S, length = p.C * taps;  // numbers of a patch
   const bool nhwc = p.layout == Layout::nhwc;
   if (p.pass == Pass::forward) {
     if (p.O <= kFewDots) return length >= (nhwc ? kLength : kLength / 2);
     return nhwc && p.O <= kSomeDots && length >= kGreatLength;
   }
   if (p.pass == Pass::grad_input) {
-    return p.C <= 2 * kSomeChannels && (taps >= kFewTaps || p.O > kFewDots);
+    return p.C <= kManyChannelsOfX && (taps >= kFewTaps || p.O > kFewDots);
   }
-  const int64_t run = nhwc ? p.S * p.C : p.S;  // adjacent floats of a patch
+  const int64_t run = nhwc ? p.S * p.C : p.S;  // adjacent numbers of a patch
   const bool few = p.C <= kFewChannels || (nhwc && std::max(p.C, p.O) <= kSomeChannels);
   return few && taps >= kFewTaps && (run >= kShortRun || p.O > kFewDots);
 }

@@ -89,9 +89,12 @@ def test_the_command_prints_and_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("convkern.cli.bench.time_models", partial(time_models, batch=2, size=32))
+    calls: list[None] = []  # keep_memory would change the memory of the tests after this one
+    monkeypatch.setattr("convkern.cli.bench.keep_memory", lambda: calls.append(None))
     out = tmp_path / "models.json"
     arguments = ["models", SMALL, "--layout", "nhwc", "--seconds", "0", "--out", str(out)]
     assert main(["bench", *arguments]) == 0
+    assert calls == [None]
     heading, inference, training, *means = capsys.readouterr().out.splitlines()
     assert heading.startswith("model")
     assert inference.split()[:3] == [SMALL, "nhwc", "inference"]

@@ -74,6 +74,15 @@ FAULTS = {
     "both rows of a tile take the taps of the first": Edit(
         GROUPS, "r * run.tap_step", "0", within="w[r][k] = Vec::load(taps - {} + k * kLanes)"
     ),
+    "the zeros beside an image are one column too few": Edit(
+        "algos/channellane/shared-inl.h",
+        "set_zero(first, before)",
+        "set_zero(first, std::max<int64_t>(0, before - kLanes))",
+    ),
+    "the last tile of a row begins one column early": Edit(
+        GROUPS, "c.columns.out - kColumns", "c.columns.out - kColumns - 1", within="std::min(v, {})"
+    ),
+    "a column before the image is read": Edit(GROUPS, "first < 0 ||", ""),
     "the taps of gx are not reversed": Edit(
         "algos/winograd/correlate-inl.h", "(taps.reversed ? 8 - tap : tap)", "tap"
     ),
@@ -116,6 +125,7 @@ FAULTS = {
 UNWRITTEN = "from memory that was not written"
 MESSAGES = {
     "the zeros around an image are not written": rf"element \d+ comes {UNWRITTEN}",
+    "the zeros beside an image are one column too few": rf"element \d+ comes {UNWRITTEN}",
     "a guard judges one number too many": f"compares a number {UNWRITTEN}",
 }
 

@@ -52,8 +52,9 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
         # Rows of 28 in 2 vectors. Each number of x and of y has 25 products and is copied.
         ("n1c1h28w28k1r5s5p2q2_f32_nchw_fwd", "columnlane", 28 / 32 * 0.7 * 25 / 41),
         ("n1c1h28w28k1r5s5p2q2_f32_nhwc_fwd", "columnlane", 28 / 32 * 0.7 * 0.7 * 25 / 53),
-        # A band has all 28 rows, 49 vectors of outputs, and 2 rows of 512 columns, 64 vectors.
+        # A band has all 28 rows, which are 49 vectors of outputs.
         ("n1c1h28w28k1r5s5p2q2_f32_nchw_gw", "columnlane", 28 / 32 * 0.7 * 25 / 41 * 49 / 89),
+        # A band has 2 rows of 512 columns, which are 64 vectors of outputs.
         (
             "n1c96h9w512k1r5s5p2q2_f32_nchw_gw",
             "columnlane",

@@ -45,11 +45,12 @@ CONVKERN_INLINE void for_each_vector(Float* tensor, const ImageShape& shape, con
                                      const Pixels<Real>& buffer, const Move& move) {
   const int64_t plane = shape.height * shape.width, width = region.columns.size();
   const int64_t gap = buffer.row - width * buffer.pixel;  // between the rows of the buffer
+  const int64_t adjacent = gap == 0 ? INT64_MAX : width;
   for_each_pixel_run(shape, region, buffer, [&](int64_t offset, Real* pixels, int64_t n) {
     for (int64_t c = 0; c < region.channels.size(); c += kLanes) {
       const auto count = std::min<int64_t>(kLanes, region.channels.size() - c);
       move(tensor + offset + c * plane, ImageBlock{plane, static_cast<int>(count)}, n,
-           VectorCursor(pixels + c, buffer.pixel, width, gap));
+           VectorCursor(pixels + c, buffer.pixel, adjacent, gap));
     }
   });
 }

@@ -8,7 +8,7 @@ struct RegisterTiles {
   int panel_vectors;   // largest number of vectors in a row of a GEMM tile
   int panel_rows[4];   // rows of a GEMM tile whose rows have 1, 2, ... vectors
   int group_columns;   // columns in a tile of grouped convolutions, 4 or more
-  int depthwise_taps;  // neighbouring taps of such a tile in depthwise convolutions
+  int depthwise_taps;  // most neighbouring taps of a row that such a tile of a depthwise one holds
 };
 
 // Tiles for 16 registers, where a vector takes `size` of them. With one register for each vector, a
@@ -27,8 +27,8 @@ constexpr RegisterTiles kAvx2Tiles = {2, 5, 2, {6, 6}, 4, 3};
 
 // Tiles for 32 registers. The correlation uses 24 accumulators, 6 inputs and 1 tap. The GEMM uses
 // 24 accumulators, one register for each vector of a row, and 1 factor of a row. Grouped
-// convolutions use 14 outputs, 6 taps, 1 input and its permutation; 7 columns because common widths
-// are multiples of 7.
+// convolutions use 14 outputs, 6 taps, 1 input and its permutation, and depthwise ones 14 outputs,
+// 10 taps and 1 input; 7 columns because common widths are multiples of 7.
 constexpr RegisterTiles kAvx512Tiles = {4, 6, 4, {8, 8, 8, 6}, 7, 5};
 
 }  // namespace convkern::cpu

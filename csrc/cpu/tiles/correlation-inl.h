@@ -6,7 +6,7 @@
 //
 // The caller decides what the lanes are. They are images (direct_batchlane), neighbouring columns
 // (direct_columnlane, where vectors of `in` overlap) or channels (direct_channellane). A tap is
-// either one float for all lanes (a weight) or a vector (gy, or weights of several channels). Up to
+// either one float for all lanes (a weight) or a vector (gy). Up to
 // kTiles.rows x kTiles.columns outputs stay in registers over all planes and taps. The rows of a
 // tile are output channels or output rows, whichever share more loads (see correlate()).
 //
@@ -44,17 +44,9 @@ struct Correlation {
   int64_t taps_column = kLanes;  // floats between the taps of a row, for vectors
   View<Real> out;                // each plane is a channel
   int64_t out_column = kLanes;   // floats between neighbouring output columns
-  int64_t adjacent = kLanes;     // in place: adjacent lanes of `in` and `out`, at least a vector
-  int64_t taps_vector = 0;       // floats between the taps of neighbouring vectors
   Init init = Init::zero;
-  const Real* bias = nullptr;  // for Init::bias: a float for each channel; in place, vectors
+  const Real* bias = nullptr;  // for Init::bias: a float for each channel
   bool relu = false;
-
-  // These return the number of vectors in place, and the first lane of each. If the adjacent lanes
-  // are not whole vectors, the last vector ends with them and overlaps the one before it. Both
-  // compute the same numbers for the lanes that they share, so they must not add them to `out`.
-  int64_t vectors() const { return ceil_div(adjacent, kLanes); }
-  int64_t first_lane(int64_t vector) const { return std::min(vector * kLanes, adjacent - kLanes); }
 };
 
 template <int kRows, int kColumns, Taps kTaps, TileRows kKind>
@@ -72,7 +64,7 @@ struct Tile {
   }
 
   static CONVKERN_INLINE Vec load_bias(const Correlation& c, int row) {
-    return kInPlace ? Vec::load_unaligned(c.bias) : Vec::broadcast(c.bias + (kChannels ? row : 0));
+    return Vec::broadcast(c.bias + (kChannels ? row : 0));
   }
 
   // Floats between neighbouring taps of one row.
@@ -289,24 +281,6 @@ bool has_exact_edges(const Correlation& c, Range v) {
   return kKind != TileRows::separate_rows && c.in_output == c.in_tap && !all.empty();
 }
 
-// Prefetches the memory that a tile writes, and the inputs that it alone reads among its
-// neighbours. The tile has the output rows u to u + rows - 1 and the columns v. In place, with
-// images not in the cache, this measured 15 to 25% faster.
-inline void prefetch_tile(const Correlation& c, int64_t u, int64_t rows, Range v) {
-  const Range read = inputs_read(c.rows, {u, u + rows});
-  const Real* in = c.in.at + (c.columns.taps - 1) * c.in_tap;
-  for (int64_t row = read.begin; row < read.end; ++row) {
-    for (int64_t column = v.begin; column < v.end; ++column) {
-      __builtin_prefetch(in + row * c.in.row + column * c.in_output, /*write=*/0);
-    }
-  }
-  for (int64_t row = u; row < u + rows; ++row) {
-    for (int64_t column = v.begin; column < v.end; ++column) {
-      __builtin_prefetch(c.out.at + row * c.out.row + column * c.out_column, /*write=*/1);
-    }
-  }
-}
-
 // Computes tiles of `rows` rows along the columns. The rows start at output row u, or are all
 // channels.
 template <Taps kTaps, TileRows kKind>
@@ -315,26 +289,10 @@ void run_tiles(const Correlation& c, int64_t u, int64_t rows) {
   const int64_t parts = ceil_div(c.columns.out, Vec::kTiles.columns);
   for (int64_t i = 0; i < parts; ++i) {
     const Range v = near_equal_part(c.columns.out, parts, i);
-    if constexpr (kTaps == Taps::in_place) {
-      // Vectors are processed one after the other for each tile, so that reads of adjacent memory
-      // come together.
-      const bool exact = has_exact_edges<kKind>(c, v);
-      const RunTile run = tile_of<kTaps, kKind>(rows, exact ? v.size() : 1, kSizes);
-      Correlation part = c;
-      const Range next{v.end, std::min(c.columns.out, v.end + v.size())};
-      for (int64_t vector = 0; vector < c.vectors(); ++vector) {
-        part.in.at = c.in.at + c.first_lane(vector);
-        part.taps.at = c.taps.at + vector * c.taps_vector;
-        part.out.at = c.out.at + c.first_lane(vector);
-        if (c.bias != nullptr) part.bias = c.bias + vector * kLanes;
-        prefetch_tile(part, u, rows, next);
-        for (int64_t column = v.begin; column < v.end; column += exact ? v.size() : 1) {
-          run(part, u, column);
-        }
-      }
-    } else {
-      tile_of<kTaps, kKind>(rows, v.size(), kSizes)(c, u, v.begin);
-    }
+    const bool whole = kTaps != Taps::in_place || has_exact_edges<kKind>(c, v);
+    const int64_t columns = whole ? v.size() : 1;
+    const RunTile run = tile_of<kTaps, kKind>(rows, columns, kSizes);
+    for (int64_t column = v.begin; column < v.end; column += columns) run(c, u, column);
   }
 }
 

@@ -28,7 +28,7 @@ struct Forward final : Plan {
 };
 
 void Forward::run(const Operands& ops, void* workspace, const Executor& executor) const {
-  const Axis rows = forward_rows(p), columns = buffers.from_first(forward_columns(p));
+  const Axis rows = forward_rows(p), columns = forward_columns(p);
   const Groups groups(p);
   const bool fetches = fetches_pixels(p);
   const TermLanes lanes(groups);
@@ -46,7 +46,8 @@ void Forward::run(const Operands& ops, void* workspace, const Executor& executor
       const Range channels = groups.channels_of(vectors);
       const int64_t n = tasks.image(task);
       const Range in = inputs_read(rows, u);
-      GroupCorrelation sum(groups, lanes, restrict_outputs(rows, u, in), columns);
+      GroupCorrelation sum(groups, lanes, restrict_outputs(rows, u, in),
+                           buffers.from_first(columns), columns);
       if (!in.empty())
         sum.in = read_pixels(ops.x, xs, n, in, groups.read_by(vectors), groups.in_place,
                              buffers.columns, buffer);

@@ -71,12 +71,12 @@ void GradInput::run(const Operands& ops, void* workspace, const Executor& execut
         gy = read_pixels(ops.gy, gys, n, in, groups.read_by(vectors), groups.in_place,
                          buffers.columns, buffer);
       for (const Residue& residue : list) {
-        const Axis& rows = residue.rows.axis;
-        const Axis columns = buffers.from_first(residue.columns.axis);
+        const Axis &rows = residue.rows.axis, &columns = residue.columns.axis;
         const Range u{band.begin, std::min(rows.out, band.end)};
         if (u.empty()) continue;
         const Range reached = in.empty() ? Range{0, 0} : in;
-        GroupCorrelation sum(groups, lanes, restrict_outputs(rows, u, reached), columns);
+        GroupCorrelation sum(groups, lanes, restrict_outputs(rows, u, reached),
+                             buffers.from_first(columns), columns);
         sum.in = gy;
         sum.fetches = fetches;
         if (groups.in_place) sum.channels = channels.size();

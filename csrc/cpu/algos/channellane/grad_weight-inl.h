@@ -27,8 +27,7 @@ struct BufferedTasks : Tasks {
 void accumulate_pixels(const Problem& p, const Operands& ops, const BufferedTasks& tasks,
                        const Groups& groups, const TermLanes& lanes, int64_t unit, int64_t vector,
                        Real* sums) {
-  const Axis rows = forward_rows(p);
-  const Axis columns = tasks.buffers.from_first(forward_columns(p));
+  const Axis rows = forward_rows(p), columns = tasks.buffers.from_first(forward_columns(p));
   const int64_t n = unit / tasks.bands;
   const Range band = tasks.band(unit % tasks.bands), vectors{vector, vector + 1};
   const Range in = inputs_read(rows, band);
@@ -40,7 +39,8 @@ void accumulate_pixels(const Problem& p, const Operands& ops, const BufferedTask
       read_pixels(ops.gy, y_shape(p), n, band, groups.channels_of(vectors), groups.in_place,
                   ColumnSpan(p.OW()), buffer + tasks.buffers.in_floats);
   if (!groups.depthwise()) {
-    GroupCorrelation sum(groups, lanes, restrict_outputs(rows, band, in), columns);
+    GroupCorrelation sum(groups, lanes, restrict_outputs(rows, band, in), columns,
+                         forward_columns(p));
     sum.in = x;
     sum.sums = sums;
     sum.gy = gy;

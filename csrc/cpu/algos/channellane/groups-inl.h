@@ -25,8 +25,9 @@ namespace channellane {
 struct Groups {
   int64_t count, terms, columns;
   // Whether images are read and written in place. These are depthwise problems in channels_last
-  // with at least a vector of channels and not too many taps. The tiles of other groups read a
-  // pixel many times, and pixels that are far apart would compete for a few lines of the cache.
+  // with at least a vector of channels, except for some of grad_weight. The tiles of other groups
+  // read a pixel many times, and pixels that are far apart would compete for a few lines of the
+  // cache.
   bool in_place;
 
   explicit Groups(const Problem& p) : count(p.groups), terms(p.Cg), columns(p.Og()) {
@@ -58,7 +59,7 @@ struct Groups {
   }
 };
 
-// Returns whether the tiles of this file compute the problem.
+// Returns whether the tiles of tiles-inl.h compute a problem that is not depthwise.
 bool fits_group_tiles(const Problem& p) {
   return p.dilation_w == 1 && (p.stride_w <= 2 || p.pass == Pass::grad_input) &&
          p.R * p.S <= kBlockProducts;
@@ -86,6 +87,8 @@ struct GroupCorrelation {
   const Groups groups;
   const TermLanes& lanes;
   const Axis rows, columns;
+  // The columns without the zeros that a buffer has around the image.
+  const Axis image_columns;
   const int64_t row_shift;     // rows of taps between two output rows that read the same input row
   const int64_t blocks;        // see count_blocks()
   Pixels<const Real> in{};     // the input from row 0 and column 0 of the axes on
@@ -94,16 +97,17 @@ struct GroupCorrelation {
   const Real* bias = nullptr;
   bool relu = false;
   int64_t channels = kLanes;  // adjacent channels, at least a vector
-  bool fetches = false;       // whether tiles prefetch, see fetches_pixels()
+  bool fetches = false;       // whether strips and tiles prefetch, see fetches_pixels()
   Real* sums = nullptr;       // the sums as vectors (term, row, column)
   Pixels<const Real> gy{};
 
   GroupCorrelation(const Groups& groups, const TermLanes& lanes, const Axis& rows,
-                   const Axis& columns)
+                   const Axis& columns, const Axis& image_columns)
       : groups(groups),
         lanes(lanes),
         rows(rows),
         columns(columns),
+        image_columns(image_columns),
         row_shift(rows.out_step / rows.tap_step),
         blocks(count_blocks()) {}
 
@@ -119,12 +123,13 @@ struct GroupCorrelation {
   }
 
   // Returns the number of blocks that the products of an output are summed in, which keeps rounding
-  // errors small. A block has some of the terms or, in depthwise problems, some rows of taps. It
-  // has at most half of the terms, because a sequence of all can have more than twice the rounding
+  // errors small. In depthwise problems a block has some whole rows of taps. In others it has some
+  // terms: at most half of them, because a sequence of all can have more than twice the rounding
   // errors of torch, but at least two terms of a 3x3 kernel, because adding up blocks takes time.
   int64_t count_blocks() const {
     const int64_t taps = std::max<int64_t>(1, rows.taps * columns.taps);
-    if (groups.depthwise()) return std::max<int64_t>(1, taps / kBlockProducts);
+    if (groups.depthwise())
+      return std::clamp<int64_t>(taps / kBlockProducts, 1, std::max<int64_t>(1, rows.taps));
     const int64_t most = std::clamp<int64_t>(groups.terms * taps / 2, 18, kMostBlock);
     return ceil_div(groups.terms, std::max<int64_t>(1, most / taps));
   }
