@@ -170,8 +170,8 @@ static bool takes_pixels(const Problem& p) {
 // Returns whether skinny_gemm takes a problem whose windows are patches. Forward copies each patch,
 // which pays if it has many numbers for few outputs: in channels_last also for some more outputs if
 // it has very many. grad_input pays unless there are many channels, of which implicit_gemm fills
-// whole vectors. grad_weight pays if there are few channels, and in channels_last if there are
-// neither many channels nor many outputs. It is not worth starting on short rows for few outputs.
+// whole vectors. grad_weight pays if there are few channels, and in channels_last also if there are
+// few outputs or not many of either. It is not worth starting on short rows for few outputs.
 static bool takes_patches(const Problem& p) {
   constexpr int64_t kFewDots = 8, kSomeDots = 48, kLength = 512, kGreatLength = 3072;
   constexpr int64_t kManyChannelsOfX = 32, kFewChannels = 3, kSomeChannels = 16;
@@ -186,7 +186,8 @@ static bool takes_patches(const Problem& p) {
     return p.C <= kManyChannelsOfX && (taps >= kFewTaps || p.O > kFewDots);
   }
   const int64_t run = nhwc ? p.S * p.C : p.S;  // adjacent numbers of a patch
-  const bool few = p.C <= kFewChannels || (nhwc && std::max(p.C, p.O) <= kSomeChannels);
+  const bool few_in_nhwc = p.O <= kFewDots || std::max(p.C, p.O) <= kSomeChannels;
+  const bool few = p.C <= kFewChannels || (nhwc && few_in_nhwc);
   return few && taps >= kFewTaps && (run >= kShortRun || p.O > kFewDots);
 }
 
@@ -206,6 +207,7 @@ Reason implicit_gemm_declines(const Candidate& candidate) {
   return leaves ? Reason::slower : Reason::none;
 }
 
+// direct_columnlane leaves a problem to direct_batchlane if that should be at least as fast.
 Reason columnlane_declines(const Candidate& candidate) {
   const Problem& p = candidate.problem;
   const bool leaves =

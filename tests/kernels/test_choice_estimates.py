@@ -150,6 +150,8 @@ def test_estimates(said: Said, problem: str, name: str, value: float) -> None:
         ("n8c16h224w224k16r4s4u4v4_f32_nhwc_gw", "skinny_gemm declines", SUPPORTED),
         ("n8c16h224w224k16r4s4u4v4_f32_nchw_gw", "skinny_gemm declines", SLOWER),
         ("n8c16h224w224k17r4s4u4v4_f32_nhwc_gw", "skinny_gemm declines", SLOWER),
+        ("n8c96h224w224k8r4s4u4v4_f32_nhwc_gw", "skinny_gemm declines", SUPPORTED),
+        ("n8c96h224w224k9r4s4u4v4_f32_nhwc_gw", "skinny_gemm declines", SLOWER),
         # Residues of a stride of 2 with 5 columns, and with 7.
         ("n2c64h9w9k64r3s3p1q1u2v2g4_f32_nchw_gx", "channellane declines", SLOWER),
         ("n2c64h13w13k64r3s3p1q1u2v2g4_f32_nchw_gx", "channellane declines", SUPPORTED),

@@ -12,7 +12,7 @@ PROGRAM = """
 import resource, sys, torch, convkern
 if sys.argv[1] == "kept":
     convkern.keep_memory()
-for _ in range(3):
+for _ in range(8):
     torch.full((1 << 24,), 1.0)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
