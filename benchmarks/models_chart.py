@@ -44,7 +44,7 @@ def draw(rows: Sequence[ModelRow], path: Path) -> None:
         panel.setdefault(LAYOUT_NAMES[row.layout], {})[row.model] = [row.ratio]
     for (layout, what), mean in mean_ratios(rows).items():
         panels[STEP_NAMES[what]][LAYOUT_NAMES[layout]][MEAN] = [mean]
-    draw_dots(panels, [0.8, 0.9, 1, 1.2, 1.4, 1.6], path)
+    draw_dots(panels, [0.8, 1, 1.2, 1.5, 2], path)
 
 
 def main() -> None:

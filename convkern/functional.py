@@ -29,8 +29,9 @@ torch_linear: Callable[..., Tensor] = torch._C._nn.linear
 
 # With fewer products torch's linear takes less time than the views around a convolution.
 _LEAST_PRODUCTS = 1 << 21
-_FEW_ROWS = 16  # which are images of one pixel rather than pixels of one image
-_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+# So few rows are images of one pixel rather than pixels of one image. skinny_gemm then reads each
+# weight once and packs none.
+_FEW_ROWS = 16
 
 
 def conv2d(
@@ -126,7 +127,10 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     float32, float64, bfloat16 and float16 on CPU run on convkern's kernels, which accumulate in
     float32 or wider. These are handed to torch: fewer than two million products, where its call is
-    shorter; CUDA, where cuBLAS is faster; other dtypes, layouts and devices; tensor subclasses.
+    shorter; CUDA, where cuBLAS is faster; weights that are not contiguous; other dtypes, layouts
+    and devices; tensor subclasses and nested tensors; calls that torch.compile, torch.export or a
+    tracer records. :func:`convkern.set_weight_cache` and :func:`convkern.set_batch_invariant` do
+    not extend to products.
 
     Raises:
         RuntimeError: sizes, dtypes or devices do not fit each other.
@@ -140,39 +144,43 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not _has_product(input, weight, bias):
         return torch_linear(input, weight, bias)  # it also raises what is wrong
     outputs, channels = weight.shape
-    axes, rows = input.dim(), input.numel() // channels
-    if rows <= _FEW_ROWS:
-        image = input.reshape(rows, 1, 1, channels)
-    elif axes == 4:
-        image = input
-    else:
-        image = input.reshape(1, 1, rows, channels)
-    x, w = image.permute(0, 3, 1, 2), weight.view(outputs, channels, 1, 1)
-    compiling = torch.compiler.is_compiling()
-    y = None if compiling else _C.conv2d(x, w, bias, 1, 0, 1, 1, None)
+    rows = input.numel() // channels
+    sizes = (rows, 1, 1, channels) if rows <= _FEW_ROWS else (1, 1, rows, channels)
+    x = input.contiguous().view(sizes).permute(0, 3, 1, 2)
+    w = weight.view(outputs, channels, 1, 1)
+    y = _C.conv2d(x, w, bias, 1, 0, 1, 1, None)
     if y is None:
         y = torch.ops.convkern.conv2d(x, w, bias, [1, 1], [0, 0], [1, 1], 1, None)
-    y = y.permute(0, 2, 3, 1)
-    return y if y.dim() == axes and image is input else y.reshape(*input.shape[:-1], outputs)
+    # torch's result is no view of another tensor, which could not be changed in place everywhere.
+    y = y.permute(0, 2, 3, 1).contiguous()
+    result: Tensor = torch.ops.aten._unsafe_view(y, [*input.shape[:-1], outputs])
+    return result
 
 
 def _has_product(input: Any, weight: Any, bias: Any) -> bool:
     """Returns whether convkern's kernels compute linear(input, weight, bias): the product is large
-    enough, and of plain tensors of the CPU whose sizes and dtypes fit."""
-    if type(input) not in _PLAIN or type(weight) not in _PLAIN:
+    enough, and of plain tensors of the CPU whose sizes and dtypes fit. Traced calls are torch's,
+    because their sizes are not known."""
+    if torch.compiler.is_compiling() or torch._C._is_tracing() or _exporting_to_onnx():
+        return False
+    tensors = (input, weight) if bias is None else (input, weight, bias)
+    if not all(_is_plain(t) for t in tensors):
         return False
     if weight.dim() != 2 or input.dim() < 2 or input.shape[-1] != weight.shape[1]:
         return False
-    if input.numel() * weight.shape[0] < _LEAST_PRODUCTS or not (input.is_cpu and weight.is_cpu):
+    if input.numel() * weight.shape[0] < _LEAST_PRODUCTS or not weight.is_contiguous():
         return False
-    if input.dtype not in _KERNEL_DTYPES or input.dtype != weight.dtype:
+    if bias is not None and bias.shape != weight.shape[:1]:
         return False
-    if bias is not None and (
-        type(bias) not in _PLAIN or bias.shape != weight.shape[:1] or bias.dtype != input.dtype
-    ):
-        return False
-    dense = input.layout is weight.layout is torch.strided
-    return dense and weight.is_contiguous() and not _exporting_to_onnx()
+    dtype = input.dtype
+    same = all(t.dtype == dtype for t in tensors) or torch.is_autocast_enabled("cpu")
+    return same and dtype in _KERNEL_DTYPES
+
+
+def _is_plain(value: Any) -> bool:
+    """Returns whether the value is a dense tensor of the CPU and of no subclass."""
+    plain = type(value) is Tensor or type(value) is torch.nn.Parameter
+    return plain and value.is_cpu and value.layout is torch.strided and not value.is_nested
 
 
 def _exporting_to_onnx() -> bool:

@@ -147,7 +147,7 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Computes the layer."""
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return F.linear(input, self.weight, self.bias)
+            return torch.ops.aten.linear(input, self.weight, self.bias)  # type: ignore[no-any-return]
         if isinstance(input, Proxy):
             node = _recorded(self, Linear, nn.Linear, input)
             if node is not None:

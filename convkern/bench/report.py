@@ -226,7 +226,7 @@ class _Report:
         }
         names = [f"{model}, {LAYOUT_NAMES[layout]}" for model, layout in keys]
         bars = self._bars("models", "inference and training step", names, ratios,
-                          "with torch's convolutions / with convkern's")  # fmt: skip
+                          "with torch's layers / with convkern's")  # fmt: skip
         return html.section("Whole models", bars, models_table(rows)._repr_html_())
 
     def comparison(self, old: Suite, suites: Sequence[Suite]) -> str:

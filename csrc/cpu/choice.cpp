@@ -44,9 +44,10 @@ double share_beside_sums(double vectors, double overhead) { return vectors / (ve
 
 }  // namespace
 
-// The estimate is the share of useful lanes, less two costs. Tiles with one vector in a row are
-// bound by their loads. And a sum starts anew with every run of products whose factors are adjacent
-// in memory, which costs about as much as 9 products.
+// The estimate is the share of useful lanes, less the costs below. Tiles with one vector in a row
+// are bound by their loads. In grad_weight a vector of gy is loaded for the Cg products that it
+// has. And a sum starts anew with every run of products whose factors are adjacent in memory, which
+// costs about as much as 9 products.
 double estimate_implicit_gemm(const Problem& p, int lanes) {
   const int64_t columns = p.pass == Pass::grad_input ? p.Cg : p.Og();
   const double used = used_lanes(columns, lanes) * (columns <= lanes ? 0.65 : 1);
@@ -58,6 +59,10 @@ double estimate_implicit_gemm(const Problem& p, int lanes) {
   return used * run / (run + 9);
 }
 
+// The estimate is the share of useful lanes, less what copying takes and further costs, each fitted
+// to measurements: rows of one or two vectors fill small tiles; a stride takes numbers apart;
+// channels_last is transposed; in grad_weight tiles are smaller, the fewer taps there are; and 1x1
+// kernels have too few products for a load.
 double estimate_columnlane(const Problem& p, int lanes) {
   const int64_t columns = columns_of_row(p);
   double share = used_lanes(columns, lanes) * share_of_products(p) *
@@ -74,6 +79,8 @@ double estimate_columnlane(const Problem& p, int lanes) {
   return share * (taps >= 25 ? 1 : taps > 1 ? 0.55 : 0.22) * share_beside_sums(vectors, 40);
 }
 
+// The estimate is likewise the share of useful lanes, less what copying, channels_last and 1x1
+// kernels cost.
 double estimate_batchlane(const Problem& p, int lanes) {
   double share = used_lanes(p.N, lanes) * share_of_products(p);
   if (p.pass == Pass::grad_weight) {
@@ -103,7 +110,7 @@ Reason fft_declines(const Candidate& candidate) {
 // fills a whole vector and implicit_gemm then reads less for each product: in grad_weight, and
 // where the residues of a stride leave so few columns that register tiles are not full.
 Reason channellane_declines(const Candidate& candidate) {
-  constexpr int64_t kLeastColumns = 7;  // a register tile's
+  constexpr int64_t kLeastColumns = 7;  // a register tile's with AVX-512
   const Problem& p = candidate.problem;
   const int lanes = candidate.lanes;
   const int64_t columns = p.pass == Pass::grad_input ? p.Cg : p.Og();
@@ -171,7 +178,7 @@ static bool takes_pixels(const Problem& p) {
 // which pays if it has many numbers for few outputs: in channels_last also for some more outputs if
 // it has very many. grad_input pays unless there are many channels, of which implicit_gemm fills
 // whole vectors. grad_weight pays if there are few channels, and in channels_last also if there are
-// few outputs or not many of either. It is not worth starting on short rows for few outputs.
+// few outputs or not many of either, unless the kernel is small or the rows of a patch are short.
 static bool takes_patches(const Problem& p) {
   constexpr int64_t kFewDots = 8, kSomeDots = 48, kLength = 512, kGreatLength = 3072;
   constexpr int64_t kManyChannelsOfX = 32, kFewChannels = 3, kSomeChannels = 16;

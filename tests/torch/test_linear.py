@@ -109,7 +109,53 @@ def test_gradients_of_two_orders(leading: tuple[int, ...]) -> None:
 def test_any_strides(x: Tensor) -> None:
     w, b = torch.randn(6, 4), torch.randn(6)
     assert is_ours(x, w, b)
-    torch.testing.assert_close(convkern.linear(x, w, b), F.linear(x, w, b))
+    y, expected = convkern.linear(x, w, b), F.linear(x, w, b)
+    torch.testing.assert_close(y, expected)
+    assert y.stride() == expected.stride()
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.randn(16, 2048).t(),
+        torch.randn(1, 16, 2048).transpose(1, 2),
+        torch.randn(16).expand(2048, 16),
+        torch.randn(2, 16, 32, 32).permute(0, 2, 3, 1),
+        torch.randn(8, 256, 1, 16).transpose(1, 2),
+        torch.randn(2048, 1, 1, 16),
+    ],
+    ids=["transposed", "of a sequence", "expanded", "NCHW", "axes of one", "images of a pixel"],
+)
+def test_results_are_contiguous_and_no_views(x: Tensor) -> None:
+    layer = convkern.Linear(16, 64)
+    assert is_ours(x, layer.weight, layer.bias)
+    with torch.no_grad():
+        y = layer(x)
+    expected = F.linear(x, layer.weight, layer.bias)
+    torch.testing.assert_close(y, expected.detach())
+    assert y.stride() == expected.stride()
+    assert not y._is_view()
+    y += layer.bias  # a view that was made under no_grad would raise
+    layer(x).detach_()
+
+
+def test_nested_tensors_are_torchs() -> None:
+    layer = convkern.Linear(16, 64)
+    parts = [torch.randn(2048, 16), torch.randn(2000, 16)]
+    y = layer(torch.nested.nested_tensor(parts))
+    for result, part in zip(y.unbind(), parts, strict=True):
+        torch.testing.assert_close(result, F.linear(part, layer.weight, layer.bias))
+
+
+def test_compiled_for_any_batch() -> None:
+    layer = convkern.Linear(16, 64)
+    compiled = torch.compile(
+        lambda x, mask: layer(x[mask]), fullgraph=True, backend="eager", dynamic=True
+    )
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        for n in (2048, 3000):
+            x = torch.randn(n, 16)
+            torch.testing.assert_close(compiled(x, x[:, 0] > 0), layer(x[x[:, 0] > 0]))
 
 
 def test_what_torch_gets() -> None:
@@ -185,6 +231,8 @@ def test_transforms_and_autocast() -> None:
         y = convkern.linear(x, w)
         assert y.dtype == torch.bfloat16
         torch.testing.assert_close(y, F.linear(x, w))
+        assert is_ours(x.bfloat16(), w)  # the weight is cast
+        torch.testing.assert_close(convkern.linear(x.bfloat16(), w), F.linear(x.bfloat16(), w))
 
 
 def test_replace_layers() -> None:

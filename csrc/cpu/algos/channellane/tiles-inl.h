@@ -29,9 +29,9 @@ CONVKERN_INLINE void for_each_index(const Body& body, std::integer_sequence<int,
 }
 
 // A tile of kRows x kColumns pixels of `out` or, in grad_weight, of gy. kStep is the step of
-// neighbouring columns in the input if neighbouring taps are one column apart, and 0 otherwise;
-// then no two columns share a pixel.
-// kInside says that the tile reads no columns out of range.
+// neighbouring columns in the input, 1 or 2, if neighbouring taps are one column apart. Otherwise
+// it is 0, and every product loads its pixel. kInside says that the tile reads no columns out of
+// range.
 template <int kRows, int kColumns, int kStep, Terms kTerms, bool kInside>
 struct GroupTile {
   using Pixel = Vec[kRows][kColumns];
