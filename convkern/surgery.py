@@ -66,7 +66,7 @@ def replace_layers(
         >>> print(convkern.replace_layers(nn.Sequential(nn.Conv2d(3, 8, 4), nn.Linear(8, 8))))
         2 of 2 layers replaced
     """
-    return _replace(model, when, (nn.Conv2d, nn.Linear))
+    return _replace(model, when, tuple(_OURS))
 
 
 def replace_conv2d(
@@ -80,7 +80,7 @@ def _replace(
     model: nn.Module, when: Callable[..., bool] | None, kinds: Sequence[type[nn.Module]]
 ) -> Replacement:
     result, layers = Replacement([], {}), []
-    for name, layer, kind in _layers(model, kinds):
+    for name, layer, _ in _layers(model, kinds):
         why = why_kept(layer)
         if why is None and when is not None and not when(name, layer):
             why = "`when` is False for it"
@@ -88,9 +88,9 @@ def _replace(
             result.kept[name] = why
         else:
             result.replaced.append(name)
-            layers.append((layer, kind))
-    for layer, kind in layers:  # decide on all layers before changing any
-        layer.__class__ = _OURS[kind]
+            layers.append(layer)
+    for layer in layers:  # decide on all layers before changing any
+        layer.__class__ = _OURS[type(layer)]
         setattr(layer, _MARK, True)
     return result
 
@@ -106,7 +106,7 @@ def restore_layers(model: nn.Module) -> list[str]:
     Raises:
         TypeError: model is not a module.
     """
-    return _restore(model, (nn.Conv2d, nn.Linear), "restore_layers")
+    return _restore(model, tuple(_OURS), "restore_layers")
 
 
 def restore_conv2d(model: nn.Module) -> list[str]:

@@ -144,6 +144,7 @@ static Reason winograd_declines(const Problem& p, int64_t tile) {
 Reason winograd_4x4_declines(const Candidate& candidate) {
   return winograd_declines(candidate.problem, 4);
 }
+
 // 2x2 tiles save less, so that they need more channels for their transforms to pay. The cost of the
 // transforms for each product is proportional to 1/Cg + 1/Og. The limits are on the inverse of this
 // sum, so equal Cg and Og must be twice as large. The weight gradient needs fewer channels, and 7x7

@@ -1,13 +1,12 @@
 """The three ops as torch sees them: schemas, fakes, autograd of every order, compilation."""
 
-from collections import Counter
-
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.library import opcheck
 
 import convkern
+from op_calls import Count
 
 ops = torch.ops.convkern
 pytestmark = pytest.mark.filterwarnings("ignore:convkern. the slow reference kernel")
@@ -110,18 +109,6 @@ def test_relu_gradients() -> None:
 
     assert gradcheck(conv, (x, w))
     assert gradgradcheck(conv, (x, w))
-
-
-class Count(torch.utils._python_dispatch.TorchDispatchMode):
-    """Counts the calls of each op."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.calls[func.name()] += 1
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("needs_x", [True, False])

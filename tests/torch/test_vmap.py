@@ -2,13 +2,13 @@
 
 import itertools
 import warnings
-from collections import Counter
 
 import pytest
 import torch
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import convkern
+from op_calls import Count
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:convkern. the slow reference kernel",
@@ -44,25 +44,12 @@ def looped(function, in_dims, *tensors: torch.Tensor) -> torch.Tensor:
     )
 
 
-class Count(torch.utils._python_dispatch.TorchDispatchMode):
-    """Counts the calls of convkern's ops."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "convkern":
-            self.calls[func.name()] += 1
-        return func(*args, **(kwargs or {}))
-
-
 def assert_vmapped(function, in_dims, *tensors: torch.Tensor, calls: int = 1) -> None:
     """Checks that vmap's result is the loop's, and that one call of the op computes all
     examples."""
     with Count() as count:
         result = vmap(function, in_dims)(*tensors)
-    assert list(count.calls.values()) == [calls]
+    assert list(count.of_convkern.values()) == [calls]
     torch.testing.assert_close(result, looped(function, in_dims, *tensors))
 
 
@@ -188,7 +175,7 @@ def loss(w, b, x):
 def test_per_sample_gradients() -> None:
     with Count() as count:
         ours = vmap(grad(loss, (0, 1)), (None, None, 0))(W, B, X)
-    assert count.calls == {"convkern::conv2d": 1, "convkern::conv2d_grad_weight": 1}
+    assert count.of_convkern == {"convkern::conv2d": 1, "convkern::conv2d_grad_weight": 1}
     each = [grad(loss, (0, 1))(W, B, x) for x in X]
     for result, i in zip(ours, range(2), strict=True):
         torch.testing.assert_close(result, torch.stack([g[i] for g in each]))

@@ -6,9 +6,9 @@
 //
 // The caller decides what the lanes are. They are images (direct_batchlane), neighbouring columns
 // (direct_columnlane, where vectors of `in` overlap) or channels (direct_channellane). A tap is
-// either one float for all lanes (a weight) or a vector (gy). Up to
-// kTiles.rows x kTiles.columns outputs stay in registers over all planes and taps. The rows of a
-// tile are output channels or output rows, whichever share more loads (see correlate()).
+// either one float for all lanes (a weight) or a vector (gy). Up to kTiles.rows x kTiles.columns
+// outputs stay in registers over all planes and taps. The rows of a tile are output channels or
+// output rows, whichever share more loads (see correlate()).
 //
 // Input rows out of range are skipped. So are taps that reach no real column for any output of the
 // tile. A tap that reaches one for only some outputs multiplies a zero stored around `in` for the

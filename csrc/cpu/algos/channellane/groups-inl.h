@@ -111,6 +111,9 @@ struct GroupCorrelation {
         row_shift(rows.out_step / rows.tap_step),
         blocks(count_blocks()) {}
 
+  // Returns whether neighbouring output columns read the same pixels with neighbouring taps, as the
+  // tiles take them.
+  bool shares_columns() const { return columns.tap_step == 1 && columns.out_step <= 2; }
   int64_t term_taps() const { return rows.taps * columns.taps * kLanes; }
   // These return the number of vectors, and the first channel of each. If the channels are not
   // whole vectors, the last vector ends with them and overlaps the one before it. Both compute the

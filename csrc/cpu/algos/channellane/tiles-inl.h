@@ -327,7 +327,6 @@ CONVKERN_INLINE void with_inside(const Axis& axis, Range v, const Body& body) {
 template <bool kDepthwise, class Body>
 void for_each_row_of_tiles(const GroupCorrelation& c, const Body& body) {
   const int64_t most = c.rows.out_step % c.rows.tap_step == 0 ? 2 : 1;
-  const bool shares = c.columns.tap_step == 1 && c.columns.out_step <= 2;
   const auto with_step = [&](auto terms, auto step) {
     for (int64_t u = 0; u < c.rows.out; u += most) {
       if (std::min(most, c.rows.out - u) == 2) {
@@ -338,7 +337,7 @@ void for_each_row_of_tiles(const GroupCorrelation& c, const Body& body) {
     }
   };
   const auto with_terms = [&](auto terms) {
-    if (!shares) {
+    if (!c.shares_columns()) {
       if constexpr (terms() == Terms::own) with_step(terms, Constant<0>{});
     } else if (c.columns.out_step == 1) {
       with_step(terms, Constant<1>{});
