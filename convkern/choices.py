@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-Activation = Literal["relu"]
+# "relu", "relu6", "clamp(low,high)", "leaky_relu(slope)", "hardsigmoid", "hardswish", "sigmoid",
+# "silu", "gelu" or "gelu_tanh"
+Activation = str
 Padding = Literal["same", "valid"]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 Precision = Literal["highest", "high", "medium"]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convkern import _C
+from convkern.activations import activated
 from convkern.choices import Activation, Padding
 from convkern.problem import DTYPES
 from convkern.reference import pair
@@ -44,6 +45,7 @@ def conv2d(
     groups: int = 1,
     *,
     activation: Activation | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """2D cross-correlation, a drop-in for :func:`torch.nn.functional.conv2d`.
 
@@ -57,7 +59,12 @@ def conv2d(
             even extent the extra zero goes after the input, as in torch.
         dilation: spacing of the kernel's taps, one int or (rows, columns).
         groups: number of independent groups that C and O are split into.
-        activation: None, or ``"relu"`` to apply max(0, y) in the same pass.
+        activation: None, or what is applied to the result in the same pass: ``"relu"``,
+            ``"relu6"``, ``"clamp(low,high)"``, ``"leaky_relu(slope)"``, ``"hardsigmoid"``,
+            ``"hardswish"``, ``"sigmoid"``, ``"silu"``, ``"gelu"`` (by erf) or ``"gelu_tanh"``, as
+            torch.nn.functional defines them. ``clamp`` is its hardtanh.
+        residual: a tensor of the result's shape and dtype that is added before the activation in
+            the same pass: y = activation(convolution + bias + residual).
 
     Returns:
         (N, O, OH, OW), or (O, OH, OW) without a batch, of input's dtype. It is channels_last if
@@ -68,18 +75,27 @@ def conv2d(
     layouts (sparse, quantised, oneDNN's) and devices are handed to torch. Under autocast the
     tensors are cast as torch casts them for its own conv2d.
 
+    Where derivatives are wanted, activations other than ReLU are torch's, after the pass: their
+    derivatives need the argument, which a fused pass does not keep.
+
     Raises:
         RuntimeError: sizes, dtypes or devices do not fit each other, or a size is out of range.
         TypeError: an argument has the wrong type.
         ValueError: there is no such activation, or an integer exceeds int64.
+
+    Example:
+        >>> x, w = torch.randn(1, 16, 8, 8), torch.randn(16, 16, 3, 3)
+        >>> convkern.conv2d(x, w, padding=1, activation="silu", residual=x).shape
+        torch.Size([1, 16, 8, 8])
     """
     if not torch.compiler.is_compiling():
-        y = _C.conv2d(input, weight, bias, stride, padding, dilation, groups, activation)
+        y = _C.conv2d(input, weight, bias, stride, padding, dilation, groups, activation, residual)
         if y is not None:
             return y
     return _general_conv2d(
-        input, weight, bias, stride, padding, dilation, groups, activation=activation
-    )
+        input, weight, bias, stride, padding, dilation, groups,
+        activation=activation, residual=residual,
+    )  # fmt: skip
 
 
 def _general_conv2d(
@@ -92,22 +108,26 @@ def _general_conv2d(
     groups: int,
     *,
     activation: Activation | None,
+    residual: Tensor | None,
 ) -> Tensor:
     """Computes conv2d for all other arguments: tensor subclasses, padding by name, symbolic sizes,
     other dtypes and devices, wrong types."""
-    if torch.overrides.has_torch_function((input, weight, bias)):
+    tensors = (input, weight, bias, residual)
+    if torch.overrides.has_torch_function(tensors):
         return torch.overrides.handle_torch_function(
-            conv2d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups,
-            activation=activation,
+            conv2d, tensors, input, weight, bias, stride, padding, dilation, groups,
+            activation=activation, residual=residual,
         )  # fmt: skip
-    check_types(input, weight, bias)
+    check_types(input, weight, bias, residual)
     groups = _int(groups, "groups", groups)
-    if not has_kernels(input, weight, bias) or _exporting_to_onnx():
-        return _by_torch(input, weight, bias, stride, padding, dilation, groups, activation)
+    if not has_kernels(input, weight, bias, residual) or _exporting_to_onnx():
+        y = torch_conv2d(input, weight, bias, stride, padding, dilation, groups)
+        return activated(y if residual is None else y + residual, activation)
     if not torch.compiler.is_compiling():
         _meet_dtensor(input)
     x, *window = canonical(input, weight, stride, padding, dilation)
-    y: Tensor = torch.ops.convkern.conv2d(x, weight, bias, *window, groups, activation)
+    added = residual if residual is None or input.dim() == 4 else residual.unsqueeze(0)
+    y: Tensor = torch.ops.convkern.conv2d(x, weight, bias, *window, groups, activation, added)
     return y if input.dim() == 4 else y.squeeze(0)
 
 
@@ -148,7 +168,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     sizes = (rows, 1, 1, channels) if rows <= _FEW_ROWS else (1, 1, rows, channels)
     x = input.contiguous().view(sizes).permute(0, 3, 1, 2)
     w = weight.view(outputs, channels, 1, 1)
-    y = _C.conv2d(x, w, bias, 1, 0, 1, 1, None)
+    y = _C.conv2d(x, w, bias, 1, 0, 1, 1, None, None)
     if y is None:
         y = torch.ops.convkern.conv2d(x, w, bias, [1, 1], [0, 0], [1, 1], 1, None)
     # torch's result is no view of another tensor, which could not be changed in place everywhere.
@@ -202,19 +222,23 @@ def _meet_dtensor(input: Tensor) -> None:
         from convkern._register import dtensor
 
 
-def check_types(input: Any, weight: Any, bias: Any) -> None:
-    """Raises TypeError unless these arguments of conv2d are tensors. The bias may be None."""
-    for value, name in ((input, "input"), (weight, "weight"), (bias, "bias")):
-        if not isinstance(value, Tensor) and (value is not None or name != "bias"):
+def check_types(input: Any, weight: Any, bias: Any, residual: Any = None) -> None:
+    """Raises TypeError unless these arguments of conv2d are tensors. The bias and the residual may
+    be None."""
+    required, optional = {"input": input, "weight": weight}, {"bias": bias, "residual": residual}
+    for name, value in (required | optional).items():
+        if not isinstance(value, Tensor) and (value is not None or name in required):
             raise TypeError(f"conv2d: {name} must be a Tensor, got {type(value).__name__}")
 
 
-def has_kernels(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def has_kernels(
+    input: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None
+) -> bool:
     """Returns whether convkern computes the input's dtype on its device and all tensors are dense.
     Sparse and quantised tensors and those in oneDNN's layout are not dense."""
     if input.dtype not in _KERNEL_DTYPES or input.device.type not in _KERNEL_DEVICES:
         return False
-    tensors = (input, weight) if bias is None else (input, weight, bias)
+    tensors = (t for t in (input, weight, bias, residual) if t is not None)
     return all(t.layout is torch.strided and not t.is_quantized for t in tensors)
 
 
@@ -350,21 +374,3 @@ def _int(value: Any, name: str, given: Any) -> int:
     if not -(2**63) <= number < 2**63:
         raise ValueError(f"conv2d: {name} must fit int64, got {name}={given!r}")
     return number
-
-
-def _by_torch(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: int | Sequence[int],
-    padding: int | Sequence[int] | Padding,
-    dilation: int | Sequence[int],
-    groups: int,
-    activation: Activation | None,
-) -> Tensor:
-    """Hands the call to torch. This serves dtypes, layouts and devices for which convkern has no
-    kernels, and exports to ONNX."""
-    if activation not in (None, "relu"):
-        raise ValueError(f"conv2d: activation must be None or 'relu', got {activation!r}")
-    y = torch_conv2d(input, weight, bias, stride, padding, dilation, groups)
-    return F.relu(y) if activation else y

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Proxy, Tracer
 
+from convkern import _C
 from convkern.choices import Activation, Padding, PaddingMode
 from convkern.functional import conv2d, linear
 
@@ -17,7 +18,7 @@ class Conv2d(nn.Conv2d):
 
     The constructor, initialisation, state_dict and the four padding modes are those of nn.Conv2d.
     Each class therefore loads the other's state. One keyword is added: ``activation="relu"``
-    applies max(0, y) in the same pass.
+    applies max(0, y) in the same pass, and so do the other activations of :func:`convkern.conv2d`.
 
     Shapes, dtypes and errors are those of :func:`convkern.conv2d`.
     """
@@ -90,7 +91,9 @@ class Conv2d(nn.Conv2d):
             y = torch.ops.aten.conv2d(
                 x, weight, bias, self.stride, padding, self.dilation, self.groups
             )
-            y = F.relu(y) if self.activation is not None else y
+            if self.activation is not None:
+                assert self.activation == "relu", "integers have no activation but ReLU"
+                y = F.relu(y)
         return y if input.dim() == 4 else y.squeeze(0)
 
     def extra_repr(self) -> str:
@@ -178,6 +181,6 @@ def _recorded(layer: nn.Module, ours: type, theirs: type, input: Proxy) -> Any:
 
 
 def _checked(activation: Activation | None) -> Activation | None:
-    if activation not in (None, "relu"):
-        raise ValueError(f"activation must be None or 'relu', got activation={activation!r}")
+    if activation is not None:
+        _C.check_activation(activation)
     return activation

@@ -23,7 +23,8 @@ def forward_problem(
     padding: list[int],
     dilation: list[int],
     groups: int,
-    relu: bool,
+    activation: str | None = None,
+    residual: bool = False,
 ) -> Problem:
     """Returns the forward problem of x (N, C, H, W) and w (O, C / groups, R, S), whose shapes must
     fit.
@@ -35,7 +36,8 @@ def forward_problem(
     text = "".join(f"{letter}{n}" for letter, n in zip("nchwkrspquvdeg", sizes, strict=True))
     # The result is channels_last if one of the operands is: nn.Conv2d's rule.
     layout = "nhwc" if torch.channels_last in (_format(x), _format(w)) else "nchw"
-    return Problem(f"{text}_{_NAMES[x.dtype]}_{layout}_fwd{'+bias' * bias}{'+relu' * relu}")
+    words = ["fwd", *["bias"] * bias, *["residual"] * residual, *[activation] * bool(activation)]
+    return Problem(f"{text}_{_NAMES[x.dtype]}_{layout}_{'+'.join(map(str, words))}")
 
 
 def _format(t: Tensor) -> torch.memory_format:

@@ -219,5 +219,5 @@ def _computes(layer: nn.Conv2d, weight: Tensor, device: str) -> bool:
         x, steps, pads, spacing = canonical(image, w, layer.stride, padding, layer.dilation)
         groups = layer.groups
         torch.ops.convkern.conv2d(x, w, None, steps, pads, spacing, groups)  # only checks
-        problem = forward_problem(x, w, False, steps, pads, spacing, groups, False)
+        problem = forward_problem(x, w, False, steps, pads, spacing, groups)
         return not _C.plan(problem, device)["reference"]

@@ -7,15 +7,15 @@ computed.
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from convkern._C import Problem
+from convkern.activations import activated
 from convkern.choices import Dtype, Layout, Pass
 from convkern.functional import torch_conv2d
 from convkern.problem import DTYPES, FORMATS
@@ -39,13 +39,15 @@ def variant(
 
 @dataclass(frozen=True)
 class Operands:
-    """Random operands of a problem, in its dtype and layout. `b` is None without bias."""
+    """Random operands of a problem, in its dtype and layout. `b` and `residual` are None where the
+    problem has none."""
 
     problem: Problem
     x: Tensor
     w: Tensor
     b: Tensor | None
     gy: Tensor
+    residual: Tensor | None = None
 
     @property
     def window(self) -> tuple[list[int], list[int], list[int], int]:
@@ -54,7 +56,8 @@ class Operands:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Operands:
         b = None if self.b is None else change(self.b)
-        return Operands(self.problem, change(self.x), change(self.w), b, change(self.gy))
+        residual = None if self.residual is None else change(self.residual)
+        return Operands(self.problem, change(self.x), change(self.w), b, change(self.gy), residual)
 
     def to(self, dtype: torch.dtype, device: str) -> Operands:
         return self.map(lambda t: t.to(device, dtype))
@@ -75,17 +78,22 @@ def operands(text: str, seed: int = 0, device: str = "cpu") -> Operands:
         random(*problem.weight_size),
         random(problem.weight_size[0]) if problem.bias else None,
         random(*problem.output_size).contiguous(memory_format=memory_format),
+        random(*problem.output_size).contiguous(memory_format=memory_format)
+        if problem.residual
+        else None,
     ).to(DTYPES[problem.dtype], device)
 
 
 def as_tf32(ops: Operands) -> Operands:
     """Returns float32 operands rounded to TF32, which has 10 bits after the point. They are rounded
-    to nearest, with ties away from zero. `b` stays as it is, because it is only added."""
+    to nearest, with ties away from zero. `b` and the residual stay as
+    they are, because they are only added."""
 
     def rounded(t: Tensor) -> Tensor:
         return ((t.view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
 
-    return Operands(ops.problem, rounded(ops.x), rounded(ops.w), ops.b, rounded(ops.gy))
+    changed = {"x": rounded(ops.x), "w": rounded(ops.w), "gy": rounded(ops.gy)}
+    return dataclasses.replace(ops, **changed)
 
 
 def run(ops: Operands) -> Tensor:
@@ -93,8 +101,7 @@ def run(ops: Operands) -> Tensor:
     problem, op = ops.problem, torch.ops.convkern
     result: Tensor
     if problem.pass_ == "fwd":
-        relu = "relu" if problem.relu else None
-        result = op.conv2d(ops.x, ops.w, ops.b, *ops.window, relu)
+        result = op.conv2d(ops.x, ops.w, ops.b, *ops.window, problem.activation, ops.residual)
     elif problem.pass_ == "gx":
         result = op.conv2d_grad_input(ops.gy, ops.w, list(problem.input_size), *ops.window)
     else:
@@ -109,7 +116,7 @@ def run_torch(ops: Operands) -> Tensor:
     w = ops.w.detach().requires_grad_(problem.pass_ == "gw")
     y = torch_conv2d(x, w, ops.b, *ops.window)
     if problem.pass_ == "fwd":
-        return F.relu(y) if problem.relu else y
+        return activated(y if ops.residual is None else y + ops.residual, problem.activation)
     return torch.autograd.grad(y, x if problem.pass_ == "gx" else w, ops.gy)[0]
 
 
@@ -126,7 +133,10 @@ class Accuracy:
     def __init__(self, ops: Operands, *, peer: bool = True) -> None:
         problem = self.problem = ops.problem
         self.expected = oracle(ops)
-        plain = Operands(Problem(re.sub(r"\+relu", "", str(problem))), ops.x, ops.w, ops.b, ops.gy)
+        text, activation = str(problem), problem.activation
+        if activation is not None:
+            text = text.removesuffix(f"+{activation}")
+        plain = dataclasses.replace(ops, problem=Problem(text))
         # The largest sum of absolute products among all elements of the result.
         self.magnitude = oracle(plain.map(torch.abs)).amax().item() if self.expected.numel() else 0
         self.torchs_error: float | None = None

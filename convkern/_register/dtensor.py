@@ -40,7 +40,7 @@ _PROPAGATOR = DTensor._op_dispatcher.sharding_propagator
 _ADJUSTERS = getattr(_PROPAGATOR, "op_to_scalar_shape_adjuster", None)
 
 # Positions of arguments among the ops' arguments.
-_BIAS, _SIZE, _GROUPS, _ACTIVATION = 2, 2, 6, 7
+_BIAS, _SIZE, _GROUPS, _ACTIVATION, _RESIDUAL = 2, 2, 6, 7, 8
 
 
 class _Op(NamedTuple):
@@ -107,22 +107,37 @@ def _strategy(op: _Op, schema: OpSchema) -> OpStrategy:
             rules = [rule for rule in rules if not isinstance(rule[0], Partial)]
         if _argument(schema, _BIAS, None) is None:
             rules = [rule[:-1] for rule in rules]
+        if _argument(schema, _RESIDUAL, None) is not None:  # it is placed as the result
+            rules = [[*rule, rule[0]] for rule in rules]
 
     every = expand_to_full_mesh_op_strategy(schema.get_mesh_from_args(), schema, rules)
     shapes = [operand.shape for operand in schema.args_strategy]
-    return OpStrategy([spec for spec in every.strategies if _divides(op, spec, shapes, groups)])
+    names = _tensors(op, schema)
+    return OpStrategy([spec for spec in every.strategies if _divides(names, spec, shapes, groups)])
 
 
-def _divides(op: _Op, spec: OpSpec, shapes: Sequence[Sequence[int]], groups: int) -> bool:
+def _tensors(op: _Op, schema: OpSchema) -> list[str]:
+    """Returns the names of the tensors that are given to this call, in their order."""
+    names = list(op.tensors)
+    if op is _FORWARD and _argument(schema, _BIAS, None) is None:
+        names.remove("b")
+    if op is _FORWARD and _argument(schema, _RESIDUAL, None) is not None:
+        names.append("residual")
+    return names
+
+
+def _divides(
+    names: Sequence[str], spec: OpSpec, shapes: Sequence[Sequence[int]], groups: int
+) -> bool:
     """Returns whether the operands of these shapes, placed so, give every process its part."""
-    operands = zip(op.tensors, spec.input_specs or (), shapes, strict=False)  # perhaps no bias
+    operands = zip(names, spec.input_specs or (), shapes, strict=True)
     return all(_splits_well(name, given, shape, groups) for name, given, shape in operands)
 
 
 def _splits_well(name: str, spec: DTensorSpec, shape: Sequence[int], groups: int) -> bool:
     """Returns whether every process gets a part, and whole groups of the channels."""
     for axis, size in enumerate(shape):
-        batch = name in ("x", "gy") and axis == 0
+        batch = name in ("x", "gy", "residual") and axis == 0
         unit = 1 if batch or groups == 1 else size // groups
         parts = [size]
         for placement, count in zip(spec.placements, spec.mesh.shape, strict=True):
@@ -145,7 +160,7 @@ def _local_schema(op: _Op, specs: list[DTensorSpec], schema: OpSchema) -> OpSche
         name: compute_local_shape_and_global_offset(
             spec.shape, spec.mesh, spec.placements, skip_offset=True
         )[0]
-        for name, spec in zip(op.tensors, specs, strict=False)
+        for name, spec in zip(_tensors(op, schema), specs, strict=True)
     }
     arguments: list[Any] = list(schema.args_schema)
     groups = _argument(schema, _GROUPS, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """A table with which :func:`torch.onnx.export` writes the ops of an exported program as
-    standard ONNX operators, Conv and Relu, for any runtime::
+    standard ONNX operators for any runtime::
 
         program = torch.export.export(model, (images,))
         torch.onnx.export(
@@ -38,6 +39,7 @@ def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         dilation: Sequence[int] = (1, 1),
         groups: int = 1,
         activation: str | None = None,
+        residual: Any = None,
     ) -> Any:
         rows, columns = padding
         y = op.Conv(
@@ -45,6 +47,41 @@ def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
             strides=[*stride], pads=[rows, columns, rows, columns], dilations=[*dilation],
             group=groups,
         )  # fmt: skip
-        return y if activation is None else op.Relu(y)
+        return activated(y if residual is None else op.Add(y, residual), activation)
+
+    def activated(y: Any, activation: str | None) -> Any:
+        name, _, rest = (activation or "").partition("(")
+        numbers = [float(number) for number in rest.rstrip(")").split(",") if number]
+
+        def constant(number: float) -> Any:
+            return op.CastLike(op.Constant(value_float=number), y)
+
+        match name:
+            case "":
+                return y
+            case "relu":
+                return op.Relu(y)
+            case "relu6":
+                return op.Clip(y, constant(0), constant(6))
+            case "clamp":
+                return op.Clip(y, constant(numbers[0]), constant(numbers[1]))
+            case "leaky_relu":
+                return op.LeakyRelu(y, alpha=numbers[0])
+            case "hardsigmoid":
+                return op.HardSigmoid(y, alpha=1 / 6, beta=0.5)
+            case "hardswish":
+                return op.HardSwish(y)
+            case "sigmoid":
+                return op.Sigmoid(y)
+            case "silu":
+                return op.Mul(y, op.Sigmoid(y))
+            case "gelu":
+                erf = op.Erf(op.Mul(y, constant(0.5**0.5)))
+                return op.Mul(op.Mul(y, constant(0.5)), op.Add(erf, constant(1)))
+            case "gelu_tanh":
+                cubic = op.Mul(op.Mul(op.Mul(y, y), y), constant(0.044715))
+                tanh = op.Tanh(op.Mul(op.Add(y, cubic), constant((2 / math.pi) ** 0.5)))
+                return op.Mul(op.Mul(y, constant(0.5)), op.Add(tanh, constant(1)))
+        raise ValueError(f"there is no ONNX form of activation={activation!r}")
 
     return {torch.ops.convkern.conv2d.default: conv2d}

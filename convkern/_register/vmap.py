@@ -93,20 +93,26 @@ def _conv2d(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
     activation: str | None = None,
+    residual: Tensor | None = None,
 ) -> tuple[Tensor, int]:
     V, window = info.batch_size, (stride, padding, dilation)
-    x_dim, w_dim, b_dim = in_dims[0], in_dims[1], in_dims[2] if len(in_dims) > 2 else None
-    x = _front(input, x_dim)
+    x_dim, w_dim = in_dims[0], in_dims[1]
+    b_dim, z_dim = (in_dims[i] if len(in_dims) > i else None for i in (2, 8))
+    z = None if residual is None else _all(residual, z_dim, V)
     if w_dim is None and b_dim is None:
-        y = _ops.conv2d(x.flatten(0, 1), weight, bias, *window, groups, activation)
+        x = _all(input, x_dim, V)
+        added = None if z is None else z.flatten(0, 1)
+        y = _ops.conv2d(x.flatten(0, 1), weight, bias, *window, groups, activation, added)
         return _split(y, 0, x.shape[:2]), 0
+    x = _front(input, x_dim)
     # From here on, weight and bias are both batched.
     w, b = _all(weight, w_dim, V), None if bias is None else _all(bias, b_dim, V)
     parts = groups if x_dim is None else 1
     if x_dim is not None:
         x, groups = _fold(x, _CHANNELS), groups * V
     w, b = _fold(w, _OUT_CHANNELS, parts), None if b is None else _fold(b, 0, parts)
-    y = _ops.conv2d(x, w, b, *window, groups, activation)
+    added = None if z is None else _fold(z, _CHANNELS, parts)
+    y = _ops.conv2d(x, w, b, *window, groups, activation, added)
     return _unfold(y, _CHANNELS, V, parts), 0
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from convkern.activations import activated
 from convkern.bench.timing import Call
 from convkern.choices import Activation, Pass
 from convkern.functional import conv2d, torch_conv2d
@@ -27,19 +27,19 @@ def prepare(peer: str, ops: Operands, pass_: str) -> Call | None:
 
 
 def _torch_call(conv: Callable[..., Tensor], ops: Operands, pass_: str) -> Call:
-    relu = ops.problem.relu
+    epilogue = (ops.problem.activation, ops.residual)
     if pass_ == "fwd":
 
         def forward() -> Tensor:
             with torch.no_grad():
-                return conv(ops.x, ops.w, ops.b, *ops.window, relu)
+                return conv(ops.x, ops.w, ops.b, *ops.window, *epilogue)
 
         return forward
     leaves = [t.detach().requires_grad_() for t in (ops.x, ops.w, ops.b) if t is not None]
     bias = leaves[2] if len(leaves) == 3 else None
 
     def step() -> tuple[Tensor, ...]:
-        y = conv(leaves[0], leaves[1], bias, *ops.window, relu)
+        y = conv(leaves[0], leaves[1], bias, *ops.window, *epilogue)
         return torch.autograd.grad(y, leaves, ops.gy)
 
     return step
@@ -47,16 +47,17 @@ def _torch_call(conv: Callable[..., Tensor], ops: Operands, pass_: str) -> Call:
 
 def _by_convkern(
     x: Tensor, w: Tensor, b: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int,
-    relu: bool,
+    activation: Activation | None, residual: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    activation: Activation | None = "relu" if relu else None
-    return conv2d(x, w, b, stride, padding, dilation, groups, activation=activation)
+    return conv2d(
+        x, w, b, stride, padding, dilation, groups, activation=activation, residual=residual
+    )
 
 
-def _by_torch(x: Tensor, w: Tensor, b: Tensor | None, *window_and_relu: Any) -> Tensor:
-    *window, relu = window_and_relu
+def _by_torch(x: Tensor, w: Tensor, b: Tensor | None, *window_and_epilogue: Any) -> Tensor:
+    *window, activation, residual = window_and_epilogue
     y = torch_conv2d(x, w, b, *window)
-    return F.relu(y) if relu else y
+    return activated(y if residual is None else y + residual, activation)
 
 
 def _convkern(ops: Operands, pass_: str) -> Call:
@@ -78,7 +79,10 @@ def _onnxruntime(ops: Operands, pass_: str) -> Call | None:
     """Returns onnxruntime's Conv, with as many threads as torch has now. The threads sleep between
     calls, because spinning threads would slow down whatever is timed next. Weights are inputs of
     the graph, because as constants they would be packed ahead of the call."""
-    if pass_ != "fwd" or ops.problem.dtype != "f32":
+    problem = ops.problem
+    if pass_ != "fwd" or problem.dtype != "f32":
+        return None
+    if problem.activation not in (None, "relu") or problem.residual:
         return None
     import onnxruntime
 
@@ -103,7 +107,7 @@ def _onnx_model(ops: Operands) -> Any:
         pads=[*problem.padding, *problem.padding], group=problem.groups,
     )  # fmt: skip
     nodes = [conv]
-    if problem.relu:
+    if problem.activation == "relu":
         nodes.append(helper.make_node("Relu", ["y"], ["z"]))
     sizes = (problem.input_size, problem.weight_size, problem.weight_size[:1])
     inputs = [

@@ -29,6 +29,7 @@ def explain(
     groups: int = 1,
     *,
     activation: Activation | None = None,
+    residual: Tensor | None = None,
     device: str | None = None,
 ) -> Explanation: ...
 def explain(
@@ -41,6 +42,7 @@ def explain(
     groups: int = 1,
     *,
     activation: Activation | None = None,
+    residual: Tensor | None = None,
     device: str | None = None,
 ) -> Explanation | ModelExplanation:
     """Says which kernel runs, why, and what is expected to bound its speed. Nothing is computed;
@@ -66,5 +68,6 @@ def explain(
     if isinstance(weight, tuple):
         raise TypeError("conv2d: weight must be a Tensor, got tuple")
     return explain_conv2d(
-        input, weight, bias, stride, padding, dilation, groups, activation=activation, device=device
-    )
+        input, weight, bias, stride, padding, dilation, groups,
+        activation=activation, residual=residual, device=device,
+    )  # fmt: skip

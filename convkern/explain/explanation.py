@@ -133,14 +133,15 @@ def explain_conv2d(
     groups: int = 1,
     *,
     activation: Activation | None = None,
+    residual: Tensor | None = None,
     device: str | None = None,
 ) -> Explanation:
     """See :func:`convkern.explain`, of a call of conv2d or a problem string."""
     if isinstance(input, str):
         return _explain_problem(Problem(input), device or "cpu", input.partition("#")[2])
-    check_types(input, weight, bias)
+    check_types(input, weight, bias, residual)
     assert weight is not None  # check_types() raised otherwise
-    if not has_kernels(input, weight, bias):
+    if not has_kernels(input, weight, bias, residual):
         return Explanation(
             problem=f"{input.dtype} on {input.device.type}",
             kernel="torch",
@@ -149,8 +150,11 @@ def explain_conv2d(
     x, steps, pads, spacing = canonical(on_meta(input), weight, stride, padding, dilation)
     w, b = on_meta(weight), None if bias is None else on_meta(bias)
     window = (steps, pads, spacing, groups)
-    torch.ops.convkern.conv2d(x, w, b, *window, activation)  # checks; computes nothing
-    problem = forward_problem(x, w, b is not None, *window, activation == "relu")
+    added = None if residual is None else on_meta(residual)
+    if added is not None and added.dim() == 3:
+        added = added.unsqueeze(0)
+    torch.ops.convkern.conv2d(x, w, b, *window, activation, added)  # checks; computes nothing
+    problem = forward_problem(x, w, b is not None, *window, activation, added is not None)
     own_device = next((t.device.type for t in (input, weight) if not t.is_meta), "cpu")
     return _explain_problem(problem, device or own_device)
 

@@ -13,7 +13,7 @@ namespace convkern {
 
 // Raw operands of one pass: x (N, C, H, W), gy and y (N, O, OH, OW) dense in the problem's layout,
 // w and gw (O, C / groups, R, S) contiguous, b (O,). The pass says which are read:
-//   forward      x, w, b (null without bias) -> y
+//   forward      x, w, b (null without bias), residual (null without, else as y) -> y
 //   grad_input   gy, w -> gx
 //   grad_weight  gy, x -> gw
 struct Operands {
@@ -21,6 +21,7 @@ struct Operands {
   const void* w = nullptr;
   const void* b = nullptr;
   const void* gy = nullptr;
+  const void* residual = nullptr;
   void* out = nullptr;           // y, gx or gw; every element is written
   const void* packed = nullptr;  // w as Plan::pack left it, in place of w
 };

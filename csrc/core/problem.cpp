@@ -63,10 +63,11 @@ Enum value_of(const Named<Enum> (&table)[n], std::string_view name, std::string_
        std::string(what) + " must be one of " + choices + ", got '" + std::string(name) + "'");
 }
 
-std::vector<std::string_view> split(std::string_view text, char separator) {
+// Splits the text into at most so many parts. The last part may contain the separator.
+std::vector<std::string_view> split(std::string_view text, char separator, size_t most) {
   std::vector<std::string_view> parts;
   for (;;) {
-    const size_t end = text.find(separator);
+    const size_t end = parts.size() + 1 < most ? text.find(separator) : std::string_view::npos;
     parts.push_back(text.substr(0, end));
     if (end == std::string_view::npos) return parts;
     text.remove_prefix(end + 1);
@@ -160,7 +161,7 @@ int64_t Problem::min_bytes() const {
   const int64_t x = N * C * H * W;
   const int64_t w = O * Cg * R * S;
   const int64_t y = N * O * OH() * OW();
-  return (x + w + y + (bias ? O : 0)) * size_of(dtype);
+  return (x + w + y + (residual ? y : 0) + (bias ? O : 0)) * size_of(dtype);
 }
 
 bool Problem::beyond_memory() const {
@@ -194,7 +195,8 @@ std::string to_string(const Problem& problem) {
   text += std::string("_") + to_string(problem.dtype) + "_" + to_string(problem.layout) + "_" +
           to_string(problem.pass);
   if (problem.bias) text += "+bias";
-  if (problem.activation == Activation::relu) text += "+relu";
+  if (problem.residual) text += "+residual";
+  if (problem.activation.kind != ActivationKind::none) text += "+" + to_string(problem.activation);
   return text;
 }
 
@@ -203,26 +205,33 @@ Problem parse_problem(std::string_view text, std::string* label) {
   if (label != nullptr) {
     *label = hash == std::string_view::npos ? "" : std::string(text.substr(hash + 1));
   }
-  const auto parts = split(text.substr(0, hash), '_');
+  const auto parts = split(text.substr(0, hash), '_', 4);
   if (parts.size() != 4) fail(text, "expected sizes_dtype_layout_pass, separated by '_'");
 
   Problem problem;
   parse_sizes(parts[0], text, problem);
   problem.dtype = value_of(kDTypes, parts[1], "dtype", text);
   problem.layout = value_of(kLayouts, parts[2], "layout", text);
-  const auto words = split(parts[3], '+');
+  const auto words = split(parts[3], '+', SIZE_MAX);
   problem.pass = value_of(kPasses, words[0], "pass", text);
   for (size_t i = 1; i < words.size(); ++i) {
     if (words[i] == "bias" && !problem.bias) {
       problem.bias = true;
-    } else if (words[i] == "relu" && problem.activation == Activation::none) {
-      problem.activation = Activation::relu;
+    } else if (words[i] == "residual" && !problem.residual) {
+      problem.residual = true;
+    } else if (problem.activation.kind == ActivationKind::none) {
+      try {
+        problem.activation = parse_activation(words[i]);
+      } catch (const std::invalid_argument& error) {
+        fail(text, "expected +bias, +residual or +<activation>: " + std::string(error.what()));
+      }
     } else {
-      fail(text, "expected +bias or +relu, each once, got '+" + std::string(words[i]) + "'");
+      fail(text, "expected +bias, +residual and +<activation>, each once, got '+" +
+                     std::string(words[i]) + "'");
     }
   }
   if (problem.pass != Pass::forward && words.size() > 1) {
-    fail(text, "+bias and +relu belong to the fwd pass");
+    fail(text, "+bias, +residual and +<activation> belong to the fwd pass");
   }
   problem.Cg = problem.groups > 0 ? problem.C / problem.groups : 0;
   static_cast<Geometry<int64_t>&>(problem) = with_idle_steps_bounded(problem);

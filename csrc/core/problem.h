@@ -1,19 +1,21 @@
 // A convolution problem (one pass over one geometry in one dtype and layout) and its text form.
 //
 // Grammar of the text form, used in logs, test ids, benchmark rows and on the command line:
-//   sizes "_" dtype "_" layout "_" pass ["+bias"] ["+relu"] ["#" label]
+//   sizes "_" dtype "_" layout "_" pass ["+bias"] ["+residual"] ["+" activation] ["#" label]
 //   sizes  = n c h w (input) k r s (weight) p q (padding) u v (stride) d e (dilation) g (groups),
 //            each a letter followed by a decimal number; p q u v d e g may be left out, meaning
 //            0 0 1 1 1 1 1
 //   dtype  = f32 | f64 | bf16 | f16
 //   layout = nchw | nhwc
 //   pass   = fwd | gx | gw
+//   activation = relu | silu | clamp(-1,1) | ..., see core/activation.h
 // Example: n512c1h28w28k1r14s14p2q2u1v1d1e1g1_f32_nchw_fwd+bias#fmnist/padding3.conv1
 #pragma once
 
 #include <string>
 #include <string_view>
 
+#include "core/activation.h"
 #include "core/geometry.h"
 
 namespace convkern {
@@ -21,14 +23,15 @@ namespace convkern {
 enum class Pass : uint8_t { forward, grad_input, grad_weight };
 enum class DType : uint8_t { f32, f64, bf16, f16 };
 enum class Layout : uint8_t { nchw, nhwc };  // of x and y; w is always (O, C / groups, R, S)
-enum class Activation : uint8_t { none, relu };
 
 struct Problem : Geometry<int64_t> {
   Pass pass = Pass::forward;
   DType dtype = DType::f32;
   Layout layout = Layout::nchw;
+  // The forward pass computes y = activation(convolution + bias + residual).
   bool bias = false;
-  Activation activation = Activation::none;
+  bool residual = false;  // of y's shape and layout
+  Activation activation;
 
   // Operations of the direct sum, two for each multiply-add. Products with padding zeros count, as
   // is usual in the field. The number is a double because it can exceed int64_t even where every
@@ -48,6 +51,13 @@ struct Problem : Geometry<int64_t> {
   // a kernel may not.
   bool beyond_memory() const;
 };
+
+// Returns the problem of the convolution alone, with its bias.
+inline Problem without_epilogue(Problem problem) {
+  problem.residual = false;
+  problem.activation = {};
+  return problem;
+}
 
 const char* to_string(Pass pass);
 const char* to_string(DType dtype);

@@ -20,7 +20,7 @@ struct DenseOffset {
 template <class T>
 struct Reference {
   const Problem p;
-  const T *x, *w, *b, *gy;
+  const T *x, *w, *b, *gy, *residual;
   T* out;
   const int64_t OH, OW, Og;
   const DenseOffset x_at, y_at;
@@ -31,6 +31,7 @@ struct Reference {
         w(static_cast<const T*>(ops.w)),
         b(static_cast<const T*>(ops.b)),
         gy(static_cast<const T*>(ops.gy)),
+        residual(static_cast<const T*>(ops.residual)),
         out(static_cast<T*>(ops.out)),
         OH(p.OH()),
         OW(p.OW()),
@@ -76,8 +77,9 @@ struct Reference {
         }
       }
     }
-    if (p.activation == Activation::relu && sum < 0) sum = 0;  // NaN stays NaN
-    out[y_at(n, o, i, j)] = from_double<T>(sum);
+    const int64_t at = y_at(n, o, i, j);
+    if (residual != nullptr) sum += to_double(residual[at]);
+    out[at] = from_double<T>(activated(p.activation, sum));
   }
 
   CONVKERN_HOST_DEVICE void grad_input(int64_t index) const {

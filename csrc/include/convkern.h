@@ -40,14 +40,30 @@ typedef enum convkern_dtype {
   CONVKERN_F16,
 } convkern_dtype;
 typedef enum convkern_layout { CONVKERN_NCHW, CONVKERN_NHWC } convkern_layout;  // of x and y
-typedef enum convkern_activation { CONVKERN_NO_ACTIVATION, CONVKERN_RELU } convkern_activation;
+// Their names and formulas are in core/activation.h.
+typedef enum convkern_activation {
+  CONVKERN_NO_ACTIVATION,
+  CONVKERN_RELU,
+  CONVKERN_RELU6,
+  CONVKERN_CLAMP,
+  CONVKERN_LEAKY_RELU,
+  CONVKERN_HARDSIGMOID,
+  CONVKERN_HARDSWISH,
+  CONVKERN_SIGMOID,
+  CONVKERN_SILU,
+  CONVKERN_GELU,
+  CONVKERN_GELU_TANH,
+} convkern_activation;
 typedef enum convkern_device { CONVKERN_CPU, CONVKERN_CUDA } convkern_device;
 
 // One pass over one geometry: x (N, C, H, W), w (O, Cg, R, S), y (N, O, OH, OW); Cg is C / groups.
 typedef struct convkern_problem {
   int64_t N, C, H, W, O, Cg, R, S;
   int64_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
-  uint8_t pass, dtype, layout, bias, activation;  // values of the enumerations above
+  // Values of the enumerations above, and whether there is a bias and a residual. The forward pass
+  // computes y = activation(convolution + bias + residual); the residual has y's shape and layout.
+  uint8_t pass, dtype, layout, bias, residual, activation;
+  double activation_parameters[2];  // of clamp (low, high) and leaky_relu (slope)
 } convkern_problem;
 
 // Facts that follow from a problem; the names are static.
@@ -63,6 +79,9 @@ convkern_status convkern_parse_problem(const char* text, convkern_problem* probl
 // Writes the canonical text form, with its final zero, to a buffer of CONVKERN_PROBLEM_TEXT bytes.
 #define CONVKERN_PROBLEM_TEXT 512
 void convkern_problem_text(const convkern_problem* problem, char* buffer);
+// Sets the activation of a problem from its name, such as "relu" or "clamp(-1,1)"
+// (core/activation.h lists them).
+convkern_status convkern_parse_activation(const char* text, convkern_problem* problem);
 // Checks the sizes and rules of nn.Conv2d, in torch's words where it has some, and makes strides
 // and dilations that lead nowhere small enough for sums.
 convkern_status convkern_check_problem(convkern_problem* problem);
@@ -134,8 +153,9 @@ typedef struct convkern_executor {
 // Dense operands in the problem's layout (w and gw contiguous); null where the pass reads none.
 typedef struct convkern_operands {
   const void *x, *w, *b, *gy;
-  void* out;           // y, gx or gw; every element is written
-  const void* packed;  // what convkern_pack_weights wrote, in place of w
+  const void* residual;  // added to y before the activation; must not overlap `out`
+  void* out;             // y, gx or gw; every element is written
+  const void* packed;    // what convkern_pack_weights wrote, in place of w
 } convkern_operands;
 
 convkern_status convkern_run(const convkern_plan* plan, const convkern_operands* operands,

@@ -79,6 +79,7 @@ Operands operands_from(int64_t image, const Problem& p, const convkern_operands&
   operands.w = all.w;
   operands.b = all.b;
   operands.gy = from(all.gy, y_bytes);
+  operands.residual = from(all.residual, y_bytes);
   operands.out = from(all.out, p.pass == Pass::forward ? y_bytes : x_bytes);
   operands.packed = all.packed;
   return operands;

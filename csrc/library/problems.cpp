@@ -8,6 +8,15 @@
 #include "library/status.h"
 
 namespace convkern::library {
+namespace {
+
+void set_activation(const Activation& activation, convkern_problem& c) {
+  c.activation = static_cast<uint8_t>(activation.kind);
+  c.activation_parameters[0] = activation.parameters[0];
+  c.activation_parameters[1] = activation.parameters[1];
+}
+
+}  // namespace
 
 Problem from_c(const convkern_problem& c) {
   Problem p;
@@ -16,7 +25,9 @@ Problem from_c(const convkern_problem& c) {
   p.dtype = static_cast<DType>(c.dtype);
   p.layout = static_cast<Layout>(c.layout);
   p.bias = c.bias != 0;
-  p.activation = static_cast<Activation>(c.activation);
+  p.residual = c.residual != 0;
+  p.activation = {static_cast<ActivationKind>(c.activation),
+                  {c.activation_parameters[0], c.activation_parameters[1]}};
   return p;
 }
 
@@ -27,7 +38,8 @@ convkern_problem to_c(const Problem& p) {
   c.dtype = static_cast<uint8_t>(p.dtype);
   c.layout = static_cast<uint8_t>(p.layout);
   c.bias = p.bias;
-  c.activation = static_cast<uint8_t>(p.activation);
+  c.residual = p.residual;
+  set_activation(p.activation, c);
   return c;
 }
 
@@ -45,6 +57,10 @@ convkern_status convkern_parse_problem(const char* text, convkern_problem* probl
 void convkern_problem_text(const convkern_problem* problem, char* buffer) {
   const std::string text = to_string(from_c(*problem));
   std::memcpy(buffer, text.c_str(), text.size() + 1);
+}
+
+convkern_status convkern_parse_activation(const char* text, convkern_problem* problem) {
+  return guarded([&] { set_activation(parse_activation(text), *problem); });
 }
 
 convkern_status convkern_check_problem(convkern_problem* problem) {

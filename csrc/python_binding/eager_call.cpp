@@ -70,19 +70,22 @@ bool has_kernels(const at::Tensor& t) {
 
 PyObject* eager_conv2d(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
-  TORCH_INTERNAL_ASSERT(count == 8);
+  TORCH_INTERNAL_ASSERT(count == 9);
   const at::Tensor* x = read_tensor(args[0]);
   const at::Tensor* w = read_tensor(args[1]);
   const at::Tensor* b = read_tensor(args[2]);
   Pair stride, padding, dilation;
   int64_t groups;
   std::optional<std::string_view> activation;
+  const at::Tensor* residual = read_tensor(args[8]);
   const bool readable = x != nullptr && w != nullptr && (b != nullptr || args[2] == Py_None) &&
                         read_pair(args[3], stride) && read_pair(args[4], padding) &&
                         read_pair(args[5], dilation) && read_int(args[6], groups) &&
-                        read_name(args[7], activation);
+                        read_name(args[7], activation) &&
+                        (residual != nullptr || args[8] == Py_None);
   if (!readable || (x->dim() != 4 && x->dim() != 3) || !has_kernels(*x) || !is_dense(*x) ||
-      !is_dense(*w) || (b != nullptr && !is_dense(*b)) || torch::jit::tracer::isTracing() ||
+      !is_dense(*w) || (b != nullptr && !is_dense(*b)) ||
+      (residual != nullptr && !is_dense(*residual)) || torch::jit::tracer::isTracing() ||
       at::impl::torch_function_mode_enabled()) {
     PyErr_Clear();
     Py_RETURN_NONE;
@@ -90,10 +93,13 @@ PyObject* eager_conv2d(PyObject*, PyObject* const* args, Py_ssize_t count) {
   const at::Tensor y = [&] {
     const py::gil_scoped_release no_gil;
     const bool has_batch = x->dim() == 4;
+    const auto batched = [&](const at::Tensor& t) { return has_batch ? t : t.unsqueeze(0); };
+    std::optional<at::Tensor> added;
+    if (residual != nullptr) added = batched(*residual);
     const at::Tensor images = forward_op().call(
-        has_batch ? *x : x->unsqueeze(0), *w, b == nullptr ? std::nullopt : std::make_optional(*b),
+        batched(*x), *w, b == nullptr ? std::nullopt : std::make_optional(*b),
         c10::fromIntArrayRefUnchecked(stride), c10::fromIntArrayRefUnchecked(padding),
-        c10::fromIntArrayRefUnchecked(dilation), groups, activation);
+        c10::fromIntArrayRefUnchecked(dilation), groups, activation, added);
     return has_batch ? images : images.squeeze(0);
   }();
   return THPVariable_Wrap(y);

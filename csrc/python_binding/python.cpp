@@ -35,6 +35,19 @@ std::string text_of(const convkern_problem& problem) {
   return text;
 }
 
+convkern_problem with_activation(const std::string& text) {
+  convkern_problem problem{};
+  check(convkern_parse_activation(text.c_str(), &problem));
+  return problem;
+}
+
+// The activation of a problem as text, which ends the problem's own text; None without one.
+py::object activation_of(const convkern_problem& problem) {
+  if (problem.activation == CONVKERN_NO_ACTIVATION) return py::none();
+  const std::string text = text_of(problem);
+  return py::str(text.substr(text.rfind('+') + 1));
+}
+
 // A value of convkern_get, which has all that are asked for here.
 std::string get(const char* name) { return convkern_get(name); }
 
@@ -179,7 +192,8 @@ void define_problem(py::module_& m) {
       .def_property_readonly("dtype", [](const P& p) { return convkern_facts(&p).dtype; })
       .def_property_readonly("layout", [](const P& p) { return convkern_facts(&p).layout; })
       .def_property_readonly("bias", [](const P& p) { return p.bias != 0; })
-      .def_property_readonly("relu", [](const P& p) { return p.activation == CONVKERN_RELU; })
+      .def_property_readonly("residual", [](const P& p) { return p.residual != 0; })
+      .def_property_readonly("activation", activation_of)
       .def_property_readonly("input_size",
                              [](const P& p) { return py::make_tuple(p.N, p.C, p.H, p.W); })
       .def_property_readonly("weight_size",
@@ -216,6 +230,9 @@ PYBIND11_MODULE(_C, m) {
       "conv2d", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(eager_conv2d)),
       METH_FASTCALL, "The short road to the op; None where functional.conv2d must take another."};
   m.add_object("conv2d", PyCFunction_New(&conv2d, nullptr));
+  m.def(
+      "check_activation", [](const std::string& text) { with_activation(text); }, py::arg("text"),
+      "Raises ValueError unless the text names an activation.");
   m.def("kernels", kernels, "Every kernel of this build, in order of preference.");
   m.def("plan", plan, py::arg("problem"), py::arg("device") = "cpu",
         "The kernel that would run the problem, and why not each of the others.");

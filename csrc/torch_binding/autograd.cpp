@@ -8,6 +8,14 @@
 // torch::autograd::Function and torch.library.register_autograd would not do: they refuse
 // functorch's transforms and have no forward mode, and the latter enters Python in every call.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/hardsigmoid.h>
+#include <ATen/ops/hardswish.h>
+#include <ATen/ops/hardtanh.h>
+#include <ATen/ops/leaky_relu.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/silu.h>
 #include <ATen/ops/threshold_backward.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/engine.h>
@@ -40,7 +48,8 @@ struct Window {
   const SymInt& groups;
 
   Tensor conv2d(const Tensor& x, const Tensor& w) const {
-    return forward_op().call(x, w, std::nullopt, stride, padding, dilation, groups, std::nullopt);
+    return forward_op().call(x, w, std::nullopt, stride, padding, dilation, groups, std::nullopt,
+                             std::nullopt);
   }
   Tensor grad_input(const Tensor& gy, const Tensor& w, SymIntArrayRef input_size,
                     at::MemoryFormat format) const {
@@ -106,11 +115,12 @@ struct Conv2dBackward : BilinearNode {  // a = x, b = w
   }
   variable_list apply(variable_list&& grads) override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    variable_list result(3);
+    variable_list result(4);  // of x, w, b and the residual
     if (!grads[0].defined()) return result;
     const Tensor y = relu ? y_.unpack(getptr()) : Tensor();
     const auto [gy, gb] = grad_epilogue(grads[0], y, task_should_compute_output(2));
     result[2] = gb;
+    if (task_should_compute_output(3)) result[3] = gy;
     // If the input has no channels, the output has none either, and the bias does not reach it.
     if (gb.defined() && a_size[1].maybe_as_int() == 0) {
       result[2] = at::zeros_symint({b_size[0]}, gy.options());
@@ -193,25 +203,69 @@ Tensor bilinear_tangent(const Tensor& a, const Tensor& b, const Op& op) {
   return tangent;
 }
 
+// Returns torch's result for an activation that is not fused with the op where derivatives are
+// wanted.
+Tensor activated_by_torch(const Tensor& y, std::string_view name) {
+  const convkern_problem parsed = parse_activation(name);
+  const double* parameters = parsed.activation_parameters;
+  switch (static_cast<convkern_activation>(parsed.activation)) {
+    case CONVKERN_NO_ACTIVATION:
+      return y;
+    case CONVKERN_RELU:
+      return at::relu(y);
+    case CONVKERN_RELU6:
+      return at::hardtanh(y, 0, 6);
+    case CONVKERN_CLAMP:
+      return at::hardtanh(y, parameters[0], parameters[1]);
+    case CONVKERN_LEAKY_RELU:
+      return at::leaky_relu(y, parameters[0]);
+    case CONVKERN_HARDSIGMOID:
+      return at::hardsigmoid(y);
+    case CONVKERN_HARDSWISH:
+      return at::hardswish(y);
+    case CONVKERN_SIGMOID:
+      return at::sigmoid(y);
+    case CONVKERN_SILU:
+      return at::silu(y);
+    case CONVKERN_GELU:
+      return at::gelu(y);
+    case CONVKERN_GELU_TANH:
+      return at::gelu(y, "tanh");
+  }
+  return y;
+}
+
 Tensor conv2d(DispatchKeySet keys, const Tensor& x, const Tensor& w, const OptionalTensor& b,
               SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
-              OptionalName activation) {
+              OptionalName activation, const OptionalTensor& residual) {
   const Window window{stride, padding, dilation, groups};
-  const auto node = make_node<Conv2dBackward>(window, x, w, b);
+  const bool tangents = has_tangent(x) || has_tangent(w) || has_tangent(b) || has_tangent(residual);
+  // The derivative of ReLU follows from its result. Those of the other activations need their
+  // argument, so that torch computes and differentiates them.
+  if (activation.has_value() && *activation != "relu" &&
+      (tangents || torch::autograd::compute_requires_grad(x, w, b, residual))) {
+    const Tensor y =
+        forward_op().call(x, w, b, stride, padding, dilation, groups, std::nullopt, residual);
+    return activated_by_torch(y, *activation);
+  }
+  const auto node = make_node<Conv2dBackward>(window, x, w, b, residual);
   const Tensor y = [&] {
     const at::AutoDispatchBelowADInplaceOrView guard;
     return forward_op().redispatch(keys & c10::after_autograd_keyset, x, w, b, stride, padding,
-                                   dilation, groups, activation);
+                                   dilation, groups, activation, residual);
   }();
   if (node) node->relu = activation.has_value();
   attach(node, y);
-  const bool bias_tangent = has_tangent(b);
-  if (has_tangent(x) || has_tangent(w) || bias_tangent) {
+  if (tangents) {
     Tensor tangent = bilinear_tangent(
         x, w, [&](const Tensor& a, const Tensor& c) { return window.conv2d(a, c); });
-    if (bias_tangent && x.sym_size(1).maybe_as_int() != 0) {
+    if (has_tangent(b) && x.sym_size(1).maybe_as_int() != 0) {
       const Tensor db = b->_fw_grad(0).view({1, -1, 1, 1});
       tangent = tangent.defined() ? tangent + db : db.expand_as(y);
+    }
+    if (has_tangent(residual)) {
+      const Tensor dz = residual->_fw_grad(0);
+      tangent = tangent.defined() ? tangent + dz : dz;
     }
     if (!tangent.defined()) return y;
     if (activation.has_value()) tangent = at::threshold_backward(tangent, y, 0);

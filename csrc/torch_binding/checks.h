@@ -186,10 +186,25 @@ Geometry<Int> check_grad_weight(const at::Tensor& gy, const at::Tensor& x,
   return g;
 }
 
-inline convkern_activation parse_activation(std::optional<std::string_view> name) {
-  TORCH_CHECK_VALUE(!name.has_value() || *name == "relu",
-                    "conv2d: activation must be None or 'relu', got activation='", *name, "'");
-  return name.has_value() ? CONVKERN_RELU : CONVKERN_NO_ACTIVATION;
+// Checks that a residual can be added to the output of conv2d().
+template <class Int>
+void check_residual(const at::Tensor& x, const at::Tensor& residual, const Geometry<Int>& g) {
+  check_same_kind(x, "input", residual, "residual");
+  const std::vector<Int> wanted = {g.N, output_channels(g), g.OH(), g.OW()};
+  TORCH_CHECK(sizes_of<Int>(residual) == c10::ArrayRef<Int>(wanted),
+              "conv2d: residual must have the output's shape ", c10::ArrayRef<Int>(wanted),
+              ", got ", residual.sym_sizes());
+}
+
+// Returns a problem of which only the activation is set.
+inline convkern_problem parse_activation(std::optional<std::string_view> name) {
+  convkern_problem problem{};
+  if (name.has_value()) {
+    const std::string text(*name);
+    TORCH_CHECK_VALUE(convkern_parse_activation(text.c_str(), &problem) == CONVKERN_OK,
+                      "conv2d: ", convkern_last_error());
+  }
+  return problem;
 }
 
 // Returns the memory format of a result. As in nn.Conv2d it is channels_last if either operand is.

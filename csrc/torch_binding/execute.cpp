@@ -40,7 +40,10 @@ convkern_problem problem_of(const Call& call, at::MemoryFormat format, const at:
   problem.dtype = static_cast<uint8_t>(dtype_of(out));
   problem.layout = format == at::MemoryFormat::ChannelsLast ? CONVKERN_NHWC : CONVKERN_NCHW;
   problem.bias = call.b.defined();
-  problem.activation = static_cast<uint8_t>(call.activation);
+  problem.residual = call.residual.defined();
+  problem.activation = call.epilogue.activation;
+  std::copy(std::begin(call.epilogue.activation_parameters),
+            std::end(call.epilogue.activation_parameters), problem.activation_parameters);
   return problem;
 }
 
@@ -61,9 +64,12 @@ void run(const Call& call, const convkern_problem& problem, const convkern_reque
   make_plan(problem, request, plan);
   RECORD_FUNCTION(plan.kernel_name, c10::ArrayRef<const c10::IValue>{});
   const Workspace workspace(plan.workspace_bytes, executor->threads, out.options());
-  convkern_operands operands{data_or_null(call.x),   nullptr,
-                             data_or_null(call.b),   data_or_null(call.gy),
-                             out.mutable_data_ptr(), nullptr};
+  convkern_operands operands{};
+  operands.x = data_or_null(call.x);
+  operands.b = data_or_null(call.b);
+  operands.gy = data_or_null(call.gy);
+  operands.residual = data_or_null(call.residual);
+  operands.out = out.mutable_data_ptr();
   at::Tensor packed, w;
   if (call.w.defined()) packed = cached_weights(plan, call.w, executor);
   if (packed.defined()) {

@@ -13,8 +13,8 @@ namespace convkern::torch_binding {
 struct Call {
   convkern_pass pass;
   Geometry<int64_t> geometry;
-  at::Tensor x, w, b, gy;
-  convkern_activation activation = CONVKERN_NO_ACTIVATION;
+  at::Tensor x, w, b, gy, residual;
+  convkern_problem epilogue{};  // of which only the activation is set
 };
 
 // Writes the result of the call to `out`, y, gx or gw.

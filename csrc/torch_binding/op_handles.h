@@ -10,7 +10,8 @@ namespace convkern::torch_binding {
 using ForwardSignature = at::Tensor(const at::Tensor&, const at::Tensor&,
                                     const std::optional<at::Tensor>&, c10::SymIntArrayRef,
                                     c10::SymIntArrayRef, c10::SymIntArrayRef, c10::SymInt,
-                                    std::optional<std::string_view>);
+                                    std::optional<std::string_view>,
+                                    const std::optional<at::Tensor>&);
 using GradientSignature = at::Tensor(const at::Tensor&, const at::Tensor&, c10::SymIntArrayRef,
                                      c10::SymIntArrayRef, c10::SymIntArrayRef, c10::SymIntArrayRef,
                                      c10::SymInt, std::optional<at::MemoryFormat>);

@@ -40,18 +40,24 @@ at::MemoryFormat computed_format(const Tensor& gx, const Tensor& gy) {
 }
 
 Tensor conv2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Ints stride,
-              Ints padding, Ints dilation, int64_t groups, OptionalName activation) {
+              Ints padding, Ints dilation, int64_t groups, OptionalName activation,
+              const std::optional<Tensor>& residual) {
   Call call{CONVKERN_FORWARD, check_conv2d<int64_t>(x, w, b, {stride, padding, dilation, groups})};
-  call.activation = parse_activation(activation);
+  call.epilogue = parse_activation(activation);
   check_allocated(x, "input");
   check_allocated(w, "weight");
   if (b.has_value()) check_allocated(*b, "bias");
+  if (residual.has_value()) {
+    check_residual(x, *residual, call.geometry);
+    check_allocated(*residual, "residual");
+  }
   const Geometry<int64_t>& g = call.geometry;
   const auto format = result_format(x, w);
   Tensor y = fresh_output({g.N, output_channels(g), g.OH(), g.OW()}, x.options(), format);
   call.x = x.contiguous(format);
   call.w = w;
   if (b.has_value()) call.b = b->contiguous();
+  if (residual.has_value()) call.residual = residual->contiguous(format);
   execute(call, format, y);
   return y;
 }
@@ -89,9 +95,10 @@ Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, Ints weight_size, I
 
 Tensor conv2d_meta(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b,
                    SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
-                   SymInt groups, OptionalName activation) {
+                   SymInt groups, OptionalName activation, const std::optional<Tensor>& residual) {
   const auto g = check_conv2d<SymInt>(x, w, b, {stride, padding, dilation, groups});
   parse_activation(activation);
+  if (residual.has_value()) check_residual<SymInt>(x, *residual, g);
   return at::empty_symint({g.N, output_channels(g), g.OH(), g.OW()}, x.options(),
                           result_format(x, w));
 }
@@ -116,8 +123,8 @@ void define(torch::Library& m) {
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
   m.def(
       "conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=1, "
-      "SymInt[2] padding=0, SymInt[2] dilation=1, SymInt groups=1, str? activation=None) "
-      "-> Tensor",
+      "SymInt[2] padding=0, SymInt[2] dilation=1, SymInt groups=1, str? activation=None, "
+      "Tensor? residual=None) -> Tensor",
       tags);
   m.def(
       "conv2d_grad_input(Tensor grad_output, Tensor weight, SymInt[] input_size, "

@@ -20,7 +20,7 @@ def test_fields() -> None:
     assert p.weight_size == (4, 3, 3, 5)
     assert p.output_size == (2, 4, 5, 4)
     assert (p.padding, p.stride, p.dilation, p.groups) == ((1, 2), (2, 1), (1, 2), 2)
-    assert (p.dtype, p.layout, p.pass_, p.bias, p.relu) == ("bf16", "nhwc", "gx", False, False)
+    assert (p.dtype, p.layout, p.pass_, p.bias, p.activation) == ("bf16", "nhwc", "gx", False, None)
 
 
 def test_flops_and_bytes() -> None:

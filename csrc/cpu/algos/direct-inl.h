@@ -152,6 +152,7 @@ class DirectImages {
     one.packed = nullptr;
     if (ops.x != nullptr) one.x = static_cast<const Real*>(ops.x) + x;
     if (ops.gy != nullptr) one.gy = static_cast<const Real*>(ops.gy) + y;
+    if (ops.residual != nullptr) one.residual = static_cast<const Real*>(ops.residual) + y;
     one.out = static_cast<Real*>(ops.out) + (p_.pass == Pass::forward ? y : x);
     one_.run(one, workspace, executor);
   }

@@ -10,7 +10,10 @@
 //   load_lanes(p), permuted(lanes)     lane i of the result is lane p[i]; p must be aligned
 //   from_quarters, to_quarters         a quarter is 4 adjacent lanes
 //   add, sub, mul, fma(a, b, c) = a * b + c, fnma(a, b, c) = c - a * b
-//   relu                               NaN stays NaN
+//   div                                a / b
+//   bounded(a, low, high)              NaN stays NaN
+//   rounded(a)                         the nearest integers (float32 only)
+//   times_power_of_2(a, n)             a * 2^n for integers n (float32 only)
 //   larger_magnitude(a, b)             the larger of a >= 0 and the magnitude of b; of NaN, either
 //   exceeds(a, b)                      whether a is not at most b in some lane, as NaN is not
 //   held(a)                            keeps a in a register from here to its last use; without
@@ -82,7 +85,21 @@ CONVKERN_INLINE bool exceeds(Vec a, Vec b) {
   const auto within = a.v <= b.v;
   return !(within[0] && within[1] && within[2] && within[3]);
 }
-CONVKERN_INLINE Vec relu(Vec a) { return {a.v < Quarter{} ? Quarter{} : a.v}; }
+CONVKERN_INLINE Vec div(Vec a, Vec b) { return {a.v / b.v}; }
+CONVKERN_INLINE Vec bounded(Vec a, Vec low, Vec high) {
+  const Quarter most = a.v > high.v ? high.v : a.v;
+  return {most < low.v ? low.v : most};
+}
+CONVKERN_INLINE Vec rounded(Vec a) {
+  Vec r;
+  for (int i = 0; i < 4; ++i) r.v[i] = std::nearbyint(a.v[i]);
+  return r;
+}
+CONVKERN_INLINE Vec times_power_of_2(Vec a, Vec n) {
+  Vec r;
+  for (int i = 0; i < 4; ++i) r.v[i] = std::ldexp(a.v[i], static_cast<int>(n.v[i]));
+  return r;
+}
 
 CONVKERN_INLINE Vec held(Vec a) { return a; }
 

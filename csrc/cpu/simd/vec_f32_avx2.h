@@ -54,7 +54,22 @@ CONVKERN_INLINE Vec larger_magnitude(Vec a, Vec b) {
 CONVKERN_INLINE bool exceeds(Vec a, Vec b) {
   return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_NLE_UQ)) != 0;
 }
-CONVKERN_INLINE Vec relu(Vec a) { return {_mm256_max_ps(_mm256_setzero_ps(), a.v)}; }
+CONVKERN_INLINE Vec div(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
+CONVKERN_INLINE Vec bounded(Vec a, Vec low, Vec high) {
+  return {_mm256_min_ps(high.v, _mm256_max_ps(low.v, a.v))};
+}
+CONVKERN_INLINE Vec rounded(Vec a) {
+  return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+CONVKERN_INLINE Vec times_power_of_2(Vec a, Vec n) {
+  // The power is multiplied in two halves, because it may itself exceed the range of floats.
+  const __m256i whole = _mm256_cvtps_epi32(n.v), one = _mm256_set1_epi32(127);
+  const __m256i first = _mm256_srai_epi32(whole, 1), second = _mm256_sub_epi32(whole, first);
+  const __m256i bits[] = {_mm256_slli_epi32(_mm256_add_epi32(first, one), 23),
+                          _mm256_slli_epi32(_mm256_add_epi32(second, one), 23)};
+  return {_mm256_mul_ps(_mm256_mul_ps(a.v, _mm256_castsi256_ps(bits[0])),
+                        _mm256_castsi256_ps(bits[1]))};
+}
 
 CONVKERN_INLINE Vec held(Vec a) {
   asm("" : "+x"(a.v));

@@ -58,7 +58,14 @@ CONVKERN_INLINE Vec larger_magnitude(Vec a, Vec b) {
 CONVKERN_INLINE bool exceeds(Vec a, Vec b) {
   return _mm512_cmp_ps_mask(a.v, b.v, _CMP_NLE_UQ) != 0;
 }
-CONVKERN_INLINE Vec relu(Vec a) { return {_mm512_max_ps(_mm512_setzero_ps(), a.v)}; }
+CONVKERN_INLINE Vec div(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+CONVKERN_INLINE Vec bounded(Vec a, Vec low, Vec high) {
+  return {_mm512_min_ps(high.v, _mm512_max_ps(low.v, a.v))};
+}
+CONVKERN_INLINE Vec rounded(Vec a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+CONVKERN_INLINE Vec times_power_of_2(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 
 CONVKERN_INLINE Vec held(Vec a) {
   asm("" : "+v"(a.v));

@@ -54,7 +54,10 @@ CONVKERN_INLINE Vec larger_magnitude(Vec a, Vec b) {
 CONVKERN_INLINE bool exceeds(Vec a, Vec b) {
   return _mm256_movemask_pd(_mm256_cmp_pd(a.v, b.v, _CMP_NLE_UQ)) != 0;
 }
-CONVKERN_INLINE Vec relu(Vec a) { return {_mm256_max_pd(_mm256_setzero_pd(), a.v)}; }
+CONVKERN_INLINE Vec div(Vec a, Vec b) { return {_mm256_div_pd(a.v, b.v)}; }
+CONVKERN_INLINE Vec bounded(Vec a, Vec low, Vec high) {
+  return {_mm256_min_pd(high.v, _mm256_max_pd(low.v, a.v))};
+}
 
 CONVKERN_INLINE Vec held(Vec a) {
   asm("" : "+x"(a.v));

@@ -50,7 +50,10 @@ CONVKERN_INLINE Vec larger_magnitude(Vec a, Vec b) {
 CONVKERN_INLINE bool exceeds(Vec a, Vec b) {
   return _mm512_cmp_pd_mask(a.v, b.v, _CMP_NLE_UQ) != 0;
 }
-CONVKERN_INLINE Vec relu(Vec a) { return {_mm512_max_pd(_mm512_setzero_pd(), a.v)}; }
+CONVKERN_INLINE Vec div(Vec a, Vec b) { return {_mm512_div_pd(a.v, b.v)}; }
+CONVKERN_INLINE Vec bounded(Vec a, Vec low, Vec high) {
+  return {_mm512_min_pd(high.v, _mm512_max_pd(low.v, a.v))};
+}
 
 CONVKERN_INLINE Vec held(Vec a) {
   asm("" : "+v"(a.v));

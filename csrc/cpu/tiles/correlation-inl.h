@@ -16,7 +16,7 @@
 #pragma once
 
 #include "cpu/blocking/parts-inl.h"
-#include "cpu/tiles/operands-inl.h"
+#include "cpu/tiles/epilogue-inl.h"
 
 namespace convkern::cpu {
 namespace {
@@ -45,8 +45,8 @@ struct Correlation {
   View<Real> out;                // each plane is a channel
   int64_t out_column = kLanes;   // floats between neighbouring output columns
   Init init = Init::zero;
-  const Real* bias = nullptr;  // for Init::bias: a float for each channel
-  bool relu = false;
+  const Real* bias = nullptr;        // for Init::bias: a float for each channel
+  const Epilogue* bounds = nullptr;  // null, or what bounds the sums
 };
 
 template <int kRows, int kColumns, Taps kTaps, TileRows kKind>
@@ -249,14 +249,14 @@ struct Tile {
       const Range planes{plane, std::min(c.planes, plane + block)};
       add_planes(sum, c, u, v, planes);
       const bool accumulate = c.init == Init::accumulate || plane > 0;
-      const bool apply_relu = c.relu && planes.end == c.planes;
+      const Epilogue* bounds = planes.end == c.planes ? c.bounds : nullptr;
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
         for (int t = 0; t < kColumns; ++t) {
           Real* at = out + r * out_step + t * c.out_column;
           const Vec total = accumulate ? add(Vec::load_unaligned(at), sum[r][t]) : sum[r][t];
-          (apply_relu ? relu(total) : total).store_unaligned(at);
+          (bounds != nullptr ? bounds->bound(total) : total).store_unaligned(at);
         }
       }
     }

@@ -12,7 +12,7 @@
 
 #include "cpu/blocking/parts-inl.h"
 #include "cpu/simd/product.h"
-#include "cpu/tiles/operands-inl.h"
+#include "cpu/tiles/epilogue-inl.h"
 
 namespace convkern::cpu {
 namespace {
@@ -33,7 +33,7 @@ struct MatmulTile {
   Init init;
   const Real* bias;    // for Init::bias: one float for each column
   int bias_lanes = 0;  // lanes of its last vector; fewer than `lanes` where rows are padded
-  bool relu;
+  const Epilogue* bounds = nullptr;  // null, or what bounds the sums
 
   // Joins the inner runs of products into one run, where both factors are contiguous in memory.
   void join_runs() {
@@ -73,7 +73,7 @@ struct MatmulKernel {
   }
 
   static CONVKERN_INLINE void store(const Sums& sum, const MatmulTile& t, bool accumulate,
-                                    bool apply_relu) {
+                                    const Epilogue* bounds) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
@@ -81,7 +81,7 @@ struct MatmulKernel {
         Real* at = t.out + r * t.out_row + v * kLanes;
         Vec total = sum[r][v];
         if (accumulate) total = add(load(t.lanes, v, at), total);
-        if (apply_relu) total = relu(total);
+        if (bounds != nullptr) total = bounds->bound(total);
         is_whole(t.lanes, v) ? total.store_unaligned(at) : total.store_first(at, t.lanes);
       }
     }
@@ -110,7 +110,7 @@ struct MatmulKernel {
         const Real* b = t.b + outer * t.b_outer + inner * t.b_inner;
         for (int64_t k = 0, n; k < t.k; k += n) {
           if (left == 0) {
-            store(sum, t, accumulate, false);
+            store(sum, t, accumulate, nullptr);
             clear(sum);
             accumulate = true;
             left = t.block;
@@ -121,7 +121,7 @@ struct MatmulKernel {
         }
       }
     }
-    store(sum, t, accumulate, t.relu);
+    store(sum, t, accumulate, t.bounds);
   }
 
   // Returns whether all lanes of a row's vector v are in memory. `lanes` is the number that are in

@@ -132,7 +132,7 @@ void fill_sizes(const Problem& p, const Part& part, CorrelationSizes<Index>& c) 
   // Without taps, the width must not be 0, because kernels divide by it.
   if (part.tap_count() == 0) c.taps_h = 0, c.taps_w = 1;
   c.groups = small(p.groups);
-  c.relu = p.activation == Activation::relu && p.pass == Pass::forward;
+  c.relu = p.activation.kind == ActivationKind::relu && p.pass == Pass::forward;
 }
 
 // Divides the `steps` steps of a part's sums between the splits.

@@ -96,7 +96,8 @@ inline bool exceeds(const Vec& a, const Vec& b) {
   judge_lanes(b.lanes, Vec::kLanes);
   return false;
 }
-inline Vec relu(const Vec&) { std::abort(); }  // integers modulo p have no sign
+// Activations are not certified, because integers modulo p have no order.
+inline Vec bounded(const Vec&, const Vec&, const Vec&) { std::abort(); }
 inline Vec held(const Vec& a) { return a; }
 
 inline void transpose_quarters(Vec (&a)[4]) {

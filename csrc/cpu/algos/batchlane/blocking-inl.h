@@ -1,6 +1,7 @@
 // Cuts a pass of direct_batchlane into tasks, and lays out the buffers that a task works in.
 #pragma once
 
+#include "cpu/blocking/finish-inl.h"
 #include "cpu/blocking/images-inl.h"
 #include "cpu/blocking/tasks-inl.h"
 #include "cpu/tiles/correlation-inl.h"

@@ -1,6 +1,6 @@
 // The forward pass of direct_batchlane: computes y from x, w and b. A task copies the rows of x
 // that a band reads to a lane buffer, computes the band of y in another and stores it. Bias and
-// ReLU are applied in registers.
+// bounds are applied in registers.
 #pragma once
 
 #include "cpu/algos/batchlane/blocking-inl.h"
@@ -35,6 +35,7 @@ void Forward::run(const Operands& ops, void* workspace, const Executor& executor
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const auto* w = static_cast<const Real*>(ops.w);
   const auto* b = static_cast<const Real*>(ops.b);
+  const Epilogue epilogue(p, ops);
   const int64_t Og = p.Og(), Cg = p.Cg;
   const GroupTasks tasks(p, blocking.blocks, blocking.bands);
   const int64_t count = tasks.count();
@@ -56,7 +57,7 @@ void Forward::run(const Operands& ops, void* workspace, const Executor& executor
       c.channels = Og;
       c.planes = Cg;
       c.init = b == nullptr ? Init::zero : Init::bias;
-      c.relu = p.activation == Activation::relu;
+      c.bounds = epilogue.if_bounds();
       c.taps = {w + group * Og * Cg * p.R * p.S, p.R * p.S, p.S};
       c.taps_channel = Cg * p.R * p.S;
       c.out = y;
@@ -64,6 +65,9 @@ void Forward::run(const Operands& ops, void* workspace, const Executor& executor
       correlate<Taps::broadcast>(c);
       store_rows(static_cast<Real*>(ops.out) + block * kLanes * ys.size(),
                  blocking.images(p, block, ys), ys, u, {group * Og, (group + 1) * Og}, y);
+      const Range images{block * kLanes, std::min(p.N, (block + 1) * kLanes)};
+      finish_region(epilogue, static_cast<Real*>(ops.out), ys,
+                    {images, u, {0, ys.width}, {group * Og, (group + 1) * Og}});
     }
   });
 }

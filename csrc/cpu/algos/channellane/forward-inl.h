@@ -1,5 +1,5 @@
-// The forward pass of direct_channellane: computes y from x, w and b. Bias and ReLU are applied in
-// registers.
+// The forward pass of direct_channellane: computes y from x, w and b. Bias and bounds are applied
+// in registers.
 #pragma once
 
 #include "cpu/algos/channellane/shared-inl.h"
@@ -31,6 +31,7 @@ void Forward::run(const Operands& ops, void* workspace, const Executor& executor
   const Axis rows = forward_rows(p), columns = forward_columns(p);
   const Groups groups(p);
   const bool fetches = fetches_pixels(p);
+  const Epilogue epilogue(p, ops);
   const TermLanes lanes(groups);
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const int64_t taps = p.Cg * p.R * p.S, count = tasks.count(p);
@@ -56,9 +57,10 @@ void Forward::run(const Operands& ops, void* workspace, const Executor& executor
       sum.taps = packed + channels.begin * taps;
       sum.out = pixels_to_write(ops.out, ys, n, u, channels, buffer + buffers.in_floats);
       if (ops.b != nullptr) sum.bias = bias + channels.begin;
-      sum.relu = p.activation == Activation::relu;
+      sum.bounds = epilogue.if_bounds();
       correlate_groups(sum);
       write_pixels(ops.out, ys, n, u, channels, sum.out);
+      finish_region(epilogue, static_cast<Real*>(ops.out), ys, rows_of_image(ys, n, u, channels));
     }
   });
 }

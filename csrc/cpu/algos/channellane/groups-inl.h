@@ -95,10 +95,10 @@ struct GroupCorrelation {
   const Real* taps = nullptr;  // the taps as vectors (vector of channels, term, row, column)
   Pixels<Real> out{};
   const Real* bias = nullptr;
-  bool relu = false;
-  int64_t channels = kLanes;  // adjacent channels, at least a vector
-  bool fetches = false;       // whether strips and tiles prefetch, see fetches_pixels()
-  Real* sums = nullptr;       // the sums as vectors (term, row, column)
+  const Epilogue* bounds = nullptr;  // null, or what bounds the sums
+  int64_t channels = kLanes;         // adjacent channels, at least a vector
+  bool fetches = false;              // whether strips and tiles prefetch, see fetches_pixels()
+  Real* sums = nullptr;              // the sums as vectors (term, row, column)
   Pixels<const Real> gy{};
 
   GroupCorrelation(const Groups& groups, const TermLanes& lanes, const Axis& rows,

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cpu/algos/channellane/tiles-inl.h"
+#include "cpu/blocking/finish-inl.h"
 #include "cpu/blocking/pixels-inl.h"
 #include "cpu/blocking/tasks-inl.h"
 

@@ -49,7 +49,7 @@ void run_strip(const GroupCorrelation& c, const Strip& strip, int64_t outputs) {
         sum = fma(Vec::load_unaligned(in + m * row + k * tap), w[m][k], sum);
       }
     }
-    (c.relu ? relu(sum) : sum).store_unaligned(out);
+    (c.bounds != nullptr ? c.bounds->bound(sum) : sum).store_unaligned(out);
   }
 }
 

@@ -279,8 +279,8 @@ struct GroupTile {
       for_each(out,
                [&](Vec& sum, int r, int t) CONVKERN_INLINE_LAMBDA { sum = add(total[r][t], sum); });
     }
-    if (c.relu) {
-      for_each(out, [](Vec& sum, int, int) CONVKERN_INLINE_LAMBDA { sum = relu(sum); });
+    if (c.bounds != nullptr) {
+      for_each(out, [&](Vec& sum, int, int) CONVKERN_INLINE_LAMBDA { sum = c.bounds->bound(sum); });
     }
     for_each(out, [&](Vec& sum, int r, int t) CONVKERN_INLINE_LAMBDA {
       sum.store_unaligned(first + r * c.out.row + t * c.out.pixel);

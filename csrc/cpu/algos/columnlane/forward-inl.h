@@ -1,5 +1,5 @@
-// The forward pass of direct_columnlane: computes y from x, w and b. Bias and ReLU are applied in
-// registers.
+// The forward pass of direct_columnlane: computes y from x, w and b. Bias and bounds are applied
+// in registers.
 #pragma once
 
 #include "cpu/algos/columnlane/row_buffers-inl.h"
@@ -74,6 +74,7 @@ void Forward::run(const Operands& ops, void* workspace, const Executor& executor
     memory += tasks.packed / sizeof(Real);
   }
   const int64_t Og = p.Og();
+  const Epilogue epilogue(p, ops);
   const GroupTasks order(p, p.N, tasks.bands);
   const int64_t count = order.count();
   const PlaneSlices outputs(Og, tasks.channels), inputs(p.Cg, tasks.size.planes);
@@ -115,12 +116,13 @@ void Forward::run(const Operands& ops, void* workspace, const Executor& executor
           c.out = in_memory.at != nullptr ? in_memory : y;
           c.init = !first ? Init::accumulate : b == nullptr ? Init::zero : Init::bias;
           if (b != nullptr) c.bias = b + channels.begin;
-          c.relu = last && p.activation == Activation::relu;
+          c.bounds = last ? epilogue.if_bounds() : nullptr;
           correlate<Taps::broadcast>(c);
         }
-        if (input == inputs.count - 1 && in_memory.at == nullptr) {
-          store_columns(result, ys, u, channels, y, buffers.y.layout);
-        }
+        if (input < inputs.count - 1) continue;
+        if (in_memory.at == nullptr) store_columns(result, ys, u, channels, y, buffers.y.layout);
+        finish_region(epilogue, static_cast<Real*>(ops.out), ys,
+                      {{n, n + 1}, u, {0, ys.width}, channels});
       }
     }
   });

@@ -2,6 +2,7 @@
 // rows to and from them, and chooses how large the tasks of direct_columnlane are.
 #pragma once
 
+#include "cpu/blocking/finish-inl.h"
 #include "cpu/blocking/parts-inl.h"
 #include "cpu/blocking/tasks-inl.h"
 #include "cpu/tiles/correlation-inl.h"

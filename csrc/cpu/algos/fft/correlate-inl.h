@@ -178,13 +178,13 @@ void Correlate<kForward>::transform_outputs(const Operands& ops, int64_t unit, i
   const FftPlaces rows = out_row_places(tile);
   const FftPlaces columns = kForward ? s.y_columns(tile) : s.x_columns(tile);
   const auto* bias = static_cast<const Real*>(ops.b);
-  const bool apply_relu = s.p.activation == Activation::relu;
-  const bool finishes = bias != nullptr || apply_relu;
+  const Epilogue epilogue = kForward ? Epilogue(s.p, ops) : Epilogue();
+  const bool changes = bias != nullptr || epilogue.bounds();
   const int lanes = out.count(unit, slice);
   const int64_t step = columns.step * kLanes;
   const View<Real> cells = memory.outputs.cells_from(columns.first);
   inverse_rows(s, memory.outputs, rows, columns, memory.work, [&](Range band) {
-    for (int64_t plane = 0; finishes && plane < out.planes(); ++plane) {
+    for (int64_t plane = 0; changes && plane < out.planes(); ++plane) {
       Vec start = Vec::zero();
       if (bias != nullptr) {
         start = s.x.channels ? Vec::load_first(bias + slice * kLanes, lanes)
@@ -194,12 +194,13 @@ void Correlate<kForward>::transform_outputs(const Operands& ops, int64_t unit, i
         Real* at = cells.at + plane * cells.plane + row * cells.row;
         for (int64_t i = columns.range.size(); i > 0; --i, at += step) {
           Vec sum = cpu::add(Vec::load(at), start);
-          if (apply_relu) sum = relu(sum);
+          if (epilogue.bounds()) sum = epilogue.bound(sum);
           sum.store(at);
         }
       }
     }
     out.store(ops.out, unit, slice, band, columns.range, cells, step);
+    out.finish(epilogue, ops.out, unit, slice, band, columns.range);
   });
 }
 

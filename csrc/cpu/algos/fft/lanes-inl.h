@@ -1,6 +1,7 @@
 // Which planes of the tensors the lanes of a vector hold: channels or images.
 #pragma once
 
+#include "cpu/blocking/finish-inl.h"
 #include "cpu/blocking/pixels-inl.h"
 #include "cpu/blocking/tasks-inl.h"
 
@@ -60,6 +61,15 @@ struct PlaneLanes {
     }
     store_columns(to + first(unit, slice), block(unit, slice), image(), rows, columns,
                   planes_of(slice), from, column);
+  }
+  void finish(const Epilogue& epilogue, void* tensor, int64_t unit, int64_t slice, Range rows,
+              Range columns) const {
+    Region region = region_of(unit, slice, rows, columns);
+    if (!channels) {
+      region.images = shifted({0, count(unit, slice)}, unit * kLanes);
+      region.channels = planes_of(slice);
+    }
+    finish_region(epilogue, static_cast<Real*>(tensor), shape, region);
   }
 
  private:

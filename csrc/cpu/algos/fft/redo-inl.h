@@ -64,7 +64,7 @@ class Redo {
     p.N = 1;
     p.C = p.O = p.groups = kLanes;
     p.layout = Layout::nhwc;
-    return p;
+    return p.residual || !p.activation.bounds() ? without_epilogue(p) : p;  // run_copy() finishes
   }
 
   // The copies of a slice in the workspace, as offsets in bytes. The plan's workspace follows.
@@ -111,6 +111,10 @@ class Redo {
     direct_.run(one, 0, at(offsets.end), executor);
     out.store(ops.out, image, slice, {0, out.shape.height}, {0, out.shape.width},
               whole_image(to, out.shape), kLanes);
+    if (forward) {
+      out.finish(Epilogue(s_.p, ops), ops.out, image, slice, {0, out.shape.height},
+                 {0, out.shape.width});
+    }
   }
 
   const Setting& s_;

@@ -2,7 +2,7 @@
 // pairs. The functions that take an executor are parallel over the elements.
 #pragma once
 
-#include "cpu/simd/vec.h"
+#include "cpu/tiles/epilogue-inl.h"
 
 namespace convkern::cpu {
 namespace {
@@ -38,6 +38,27 @@ void narrow(DType dtype, const float* from, int64_t n, uint16_t* to, const Execu
   const auto convert = dtype == DType::bf16 ? narrow_bf16 : narrow_f16;
   executor.run(n, kGrain, [&](int64_t begin, int64_t end, int) {
     convert(from + begin, end - begin, to + begin);
+  });
+}
+
+// Finishes n results of the forward pass: activation(sum + residual). The sums are rounded already
+// and are in `out` where `sums` is null. `residual` may be null.
+void finish(const Problem& p, float* sums, const uint16_t* residual, int64_t n, uint16_t* out,
+            const Executor& executor) {
+  const auto to_float = p.dtype == DType::bf16 ? widen_bf16 : widen_f16;
+  const auto from_float = p.dtype == DType::bf16 ? narrow_bf16 : narrow_f16;
+  executor.run(n, kGrain, [&](int64_t begin, int64_t end, int) {
+    constexpr int64_t kPart = 512;  // numbers converted at a time, which stay in the L1 cache
+    float wide_sums[kPart], wide_residual[kPart];
+    for (int64_t i = begin, count; i < end; i += count) {
+      count = std::min(kPart, end - i);
+      float* at = sums == nullptr ? wide_sums : sums + i;
+      if (sums == nullptr) to_float(out + i, count, at);
+      if (residual != nullptr) to_float(residual + i, count, wide_residual);
+      Epilogue(p.activation, residual == nullptr ? nullptr : wide_residual, at)
+          .finish(at, 1, 0, count);
+      from_float(at, count, out + i);
+    }
   });
 }
 

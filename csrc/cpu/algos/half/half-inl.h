@@ -27,11 +27,17 @@ struct Chunks {
   int64_t batch, count;
 
   explicit Chunks(const Problem& p) : form{p}, largest(form.problem()), batch(largest.N) {
+    if (finishes()) largest = without_epilogue(largest);
     const int64_t float_size = sizeof(float);
     const int64_t image = std::max<int64_t>(1, form.x_floats() + form.y_floats());
     const int64_t bytes = std::max(kChunkBytes, kChunkWeights * form.w_floats() * float_size);
     count = ceil_div(batch, std::max<int64_t>(1, bytes / float_size / image));
     largest.N = ceil_div(batch, count);
+  }
+  // Returns whether results pass through finish(). The float32 algorithm applies bounds itself.
+  bool finishes() const {
+    const Activation& activation = form.p.activation;
+    return form.p.residual || (activation.kind != ActivationKind::none && !activation.bounds());
   }
   bool adds_up() const { return largest.pass == Pass::grad_weight && count > 1; }
 };
@@ -148,7 +154,14 @@ void Through<Form>::run(const Operands& ops, void* memory, const Executor& execu
     float* buffer = p.pass == Pass::forward ? f32.y : f32.x;
     operands.out = Form::kRounds ? static_cast<void*>(result) : buffer;
     plan.run(operands, f32.workspace, executor);
-    if (!Form::kRounds) narrow(p.dtype, buffer, images.size() * image_size, result, executor);
+    const int64_t n = images.size() * image_size;
+    if (chunks_.finishes()) {
+      const auto* residual = static_cast<const uint16_t*>(ops.residual);
+      if (residual != nullptr) residual += images.begin * image_size;
+      finish(p, Form::kRounds ? nullptr : buffer, residual, n, result, executor);
+    } else if (!Form::kRounds) {
+      narrow(p.dtype, buffer, n, result, executor);
+    }
   }
   if (p.pass == Pass::grad_weight) narrow(p.dtype, f32.sum, form.w_floats(), out, executor);
 }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "cpu/blocking/bands-inl.h"
+#include "cpu/blocking/finish-inl.h"
 #include "cpu/blocking/panels-inl.h"
 #include "cpu/blocking/pixels-inl.h"
 #include "cpu/blocking/tasks-inl.h"
@@ -246,7 +247,7 @@ struct PanelTask {
   Pixels<Real> y;  // the result from row u.begin * row_step, column v.begin * column_step on
   int lanes;       // lanes of a pixel's last vector that y has room for
   const Real* bias;
-  bool relu;
+  const Epilogue* bounds;
 
   void run(const Real* packed) const {
     for (const Part& part : all.parts) {
@@ -306,7 +307,7 @@ struct PanelTask {
       t.out = y.at + image * y.image + out_row * y.row +
               (part.column + run.v * part.column_step) * y.pixel;
       t.init = !first || !run.first ? Init::accumulate : bias == nullptr ? Init::zero : Init::bias;
-      t.relu = relu && last && run.last;
+      t.bounds = last && run.last ? bounds : nullptr;
       if (all.reads_in_place() && all.taps == 1 && t.k <= kFetchedTerms) {
         fetch_pixels(t, run.pixels);
       }
@@ -327,7 +328,8 @@ struct PanelTask {
 // buffers. T is Result; it is a parameter so that `if constexpr` can depend on it.
 template <class T>
 void correlate(const Problem& p, const Correlations& all, const Real* in, const Real* packed,
-               const Real* bias, bool relu, T* out, Real* memory, const Executor& executor) {
+               const Real* bias, const Epilogue& epilogue, T* out, Real* memory,
+               const Executor& executor) {
   const bool in_place = all.writes_in_place();
   const int64_t tasks = all.bands.count() * all.groups * all.slices;
   executor.run(tasks, task_grain(p, tasks), [&](int64_t begin, int64_t end, int thread) {
@@ -366,9 +368,10 @@ void correlate(const Problem& p, const Correlations& all, const Real* in, const 
                   y,
                   in_place ? panel.last_lanes() : kLanes,
                   bias == nullptr ? nullptr : bias + channel,
-                  relu}
+                  epilogue.if_bounds()}
             .run(packed + group * all.packed);
         if (!in_place) store_pixels(out, all.out, outputs, y);
+        if constexpr (std::is_same_v<T, Real>) finish_region(epilogue, out, all.out, outputs);
       }
     }
   });

@@ -1,5 +1,5 @@
-// The forward pass of implicit_gemm: computes y from x, w and b. Bias and ReLU are applied in
-// registers. The caller may pass weights that were packed before.
+// The forward pass of implicit_gemm: computes y from x, w and b. Bias and bounds are applied
+// in registers. The caller may pass weights that were packed before.
 #pragma once
 
 #include "cpu/algos/implicit_gemm/correlate-inl.h"
@@ -37,8 +37,8 @@ struct Forward final : Plan {
       packed = memory;
     }
     correlate(p, all, static_cast<const Real*>(ops.x), packed, static_cast<const Real*>(ops.b),
-              p.activation == Activation::relu, static_cast<Result*>(ops.out),
-              memory + all.groups * all.packed, executor);
+              Epilogue(p, ops), static_cast<Result*>(ops.out), memory + all.groups * all.packed,
+              executor);
   }
 };
 

@@ -35,7 +35,7 @@ struct GradInput final : Plan {
                 [&](size_t part, int64_t group, const Panel& panel, Range outputs, Real* rows) {
                   pack_input_panel(p, list[part], w + group * group_weights, panel, outputs, rows);
                 });
-    correlate(p, all, static_cast<const Real*>(ops.gy), packed, /*bias=*/nullptr, /*relu=*/false,
+    correlate(p, all, static_cast<const Real*>(ops.gy), packed, /*bias=*/nullptr, Epilogue(),
               static_cast<Result*>(ops.out), packed + all.groups * all.packed, executor);
   }
 };

@@ -137,7 +137,6 @@ struct GradWeightSlice {
     t.lanes = kLanes;
     t.block = block_of_products(p.N * p.OH() * p.OW());
     t.init = Init::accumulate;
-    t.relu = false;
     for (int64_t r = 0; r < p.R; ++r) {
       const Range m = taps_in_range(rows, {r, r + 1});
       if (m.empty()) continue;

@@ -30,16 +30,16 @@ struct WithWeights {
   }
   int64_t copy_bytes() const { return copies ? whole_lines(m.narrow * step) : 0; }
 
-  // These return the operand of a pass that is not w, the bias if there is one, and whether ReLU
-  // is applied.
+  // These return the operand of a pass that is not w, the bias if there is one, and what bounds and
+  // finishes the result.
   const Real* input(const Operands& ops) const {
     return static_cast<const Real*>(m.p.pass == Pass::forward ? ops.x : ops.gy);
   }
   const Real* bias(const Operands& ops) const {
     return m.p.pass == Pass::forward ? static_cast<const Real*>(ops.b) : nullptr;
   }
-  bool applies_relu() const {
-    return m.p.pass == Pass::forward && m.p.activation == Activation::relu;
+  Epilogue epilogue(const Operands& ops) const {
+    return m.p.pass == Pass::forward ? Epilogue(m.p, ops) : Epilogue();
   }
 };
 
@@ -94,18 +94,19 @@ struct Shrink : WithWeights {
     }
   }
 
-  // Writes the sums of a task to the narrow matrix, with bias and ReLU.
+  // Writes the sums of a task to the narrow matrix, with bias and bounds.
   void store(const Operands& ops, Range rows, Range columns, Real* sums) const {
-    auto* out = static_cast<Real*>(ops.out) + m.narrow_offset(rows.begin) +
-                columns.begin * m.narrow_column();
+    Real* first = static_cast<Real*>(ops.out) + m.narrow_offset(rows.begin) +
+                  columns.begin * m.narrow_column();
+    Real* out = first;
     const Real* b = bias(ops);
-    const bool apply_relu = applies_relu();
+    const Epilogue ends = epilogue(ops);
     for (int64_t i = 0; i < rows.size(); ++i, out += m.narrow_row(), sums += sum_floats()) {
       for (int64_t j = 0; j < columns.size(); j += kLanes) {
         const auto lanes = static_cast<int>(std::min<int64_t>(kLanes, columns.size() - j));
         Vec sum = Vec::load(sums + j);
         if (b != nullptr) sum = add(sum, Vec::load_first(b + columns.begin + j, lanes));
-        if (apply_relu) sum = relu(sum);
+        if (ends.bounds()) sum = ends.bound(sum);
         if (m.narrow_column() == 1) {
           sum.store_first(out + j, lanes);
         } else {
@@ -114,6 +115,12 @@ struct Shrink : WithWeights {
       }
       if (m.narrow_column() == 1) continue;
       for (int64_t j = 0; j < columns.size(); ++j) out[j * m.narrow_column()] = sums[j];
+    }
+    if (!ends.finishes()) return;
+    if (m.narrow_column() == 1) {
+      ends.finish(first, rows.size(), m.narrow_row(), columns.size());
+    } else {
+      ends.finish(first, columns.size(), m.narrow_column(), rows.size());
     }
   }
 };
@@ -145,7 +152,10 @@ struct Spread : WithWeights {
     auto* out = static_cast<Real*>(ops.out);
     Matrix<Real> to{out + rows.begin * m.wide + columns.begin, m.wide};
     if (m.gathers) to = {buffer, whole_vectors(columns.size())};
-    multiply(input(ops) + m.narrow_offset(rows.begin), rows.size(), w, columns, bias(ops), to);
+    const Epilogue ends = epilogue(ops);
+    multiply(input(ops) + m.narrow_offset(rows.begin), rows.size(), w, columns, bias(ops), ends,
+             to);
+    if (ends.finishes()) ends.finish(to.at, rows.size(), to.step, columns.size());
     if (!m.gathers) return;
     m.for_each_segment(out, rows, parts, to, [&](Real* at, const Real* from) {
       Matrices::copy_floats(from, m.segment, at);
@@ -156,7 +166,7 @@ struct Spread : WithWeights {
   // the cache while the result is written row by row. Of a larger one each panel is read once for
   // all rows.
   void multiply(const Real* narrow, int64_t rows, const Real* w, Range columns, const Real* b,
-                const Matrix<Real>& to) const {
+                const Epilogue& ends, const Matrix<Real>& to) const {
     const int64_t most = tile_rows(kPanelVectors);
     const int64_t together = m.narrow * columns.size() <= kSmall ? most : rows;
     for (int64_t i = 0; i < rows; i += together) {
@@ -176,7 +186,7 @@ struct Spread : WithWeights {
           t.lanes = t.bias_lanes = panel.last_lanes();
           t.init = b == nullptr ? Init::zero : Init::bias;
           t.bias = b == nullptr ? nullptr : b + c;
-          t.relu = applies_relu();
+          t.bounds = ends.if_bounds();
           matmul_of(std::min(most, rows - row), panel.vectors())(t);
         }
       }

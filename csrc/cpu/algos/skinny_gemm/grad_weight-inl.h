@@ -79,7 +79,6 @@ struct GradWeight final : Plan {
         t.out_row = m.wide;
         t.lanes = panel.last_lanes();
         t.init = init;
-        t.relu = false;
         matmul_of(std::min(most, m.narrow - i), panel.vectors())(t);
       }
     }

@@ -8,6 +8,7 @@
 #include "cpu/algos/winograd/squares-inl.h"
 #include "cpu/algos/winograd/transforms-inl.h"
 #include "cpu/blocking/bands-inl.h"
+#include "cpu/blocking/finish-inl.h"
 #include "cpu/blocking/panels-inl.h"
 #include "cpu/blocking/tasks-inl.h"
 #include "cpu/tiles/matmul-inl.h"
@@ -211,7 +212,7 @@ struct Band {
   // Transforms the products of one tile and vector of channels and writes the outputs to y. Rows,
   // columns and lanes beyond the given numbers are not written. Returns a vector of zeros, or of
   // NaN in the lanes that have outputs which are not finite.
-  Vec transform_output(const Real* from, const Vec& bias, bool apply_relu, int64_t row_count,
+  Vec transform_output(const Real* from, const Vec& bias, const Epilogue* bounds, int64_t row_count,
                        int64_t column_count, int lanes, const Pixels<Real>& y) const {
     Vec m[F::kIn][F::kIn], t[F::kOut][F::kOut];
     load_spots(from, tiles.product_plane(), m);
@@ -224,7 +225,7 @@ struct Band {
         if (i >= row_count || j >= column_count) continue;
         Vec sum = add(t[i][j], bias);
         lost = fma(sum, Vec::zero(), lost);
-        if (apply_relu) sum = relu(sum);
+        if (bounds != nullptr) sum = bounds->bound(sum);
         Real* at = y.at + i * y.row + j * y.pixel;
         lanes == kLanes ? sum.store_unaligned(at) : sum.store_first(at, lanes);
       }
@@ -234,8 +235,9 @@ struct Band {
 
   // Transforms the products of a panel to outputs. `y` begins at the band's first image and first
   // row of outputs. Marks the images with outputs that are not finite.
-  void transform_outputs(const Panel& panel, int last_lanes, const Real* bias, bool apply_relu,
-                         const Pixels<Real>& y, const Marks& marks, int64_t first_image) const {
+  void transform_outputs(const Panel& panel, int last_lanes, const Real* bias,
+                         const Epilogue* bounds, const Pixels<Real>& y, const Marks& marks,
+                         int64_t first_image) const {
     some.for_each([&](int64_t image, int64_t row, int64_t column, int64_t index) {
       const int64_t first = row * F::kOut, v = column * F::kOut;
       Vec lost = Vec::zero();
@@ -248,7 +250,7 @@ struct Band {
         to.at += image * y.image + (first - some.rows.begin * F::kOut) * y.row + v * y.pixel +
                  vector * kLanes;
         const Vec some_lost =
-            transform_output(products + index * panel.width() + vector * kLanes, start, apply_relu,
+            transform_output(products + index * panel.width() + vector * kLanes, start, bounds,
                              tiles.row_axis.out - first, tiles.column_axis.out - v, lanes, to);
         lost = add(lost, some_lost);
       }
@@ -261,8 +263,8 @@ struct Band {
 // not ready.
 template <class F>
 void correlate(const Problem& p, const Tiles<F>& tiles, const Real* in, const Taps3x3& taps,
-               const Real* transformed_taps, const Real* bias, bool relu, Real* out, Real* memory,
-               const Marks& marks, const Executor& executor) {
+               const Real* transformed_taps, const Real* bias, const Epilogue& epilogue, Real* out,
+               Real* memory, const Marks& marks, const Executor& executor) {
   const bool in_place = tiles.in.layout == Layout::nhwc;
   const Bands& bands = tiles.bands;
   if (!tiles.taps_per_task && transformed_taps == nullptr) {
@@ -310,9 +312,10 @@ void correlate(const Problem& p, const Tiles<F>& tiles, const Real* in, const Ta
         const Pixels<Real> y =
             in_place ? pixels_of(out, tiles.out, outputs) : tiles.out_buffer(out_pixels);
         band.transform_outputs(panel, in_place ? panel.last_lanes() : kLanes,
-                               bias == nullptr ? nullptr : bias + channel, relu, y, marks,
-                               images.begin);
+                               bias == nullptr ? nullptr : bias + channel, epilogue.if_bounds(), y,
+                               marks, images.begin);
         if (!in_place) store_pixels(out, tiles.out, outputs, y);
+        finish_region(epilogue, out, tiles.out, outputs);
       }
     }
   });

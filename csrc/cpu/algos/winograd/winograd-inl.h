@@ -54,8 +54,8 @@ struct CorrelateParts {
     void* memory = static_cast<char*>(workspace) + Marks::bytes(p.N);
     marks.clear(p.N);
     correlate(p, tiles, static_cast<const Real*>(in), taps, transformed_taps,
-              static_cast<const Real*>(ops.b), p.activation == Activation::relu,
-              static_cast<Real*>(ops.out), static_cast<Real*>(memory), marks, executor);
+              static_cast<const Real*>(ops.b), Epilogue(p, ops), static_cast<Real*>(ops.out),
+              static_cast<Real*>(memory), marks, executor);
     direct.run_marked(ops, marks, memory, executor);
   }
 };
