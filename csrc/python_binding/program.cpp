@@ -1,0 +1,75 @@
+#include "python_binding/program.h"
+
+#include <pybind11/stl.h>
+#include <torch/csrc/jit/python/pybind_utils.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include "torch_binding/program.h"
+
+namespace py = pybind11;
+
+namespace convkern::torch_binding {
+namespace {
+
+using Slots = std::vector<int64_t>;
+
+Place place_of(int64_t slot, const at::Tensor& like, int64_t offset) {
+  return {slot, like.sizes().vec(), like.strides().vec(), like.scalar_type(), offset};
+}
+
+// Reads an argument as Python gives it: ("value", v), ("slot", i) or ("slots", [i, ...]).
+OpArgument argument_of(const py::tuple& given, const c10::TypePtr& type) {
+  const auto kind = given[0].cast<std::string>();
+  if (kind == "slot") return {{}, {given[1].cast<int64_t>()}, OpArgument::kTensor};
+  if (kind == "slots") return {{}, given[1].cast<Slots>(), OpArgument::kTensors};
+  return {torch::jit::toIValue(given[1], type), {}, OpArgument::kConstant};
+}
+
+void add_op(Program& program, const std::string& name, const std::string& overload,
+            const py::list& arguments, Slots results, Slots dead) {
+  OpStep step{c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str()),
+              {},
+              std::move(results),
+              false};
+  const c10::FunctionSchema& schema = step.op.schema();
+  TORCH_CHECK_VALUE(arguments.size() == schema.arguments().size(), name, ": expected ",
+                    schema.arguments().size(), " arguments, got ", arguments.size());
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    step.arguments.push_back(argument_of(arguments[i], schema.arguments()[i].type()));
+  }
+  step.returns_list =
+      schema.returns().size() == 1 && schema.returns()[0].type()->kind() == c10::TypeKind::ListType;
+  program.add(std::move(step), std::move(dead));
+}
+
+}  // namespace
+
+void define_program(py::module_& m) {
+  py::class_<Program>(m, "Program", "A model for inference; see torch_binding/program.h.")
+      .def(py::init<int64_t, int64_t, int>(), py::arg("slots"), py::arg("arena_bytes"),
+           py::arg("threads"))
+      .def("set_constant", &Program::set_constant)
+      .def("set_inputs", &Program::set_inputs)
+      .def("set_outputs",
+           [](Program& self, const std::vector<std::tuple<int64_t, at::Tensor, bool>>& outputs) {
+             std::vector<Place> places;
+             for (const auto& [slot, like, direct] : outputs) {
+               places.push_back(place_of(slot, like, direct ? 0 : -1));
+             }
+             self.set_outputs(std::move(places));
+           })
+      .def("add_convolution",
+           [](Program& self, const convkern_problem& problem, int64_t x, int64_t residual,
+              int64_t y, const at::Tensor& like, int64_t offset, const at::Tensor& weight,
+              const std::optional<at::Tensor>& bias, Slots dead) {
+             self.add(ConvolutionStep{problem, x, residual, place_of(y, like, offset), weight,
+                                      bias.value_or(at::Tensor())},
+                      std::move(dead));
+           })
+      .def("add_op", add_op)
+      .def("run", &Program::run, py::call_guard<py::gil_scoped_release>())
+      .def("kernels", &Program::kernels)
+      .def("memory", &Program::memory);
+}
+
+}  // namespace convkern::torch_binding

@@ -1,0 +1,232 @@
+#include "torch_binding/program.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_strided.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "torch_binding/execute.h"
+#include "torch_binding/executors.h"
+#include "torch_binding/fresh_memory.h"
+#include "torch_binding/workspace.h"
+
+namespace convkern::torch_binding {
+
+struct Program::Step {
+  // One of the two is set.
+  std::unique_ptr<ConvolutionStep> convolution;
+  std::unique_ptr<OpStep> op;
+  std::unique_ptr<OwnedPlan> plan;
+  at::Tensor packed;
+  std::vector<int64_t> dead;
+};
+
+// What one run needs: an arena, and the tensors in the slots.
+struct Program::Frame {
+  at::Tensor arena;
+  std::vector<at::Tensor> slots;
+};
+
+Program::Program(int64_t slots, int64_t arena_bytes, int threads)
+    : slots_(slots), arena_bytes_(arena_bytes), threads_(threads) {}
+Program::~Program() = default;
+
+void Program::set_constant(int64_t slot, at::Tensor value) {
+  constants_.emplace_back(slot, std::move(value));
+}
+
+void Program::add(ConvolutionStep step, std::vector<int64_t> dead) {
+  auto plan = std::make_unique<OwnedPlan>();
+  convkern_request request = request_for(CONVKERN_CPU, threads_);
+  request.packs = 1;
+  check(convkern_make_plan(&step.problem, &request, plan.get()));
+  at::Tensor packed;
+  if (plan->packed_bytes > 0) {
+    packed = at::empty({plan->packed_bytes}, step.weight.options().dtype(at::kByte));
+    prefer_huge_pages(packed);
+    const TorchExecutor executor;
+    check(convkern_pack_weights(plan.get(), step.weight.const_data_ptr(), packed.mutable_data_ptr(),
+                                executor));
+    step.weight = at::Tensor();
+  }
+  steps_.push_back({std::make_unique<ConvolutionStep>(std::move(step)), nullptr, std::move(plan),
+                    std::move(packed), std::move(dead)});
+}
+
+void Program::add(OpStep step, std::vector<int64_t> dead) {
+  steps_.push_back({nullptr, std::make_unique<OpStep>(std::move(step)), nullptr, at::Tensor(),
+                    std::move(dead)});
+}
+
+std::unique_ptr<Program::Frame> Program::take_frame() const {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!frames_.empty()) {
+      auto frame = std::move(frames_.back());
+      frames_.pop_back();
+      return frame;
+    }
+  }
+  auto frame = std::make_unique<Frame>();
+  frame->slots.resize(static_cast<size_t>(slots_));
+  frame->arena = at::empty({arena_bytes_}, at::kByte);
+  prefer_huge_pages(frame->arena);
+  for (const auto& [slot, value] : constants_) frame->slots[slot] = value;
+  for (const Step& step : steps_) {
+    if (step.convolution == nullptr || step.convolution->y.offset < 0) continue;
+    const Place& y = step.convolution->y;
+    char* at = static_cast<char*>(frame->arena.mutable_data_ptr()) + y.offset;
+    frame->slots[y.slot] = at::from_blob(at, y.sizes, y.strides, at::TensorOptions(y.dtype));
+  }
+  return frame;
+}
+
+void Program::give_back(std::unique_ptr<Frame> frame) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  frames_.push_back(std::move(frame));
+}
+
+namespace {
+
+at::Tensor allocated(const Place& place, int64_t parts) {
+  std::vector<int64_t> sizes = place.sizes;
+  if (parts > 1) sizes[0] *= parts;
+  at::Tensor t = at::empty_strided(sizes, place.strides, at::TensorOptions(place.dtype));
+  prefer_huge_pages(t);
+  return t;
+}
+
+std::vector<at::Tensor> part_of(const std::vector<at::Tensor>& tensors, int64_t part,
+                                int64_t parts) {
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& t : tensors) {
+    const int64_t size = t.size(0) / parts;
+    result.push_back(t.narrow(0, part * size, size));
+  }
+  return result;
+}
+
+}  // namespace
+
+std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs, int64_t parts) const {
+  std::vector<at::Tensor> outputs;
+  for (const Place& place : outputs_) outputs.push_back(allocated(place, parts));
+  // A frame whose run has raised an error is not used again.
+  const auto run_parts = [&](int64_t begin, int64_t end) {
+    const c10::AutoGradMode no_grad(false);
+    auto frame = take_frame();
+    for (int64_t part = begin; part < end; ++part) {
+      if (parts == 1) {
+        run_part(*frame, inputs, outputs);
+      } else {
+        run_part(*frame, part_of(inputs, part, parts), part_of(outputs, part, parts));
+      }
+    }
+    give_back(std::move(frame));
+  };
+  if (parts == 1) {
+    run_parts(0, 1);
+  } else {
+    at::parallel_for(0, parts, 1, run_parts);
+  }
+  return outputs;
+}
+
+void Program::run_part(Frame& frame, const std::vector<at::Tensor>& inputs,
+                       const std::vector<at::Tensor>& outputs) const {
+  std::vector<at::Tensor>& slots = frame.slots;
+  for (size_t i = 0; i < inputs_.size(); ++i) slots[inputs_[i]] = inputs[i];
+  // Convolutions whose results leave the program write to the outputs.
+  for (size_t i = 0; i < outputs_.size(); ++i) {
+    if (outputs_[i].offset == 0) slots[outputs_[i].slot] = outputs[i];
+  }
+  for (const Step& step : steps_) {
+    if (step.convolution != nullptr) {
+      run_convolution(step, frame);
+    } else {
+      run_op(*step.op, frame);
+    }
+    for (const int64_t slot : step.dead) slots[slot].reset();
+  }
+  for (size_t i = 0; i < outputs_.size(); ++i) {
+    at::Tensor output = outputs[i];
+    if (outputs_[i].offset != 0) output.copy_(slots[outputs_[i].slot]);
+    slots[outputs_[i].slot].reset();
+  }
+  for (const int64_t slot : inputs_) slots[slot].reset();
+}
+
+void Program::run_convolution(const Step& step, Frame& frame) const {
+  const ConvolutionStep& c = *step.convolution;
+  const bool channels_last = c.problem.layout == CONVKERN_NHWC;
+  const auto dense = [&](const at::Tensor& t) {
+    const bool pixels = channels_last && t.dim() == 4 && c.y.strides.size() == 4 &&
+                        c.y.strides[1] == 1;
+    return t.contiguous(pixels ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
+  };
+  const TorchExecutor executor;
+  const at::Tensor x = dense(frame.slots[c.x]);
+  const at::Tensor residual = c.residual < 0 ? at::Tensor() : dense(frame.slots[c.residual]);
+  convkern_operands operands{};
+  operands.x = x.const_data_ptr();
+  if (step.packed.defined()) {
+    operands.packed = step.packed.const_data_ptr();
+  } else {
+    operands.w = c.weight.const_data_ptr();
+  }
+  if (c.bias.defined()) operands.b = c.bias.const_data_ptr();
+  if (residual.defined()) operands.residual = residual.const_data_ptr();
+  operands.out = frame.slots[c.y.slot].mutable_data_ptr();
+  const Workspace workspace(step.plan->workspace_bytes, threads_, x.options());
+  check(convkern_run(step.plan.get(), &operands, workspace.data(), executor));
+}
+
+void Program::run_op(const OpStep& step, Frame& frame) {
+  torch::jit::Stack stack;
+  for (const OpArgument& argument : step.arguments) {
+    if (argument.kind == OpArgument::kConstant) {
+      stack.push_back(argument.constant);
+    } else if (argument.kind == OpArgument::kTensor) {
+      stack.emplace_back(frame.slots[argument.slots[0]]);
+    } else {
+      c10::List<at::Tensor> tensors;
+      for (const int64_t slot : argument.slots) tensors.push_back(frame.slots[slot]);
+      stack.emplace_back(std::move(tensors));
+    }
+  }
+  step.op.callBoxed(&stack);
+  const auto put = [&](int64_t slot, const at::Tensor& value) {
+    if (slot >= 0) frame.slots[slot] = value;
+  };
+  if (!step.returns_list) {
+    for (size_t i = 0; i < step.results.size(); ++i) put(step.results[i], stack[i].toTensor());
+    return;
+  }
+  const std::vector<at::Tensor> list = stack[0].toTensorVector();
+  for (size_t i = 0; i < step.results.size(); ++i) put(step.results[i], list[i]);
+}
+
+std::vector<std::string> Program::kernels() const {
+  std::vector<std::string> names;
+  for (const Step& step : steps_) {
+    if (step.convolution != nullptr) names.emplace_back(step.plan->kernel_name);
+  }
+  return names;
+}
+
+std::vector<int64_t> Program::memory() const {
+  int64_t packed = 0, workspace = 0;
+  for (const Step& step : steps_) {
+    if (step.convolution == nullptr) continue;
+    const at::Tensor& weights = step.packed.defined() ? step.packed : step.convolution->weight;
+    packed += static_cast<int64_t>(weights.nbytes());
+    workspace = std::max(workspace, step.plan->workspace_bytes);
+  }
+  return {packed, arena_bytes_, workspace};
+}
+
+}  // namespace convkern::torch_binding
