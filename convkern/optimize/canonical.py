@@ -1,0 +1,172 @@
+"""One form for each operation: layers, means over an image, changes of shape and of axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from convkern.optimize import fused
+from convkern.optimize.graphs import arguments, aten, emit, replace, val
+from convkern.optimize.rewriting import Fusion, dims_of
+
+_FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+_RESHAPES = frozenset({
+    aten.reshape.default, aten.view.default, aten._unsafe_view.default, aten.flatten.using_ints,
+    aten.unflatten.int, aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim,
+    aten.squeeze.dims,
+})  # fmt: skip
+_PERMUTES = frozenset({aten.permute.default, aten.transpose.int, aten.t.default,
+                       aten.movedim.int, aten.swapaxes.default})  # fmt: skip
+
+
+class Layers(Fusion):
+    """Gives all convolutions, torch's and convkern's, and all linear layers one form."""
+
+    name = "layers"
+
+    def rewrite(self, module: GraphModule, node: Node) -> bool | str:
+        target: Any = node.target
+        if target is aten.linear.default:
+            return self._linear(node)
+        if target not in (
+            aten.conv2d.default, aten.conv2d.padding, torch.ops.convkern.conv2d.default
+        ):  # fmt: skip
+            return False
+        given = arguments(node)
+        x, weight = val(given["input"]), val(given["weight"])
+        if x.dim() != 4:
+            return "the image has no batch axis"
+        if x.dtype not in _FLOATS:
+            return f"its dtype is {x.dtype}"
+        stride, dilation = _two(given["stride"]), _two(given["dilation"])
+        image, padding = given["input"], given["padding"]
+        if padding == "valid":
+            padding = [0, 0]
+        elif padding == "same":
+            zeros = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+            padding = [n // 2 for n in zeros]
+            if any(n % 2 for n in zeros):  # the odd zero comes after the image
+                pads = [0, zeros[1] % 2, 0, zeros[0] % 2]
+                image = emit(module, node, aten.constant_pad_nd.default, image, pads)
+        node.target = fused.conv2d
+        node.args = (
+            image, given["weight"], given["bias"], stride, _two(padding), dilation,
+            given["groups"], given.get("activation"), None,
+        )  # fmt: skip
+        node.kwargs = {}
+        return True
+
+    def _linear(self, node: Node) -> bool | str:
+        given = arguments(node)
+        if val(given["weight"]).dim() != 2:
+            return "its weight is a vector"
+        if val(node).dtype not in _FLOATS:
+            return f"its dtype is {val(node).dtype}"
+        node.target = fused.linear
+        node.args = (given["input"], given["weight"], given["bias"], None, None)
+        node.kwargs = {}
+        return True
+
+
+class Means(Fusion):
+    """Gives means over whole images one form, aten.mean.dim over axes 2 and 3 that keeps them."""
+
+    name = "means"
+
+    def rewrite(self, module: GraphModule, node: Node) -> bool | str:
+        x = node.args[0] if node.args else None
+        if not isinstance(x, Node) or not isinstance(val(x), Tensor) or val(x).dim() != 4:
+            return False
+        if not self._is_mean(node, tuple(val(x).shape[2:])):
+            return False
+        if node.target is aten.mean.dim and node.args[1:] == ([2, 3], True) and not node.kwargs:
+            return False
+        mean = emit(module, node, aten.mean.dim, x, [2, 3], True)
+        if val(node).dim() == 2:
+            mean = emit(module, node, aten.reshape.default, mean, list(val(node).shape))
+        replace(node, mean)
+        return True
+
+    def _is_mean(self, node: Node, size: tuple[int, ...]) -> bool:
+        if node.target is aten.adaptive_avg_pool2d.default:
+            return _two(node.args[1]) == [1, 1]
+        if node.target is aten.mean.dim:
+            given = arguments(node)
+            dims = given["dim"] or []
+            return given["dtype"] is None and sorted(d % 4 for d in dims) == [2, 3]
+        if node.target is aten.avg_pool2d.default:
+            given = arguments(node)
+            plain = _two(given["padding"]) == [0, 0] and given["divisor_override"] is None
+            return plain and _two(given["kernel_size"]) == list(size)
+        return False
+
+
+class Shapes(Fusion):
+    """Gives changes of shape one form, aten.reshape with all sizes, and permutations of axes
+    another, aten.permute. Those that undo each other are removed, and so is contiguous() before a
+    change of shape."""
+
+    name = "shapes"
+
+    def rewrite(self, module: GraphModule, node: Node) -> bool | str:
+        before = node.target, node.args
+        if node.target in _RESHAPES:
+            x: Any = node.args[0]
+            while x.target in (aten.reshape.default, aten.contiguous.default):
+                x = x.args[0]
+            if val(x).shape == val(node).shape:
+                replace(node, x)
+                return True
+            node.args = (x, list(val(node).shape))
+            node.kwargs, node.target = {}, aten.reshape.default
+        elif node.target in _PERMUTES:
+            x = node.args[0]
+            dims = self._dims(node, val(x).dim())
+            while x.target is aten.permute.default:
+                dims, x = [dims_of(x)[d] for d in dims], x.args[0]
+            if dims == sorted(dims):
+                replace(node, x)
+                return True
+            node.args = x, dims
+            node.kwargs, node.target = {}, aten.permute.default
+        return before != (node.target, node.args)
+
+    def _dims(self, node: Node, count: int) -> list[int]:
+        if node.target is aten.permute.default:
+            return dims_of(node)
+        dims = list(range(count))
+        if node.target is aten.t.default:
+            return dims[::-1]
+        a, b = (int(d) % count for d in node.args[1:3])  # type: ignore[arg-type]
+        if node.target is aten.movedim.int:
+            dims.insert(b, dims.pop(a))
+        else:
+            dims[a], dims[b] = dims[b], dims[a]
+        return dims
+
+
+class Silu(Fusion):
+    """Recognises x * sigmoid(x) as silu."""
+
+    name = "silu"
+
+    def rewrite(self, module: GraphModule, node: Node) -> bool | str:
+        if node.target is not aten.mul.Tensor:
+            return False
+        for x, s in (node.args[:2], node.args[1::-1]):
+            if isinstance(s, Node) and s.target is aten.sigmoid.default and s.args[0] is x:
+                if len(s.users) > 1:
+                    return f"{s.name} has {len(s.users)} users"
+                node.target, node.args = aten.silu.default, (x,)
+                module.graph.erase_node(s)
+                return True
+        return False
+
+
+def _two(value: Any) -> list[int]:
+    """Returns one number or two as two numbers."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * 2 if len(values) == 1 else values

@@ -1,0 +1,67 @@
+"""The functions that fused nodes call, by torch's functions. They define what a node computes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from convkern.functional import torch_conv2d, torch_linear
+from convkern.optimize.activations import activate
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    activation: str | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """Returns activation(conv2d(input) + bias + residual). The residual has the shape and dtype of
+    the result."""
+    y = torch_conv2d(input, weight, bias, stride, padding, dilation, groups)
+    return activate(y if residual is None else y + residual, activation)
+
+
+def scaled_conv2d(
+    input: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    activation: str | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """Returns conv2d of input * scale, where the scale is one number for each image and channel,
+    (N, C, 1, 1), as in squeeze-and-excite."""
+    return conv2d(
+        input * scale, weight, bias, stride, padding, dilation, groups, activation, residual
+    )
+
+
+def linear(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """Returns activation(input @ weight.T + bias + residual), over the last axis. The residual has
+    the shape and dtype of the result."""
+    y = torch_linear(input, weight, bias)
+    return activate(y if residual is None else y + residual, activation)
+
+
+def scale_shift(input: Tensor, scale: Tensor, shift: Tensor, activation: str | None) -> Tensor:
+    """Returns activation(input * scale + shift), with one scale and one shift for each channel,
+    the second axis. They are float32 for an input of half precision, whose result is rounded
+    once."""
+    sizes = [-1] + [1] * (input.dim() - 2)
+    y = torch.addcmul(shift.view(sizes), input.to(scale.dtype), scale.view(sizes))
+    return activate(y, activation).to(input.dtype)

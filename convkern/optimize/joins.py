@@ -1,0 +1,147 @@
+"""Fusions that join a layer with its neighbours: residual sums, activations, squeeze-and-excite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import GraphModule, Node
+
+from convkern.optimize import fused
+from convkern.optimize.activations import activation_of
+from convkern.optimize.graphs import (
+    arguments,
+    aten,
+    constant,
+    emit,
+    is_tensor,
+    replace,
+    same_kind,
+    val,
+)
+from convkern.optimize.rewriting import (
+    LAYERS,
+    Found,
+    Fusion,
+    dims_of,
+    field,
+    layer_behind,
+    set_fields,
+)
+
+_ACTIVATED = LAYERS | {fused.scale_shift}
+
+
+class Residuals(Fusion):
+    """Adds the other summand in the layer. Of two layers it takes the later one. It moves the layer
+    down to the sum where the other summand is computed after the layer."""
+
+    name = "residual"
+
+    def rewrite(self, module: GraphModule, node: Node) -> bool | str:
+        if node.target is not aten.add.Tensor:
+            return False
+        pair: Any = node.args[:2]
+        found = [layer_behind(value) for value in pair]
+        why = next((f for f in found if isinstance(f, str)), None)
+        layers = [f for f in found if isinstance(f, Found)]
+        if not layers:
+            return why or False
+        if not all(is_tensor(value) for value in pair):
+            return "the other summand is a number"
+        if arguments(node)["alpha"] != 1:
+            return "alpha is not 1"
+        if not all(same_kind(node, value) for value in pair):
+            return "the shapes or dtypes of the summands differ"
+        if pair[0] is pair[1]:
+            return "both summands are the same"
+        free = [f for f in layers if field(f.layer, "residual") is None]
+        if not free:
+            return f"{layers[0].layer.name} has a residual already"
+        chosen = max(free, key=lambda f: f.layer)
+        value, other = pair if found[0] is chosen else pair[::-1]
+        self._join(module, node, chosen, value, other)
+        return True
+
+    def _join(self, module: GraphModule, node: Node, found: Found, value: Any, other: Any) -> None:
+        """Makes `other` the residual of the layer behind `value`, and removes the sum."""
+        layer = found.layer
+        # Axis j of the layer's result is axis inverse[j] of the value.
+        inverse = [found.axes.index(j) for j in range(len(found.axes))]
+        if found.permutes and other.target is aten.permute.default:
+            inverse = [dims_of(other)[d] for d in inverse]
+            other = other.args[0]
+        if not other < layer:
+            for moved in (layer, *found.permutes):
+                node.prepend(moved)
+        if inverse != sorted(inverse):
+            other = emit(module, layer, aten.permute.default, other, inverse)
+        set_fields(layer, residual=other)
+        if not found.permutes:
+            layer.meta = dict(node.meta)
+        replace(node, value)
+
+
+class Activations(Fusion):
+    """Computes an activation in the layer whose result it is of, after the residual sum."""
+
+    name = "activation"
+
+    def rewrite(self, module: GraphModule, node: Node) -> bool | str:
+        activation = activation_of(node)
+        if activation is None:
+            return False
+        found = layer_behind(node.args[0], _ACTIVATED)
+        if found is None or isinstance(found, str):
+            return found or False
+        value: Any = node.args[0]
+        if not same_kind(node, value):
+            return f"it changes the dtype of {value.name}"
+        set_fields(found.layer, activation=activation)
+        replace(node, value)
+        return True
+
+
+class Excitations(Fusion):
+    """Multiplies by squeeze-and-excite's scale, (N, C, 1, 1), in the 1x1 convolution of the
+    product."""
+
+    name = "excitation"
+
+    def rewrite(self, module: GraphModule, node: Node) -> bool | str:
+        if node.target is not aten.mul.Tensor or not all(map(is_tensor, node.args[:2])):
+            return False
+        a, b = node.args[:2]
+        for x, scale in ((a, b), (b, a)):
+            if _is_scale(module, scale, x) and same_kind(node, x):  # type: ignore[arg-type]
+                return self._join(node, x, scale)
+        return False
+
+    def _join(self, node: Node, x: Any, scale: Any) -> bool | str:
+        if len(node.users) != 1:
+            return f"{node.name} has {len(node.users)} users"
+        (layer,) = node.users
+        if layer.target is not fused.conv2d or field(layer, "input") is not node:
+            return f"{layer.name} is no convolution of the product"
+        if field(layer, "weight") is node or field(layer, "residual") is node:
+            return f"{layer.name} uses the product twice"
+        points = tuple(val(field(layer, "weight")).shape[2:]) == (1, 1)
+        plain = (
+            points
+            and field(layer, "groups") == 1
+            and field(layer, "stride") == [1, 1]
+            and field(layer, "padding") == [0, 0]
+        )
+        if not plain:
+            return f"{layer.name} is not 1x1 with stride 1, without padding and groups"
+        layer.args = (x, scale, *layer.args[1:])
+        layer.target = fused.scaled_conv2d
+        node.graph.erase_node(node)
+        return True
+
+
+def _is_scale(module: GraphModule, scale: Node, x: Node) -> bool:
+    """Returns whether a value has one number for each image and channel of x, computed from the
+    input."""
+    sizes = val(x).shape
+    fits = len(sizes) == 4 and tuple(val(scale).shape) == (sizes[0], sizes[1], 1, 1)
+    return fits and val(scale).dtype == val(x).dtype and constant(module, scale) is None
