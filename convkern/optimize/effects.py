@@ -38,7 +38,8 @@ class Aliases:
             if isinstance(node.target, OpOverload):
                 # The fake values of constants and of their views do not share memory.
                 for argument in _aliased(node):
-                    self._join(node, argument)
+                    if argument.op == "get_attr":
+                        self._join(node, argument)
 
     def __getitem__(self, node: Node) -> Any:
         """Returns the name of a node's group."""

@@ -74,11 +74,19 @@ class Residuals(Fusion):
             for moved in (layer, *found.permutes):
                 node.prepend(moved)
         if inverse != sorted(inverse):
-            other = emit(module, layer, aten.permute.default, other, inverse)
+            other = _permuted(module, layer, other, inverse)
         set_fields(layer, residual=other)
         if not found.permutes:
             layer.meta = dict(node.meta)
         replace(node, value)
+
+
+def _permuted(module: GraphModule, before: Node, x: Node, dims: list[int]) -> Node:
+    """Returns a permutation of a value, one that is there before the node or a new one."""
+    for user in x.users:
+        if user.target is aten.permute.default and dims_of(user) == dims and user < before:
+            return user
+    return emit(module, before, aten.permute.default, x, dims)
 
 
 class Activations(Fusion):

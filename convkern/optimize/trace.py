@@ -49,6 +49,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> GraphModule:
 
     def flat(*arguments: Tensor) -> list[Any]:
         leaves, spec = pytree.tree_flatten(model(*arguments))
+        _check_output(leaves)
         specs.append(spec)
         return leaves
 
@@ -57,6 +58,9 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> GraphModule:
     try:
         with torch.inference_mode(False), torch.no_grad():
             module = record(*inputs)
+    except CannotTrace:
+        _restore(attributes)
+        raise
     except Exception as error:
         _restore(attributes)
         reason = str(error).strip().partition("\n")[0] or "no reason given"
@@ -66,7 +70,6 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> GraphModule:
     changed = _restore(attributes)
     if changed:
         raise CannotTrace(f"the model's forward replaces its own attribute {changed!r}")
-    _check_output(module)
     vars(module).update(
         output_spec=specs[-1], sources={}, origins={}, derived={}, computed_constants=0,
         fake_mode=_mode_of(module),
@@ -102,10 +105,10 @@ def _check(model: Any, inputs: Any) -> None:
             )
 
 
-def _check_output(module: GraphModule) -> None:
+def _check_output(leaves: list[Any]) -> None:
     """Raises unless the model's output is made of tensors and plain values."""
-    for leaf in module.graph.output_node().args[0]:  # type: ignore[union-attr]
-        if not isinstance(leaf, (torch.fx.Node, int, float, str, type(None))):
+    for leaf in leaves:
+        if not isinstance(leaf, (Tensor, int, float, str, type(None))):
             raise CannotTrace(
                 f"the model returns a {type(leaf).__name__}, of which torch's pytree knows no parts"
             )
