@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from convkern.optimize.graphs import CannotTrace, arguments, aten, constant, emit, replace, val
 
@@ -56,6 +59,32 @@ class Aliases:
 
     def _join(self, a: Any, b: Any) -> None:
         self._parent[self._find(b)] = self._find(a)
+
+
+class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses operators that would change a model's own tensors while it is traced. The tracer
+    runs operators that have no input of the model among their arguments."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._own = {
+            t.untyped_storage()._cdata for t in tensors if t.layout is torch.strided
+        }  # fmt: skip
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs an operator, or raises CannotTrace."""
+        kwargs = kwargs or {}
+        if func._schema.is_mutable:
+            for place, argument in enumerate(func._schema.arguments):
+                written = argument.alias_info is not None and argument.alias_info.is_write
+                value = args[place] if place < len(args) else kwargs.get(argument.name)
+                if written and any(self._is_own(tensor) for tensor in _tensors(value)):
+                    raise CannotTrace(f"{func} changes a parameter or buffer in place")
+        return func(*args, **kwargs)
+
+    def _is_own(self, tensor: Tensor) -> bool:
+        dense = not isinstance(tensor, FakeTensor) and tensor.layout is torch.strided
+        return dense and tensor.untyped_storage()._cdata in self._own
 
 
 def mutated(node: Node) -> list[Node]:

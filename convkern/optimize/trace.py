@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from convkern.optimize.constants import fold_constants
 from convkern.optimize.effects import (
     Aliases,
+    Guard,
     make_functional,
     refuse_hidden_effects,
     remove_copies,
@@ -55,8 +56,9 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> GraphModule:
 
     attributes = _attributes(model)
     record = make_fx(flat, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)
+    guard = Guard(v for _, table in attributes for v in table.values() if isinstance(v, Tensor))
     try:
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), guard:
             module = record(*inputs)
     except CannotTrace:
         _restore(attributes)

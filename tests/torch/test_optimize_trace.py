@@ -105,11 +105,12 @@ def test_what_has_no_effect_is_removed() -> None:
         with torch.no_grad():
             y = F.dropout(m.conv(x), 0.5, False).detach().contiguous().to(torch.float64).clone()
         y.sum()
-        return F.dropout2d(y.view(2, 4, 7, 6).expand(2, 4, 7, 6)[:], 0.1, False, inplace=True)
+        y = F.dropout2d(y.view(2, 4, 7, 6).expand(2, 4, 7, 6)[:], 0.1, False, inplace=True)
+        return y.tanh()
 
     module = trace(Model(forward), (image(),))
     assert [n.op for n in module.graph.nodes] == [
-        "placeholder", "get_attr", "get_attr", "call_function", "output"
+        "placeholder", "get_attr", "get_attr", "call_function", "call_function", "output"
     ]  # fmt: skip
 
 
@@ -127,13 +128,19 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "input": (lambda m, x: x.relu_(), "relu_.default changes an input of the model in place"),
     "view of an input": (lambda m, x: x.view(-1).add_(1), "changes an input of the model"),
     "buffer": (lambda m, x: m.table.add_(x.sum()), "add_.Tensor changes a parameter or buffer"),
+    "view of a buffer": (lambda m, x: x + m.table[1:].add_(1).sum(), "or buffer"),
+    "other tensor": (lambda m, x: x + m.plain.view(-1).fill_(1).sum(), "or buffer"),
     "buffer by a constant": (lambda m, x: x + m.table.add_(1).sum(), "parameter or buffer"),
     "view of a weight": (lambda m, x: x + m.conv.weight.view(-1).mul_(x.sum()).sum(), "parameter"),
     "view read later": (lambda m, x: [y := m.conv(x), y[:, :2].relu_()], "is read later"),
     "base read later": (lambda m, x: [(y := m.conv(x))[0], y.relu_()], "is read later"),
     "out": (lambda m, x: torch.add(x, 1, out=m.conv(x)), "argument other than the first"),
     "statistics": (
-        lambda m, x: F.batch_norm(x, m.table, m.table, training=True), "updates running statistics"
+        lambda m, x: F.batch_norm(x, m.table, m.table, training=True), "parameter or buffer"
+    ),
+    "other statistics": (
+        lambda m, x: F.instance_norm(x, s := x.mean((0, 2, 3)), s.clone(), use_input_stats=True),
+        "updates running statistics",
     ),
     "autocast": (lambda m, x: autocast(m, x), "autocast"),
     "control flow": (lambda m, x: x if x.sum() > 0 else -x, "cannot be traced, Guard"),
