@@ -25,9 +25,10 @@ def forward_problem(
     groups: int,
     activation: str | None = None,
     residual: bool = False,
+    layout: str | None = None,
 ) -> Problem:
     """Returns the forward problem of x (N, C, H, W) and w (O, C / groups, R, S), whose shapes must
-    fit.
+    fit. Its layout is that of the result of nn.Conv2d unless it is given.
 
     Raises:
         ValueError: the convolution is impossible.
@@ -35,7 +36,8 @@ def forward_problem(
     sizes = (*x.shape, w.shape[0], *w.shape[2:], *padding, *stride, *dilation, groups)
     text = "".join(f"{letter}{n}" for letter, n in zip("nchwkrspquvdeg", sizes, strict=True))
     # The result is channels_last if one of the operands is: nn.Conv2d's rule.
-    layout = "nhwc" if torch.channels_last in (_format(x), _format(w)) else "nchw"
+    if layout is None:
+        layout = "nhwc" if torch.channels_last in (_format(x), _format(w)) else "nchw"
     words = ["fwd", *["bias"] * bias, *["residual"] * residual, *[activation] * bool(activation)]
     return Problem(f"{text}_{_NAMES[x.dtype]}_{layout}_{'+'.join(map(str, words))}")
 

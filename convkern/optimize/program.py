@@ -1,0 +1,322 @@
+"""Graphs as native programs: convolutions with plans, packed weights and planned memory, and
+torch's operators for everything else."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.fx import GraphModule, Node
+
+from convkern import _C
+from convkern.optimize import fused
+from convkern.optimize.graphs import CannotTrace, arguments, aten, constant, emit, val
+from convkern.optimize.rewriting import field
+from convkern.problem import forward_problem
+
+_LAYERS = frozenset({fused.conv2d, fused.linear, fused.scale_shift})
+_LINE = 64  # bytes; results in the arena begin at such a multiple
+# A linear layer of so few rows reads images of one pixel rather than pixels of one image.
+_FEW_ROWS = 16
+# The images of a 1x1 convolution that have so few pixels are computed as if they had one row.
+# Kernels then cut all pixels of an image into tiles, and no short rows.
+_FEW_PIXELS = 256
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a program, for people.
+
+    Attributes:
+        node: the name of the node in the graph.
+        what: the problem string of a convolution, or the name of torch's operator.
+        kernel: the kernel that computes it, or "torch".
+    """
+
+    node: str
+    what: str
+    kernel: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Nodes of a graph that become one program.
+
+    Attributes:
+        inputs: the nodes whose values the program is given.
+        nodes: the nodes that it computes, and the constants that they read.
+        outputs: the nodes whose values it returns.
+    """
+
+    inputs: list[Node]
+    nodes: list[Node]
+    outputs: list[Node]
+
+
+def whole(module: GraphModule) -> Section:
+    """Returns the section of all nodes of a graph."""
+    graph = module.graph
+    (output,) = graph.find_nodes(op="output")
+    return Section(
+        graph.find_nodes(op="placeholder"),
+        [n for n in graph.nodes if n.op not in ("placeholder", "output")],
+        [n for n in output.args[0] if isinstance(n, Node)],
+    )
+
+
+def split(module: GraphModule) -> tuple[Section, Section | None]:
+    """Returns two sections, of which the second computes what follows the last images: values of
+    at most two axes, such as those of a classifier. It reads more weights than numbers of the
+    batch, so that it is faster on the whole batch. There is none if no node is so."""
+    all_ = whole(module)
+    tail: set[Node] = set()
+    for node in reversed(all_.nodes):
+        flat = isinstance(val(node), Tensor) and val(node).dim() <= 2
+        if (
+            node.op == "call_function"
+            and flat
+            and all(user in tail or user.op == "output" for user in node.users)
+        ):
+            tail.add(node)
+    if not tail:
+        return all_, None
+    constants = {n for n in all_.nodes if n.op == "get_attr"}
+    read = {argument for node in tail for argument in node.all_input_nodes} - tail - constants
+    given = [n for n in module.graph.nodes if n in read or (n in all_.outputs and n not in tail)]
+    return (
+        Section(all_.inputs, [n for n in all_.nodes if n not in tail], given),
+        Section(given, [n for n in all_.nodes if n in tail or n in constants], all_.outputs),
+    )
+
+
+def compiled(module: GraphModule, section: Section, threads: int) -> tuple[_C.Program, list[Step]]:
+    """Returns the program of a section of a fused graph, whose kernels run on so many threads, and
+    its steps.
+
+    Raises:
+        CannotTrace: the graph calls something that is no operator of torch.
+    """
+    return _Compiler(module, section, threads).compile()
+
+
+def spell_out(module: GraphModule) -> None:
+    """Replaces fused nodes that have no kernel of their own by several nodes."""
+    for node in list(module.graph.nodes):
+        if node.target is not fused.scaled_conv2d:
+            continue
+        x, scale, *rest = node.args
+        scaled = emit(module, node, aten.mul.Tensor, x, scale)
+        node.target, node.args = fused.conv2d, (scaled, *rest)
+
+
+class _Compiler:
+    def __init__(self, module: GraphModule, section: Section, threads: int) -> None:
+        self.module = module
+        self.threads = threads
+        self.nodes = section.inputs + section.nodes
+        self.inputs = section.inputs
+        self.outputs = section.outputs
+        self.slots = {node: slot for slot, node in enumerate(self.nodes)}
+        self.owner = _owners(section)
+        self.last_use = self._last_uses()
+
+    def _last_uses(self) -> dict[Node, int]:
+        """Returns the index of the last node that reads the memory of each owner of memory."""
+        last = {self.owner[node]: index for index, node in enumerate(self.nodes)}
+        for index, node in enumerate(self.nodes):
+            for argument in node.all_input_nodes if index >= len(self.inputs) else ():
+                last[self.owner[argument]] = max(last[self.owner[argument]], index)
+        for node in self.outputs:
+            last[self.owner[node]] = len(self.nodes)
+        return last
+
+    def compile(self) -> tuple[_C.Program, list[Step]]:
+        layers = [n for n in self.nodes[len(self.inputs) :] if n.target in _LAYERS]
+        computed = set(layers)
+        direct = {
+            node
+            for node in self.outputs
+            if self.outputs.count(node) == 1 and node in computed and self._fits(node)
+        }
+        places = self._arena([n for n in layers if n not in direct])
+        size = max((offset + self._bytes(node) for node, offset in places.items()), default=0)
+        program = _C.Program(len(self.nodes), size, self.threads)
+        steps: list[Step] = []
+        program.set_inputs([self.slots[n] for n in self.inputs])
+        program.set_outputs([(self.slots[n], val(n), n in direct) for n in self.outputs])
+        for index, node in enumerate(self.nodes):
+            if index < len(self.inputs):
+                continue
+            if node.op == "get_attr":
+                value = constant(self.module, node)
+                assert value is not None
+                program.set_constant(self.slots[node], value.detach())
+            elif node.op == "call_function":
+                dead = self._dead_after(index, places)
+                if node.target in _LAYERS:
+                    steps.append(self._add_layer(program, node, places.get(node, -1), dead))
+                elif node.target is not operator.getitem:
+                    steps.append(self._add_op(program, node, dead))
+        kernels = iter(program.kernels())
+        return program, [
+            step if step.kernel else Step(step.node, step.what, next(kernels)) for step in steps
+        ]
+
+    def _dead_after(self, index: int, places: dict[Node, int]) -> list[int]:
+        """Returns the slots of torch's results that no node reads after this one."""
+        return [
+            self.slots[node]
+            for node in self.nodes[len(self.inputs) : index + 1]
+            if node.op == "call_function"
+            and node not in places
+            and self._last_read(node) == index
+            and node not in self.outputs
+        ]
+
+    def _last_read(self, node: Node) -> int:
+        return max((self.slots[user] for user in node.users if user in self.slots), default=-1)
+
+    def _bytes(self, node: Node) -> int:
+        value = val(node)
+        return -(-value.numel() * value.element_size() // _LINE) * _LINE
+
+    def _arena(self, nodes: list[Node]) -> dict[Node, int]:
+        """Returns the offsets of results in the arena, in bytes. Results that are in use at the
+        same time do not overlap. Each is put, first the largest, as low as it fits."""
+        placed: list[tuple[int, int, int, int]] = []  # first and last index, begin and end
+        places = {}
+        for node in sorted(nodes, key=self._bytes, reverse=True):
+            first, last, size = self.slots[node], self.last_use[self.owner[node]], self._bytes(node)
+            offset = 0
+            for begin, end in sorted(
+                (b, e) for f, latest, b, e in placed if f <= last and first <= latest
+            ):
+                if begin - offset >= size:
+                    break
+                offset = max(offset, end)
+            places[node] = offset
+            placed.append((first, last, offset, offset + size))
+        return places
+
+    def _result(self, node: Node) -> Tensor:
+        """Returns a tensor without data that has the strides of a layer's result."""
+        value = val(node)
+        layout = (
+            torch.contiguous_format
+            if node.target is fused.linear or value.dim() != 4
+            else torch.channels_last
+        )
+        return torch.empty(value.shape, dtype=value.dtype, device="meta", memory_format=layout)
+
+    def _fits(self, node: Node) -> bool:
+        """Returns whether a layer writes its result with the strides that the model gives it."""
+        return bool(val(node).stride() == self._result(node).stride())
+
+    def _add_layer(self, program: _C.Program, node: Node, offset: int, dead: list[int]) -> Step:
+        x = node.args[0]
+        assert isinstance(x, Node)
+        weight, bias, problem = self._layer(node)
+        residual = None if node.target is fused.scale_shift else field(node, "residual")
+        program.add_convolution(
+            problem, self.slots[x], -1 if residual is None else self.slots[residual],
+            self.slots[node], self._result(node), offset, weight, bias, dead,
+        )  # fmt: skip
+        return Step(node.name, str(problem), "")
+
+    def _layer(self, node: Node) -> tuple[Tensor, Tensor | None, _C.Problem]:
+        """Returns the weight, bias and problem of a layer as a convolution."""
+        value, y = val(node.args[0]), self._result(node)
+        if node.target is fused.scale_shift:
+            scale, bias = self._constant(node, "scale"), self._constant(node, "shift")
+            assert scale is not None and bias is not None
+            weight = scale.to(y.dtype).view(-1, 1, 1, 1)
+            window: Any = ([1, 1], [0, 0], [1, 1], weight.shape[0])
+            sizes, bias, has_residual = value.shape, bias.to(y.dtype), False
+            if value.dim() != 4:
+                sizes = (*value.shape[:2], 1, value[0, 0].numel())
+        else:
+            given, bias = self._constant(node, "weight"), self._constant(node, "bias")
+            assert given is not None
+            weight, has_residual = given, field(node, "residual") is not None
+            if node.target is fused.linear:
+                rows = value.numel() // value.shape[-1]
+                weight = weight[:, :, None, None]
+                sizes = (rows, 1, 1) if rows <= _FEW_ROWS else (1, 1, rows)
+                sizes = (sizes[0], value.shape[-1], *sizes[1:])
+                window = ([1, 1], [0, 0], [1, 1], 1)
+            else:
+                names = ("stride", "padding", "dilation", "groups")
+                sizes, window = value.shape, [field(node, name) for name in names]
+                if _is_pointwise(weight, window) and value.shape[2] * value.shape[3] <= _FEW_PIXELS:
+                    sizes = (sizes[0], sizes[1], 1, sizes[2] * sizes[3])
+        x = torch.empty(sizes, dtype=y.dtype, device="meta", memory_format=torch.channels_last)
+        w = torch.empty(weight.shape, dtype=y.dtype, device="meta")
+        problem = forward_problem(
+            x, w, bias is not None, *window, field(node, "activation"), has_residual, layout="nhwc"
+        )
+        return weight.contiguous(), None if bias is None else bias.contiguous(), problem
+
+    def _constant(self, node: Node, name: str) -> Tensor | None:
+        given = field(node, name)
+        if given is None:
+            return None
+        value = constant(self.module, given)
+        if value is None:
+            raise CannotTrace(f"{node.name} computes its own {name}")
+        return value.detach()
+
+    def _add_op(self, program: _C.Program, node: Node, dead: list[int]) -> Step:
+        target = node.target
+        if not isinstance(target, OpOverload):
+            raise CannotTrace(f"{node.name} calls {target}, which is no operator of torch")
+        given = [self._argument(value) for value in arguments(node).values()]
+        name = target._schema.name
+        program.add_op(name, target._schema.overload_name, given, self._results(node), dead)
+        return Step(node.name, str(target), "torch")
+
+    def _argument(self, value: Any) -> tuple[str, Any]:
+        if isinstance(value, Node):
+            return "slot", self.slots[value]
+        if isinstance(value, (list, tuple)) and any(isinstance(v, Node) for v in value):
+            return "slots", [self.slots[v] for v in value]
+        return "value", value
+
+    def _results(self, node: Node) -> list[int]:
+        """Returns the slots of a node's results. Of a list they are those of the nodes that take
+        tensors out of it."""
+        if isinstance(val(node), Tensor):
+            return [self.slots[node]]
+        slots = [-1] * len(val(node))
+        for user in node.users:
+            if user.target is operator.getitem:
+                slots[user.args[1]] = self.slots[user]  # type: ignore[index]
+        return slots
+
+
+def _is_pointwise(weight: Tensor, window: list[Any]) -> bool:
+    stride, padding, _, groups = window
+    return weight.shape[2:] == (1, 1) and [*stride, *padding, groups] == [1, 1, 0, 0, 1]
+
+
+def _owners(section: Section) -> dict[Node, Node]:
+    """Returns, for each node, the node whose memory its value may be a view of."""
+    owner = {node: node for node in section.inputs}
+    for node in section.nodes:
+        viewed = next(_viewed(node), None)
+        owner[node] = node if viewed is None else owner[viewed]
+    return owner
+
+
+def _viewed(node: Node) -> Iterator[Node]:
+    if node.target is operator.getitem:
+        yield node.args[0]  # type: ignore[misc]
+    if isinstance(node.target, OpOverload):
+        for argument in node.target._schema.arguments:
+            value = arguments(node)[argument.name]
+            if argument.alias_info is not None and isinstance(value, Node):
+                yield value
