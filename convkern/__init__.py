@@ -31,6 +31,7 @@ from convkern.explain import explain
 from convkern.functional import conv2d, linear, output_size, same_padding
 from convkern.memory import keep_memory
 from convkern.modules import Conv2d, LazyConv2d, Linear
+from convkern.optimize import optimize
 from convkern.profiling import measure_roof as _measure_roof
 from convkern.profiling import profile
 from convkern.surgery import replace_conv2d, replace_layers, restore_conv2d, restore_layers
@@ -47,6 +48,7 @@ __all__ = [
     "keep_memory",
     "linear",
     "onnx_translations",
+    "optimize",
     "output_size",
     "profile",
     "reference",

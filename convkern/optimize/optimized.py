@@ -2,106 +2,242 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from convkern import _C
 from convkern.optimize.batches import separable, set_batch
 from convkern.optimize.fusions import Fusions, fuse
+from convkern.optimize.graphs import CannotTrace
+from convkern.optimize.measured import keep_faster
 from convkern.optimize.program import Step, compiled, spell_out, split, whole
 from convkern.optimize.trace import trace
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What :class:`Optimized` has worked out for inputs of some shapes.
+    """What :class:`Optimized` has worked out for inputs of some shapes. ``str()`` gives it as text.
 
     Attributes:
-        fusions: what was fused.
-        steps: the steps of the program in their order.
-        parts: the parts that the batch is computed in.
-        together: why the batch is computed as a whole, or None if it is not.
+        inputs: the shapes and dtypes of the inputs, as text.
+        fusions: what was fused, and what was not and why.
+        steps: the steps of the program in their order, each with its kernel.
+        parts: the parts that the batch is cut into. One thread computes each. 1: all threads
+            compute the whole batch.
+        together: why the batch is not cut, or None if it is.
     """
 
-    program: _C.Program
-    tail: _C.Program | None  # computes the whole batch
+    inputs: str
     fusions: Fusions
     steps: list[Step]
     parts: int
     together: str | None
-    versions: list[tuple[Tensor, int]]
-    spec: pytree.TreeSpec
+    programs: list[_C.Program]  # the first computes the parts, a second the whole batch after it
     leaves: list[Any]  # of the output; None stands for a tensor
+    spec: pytree.TreeSpec
+
+    def run(self, inputs: tuple[Tensor, ...]) -> Any:
+        """Computes the model."""
+        results = self.programs[0].run(list(inputs), self.parts)
+        for program in self.programs[1:]:
+            results = program.run(results, 1)
+        tensors = iter(results)
+        leaves = [next(tensors) if leaf is None else leaf for leaf in self.leaves]
+        return pytree.tree_unflatten(leaves, self.spec)
+
+    def __str__(self) -> str:
+        ours = sum(step.kernel != "torch" for step in self.steps)
+        theirs = Counter(step.what for step in self.steps if step.kernel == "torch")
+        cut = f"{self.parts} parts of the batch, each on one thread"
+        fused = ", ".join(f"{count} {name}" for name, count in self.fusions.fused.items() if count)
+        lines = [
+            f"inputs    {self.inputs}",
+            f"runs      {cut if self.parts > 1 else f'as a whole: {self.together}'}",
+            f"fused     {fused or 'nothing'}",
+            f"convkern  {ours} steps",
+            f"torch     {', '.join(f'{n} {what}' for what, n in theirs.items()) or 'nothing'}",
+        ]
+        lines += [f"kept      {note.node}: {note.kept}" for note in self.fusions.kept]
+        return "\n".join(lines)
 
 
-def plan(model: nn.Module, inputs: tuple[Tensor, ...], parts: int | None = None) -> Plan:
-    """Works out a plan for inputs of these shapes."""
+def make_plan(
+    model: nn.Module, inputs: tuple[Tensor, ...], *, measure: bool = False, parts: int | None = None
+) -> Plan:
+    """Works out a plan for inputs of these shapes. `parts` is for tests."""
     module = trace(model, inputs)
-    originals = {id(t): t for t in [*model.parameters(), *model.buffers()]}
     fusions = fuse(module)
+    spell_out(module)
     threads = torch.get_num_threads()
     batch = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
-    together = separable(module, batch) if batch > 1 else "the batch has one image"
+    together = separable(module, batch) if batch > 1 else "it is no batch of several images"
+    if together is None and batch % threads != 0:
+        together = f"{threads} threads do not share {batch} images equally"
     if parts is None:
-        parts = batch if together is None and batch % threads == 0 else 1
-    spell_out(module)
-    tail = None
-    if parts > 1:
-        head, rest = split(module)
-        tail_steps: list[Step] = []
-        if rest is not None:
-            tail, tail_steps = compiled(module, rest, threads)
-        set_batch(module, batch, batch // parts)
-        program, steps = compiled(module, head, 1)
-        steps += tail_steps
-    else:
-        program, steps = compiled(module, whole(module), threads)
+        parts = batch if together is None else 1
+    programs, steps = _programs(module, threads, batch, parts, measure)
     (output,) = module.graph.find_nodes(op="output")
     leaves = [None if isinstance(v, torch.fx.Node) else v for v in output.args[0]]
-    versions = [(t, t._version) for t in originals.values()]
-    return Plan(
-        program, tail, fusions, steps, parts, together, versions, module.output_spec, leaves
-    )
+    text = ", ".join(f"{'x'.join(map(str, t.shape))} {_name(t.dtype)}" for t in inputs)
+    spec = vars(module)["output_spec"]
+    return Plan(text, fusions, steps, parts, together, programs, leaves, spec)
+
+
+def _programs(
+    module: GraphModule, threads: int, batch: int, parts: int, measure: bool
+) -> tuple[list[_C.Program], list[Step]]:
+    if parts == 1:
+        if measure:
+            keep_faster(module, threads)
+        program, steps = compiled(module, whole(module), threads)
+        return [program], steps
+    head, tail = split(module)
+    last = [] if tail is None else [compiled(module, tail, threads)]
+    set_batch(module, batch, batch // parts)
+    if measure:
+        keep_faster(module, 1)
+        head, _ = split(module)
+    both = [compiled(module, head, 1), *last]
+    return [program for program, _ in both], [step for _, steps in both for step in steps]
+
+
+class _Watch:
+    """Notices that a model has got other weights or parts."""
+
+    def __init__(self, model: nn.Module) -> None:
+        tables = [t for m in model.modules() for t in (m._parameters, m._buffers, m._modules)]
+        self._entries = [(table, name, v) for table in tables for name, v in table.items()]
+        self._sizes = [(table, len(table)) for table in tables]
+        tensors = {id(v): v for _, _, v in self._entries if isinstance(v, Tensor)}
+        self._tensors = [(t, _state_of(t)) for t in tensors.values()]
+
+    def has_changed(self) -> bool:
+        return (
+            any(_state_of(t) != state for t, state in self._tensors)
+            or any(table.get(name) is not value for table, name, value in self._entries)
+            or any(len(table) != size for table, size in self._sizes)
+        )
+
+
+def _state_of(t: Tensor) -> tuple[int, int]:
+    return t.data_ptr(), 0 if t.is_inference() else t._version
 
 
 class Optimized(nn.Module):
-    """The result of :func:`optimize`."""
+    """A model for inference; the result of :func:`convkern.optimize`.
 
-    def __init__(self, model: nn.Module) -> None:
+    It is called as the model is, with tensors. Inputs of other shapes get a plan of their own at
+    the first call, which is kept. ``print()`` says what was fused, and what stayed and why, and
+    :func:`convkern.explain` shows each step with its kernel. Several threads may call it at once.
+
+    Weights that change are noticed, and a new plan is made: by an optimizer, ``load_state_dict``,
+    a new parameter or a new part of the model. Changes through ``.data`` are not noticed.
+
+    Attributes:
+        model: the model itself.
+    """
+
+    def __init__(self, model: nn.Module, *, measure: bool = False) -> None:
         super().__init__()
         self.model = model
-        self._plans: dict[Any, Plan] = {}
+        self.measure = measure
+        self._forget()
 
     def forward(self, *inputs: Tensor) -> Any:
-        """Computes the model, without recording gradients."""
-        plan = self.plan_for(inputs)
-        results = plan.program.run(list(inputs), plan.parts)
-        if plan.tail is not None:
-            results = plan.tail.run(results, 1)
-        tensors = iter(results)
-        leaves = [next(tensors) if leaf is None else leaf for leaf in plan.leaves]
-        return pytree.tree_unflatten(leaves, plan.spec)
+        """Computes the model. Gradients are not recorded."""
+        return self.plan_for(inputs).run(inputs)
 
     def plan_for(self, inputs: tuple[Tensor, ...]) -> Plan:
-        """Returns the plan for inputs of these shapes, which is made if there is none yet or if
-        the model's weights have changed since."""
+        """Returns the plan for inputs of these shapes, dtypes and strides, with torch's number of
+        threads. It is made if there is none yet.
+
+        Raises:
+            CannotTrace: the model does something that no plan can do.
+        """
+        if self._watch is None or self._watch.has_changed():
+            self._forget()
+            self._watch = _Watch(self.model)
         key = (
             *((t.shape, t.stride(), t.dtype) for t in inputs),
             torch.get_num_threads(),
             _C.float32_precision(),
+            _C.batch_invariant(),
         )
-        known = self._plans.get(key)
-        if known is None or any(t._version != version for t, version in known.versions):
-            known = self._plans[key] = plan(self.model, inputs)
-        return known
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = make_plan(self.model, inputs, measure=self.measure)
+        return plan
+
+    @property
+    def plans(self) -> list[Plan]:
+        """The plans that were made, in their order."""
+        return list(self._plans.values())
+
+    def _forget(self) -> None:
+        self._plans: dict[Any, Plan] = {}
+        self._watch: _Watch | None = None
+
+    def __getstate__(self) -> dict[str, Any]:  # of copies and pickles, which plan anew
+        state = dict(self.__dict__)
+        state.update(_plans={}, _watch=None)
+        return state
+
+    def __repr__(self) -> str:
+        name = type(self.model).__name__
+        return "\n".join([f"Optimized({name})", *("\n" + str(plan) for plan in self.plans)])
 
 
-def optimize(model: nn.Module, *example: Tensor) -> Optimized:
-    """Returns a module that computes the model in inference, faster."""
-    result = Optimized(model)
+def optimize(model: nn.Module, *example: Tensor, measure: bool = False) -> Optimized:
+    """Returns a module that computes a model in inference on the CPU, faster.
+
+    The model is traced to a graph of torch's operators. Batch norms and scales are folded into
+    convolutions and linear layers; bias, residual and activation are applied as these write their
+    results. Weights are packed once, images stay channels_last from layer to layer, and the results
+    of layers share planned memory. If the model computes every image of a batch on its own, each
+    thread computes one image after the other, whose numbers stay in the caches. Operators that
+    convkern does not have remain torch's.
+
+    Args:
+        model: a module in inference mode, ``model.eval()``, on the CPU. It is not changed.
+        example: the arguments of its forward, tensors. Other shapes work too: a plan is made when
+            they are first seen, in up to two seconds.
+        measure: time each different layer once on its real sizes, and leave those to torch that
+            torch computes faster.
+
+    Returns:
+        A module that is called as the model. Its results have no gradients. They are as accurate as
+        those of :func:`convkern.conv2d` under :func:`convkern.set_float32_precision`.
+
+    Raises:
+        convkern.optimize.CannotTrace: the model does something that no graph can do, such as a
+            choice that depends on values; the message says what.
+        TypeError: model is not a module, or an example not a tensor.
+        ValueError: the model, or a part of it, is in training mode; or a tensor is not on the CPU.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
+        >>> fast = convkern.optimize(model, torch.randn(2, 3, 32, 32))
+        >>> fast(torch.randn(2, 3, 32, 32)).shape
+        torch.Size([2, 8, 30, 30])
+    """
+    if isinstance(model, nn.Module):
+        tensors = [*model.parameters(), *model.buffers(), *example]
+        device = next((t.device for t in tensors if isinstance(t, Tensor) and not t.is_cpu), None)
+        if device is not None:
+            raise ValueError(f"optimize: model and example must be on the CPU, got {device}")
+    result = Optimized(model, measure=measure)
     result.plan_for(example)
     return result
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+__all__ = ["CannotTrace", "Optimized", "Plan", "optimize"]

@@ -19,7 +19,7 @@ from convkern.optimize.graphs import CannotTrace, arguments, aten, constant, emi
 from convkern.optimize.rewriting import field
 from convkern.problem import forward_problem
 
-_LAYERS = frozenset({fused.conv2d, fused.linear, fused.scale_shift})
+LAYERS = frozenset({fused.conv2d, fused.linear, fused.scale_shift})
 _LINE = 64  # bytes; results in the arena begin at such a multiple
 # A linear layer of so few rows reads images of one pixel rather than pixels of one image.
 _FEW_ROWS = 16
@@ -136,7 +136,7 @@ class _Compiler:
         return last
 
     def compile(self) -> tuple[_C.Program, list[Step]]:
-        layers = [n for n in self.nodes[len(self.inputs) :] if n.target in _LAYERS]
+        layers = [n for n in self.nodes[len(self.inputs) :] if n.target in LAYERS]
         computed = set(layers)
         direct = {
             node
@@ -158,7 +158,7 @@ class _Compiler:
                 program.set_constant(self.slots[node], value.detach())
             elif node.op == "call_function":
                 dead = self._dead_after(index, places)
-                if node.target in _LAYERS:
+                if node.target in LAYERS:
                     steps.append(self._add_layer(program, node, places.get(node, -1), dead))
                 elif node.target is not operator.getitem:
                     steps.append(self._add_op(program, node, dead))
@@ -203,72 +203,20 @@ class _Compiler:
             placed.append((first, last, offset, offset + size))
         return places
 
-    def _result(self, node: Node) -> Tensor:
-        """Returns a tensor without data that has the strides of a layer's result."""
-        value = val(node)
-        layout = (
-            torch.contiguous_format
-            if node.target is fused.linear or value.dim() != 4
-            else torch.channels_last
-        )
-        return torch.empty(value.shape, dtype=value.dtype, device="meta", memory_format=layout)
-
     def _fits(self, node: Node) -> bool:
         """Returns whether a layer writes its result with the strides that the model gives it."""
-        return bool(val(node).stride() == self._result(node).stride())
+        return bool(val(node).stride() == result_like(node).stride())
 
     def _add_layer(self, program: _C.Program, node: Node, offset: int, dead: list[int]) -> Step:
         x = node.args[0]
         assert isinstance(x, Node)
-        weight, bias, problem = self._layer(node)
+        weight, bias, problem = layer_of(self.module, node)
         residual = None if node.target is fused.scale_shift else field(node, "residual")
         program.add_convolution(
             problem, self.slots[x], -1 if residual is None else self.slots[residual],
-            self.slots[node], self._result(node), offset, weight, bias, dead,
+            self.slots[node], result_like(node), offset, weight, bias, dead,
         )  # fmt: skip
         return Step(node.name, str(problem), "")
-
-    def _layer(self, node: Node) -> tuple[Tensor, Tensor | None, _C.Problem]:
-        """Returns the weight, bias and problem of a layer as a convolution."""
-        value, y = val(node.args[0]), self._result(node)
-        if node.target is fused.scale_shift:
-            scale, bias = self._constant(node, "scale"), self._constant(node, "shift")
-            assert scale is not None and bias is not None
-            weight = scale.to(y.dtype).view(-1, 1, 1, 1)
-            window: Any = ([1, 1], [0, 0], [1, 1], weight.shape[0])
-            sizes, bias, has_residual = value.shape, bias.to(y.dtype), False
-            if value.dim() != 4:
-                sizes = (*value.shape[:2], 1, value[0, 0].numel())
-        else:
-            given, bias = self._constant(node, "weight"), self._constant(node, "bias")
-            assert given is not None
-            weight, has_residual = given, field(node, "residual") is not None
-            if node.target is fused.linear:
-                rows = value.numel() // value.shape[-1]
-                weight = weight[:, :, None, None]
-                sizes = (rows, 1, 1) if rows <= _FEW_ROWS else (1, 1, rows)
-                sizes = (sizes[0], value.shape[-1], *sizes[1:])
-                window = ([1, 1], [0, 0], [1, 1], 1)
-            else:
-                names = ("stride", "padding", "dilation", "groups")
-                sizes, window = value.shape, [field(node, name) for name in names]
-                if _is_pointwise(weight, window) and value.shape[2] * value.shape[3] <= _FEW_PIXELS:
-                    sizes = (sizes[0], sizes[1], 1, sizes[2] * sizes[3])
-        x = torch.empty(sizes, dtype=y.dtype, device="meta", memory_format=torch.channels_last)
-        w = torch.empty(weight.shape, dtype=y.dtype, device="meta")
-        problem = forward_problem(
-            x, w, bias is not None, *window, field(node, "activation"), has_residual, layout="nhwc"
-        )
-        return weight.contiguous(), None if bias is None else bias.contiguous(), problem
-
-    def _constant(self, node: Node, name: str) -> Tensor | None:
-        given = field(node, name)
-        if given is None:
-            return None
-        value = constant(self.module, given)
-        if value is None:
-            raise CannotTrace(f"{node.name} computes its own {name}")
-        return value.detach()
 
     def _add_op(self, program: _C.Program, node: Node, dead: list[int]) -> Step:
         target = node.target
@@ -296,6 +244,60 @@ class _Compiler:
             if user.target is operator.getitem:
                 slots[user.args[1]] = self.slots[user]  # type: ignore[index]
         return slots
+
+
+def result_like(node: Node) -> Tensor:
+    """Returns a tensor without data that has the sizes and strides of a layer's result."""
+    value = val(node)
+    pixels = node.target is not fused.linear and value.dim() == 4
+    layout = torch.channels_last if pixels else torch.contiguous_format
+    return torch.empty(value.shape, dtype=value.dtype, device="meta", memory_format=layout)
+
+
+def layer_of(module: GraphModule, node: Node) -> tuple[Tensor, Tensor | None, _C.Problem]:
+    """Returns the weight, bias and problem of a layer as a convolution of pixels whose channels are
+    adjacent. A linear layer is a 1x1 convolution, and a scale and shift is a depthwise one.
+
+    Raises:
+        CannotTrace: the layer computes its weights.
+    """
+
+    def constant_of(name: str) -> Tensor | None:
+        given = field(node, name)
+        value = None if given is None else constant(module, given)
+        if given is not None and value is None:
+            raise CannotTrace(f"{node.name} computes its own {name}")
+        return None if value is None else value.detach()
+
+    value, dtype = val(node.args[0]), val(node).dtype
+    has_residual, window = False, [[1, 1], [0, 0], [1, 1], 1]
+    if node.target is fused.scale_shift:
+        scale, bias = constant_of("scale"), constant_of("shift")
+        assert scale is not None
+        weight = scale.view(-1, 1, 1, 1)
+        window[3] = weight.shape[0]
+        sizes = [*value.shape[:2], 1, value[0, 0].numel()]
+    else:
+        given, bias = constant_of("weight"), constant_of("bias")
+        assert given is not None
+        weight, has_residual = given, field(node, "residual") is not None
+        if node.target is fused.linear:
+            weight = weight[:, :, None, None]
+            rows, channels = value.numel() // value.shape[-1], value.shape[-1]
+            sizes = [rows, channels, 1, 1] if rows <= _FEW_ROWS else [1, channels, 1, rows]
+        else:
+            window = [field(node, name) for name in ("stride", "padding", "dilation", "groups")]
+            sizes = [*value.shape]
+            if _is_pointwise(weight, window) and sizes[2] * sizes[3] <= _FEW_PIXELS:
+                sizes = [*sizes[:2], 1, sizes[2] * sizes[3]]
+    weight = weight.to(dtype).contiguous()
+    bias = None if bias is None else bias.to(dtype).contiguous()
+    x, w = (torch.empty(s, dtype=dtype, device="meta") for s in (sizes, weight.shape))
+    activation = field(node, "activation")
+    problem = forward_problem(
+        x, w, bias is not None, *window, activation, has_residual, layout="nhwc"
+    )  # fmt: skip
+    return weight, bias, problem
 
 
 def _is_pointwise(weight: Tensor, window: list[Any]) -> bool:

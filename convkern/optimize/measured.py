@@ -1,0 +1,124 @@
+"""Layers that torch computes faster than convkern, by measurement."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from convkern import _C
+from convkern.activations import activated
+from convkern.optimize import fused
+from convkern.optimize.graphs import aten, emit, replace, val
+from convkern.optimize.program import LAYERS, layer_of, result_like
+from convkern.optimize.rewriting import field
+
+_SECONDS = 0.02  # for each layer
+_MARGIN = 0.97  # torch's layer must take at most this share of the time
+
+
+def keep_faster(module: GraphModule, threads: int) -> list[str]:
+    """Replaces the layers of a graph that torch computes faster on so many threads by torch's
+    operators, and returns their names. Layers of the same sizes are timed once."""
+    known: dict[str, bool] = {}
+    kept = []
+    with torch.no_grad(), _torch_threads(threads):
+        for node in list(module.graph.nodes):
+            if node.target not in LAYERS or node.target is fused.scale_shift:
+                continue
+            text = str(layer_of(module, node)[2])
+            if text not in known:
+                known[text] = _is_torch_faster(module, node, threads)
+            if known[text]:
+                kept.append(node.name)
+                _leave_to_torch(module, node)
+    return kept
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _is_torch_faster(module: GraphModule, node: Node, threads: int) -> bool:
+    x = _random(val(node.args[0]))
+    y = result_like(node)
+    residual = _random(y) if field(node, "residual") is not None else None
+    weight, bias, problem = layer_of(module, node)
+    program = _C.Program(3, 0, threads)
+    program.set_inputs([0] if residual is None else [0, 1])
+    program.set_outputs([(2, y, True)])
+    program.add_convolution(problem, 0, -1 if residual is None else 1, 2, y, -1, weight, bias, [])
+    given = [x] if residual is None else [x, residual]
+    w = weight[:, :, 0, 0] if node.target is fused.linear else weight
+    if w.dim() == 4:
+        w = w.contiguous(memory_format=torch.channels_last)
+    rest = [w, bias, *node.args[3:-2]]
+    layer: Any = torch.conv2d if node.target is fused.conv2d else torch._C._nn.linear
+
+    def theirs() -> Tensor:
+        result: Tensor = layer(x, *rest)
+        return activated(result if residual is None else result.add_(residual), activation)
+
+    activation = field(node, "activation")
+    ours = _seconds(lambda: program.run(given, 1))
+    return _seconds(theirs) < _MARGIN * ours
+
+
+def _random(like: Tensor) -> Tensor:
+    t = torch.randn(like.shape).to(like.dtype)
+    return t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    """Returns the median time of some calls."""
+    call()
+    times: list[float] = []
+    while len(times) < 5 or sum(times) < _SECONDS:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def _leave_to_torch(module: GraphModule, node: Node) -> None:
+    """Replaces a layer by torch's operators."""
+    *operands, activation, residual = node.args
+    target = aten.conv2d.default if node.target is fused.conv2d else aten.linear.default
+    result = emit(module, node, target, *operands)
+    if residual is not None:
+        result = emit(module, node, aten.add.Tensor, result, residual)
+    if activation is not None:
+        name, *numbers = _parts_of(str(activation))
+        result = emit(module, node, _OPERATORS[name], result, *numbers)
+    replace(node, result)
+
+
+_OPERATORS: dict[str, Any] = {
+    "relu": aten.relu.default,
+    "relu6": aten.relu6.default,
+    "clamp": aten.hardtanh.default,
+    "leaky_relu": aten.leaky_relu.default,
+    "hardsigmoid": aten.hardsigmoid.default,
+    "hardswish": aten.hardswish.default,
+    "sigmoid": aten.sigmoid.default,
+    "silu": aten.silu.default,
+    "gelu": aten.gelu.default,
+    "gelu_tanh": aten.gelu.default,
+}
+
+
+def _parts_of(activation: str) -> list[Any]:
+    name, _, numbers = activation.partition("(")
+    return [name, *(float(n) for n in numbers.rstrip(")").split(",") if n)]
