@@ -92,8 +92,7 @@ def as_tf32(ops: Operands) -> Operands:
     def rounded(t: Tensor) -> Tensor:
         return ((t.view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
 
-    changed = {"x": rounded(ops.x), "w": rounded(ops.w), "gy": rounded(ops.gy)}
-    return dataclasses.replace(ops, **changed)
+    return dataclasses.replace(ops, x=rounded(ops.x), w=rounded(ops.w), gy=rounded(ops.gy))
 
 
 def run(ops: Operands) -> Tensor:

@@ -70,26 +70,25 @@ def _is_separable(node: Node, batched: set[Node], batch: int) -> bool:
     tensors = val(node) if isinstance(val(node), (list, tuple)) else [val(node)]
     if not all(isinstance(t, Tensor) and t.dim() > 0 and t.shape[0] == batch for t in tensors):
         return False
+    x: Any = node.args[0]
     if target in _ALWAYS:
-        return node.args[0] in batched
+        return x in batched
     if target in _BY_AXIS:
-        given = arguments(node)
-        axes = given[_BY_AXIS[target]]
+        axes = arguments(node)[_BY_AXIS[target]]
         axes = axes if isinstance(axes, (list, tuple)) else [axes]
         read = node.all_input_nodes
-        return (
-            bool(axes)
-            and all(a % val(read[0]).dim() != 0 for a in axes)
-            and all(argument in batched for argument in read)
-        )
+        others = bool(axes) and all(a % val(read[0]).dim() != 0 for a in axes)
+        return others and all(argument in batched for argument in read)
     if target in _SIZES:
-        return node.args[0] in batched and val(node.args[0]).shape[0] == batch
+        return x in batched and bool(val(x).shape[0] == batch)
+    rank = val(node).dim() if isinstance(val(node), Tensor) else 0
+    sizes: Any = node.args[1] if len(node.args) > 1 else None
     if target is aten.permute.default:
-        return bool(node.args[1][0] in (0, -val(node).dim()))  # type: ignore[index]
+        return bool(sizes[0] in (0, -rank))
     if target is aten.layer_norm.default:
-        return len(node.args[1]) < val(node).dim()  # type: ignore[arg-type]
+        return bool(len(sizes) < rank)
     if target is aten.constant_pad_nd.default:
-        return len(node.args[1]) < 2 * val(node).dim()  # type: ignore[arg-type]
+        return bool(len(sizes) < 2 * rank)
     if isinstance(target, OpOverload) and torch.Tag.pointwise in target.tags:
         return all(_is_broadcast(a, a in batched, val(node).dim()) for a in node.all_input_nodes)
     return False

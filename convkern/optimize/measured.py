@@ -52,7 +52,8 @@ def _torch_threads(threads: int) -> Iterator[None]:
 
 
 def _is_torch_faster(module: GraphModule, node: Node, threads: int) -> bool:
-    x = _random(val(node.args[0]))
+    source: Any = node.args[0]
+    x = _random(val(source))
     y = result_like(node)
     residual = _random(y) if field(node, "residual") is not None else None
     weight, bias, problem = layer_of(module, node)

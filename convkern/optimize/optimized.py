@@ -147,7 +147,8 @@ class Optimized(nn.Module):
         super().__init__()
         self.model = model
         self.measure = measure
-        self._forget()
+        self._plans: dict[Any, Plan] = {}
+        self._watch: _Watch | None = None
 
     def forward(self, *inputs: Tensor) -> Any:
         """Computes the model. Gradients are not recorded."""
@@ -161,7 +162,7 @@ class Optimized(nn.Module):
             CannotTrace: the model does something that no plan can do.
         """
         if self._watch is None or self._watch.has_changed():
-            self._forget()
+            self._plans = {}
             self._watch = _Watch(self.model)
         key = (
             *((t.shape, t.stride(), t.dtype) for t in inputs),
@@ -178,10 +179,6 @@ class Optimized(nn.Module):
     def plans(self) -> list[Plan]:
         """The plans that were made, in their order."""
         return list(self._plans.values())
-
-    def _forget(self) -> None:
-        self._plans: dict[Any, Plan] = {}
-        self._watch: _Watch | None = None
 
     def __getstate__(self) -> dict[str, Any]:  # of copies and pickles, which plan anew
         state = dict(self.__dict__)

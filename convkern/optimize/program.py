@@ -182,7 +182,7 @@ class _Compiler:
         return max((self.slots[user] for user in node.users if user in self.slots), default=-1)
 
     def _bytes(self, node: Node) -> int:
-        value = val(node)
+        value: Tensor = val(node)
         return -(-value.numel() * value.element_size() // _LINE) * _LINE
 
     def _arena(self, nodes: list[Node]) -> dict[Node, int]:
@@ -269,8 +269,10 @@ def layer_of(module: GraphModule, node: Node) -> tuple[Tensor, Tensor | None, _C
             raise CannotTrace(f"{node.name} computes its own {name}")
         return None if value is None else value.detach()
 
-    value, dtype = val(node.args[0]), val(node).dtype
-    has_residual, window = False, [[1, 1], [0, 0], [1, 1], 1]
+    x: Any = node.args[0]
+    value, dtype = val(x), val(node).dtype
+    has_residual = False
+    window: list[Any] = [[1, 1], [0, 0], [1, 1], 1]
     if node.target is fused.scale_shift:
         scale, bias = constant_of("scale"), constant_of("shift")
         assert scale is not None
@@ -292,10 +294,11 @@ def layer_of(module: GraphModule, node: Node) -> tuple[Tensor, Tensor | None, _C
                 sizes = [*sizes[:2], 1, sizes[2] * sizes[3]]
     weight = weight.to(dtype).contiguous()
     bias = None if bias is None else bias.to(dtype).contiguous()
-    x, w = (torch.empty(s, dtype=dtype, device="meta") for s in (sizes, weight.shape))
-    activation = field(node, "activation")
+    meta_x, meta_w = (torch.empty(s, dtype=dtype, device="meta") for s in (sizes, weight.shape))
+    stride, padding, dilation, groups = window
     problem = forward_problem(
-        x, w, bias is not None, *window, activation, has_residual, layout="nhwc"
+        meta_x, meta_w, bias is not None, stride, padding, dilation, groups,
+        field(node, "activation"), has_residual, layout="nhwc",
     )  # fmt: skip
     return weight, bias, problem
 

@@ -1,0 +1,99 @@
+"""The backend "convkern" of torch.compile: the fusions and programs of :func:`convkern.optimize`
+for the graphs that Dynamo captures. torch finds it by its entry point."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from convkern.optimize.graphs import CannotTrace
+from convkern.optimize.optimized import Optimized
+
+
+def backend(module: GraphModule, example: Sequence[Any], **_: Any) -> Callable[..., Any]:
+    """Returns a function that computes a graph of Dynamo in inference.
+
+    Plans are made when the function is first called with inputs of some shapes, which serves
+    dynamic shapes too. Graphs for which there can be none, graphs whose gradients are wanted, and
+    graphs of other devices than the CPU run as they are, on torch's own operators.
+    """
+    tensors = [t for t in example if isinstance(t, Tensor)]
+    tensors += [*module.parameters(), *module.buffers()]
+    if any(t.requires_grad for t in tensors) and torch.is_grad_enabled():
+        warnings.warn(
+            "torch.compile(backend='convkern') computes inference: a graph whose gradients are "
+            "wanted stays torch's. Call the model under torch.no_grad().",
+            stacklevel=2,
+        )
+        return module.forward
+    if not all(t.is_cpu for t in tensors):
+        return module.forward
+    return _Compiled(module)
+
+
+class _Compiled:
+    """A graph, with an :class:`Optimized` for each set of parameters and other values that are not
+    tensors. Dynamo passes parameters and buffers as arguments of the graph."""
+
+    def __init__(self, module: GraphModule) -> None:
+        self.module = module.eval()
+        self.is_weight = [_is_weight(n) for n in module.graph.find_nodes(op="placeholder")]
+        self.known: list[tuple[list[Any], Optimized | None]] = []
+
+    def __call__(self, *arguments: Any) -> Any:
+        fixed: list[Any] = []  # None in the place of each input
+        inputs: list[Tensor] = []
+        for value, is_weight in zip(arguments, self.is_weight, strict=True):
+            is_input = isinstance(value, Tensor) and not is_weight
+            (inputs if is_input else fixed).append(value)
+            if is_input:
+                fixed.append(None)
+        optimized = self._optimized(fixed)
+        if optimized is not None:
+            try:
+                return optimized(*inputs)
+            except CannotTrace as error:
+                warnings.warn(f"convkern leaves a graph to torch: {error}", stacklevel=2)
+                self.known = [(f, None if o is optimized else o) for f, o in self.known]
+        return self.module.forward(*arguments)
+
+    def _optimized(self, fixed: list[Any]) -> Optimized | None:
+        for known, optimized in self.known:
+            if all(
+                a is b or (type(a) is int and a == b) for a, b in zip(known, fixed, strict=True)
+            ):
+                return optimized
+        self.known.append((fixed, Optimized(_Bound(self.module, fixed))))
+        return self.known[-1][1]
+
+
+class _Bound(nn.Module):
+    """A graph with some of its arguments given: those that are not None in `fixed`."""
+
+    def __init__(self, module: GraphModule, fixed: list[Any]) -> None:
+        super().__init__()
+        self.module = module
+        self.fixed = fixed
+        for place, value in enumerate(fixed):
+            if isinstance(value, nn.Parameter):
+                self.register_parameter(f"weight{place}", value)
+            elif isinstance(value, Tensor):
+                self.register_buffer(f"weight{place}", value)
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> Any:
+        rest = iter(inputs)
+        return self.module.forward(*(next(rest) if v is None else v for v in self.fixed))
+
+
+def _is_weight(placeholder: Node) -> bool:
+    """Returns whether an argument of a graph is a parameter or buffer of the model, by what Dynamo
+    says about it."""
+    facts = placeholder.meta.get("tensor_dict", {})
+    value = placeholder.meta.get("example_value")
+    return "_dynamo_static_input_type" in facts or isinstance(value, nn.Parameter)
