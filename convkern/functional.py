@@ -127,8 +127,10 @@ def _general_conv2d(
         _meet_dtensor(input)
     x, *window = canonical(input, weight, stride, padding, dilation)
     added = residual if residual is None or input.dim() == 4 else residual.unsqueeze(0)
-    y: Tensor = torch.ops.convkern.conv2d(x, weight, bias, *window, groups, activation, added)
-    return y if input.dim() == 4 else y.squeeze(0)
+    images: Tensor = torch.ops.convkern.conv2d(
+        x, weight, bias, *window, groups, activation, added
+    )
+    return images if input.dim() == 4 else images.squeeze(0)
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

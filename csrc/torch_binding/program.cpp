@@ -5,6 +5,7 @@
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <utility>
@@ -113,6 +114,8 @@ std::vector<at::Tensor> part_of(const std::vector<at::Tensor>& tensors, int64_t 
 }  // namespace
 
 std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs, int64_t parts) const {
+  // Inference mode is a state of the calling thread. Its tensors cannot be written by others.
+  const c10::InferenceMode normal(false);
   std::vector<at::Tensor> outputs;
   for (const Place& place : outputs_) outputs.push_back(allocated(place, parts));
   // A frame whose run has raised an error is not used again.
