@@ -127,9 +127,7 @@ def _general_conv2d(
         _meet_dtensor(input)
     x, *window = canonical(input, weight, stride, padding, dilation)
     added = residual if residual is None or input.dim() == 4 else residual.unsqueeze(0)
-    images: Tensor = torch.ops.convkern.conv2d(
-        x, weight, bias, *window, groups, activation, added
-    )
+    images: Tensor = torch.ops.convkern.conv2d(x, weight, bias, *window, groups, activation, added)
     return images if input.dim() == 4 else images.squeeze(0)
 
 

@@ -9,14 +9,18 @@ from torch import Tensor, nn
 
 from convkern.choices import Activation, Padding
 from convkern.explain.explanation import Explanation, explain_conv2d
-from convkern.explain.model import ModelExplanation, explain_model
+from convkern.explain.model import ModelExplanation, explain_model, explain_optimized
+from convkern.optimize import Optimized
 
 __all__ = ["Explanation", "ModelExplanation", "explain"]
 
 
 @overload
 def explain(
-    input: nn.Module, weight: Tensor | tuple[Tensor, ...], *, device: str | None = None
+    input: nn.Module,
+    weight: Tensor | tuple[Tensor, ...] | None = None,
+    *,
+    device: str | None = None,
 ) -> ModelExplanation: ...
 @overload
 def explain(
@@ -54,6 +58,9 @@ def explain(
     their calls. The model is neither changed nor computed: its forward is traced on tensors without
     data. Convolutions that it calls as functions, not as layers, are not seen.
 
+    Of a model that :func:`convkern.optimize` returned, it shows the steps of the plan for the
+    example, or of its last plan if no example is given.
+
     Args:
         device: ``"cpu"``, ``"cuda"`` or, for a GPU that need not be here, its compute capability
             as in ``"cuda:sm_90"``; input's own device by default.
@@ -63,6 +70,8 @@ def explain(
             device is none, or this build has no kernels for it; or the model cannot be traced.
         RuntimeError, TypeError: as conv2d.
     """
+    if isinstance(input, Optimized):
+        return explain_optimized(input, weight)
     if isinstance(input, nn.Module):
         return explain_model(input, weight, device)
     if isinstance(weight, tuple):

@@ -19,6 +19,7 @@ from convkern._show import html
 from convkern._show.tables import Table
 from convkern.explain.explanation import Explanation, explain_conv2d, on_meta
 from convkern.modules import Conv2d
+from convkern.optimize import Optimized
 from convkern.surgery import why_kept
 
 _LAYERS = (
@@ -35,9 +36,11 @@ class ModelExplanation:
         layers: (name, Explanation) of each call of a layer, in the order of the calls. The kernel
             of a layer that is not convkern's is ``"torch"``, and the reason says what would change
             that.
+        kind: what the rows are, convolution layers or the steps of an optimized model.
     """
 
     layers: list[tuple[str, Explanation]]
+    kind: str = "convolution layers"
 
     def __iter__(self) -> Iterator[tuple[str, Explanation]]:
         return iter(self.layers)
@@ -85,7 +88,7 @@ class ModelExplanation:
         ours = [e for _, e in self.layers if e.kernel != "torch"]
         share = sum(e.flops for e in ours) / (self.flops or 1.0)
         return (
-            f"{len(ours)} of {len(self.layers)} convolution layers run on convkern, "
+            f"{len(ours)} of {len(self.layers)} {self.kind} run on convkern, "
             f"{share:.1%} of {_millions(self.flops)} MFLOPs"
         )
 
@@ -135,6 +138,20 @@ def explain_model(model: nn.Module, inputs: Any, device: str | None = None) -> M
                 "explain its layers one by one"
             ) from error
     return ModelExplanation(found)
+
+
+def explain_optimized(model: Optimized, inputs: Any) -> ModelExplanation:
+    """See :func:`convkern.explain`, of the result of convkern.optimize."""
+    arguments = (inputs,) if isinstance(inputs, Tensor) else inputs
+    plan = model.plans[-1] if arguments is None else model.plan_for(arguments)
+    rows = []
+    for step in plan.steps:
+        if step.kernel == "torch":
+            row = Explanation(step.what, "torch", "an operator that convkern does not have")
+        else:
+            row = explain_conv2d(step.what)
+        rows.append((step.node, row))
+    return ModelExplanation(rows, "steps")
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from convkern.optimize import fused
-from convkern.optimize.graphs import arguments, aten, fake_mode, val
+from convkern.optimize.graphs import arguments, aten, constant, fake_mode, val
 
 # Nodes of these targets compute each image of their first argument from that image alone.
 _ALWAYS = frozenset({
@@ -58,10 +59,20 @@ def separable(module: GraphModule, batch: int) -> str | None:
         elif node.op == "call_function":
             if not any(argument in batched for argument in node.all_input_nodes):
                 continue
+            batched |= {a for a in node.all_input_nodes if _is_repeated(module, a, batch)}
             if not _is_separable(node, batched, batch):
                 return f"{node.name} may mix the images of a batch"
             batched.add(node)
     return None
+
+
+def _is_repeated(module: GraphModule, node: Node, batch: int) -> bool:
+    """Returns whether a node is a constant that repeats one value for each image, such as the class
+    token of a vision transformer."""
+    value = constant(module, node)
+    return (
+        value is not None and value.dim() > 0 and value.shape[0] == batch and (value.stride(0) == 0)
+    )
 
 
 def _is_separable(node: Node, batched: set[Node], batch: int) -> bool:
@@ -87,7 +98,7 @@ def _is_separable(node: Node, batched: set[Node], batch: int) -> bool:
         return bool(sizes[0] in (0, -rank))
     if target is aten.layer_norm.default:
         return bool(len(sizes) < rank)
-    if target is aten.constant_pad_nd.default:
+    if target in (aten.pad.default, aten.constant_pad_nd.default):
         return bool(len(sizes) < 2 * rank)
     if isinstance(target, OpOverload) and torch.Tag.pointwise in target.tags:
         return all(_is_broadcast(a, a in batched, val(node).dim()) for a in node.all_input_nodes)
@@ -109,6 +120,10 @@ def set_batch(module: GraphModule, old: int, new: int) -> None:
         for node in module.graph.nodes:
             if node.op == "placeholder":
                 node.meta["val"] = val(node)[:new].clone()
+            elif node.op == "get_attr" and _is_repeated(module, node, old):
+                with unset_fake_temporarily():
+                    setattr(module, str(node.target), getattr(module, str(node.target))[:new])
+                node.meta["val"] = val(node)[:new]
             elif node.op == "call_function":
                 if node.target in _SIZES and node.args[1][0] == old:
                     node.args = (node.args[0], [new, *node.args[1][1:]], *node.args[2:])

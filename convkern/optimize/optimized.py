@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,13 @@ from convkern.optimize.graphs import CannotTrace
 from convkern.optimize.measured import keep_faster
 from convkern.optimize.program import Step, compiled, spell_out, split, whole
 from convkern.optimize.trace import trace
+
+_TENSOR = object()
+# The tracer has state of its process, so that one model is traced at a time.
+_planning = threading.Lock()
+os.register_at_fork(
+    before=_planning.acquire, after_in_parent=_planning.release, after_in_child=_planning.release
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Plan:
     parts: int
     together: str | None
     programs: list[_C.Program]  # the first computes the parts, a second the whole batch after it
-    leaves: list[Any]  # of the output; None stands for a tensor
+    leaves: list[Any]  # of the output; _TENSOR stands for a tensor
     spec: pytree.TreeSpec
 
     def run(self, inputs: tuple[Tensor, ...]) -> Any:
@@ -48,7 +57,7 @@ class Plan:
         for program in self.programs[1:]:
             results = program.run(results, 1)
         tensors = iter(results)
-        leaves = [next(tensors) if leaf is None else leaf for leaf in self.leaves]
+        leaves = [next(tensors) if leaf is _TENSOR else leaf for leaf in self.leaves]
         return pytree.tree_unflatten(leaves, self.spec)
 
     def __str__(self) -> str:
@@ -83,7 +92,7 @@ def make_plan(
         parts = batch if together is None else 1
     programs, steps = _programs(module, threads, batch, parts, measure)
     (output,) = module.graph.find_nodes(op="output")
-    leaves = [None if isinstance(v, torch.fx.Node) else v for v in output.args[0]]
+    leaves = [_TENSOR if isinstance(v, torch.fx.Node) else v for v in output.args[0]]
     text = ", ".join(f"{'x'.join(map(str, t.shape))} {_name(t.dtype)}" for t in inputs)
     spec = vars(module)["output_spec"]
     return Plan(text, fusions, steps, parts, together, programs, leaves, spec)
@@ -162,17 +171,22 @@ class Optimized(nn.Module):
             CannotTrace: the model does something that no plan can do.
         """
         if self._watch is None or self._watch.has_changed():
-            self._plans = {}
-            self._watch = _Watch(self.model)
+            with _planning:
+                self._plans = {}
+                self._watch = _Watch(self.model)
         key = (
             *((t.shape, t.stride(), t.dtype) for t in inputs),
             torch.get_num_threads(),
             _C.float32_precision(),
             _C.batch_invariant(),
         )
-        plan = self._plans.get(key)
+        plans = self._plans
+        plan = plans.get(key)
         if plan is None:
-            plan = self._plans[key] = make_plan(self.model, inputs, measure=self.measure)
+            with _planning:
+                plan = plans.get(key)
+                if plan is None:
+                    plan = plans[key] = make_plan(self.model, inputs, measure=self.measure)
         return plan
 
     @property
@@ -223,11 +237,12 @@ def optimize(model: nn.Module, *example: Tensor, measure: bool = False) -> Optim
         >>> fast(torch.randn(2, 3, 32, 32)).shape
         torch.Size([2, 8, 30, 30])
     """
-    if isinstance(model, nn.Module):
-        tensors = [*model.parameters(), *model.buffers(), *example]
-        device = next((t.device for t in tensors if isinstance(t, Tensor) and not t.is_cpu), None)
-        if device is not None:
-            raise ValueError(f"optimize: model and example must be on the CPU, got {device}")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    tensors = [*model.parameters(), *model.buffers(), *example]
+    device = next((t.device for t in tensors if isinstance(t, Tensor) and not t.is_cpu), None)
+    if device is not None:
+        raise ValueError(f"optimize: model and example must be on the CPU, got {device}")
     result = Optimized(model, measure=measure)
     result.plan_for(example)
     return result

@@ -255,8 +255,9 @@ def result_like(node: Node) -> Tensor:
 
 
 def layer_of(module: GraphModule, node: Node) -> tuple[Tensor, Tensor | None, _C.Problem]:
-    """Returns the weight, bias and problem of a layer as a convolution of pixels whose channels are
-    adjacent. A linear layer is a 1x1 convolution, and a scale and shift is a depthwise one.
+    """Returns the weight, bias and problem of a layer as a convolution. A linear layer is a 1x1
+    convolution, and a scale and shift is a depthwise one. The channels of a pixel are adjacent in
+    images, and the pixels of a channel in values of other ranks.
 
     Raises:
         CannotTrace: the layer computes its weights.
@@ -298,7 +299,8 @@ def layer_of(module: GraphModule, node: Node) -> tuple[Tensor, Tensor | None, _C
     stride, padding, dilation, groups = window
     problem = forward_problem(
         meta_x, meta_w, bias is not None, stride, padding, dilation, groups,
-        field(node, "activation"), has_residual, layout="nhwc",
+        field(node, "activation"), has_residual,
+        layout="nhwc" if node.target is fused.linear or value.dim() in (2, 4) else "nchw",
     )  # fmt: skip
     return weight, bias, problem
 

@@ -1,5 +1,6 @@
 #include "python_binding/program.h"
 
+#include <ATen/ScalarOps.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/jit/python/pybind_utils.h>
 #include <torch/csrc/utils/pybind.h>
@@ -22,6 +23,14 @@ OpArgument argument_of(const py::tuple& given, const c10::TypePtr& type) {
   const auto kind = given[0].cast<std::string>();
   if (kind == "slot") return {{}, {given[1].cast<int64_t>()}, OpArgument::kTensor};
   if (kind == "slots") return {{}, given[1].cast<Slots>(), OpArgument::kTensors};
+  if (type->kind() == c10::TypeKind::TensorType && !THPVariable_Check(given[1].ptr()) &&
+      !given[1].is_none()) {
+    // A number in the place of a tensor takes part in type promotion as a number.
+    const auto number = torch::jit::toIValue(given[1], c10::NumberType::get()).toScalar();
+    at::Tensor wrapped = at::scalar_to_tensor(number);
+    wrapped.unsafeGetTensorImpl()->set_wrapped_number(true);
+    return {wrapped, {}, OpArgument::kConstant};
+  }
   return {torch::jit::toIValue(given[1], type), {}, OpArgument::kConstant};
 }
 

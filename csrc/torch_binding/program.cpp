@@ -63,6 +63,17 @@ void Program::add(OpStep step, std::vector<int64_t> dead) {
                     std::move(dead)});
 }
 
+bool Program::lasts(int64_t slot) const {
+  for (const auto& constant : constants_) {
+    if (constant.first == slot) return true;
+  }
+  for (const Step& step : steps_) {
+    const ConvolutionStep* c = step.convolution.get();
+    if (c != nullptr && c->y.slot == slot) return c->y.offset >= 0;
+  }
+  return false;
+}
+
 std::unique_ptr<Program::Frame> Program::take_frame() const {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -158,7 +169,9 @@ void Program::run_part(Frame& frame, const std::vector<at::Tensor>& inputs,
   for (size_t i = 0; i < outputs_.size(); ++i) {
     at::Tensor output = outputs[i];
     if (outputs_[i].offset != 0) output.copy_(slots[outputs_[i].slot]);
-    slots[outputs_[i].slot].reset();
+  }
+  for (const Place& place : outputs_) {
+    if (!lasts(place.slot)) slots[place.slot].reset();
   }
   for (const int64_t slot : inputs_) slots[slot].reset();
 }

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+import convkern
 from convkern.optimize import Fusions, fuse, trace
 
 
@@ -38,14 +39,15 @@ def census(module: GraphModule) -> dict[str, int]:
 
 
 def fused(model: nn.Module, *inputs: Tensor) -> tuple[GraphModule, Fusions]:
-    """Returns a model's fused graph and the report. Checks the graph against the model, and the
-    fake values of its nodes against the values that they compute."""
+    """Returns a model's fused graph and the report. Checks the graph and its program against the
+    model, and the fake values of its nodes against the values that they compute."""
     module = trace(model, inputs)
     with torch.no_grad():
         expected = pytree.tree_leaves(model(*inputs))
         compare(module(*inputs), expected)
         report = fuse(module)
         compare(Checked(module).run(*inputs), expected)
+        compare(pytree.tree_leaves(convkern.optimize(model, *inputs)(*inputs)), expected)
     module.graph.lint()
     return module, report
 

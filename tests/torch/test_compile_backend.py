@@ -1,0 +1,112 @@
+"""torch.compile(backend="convkern")."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from op_calls import Count
+
+_OURS = """
+import sys, torch
+assert "convkern" in torch._dynamo.list_backends() and "convkern" not in sys.modules
+model = torch.nn.Conv2d(3, 8, 3).eval()
+with torch.no_grad():
+    x = torch.randn(2, 3, 9, 9)
+    torch.testing.assert_close(torch.compile(model, backend="convkern")(x), model(x))
+assert "convkern" in sys.modules
+"""
+
+
+@pytest.fixture(autouse=True)
+def fresh_dynamo() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+class Net(nn.Module):
+    def __init__(self, *, breaks: bool = False) -> None:
+        super().__init__()
+        self.breaks = breaks
+        self.first = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU())
+        self.second = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        if self.breaks:
+            torch._dynamo.graph_break()
+        return self.second(y.mean((2, 3)).view(x.shape[0], -1)) + x.shape[0]
+
+
+def test_torch_finds_the_backend_without_an_import_of_convkern() -> None:
+    subprocess.run([sys.executable, "-c", _OURS], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("dynamic", [None, False, True])
+def test_batches(dynamic: bool | None) -> None:
+    model = Net().eval()
+    fast = torch.compile(model, backend="convkern", dynamic=dynamic, fullgraph=True)
+    with torch.no_grad():
+        for batch in (2, 4, 6, 1, 2):
+            x = torch.randn(batch, 3, 12, 12)
+            torch.testing.assert_close(fast(x), model(x))
+
+
+def test_graph_breaks() -> None:
+    model = Net(breaks=True).eval()
+    fast = torch.compile(model, backend="convkern")
+    with torch.no_grad():
+        x = torch.randn(2, 3, 12, 12)
+        torch.testing.assert_close(fast(x), model(x))
+
+
+def test_weights_that_change_are_noticed() -> None:
+    model = Net().eval()
+    fast = torch.compile(model, backend="convkern")
+    x = torch.randn(2, 3, 12, 12)
+    with torch.no_grad():
+        fast(x)
+        model.second.weight.mul_(3)
+        torch.testing.assert_close(fast(x), model(x))
+        model.second.weight = nn.Parameter(torch.randn(4, 16))
+        torch.testing.assert_close(fast(x), model(x))
+
+
+def test_training_stays_torchs() -> None:
+    model = Net()
+    fast = torch.compile(model, backend="convkern")
+    x = torch.randn(2, 3, 12, 12)
+    with pytest.warns(UserWarning, match="computes inference"):
+        y = fast(x)
+    y.sum().backward()
+    assert model.second.weight.grad is not None
+
+
+def test_a_graph_that_cannot_be_traced_stays_torchs() -> None:
+    def mix(x: Tensor) -> Tensor:
+        return x.clone().fill_(x.max().item())
+
+    fast = torch.compile(mix, backend="convkern")
+    x = torch.randn(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.testing.assert_close(fast(x), mix(x))
+
+
+def test_layers_run_in_a_program() -> None:
+    """No op of torch computes them."""
+    model = Net().eval()
+    fast = torch.compile(model, backend="convkern")
+    x = torch.randn(1, 3, 12, 12)
+    with torch.no_grad():
+        fast(x)
+        with Count() as count:
+            fast(x)
+    assert not {"aten::convolution", "aten::addmm", "convkern::conv2d"} & count.calls.keys()

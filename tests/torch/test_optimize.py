@@ -1,0 +1,330 @@
+"""convkern.optimize: programs of whole models against the models."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import convkern
+from convkern.optimize import CannotTrace, Optimized
+from convkern.optimize.optimized import make_plan
+
+
+class Block(nn.Module):
+    """An inverted residual with squeeze-and-excite, whose images meet nowhere."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        wide = 2 * channels
+        self.expand = nn.Sequential(nn.Conv2d(channels, wide, 1), nn.BatchNorm2d(wide), nn.SiLU())
+        self.depthwise = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+        self.squeeze, self.excite = nn.Conv2d(wide, 4, 1), nn.Conv2d(4, wide, 1)
+        self.project = nn.Conv2d(wide, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.hardswish(self.depthwise(self.expand(x)))
+        scale = torch.sigmoid(self.excite(F.relu(self.squeeze(y.mean((2, 3), keepdim=True)))))
+        return x + self.project(y * scale)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.blocks = nn.Conv2d(3, 16, 3, 2, 1), nn.Sequential(Block(16), Block(16))
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.blocks(self.stem(x))
+        return self.head(F.adaptive_avg_pool2d(y, 1).flatten(1))
+
+
+class Function(nn.Module):
+    """A model that calls a function of its input and a layer."""
+
+    def __init__(self, call: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.call, self.conv = call, nn.Conv2d(3, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.call(self.conv, x)
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+def image(batch: int = 4, size: int = 21) -> Tensor:
+    return torch.randn(batch, 3, size, size + 2)
+
+
+def assert_same(model: nn.Module, fast: Optimized, x: Tensor) -> None:
+    """Asserts that both compute the same, within 2e-6 of the root mean square."""
+    with torch.no_grad():
+        expected, y = model(x), fast(x)
+    assert y.dtype == expected.dtype and y.stride() == expected.stride()
+    scale = expected.double().square().mean().sqrt()
+    torch.testing.assert_close(y, expected, rtol=0, atol=2e-6 * scale.item())
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 8])
+def test_batches(batch: int, layout: torch.memory_format) -> None:
+    model, x = net(), image(batch).contiguous(memory_format=layout)
+    fast = convkern.optimize(model, x)
+    assert_same(model, fast, x)
+    threads = torch.get_num_threads()
+    whole = batch == 1 or batch % threads != 0
+    assert fast.plans[0].parts == (1 if whole else batch)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_parts_compute_the_same(parts: int) -> None:
+    model, x = net().double(), image(4).double()
+    torch.testing.assert_close(make_plan(model, (x,), parts=parts).run((x,)), model(x))
+
+
+MIXING = {
+    "mean of the batch": lambda conv, x: conv(x) - conv(x).mean(0, keepdim=True),
+    "softmax over it": lambda conv, x: conv(x).softmax(0),
+    "flipped": lambda conv, x: conv(x).flip(0),
+    "concatenated": lambda conv, x: torch.cat([conv(x), conv(x)]),
+    "reshaped": lambda conv, x: conv(x).reshape(2, -1),
+    "normalised": lambda conv, x: F.layer_norm(conv(x), conv(x).shape),
+    "a number": lambda conv, x: conv(x).sum(),
+    "permuted": lambda conv, x: conv(x).permute(1, 0, 2, 3),
+    "by position": lambda conv, x: conv(x) + torch.arange(4.0).view(4, 1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_batches_whose_images_meet_are_computed_as_a_whole(name: str) -> None:
+    model, x = Function(MIXING[name]).eval(), image(4, 6)
+    fast = convkern.optimize(model, x)
+    assert fast.plans[0].parts == 1 and fast.plans[0].together is not None
+    assert_same(model, fast, x)
+
+
+APART: dict[str, Callable[[Any, Tensor], Any]] = {
+    "reshaped": lambda conv, x: conv(x).flatten(1)[:, 3:9],
+    "shuffled": lambda conv, x: conv(x).view(x.shape[0], 4, 4, -1).transpose(1, 2).flatten(1, 2),
+    "split": lambda conv, x: torch.cat([*reversed(conv(x).chunk(3, 1))], 1),
+    "attention": lambda conv, x: F.scaled_dot_product_attention(*[conv(x)] * 3),
+    "same for all": lambda conv, x: conv(x) * torch.arange(16.0).view(1, 16, 1, 1),
+    "enlarged": lambda conv, x: F.interpolate(conv(x), scale_factor=2.0, mode="nearest"),
+    "padded": lambda conv, x: F.pad(conv(x), (1, 2)),
+    "constant": lambda conv, x: conv(x) + torch.ones(1, 16, 1, 1).expand(x.shape[0], 16, 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_other_batches_are_computed_in_parts(name: str) -> None:
+    model, x = Function(APART[name]).eval(), image(2 * torch.get_num_threads(), 6)
+    fast = convkern.optimize(model, x)
+    assert fast.plans[0].parts == len(x), fast.plans[0].together
+    assert_same(model, fast, x)
+
+
+def test_structures_of_outputs() -> None:
+    def call(conv: Any, x: Tensor) -> Any:
+        y = conv(x)
+        return {"y": y, "list": [y.relu(), 3, None, y], "input": x}
+
+    model, x = Function(call).eval(), image(2)
+    fast = convkern.optimize(model, x)
+    y, expected = fast(x), model(x)
+    assert y.keys() == expected.keys() and y["list"][1:3] == [3, None]
+    for a, b in ((y["y"], expected["y"]), (y["list"][0], expected["list"][0]), (y["input"], x)):
+        torch.testing.assert_close(a, b)
+    assert y["input"].data_ptr() != x.data_ptr()
+
+
+def test_results_are_not_changed_by_later_calls() -> None:
+    model = Function(lambda conv, x: conv(x).permute(0, 2, 3, 1)).eval()
+    first, second = image(2), image(2)
+    fast = convkern.optimize(model, first)
+    y = fast(first)
+    fast(second)
+    torch.testing.assert_close(y, model(first))
+
+
+def test_other_shapes_are_planned_once() -> None:
+    model = net()
+    fast = convkern.optimize(model, image(4))
+    for x in (image(2), image(4, 30), image(2), image(4)):
+        assert_same(model, fast, x)
+    assert len(fast.plans) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_dtypes(dtype: torch.dtype) -> None:
+    model, x = net().to(dtype), image(2).to(dtype)
+    y, expected = convkern.optimize(model, x)(x), net().double()(x.double())
+    assert y.dtype == dtype
+    error = (y.double() - expected).abs().max()
+    theirs = (model(x).double() - expected).abs().max()
+    assert error <= 2 * theirs
+
+
+def test_weights_that_change_are_noticed() -> None:
+    model: Any = net()
+    x = image(2)
+    fast = convkern.optimize(model, x)
+
+    def optimizer() -> None:
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+
+    def step() -> None:
+        model.train()
+        model(x).sum().backward()
+        optimizer()
+        model.eval()
+
+    def replace_parameter() -> None:
+        model.stem.weight = nn.Parameter(torch.randn_like(model.stem.weight))
+
+    def replace_layer() -> None:
+        model.head = nn.Linear(16, 5).eval()
+
+    def load() -> None:
+        model.load_state_dict(Net().state_dict())
+
+    def replace_data() -> None:
+        model.stem.weight.data = torch.randn_like(model.stem.weight)
+
+    for change in (step, replace_parameter, replace_layer, load, replace_data):
+        before = fast(x)
+        change()
+        assert_same(model, fast, x)
+        assert not torch.equal(fast(x), before), change.__name__
+
+
+def test_copies_and_pickles() -> None:
+    model, x = net(), image(2)
+    fast = convkern.optimize(model, x)
+    copied = copy.deepcopy(fast)
+    assert_same(model, copied, x)
+    file = io.BytesIO()
+    torch.save(fast, file)
+    file.seek(0)
+    assert_same(model, torch.load(file, weights_only=False), x)
+    with torch.no_grad():
+        copied.model.stem.weight.zero_()
+    assert_same(model, fast, x)
+
+
+def test_gradients_are_not_recorded() -> None:
+    model, x = net(), image(2).requires_grad_()
+    fast = convkern.optimize(model, x)
+    assert not fast(x).requires_grad
+    with torch.inference_mode():
+        y = fast(image(2))
+    assert not y.requires_grad
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_threads(shared: bool) -> None:
+    """Models, or one model, called by several threads at once, also while plans are made."""
+    inputs = [image(2), image(4), image(1), image(2, 30)]
+    models = [net()] * 4 if shared else [Net().eval() for _ in inputs]
+    first = convkern.optimize(models[0], inputs[0])
+    fasts = [
+        first if shared else convkern.optimize(m, x) for m, x in zip(models, inputs, strict=True)
+    ]
+    expected = [m(x) for m, x in zip(models, inputs, strict=True)]
+    errors: list[BaseException] = []
+
+    def work(i: int) -> None:
+        try:
+            for _ in range(20):
+                torch.testing.assert_close(fasts[i](inputs[i]), expected[i])
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+
+
+def test_an_error_in_a_step_leaves_the_program_sound() -> None:
+    table = torch.randn(10, 3, 1, 1)
+
+    def call(conv: Any, x: Tensor) -> Tensor:
+        index = x[:, 0, 0, 0].long()
+        return conv(x).mean((2, 3)) + F.embedding(index, table[:, 0, 0])
+
+    model = Function(call).eval()
+    x = image(2)
+    x[:, 0, 0, 0] = 3
+    fast = convkern.optimize(model, x)
+    wrong = x.clone()
+    wrong[:, 0, 0, 0] = 11
+    for _ in range(3):
+        assert_same(model, fast, x)
+        with pytest.raises(IndexError, match="index out of range"):
+            fast(wrong)
+
+
+def test_fork() -> None:
+    model, x = net(), image(1)
+    fast = convkern.optimize(model, x)
+    expected = fast(x)
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)  # torch's pool of threads does not survive a fork
+        same = torch.allclose(fast(x), expected, rtol=1e-4, atol=1e-5)
+        os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    torch.testing.assert_close(fast(x), expected)
+
+
+def test_text() -> None:
+    fast = convkern.optimize(net(), image(4))
+    text = str(fast)
+    assert "4x3x21x23 float32" in text
+    assert "2 batch_norm" in text and "2 residual" in text
+    rows = convkern.explain(fast)
+    assert len(rows) == len(fast.plans[0].steps)
+    assert [e.kernel for _, e in rows] == [s.kernel for s in fast.plans[0].steps]
+
+
+def test_measure_leaves_to_torch_what_torch_computes_faster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from convkern.optimize import measured
+
+    model, x = net(), image(2)
+    for torchs, ours in ((1.0, 2.0), (2.0, 1.0)):
+        times = iter([ours, torchs] * 100)
+        monkeypatch.setattr(measured, "_seconds", lambda call: (call(), next(times))[1])
+        fast = convkern.optimize(model, x, measure=True)
+        assert_same(model, fast, x)
+        theirs = [s for s in fast.plans[0].steps if s.what == "aten.conv2d.default"]
+        assert bool(theirs) == (torchs < ours)
+
+
+def test_what_cannot_be_optimized() -> None:
+    class Chooses(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(CannotTrace, match="the model cannot be traced, "):
+        convkern.optimize(Chooses().eval(), image())
+    with pytest.raises(ValueError, match=r"call model\.eval\(\)"):
+        convkern.optimize(net().train(), image())
+    with pytest.raises(TypeError, match="model must be a torch"):
+        convkern.optimize(3, image())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must be on the CPU, got meta"):
+        convkern.optimize(net().to("meta"), image())
