@@ -3,6 +3,7 @@ for the graphs that Dynamo captures. torch finds it by its entry point."""
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -42,16 +43,22 @@ class _Compiled:
 
     def __init__(self, module: GraphModule) -> None:
         self.module = module.eval()
-        self.is_weight = [_is_weight(n) for n in module.graph.find_nodes(op="placeholder")]
+        placeholders = module.graph.find_nodes(op="placeholder")
+        self.is_weight = [_is_weight(n) for n in placeholders]
+        self.is_number = [_is_number(n) for n in placeholders]
         self.known: list[tuple[list[Any], Optimized | None]] = []
 
     def __call__(self, *arguments: Any) -> Any:
         fixed: list[Any] = []  # None in the place of each input
         inputs: list[Tensor] = []
-        for value, is_weight in zip(arguments, self.is_weight, strict=True):
-            is_input = isinstance(value, Tensor) and not is_weight
-            (inputs if is_input else fixed).append(value)
-            if is_input:
+        kinds = zip(arguments, self.is_weight, self.is_number, strict=True)
+        for value, is_weight, is_number in kinds:
+            if is_number:
+                fixed.append(value.item())
+            elif is_weight or not isinstance(value, Tensor):
+                fixed.append(value)
+            else:
+                inputs.append(value)
                 fixed.append(None)
         optimized = self._optimized(fixed)
         if optimized is not None:
@@ -64,21 +71,26 @@ class _Compiled:
 
     def _optimized(self, fixed: list[Any]) -> Optimized | None:
         for known, optimized in self.known:
-            if all(
-                a is b or (type(a) is int and a == b) for a, b in zip(known, fixed, strict=True)
-            ):
+            if all(_is_same(a, b) for a, b in zip(known, fixed, strict=True)):
                 return optimized
         self.known.append((fixed, Optimized(_Bound(self.module, fixed))))
         return self.known[-1][1]
 
 
 class _Bound(nn.Module):
-    """A graph with some of its arguments given: those that are not None in `fixed`."""
+    """A graph with some of its arguments given: those that are not None in `fixed`. A number that
+    the graph takes out of a tensor is given as a number."""
 
     def __init__(self, module: GraphModule, fixed: list[Any]) -> None:
         super().__init__()
-        self.module = module
+        self.module = copy.copy(module)  # has a graph of its own, and the same weights
         self.fixed = fixed
+        placeholders = self.module.graph.find_nodes(op="placeholder")
+        for node, value in zip(placeholders, fixed, strict=True):
+            for user in list(node.users) if _is_number(node) else ():
+                user.replace_all_uses_with(value)
+                self.module.graph.erase_node(user)
+        self.module.recompile()
         for place, value in enumerate(fixed):
             if isinstance(value, nn.Parameter):
                 self.register_parameter(f"weight{place}", value)
@@ -89,6 +101,17 @@ class _Bound(nn.Module):
     def forward(self, *inputs: Tensor) -> Any:
         rest = iter(inputs)
         return self.module.forward(*(next(rest) if v is None else v for v in self.fixed))
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    return a is b or (type(a) is type(b) and isinstance(a, (int, float)) and a == b)
+
+
+def _is_number(placeholder: Node) -> bool:
+    """Returns whether an argument of a graph is a tensor of one number that the graph takes out of
+    it, as Dynamo passes floats that may change."""
+    users = placeholder.users
+    return bool(users) and all(u.op == "call_method" and u.target == "item" for u in users)
 
 
 def _is_weight(placeholder: Node) -> bool:

@@ -23,7 +23,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
     program = tmp_path_factory.mktemp("choice") / "choice"
     sources = [KERNEL_TESTS / "choice" / "main.cpp", CSRC / "cpu" / "choice.cpp"]
     sources += [CSRC / "cpu" / "fft_size.cpp"]
-    sources += [CSRC / "core" / name for name in ("activation.cpp", "problem.cpp", "geometry_rules.cpp")]
+    core = ("activation.cpp", "problem.cpp", "geometry_rules.cpp")
+    sources += [CSRC / "core" / name for name in core]
     subprocess.run(
         ["g++", "-std=c++20", f"-I{CSRC}", "-o", str(program), *map(str, sources)], check=True
     )

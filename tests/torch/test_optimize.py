@@ -71,7 +71,8 @@ def assert_same(model: nn.Module, fast: Optimized, x: Tensor) -> None:
     """Asserts that both compute the same, within 2e-6 of the root mean square."""
     with torch.no_grad():
         expected, y = model(x), fast(x)
-    assert y.dtype == expected.dtype and y.stride() == expected.stride()
+    assert y.dtype == expected.dtype
+    assert y.stride() == expected.stride()
     scale = expected.double().square().mean().sqrt()
     torch.testing.assert_close(y, expected, rtol=0, atol=2e-6 * scale.item())
 
@@ -110,7 +111,8 @@ MIXING = {
 def test_batches_whose_images_meet_are_computed_as_a_whole(name: str) -> None:
     model, x = Function(MIXING[name]).eval(), image(4, 6)
     fast = convkern.optimize(model, x)
-    assert fast.plans[0].parts == 1 and fast.plans[0].together is not None
+    assert fast.plans[0].parts == 1
+    assert fast.plans[0].together is not None
     assert_same(model, fast, x)
 
 
@@ -142,7 +144,8 @@ def test_structures_of_outputs() -> None:
     model, x = Function(call).eval(), image(2)
     fast = convkern.optimize(model, x)
     y, expected = fast(x), model(x)
-    assert y.keys() == expected.keys() and y["list"][1:3] == [3, None]
+    assert y.keys() == expected.keys()
+    assert y["list"][1:3] == [3, None]
     for a, b in ((y["y"], expected["y"]), (y["list"][0], expected["list"][0]), (y["input"], x)):
         torch.testing.assert_close(a, b)
     assert y["input"].data_ptr() != x.data_ptr()
@@ -294,7 +297,8 @@ def test_text() -> None:
     fast = convkern.optimize(net(), image(4))
     text = str(fast)
     assert "4x3x21x23 float32" in text
-    assert "2 batch_norm" in text and "2 residual" in text
+    assert "2 batch_norm" in text
+    assert "2 residual" in text
     rows = convkern.explain(fast)
     assert len(rows) == len(fast.plans[0].steps)
     assert [e.kernel for _, e in rows] == [s.kernel for s in fast.plans[0].steps]
@@ -308,7 +312,9 @@ def test_measure_leaves_to_torch_what_torch_computes_faster(
     model, x = net(), image(2)
     for torchs, ours in ((1.0, 2.0), (2.0, 1.0)):
         times = iter([ours, torchs] * 100)
-        monkeypatch.setattr(measured, "_seconds", lambda call: (call(), next(times))[1])
+        monkeypatch.setattr(
+            measured, "_seconds", lambda call, times=times: (call(), next(times))[1]
+        )
         fast = convkern.optimize(model, x, measure=True)
         assert_same(model, fast, x)
         theirs = [s for s in fast.plans[0].steps if s.what == "aten.conv2d.default"]
