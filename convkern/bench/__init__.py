@@ -5,6 +5,14 @@ Allocation of the results is included, and no weights are prepacked.
 """
 
 from convkern.bench.compare import compare
+from convkern.bench.inference import (
+    INFERENCE_MODELS,
+    InferenceRow,
+    InferenceTimes,
+    inference_table,
+    time_inference,
+)
+from convkern.bench.inference import PEERS as INFERENCE_PEERS
 from convkern.bench.models import (
     LAYOUT_NAMES,
     STEP_NAMES,
@@ -29,12 +37,16 @@ from convkern.bench.timing import Sample, time_in_turn
 from convkern.peaks import Peaks, measure_peaks
 
 __all__ = [
+    "INFERENCE_MODELS",
+    "INFERENCE_PEERS",
     "LAYOUT_NAMES",
     "PASSES",
     "PASS_NAMES",
     "PEERS",
     "STEP_NAMES",
     "VISION_MODELS",
+    "InferenceRow",
+    "InferenceTimes",
     "ModelRow",
     "ModelTimes",
     "Peaks",
@@ -43,6 +55,7 @@ __all__ = [
     "Suite",
     "check_report",
     "compare",
+    "inference_table",
     "mean_ratios",
     "measure_peaks",
     "models_table",
@@ -51,6 +64,7 @@ __all__ = [
     "run_suite",
     "table",
     "time_in_turn",
+    "time_inference",
     "time_models",
     "with_batch",
     "write_report",

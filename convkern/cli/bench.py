@@ -11,6 +11,8 @@ import torch
 from convkern._files import check_writable
 from convkern._show.progress import Progress
 from convkern.bench import (
+    INFERENCE_MODELS,
+    INFERENCE_PEERS,
     LAYOUT_NAMES,
     PASSES,
     PEERS,
@@ -19,12 +21,14 @@ from convkern.bench import (
     Suite,
     check_report,
     compare,
+    inference_table,
     measure_peaks,
     models_table,
     read_results,
     read_shapes,
     run_suite,
     table,
+    time_inference,
     time_models,
     with_batch,
     write_report,
@@ -43,7 +47,7 @@ def add_command(commands: Commands) -> None:
     parser = commands.add_parser("bench", help=summary, description=description)
     parser.default_command = "problems"
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
-    for add in (_add_problems, _add_models, _add_compare, _add_report):
+    for add in (_add_problems, _add_models, _add_inference, _add_compare, _add_report):
         add(kinds)
 
 
@@ -126,6 +130,31 @@ def _add_models(kinds: Commands) -> None:
     parser.set_defaults(run=_models)
 
 
+def _add_inference(kinds: Commands) -> None:
+    summary = "time models by convkern.optimize and by other libraries for inference"
+    description = f"{summary}; the process keeps freed memory (keep_memory), where it can"
+    parser = kinds.add_parser("inference", help=summary, description=description)
+    parser.add_argument(
+        "models",
+        type=names,
+        metavar="NAME,...",
+        help="in the published table: " + ",".join(INFERENCE_MODELS),
+    )
+    parser.add_argument(
+        "--peers",
+        type=names,
+        default=["torch"],
+        metavar="PEER,...",
+        help=f"of {', '.join(INFERENCE_PEERS)} (torch)",
+    )
+    parser.add_argument(
+        "--batches", type=counts, default=[1, 8], metavar="N,...", help="batch sizes (1,8)"
+    )
+    parser.add_argument("--medium", action="store_true", help="time float32 precision `medium` too")
+    _add_measuring(parser)
+    parser.set_defaults(run=_inference)
+
+
 def _add_compare(kinds: Commands) -> None:
     summary = f"compare two results of problems that --out wrote; {_EXIT}"
     parser = kinds.add_parser("compare", help=summary, description=summary)
@@ -182,6 +211,23 @@ def _models(args: argparse.Namespace) -> int:
     if args.out is not None:
         times.write(args.out)
     return _finish(args.report, [], [times], None)
+
+
+def _inference(args: argparse.Namespace) -> int:
+    if args.out is not None:
+        check_writable(args.out)
+    with contextlib.suppress(RuntimeError):  # another C library than glibc
+        keep_memory()  # for all sides, so that none waits for new pages
+    with Progress() as progress:
+        bar = progress.bar("measuring", len(args.models), "models")
+        times = time_inference(
+            args.models, args.batches, args.peers, args.seconds,
+            medium=args.medium, report=lambda name: bar.advance(),
+        )  # fmt: skip
+    print(inference_table(times.rows))
+    if args.out is not None:
+        times.write(args.out)
+    return 0
 
 
 def _compare(args: argparse.Namespace) -> int:

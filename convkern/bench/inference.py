@@ -1,0 +1,240 @@
+"""Times models in inference by convkern.optimize and by its peers."""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from statistics import geometric_mean
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from convkern import _C
+from convkern._show.tables import Table
+from convkern.bench.nets import NETS
+from convkern.bench.results import Result, check_samples
+from convkern.bench.timing import Call, Sample, time_in_turn
+from convkern.optimize import optimize
+
+INFERENCE_MODELS: Final = (
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+    "resnet18",
+    "resnet50",
+    "resnext50_32x4d",
+    "regnet_y_800mf",
+    "convnext_tiny",
+    "densenet121",
+    "shufflenet_v2_x1_0",
+    *NETS,
+)
+
+
+@dataclass(frozen=True)
+class InferenceRow:
+    """One model with one batch size.
+
+    Attributes:
+        samples: the times by library: "convkern" at the default precision, "medium" under that
+            precision where it was measured, and the peers.
+    """
+
+    model: str
+    batch: int
+    samples: dict[str, Sample]
+
+    def __post_init__(self) -> None:
+        check_samples(self.samples, "convkern")
+
+    def ratio(self, ours: str = "convkern") -> float | None:
+        """Returns the time of the fastest peer as a multiple of ours, or None without peers."""
+        peers = [s.median for name, s in self.samples.items() if name in PEERS]
+        return min(peers) / self.samples[ours].median if peers else None
+
+
+@dataclass(frozen=True)
+class InferenceTimes(Result):
+    """A run over several models."""
+
+    source = "bench inference"
+
+    rows: list[InferenceRow]
+
+
+def time_inference(
+    names: Sequence[str],
+    batches: Sequence[int],
+    peers: Sequence[str],
+    seconds: float = 1.0,
+    size: int = 224,
+    *,
+    medium: bool = False,
+    report: Callable[[str], None] = lambda name: None,
+) -> InferenceTimes:
+    """Times models on images of size x size, by convkern.optimize and by the peers in turn.
+
+    Args:
+        names: of torchvision's models, or of those in :mod:`convkern.bench.nets`.
+        medium: whether convkern is also timed under float32 precision "medium".
+
+    Raises:
+        ValueError: there is no model or peer of a name, or its package is not installed.
+    """
+    check_peers(peers)
+    times = InferenceTimes.begin()
+    for name in names:
+        model = _model(name)
+        for batch in batches:
+            x = torch.randn(batch, 3, size, size)
+            calls: dict[str, Call] = {"convkern": _convkern(model, x)}
+            if medium:
+                with _precision("medium"):
+                    calls["medium"] = _convkern(model, x)
+            calls |= {peer: PEERS[peer](model, x) for peer in peers}
+            times.rows.append(InferenceRow(name, batch, time_in_turn(calls, seconds)))
+        report(name)
+    return times
+
+
+def check_peers(peers: Sequence[str]) -> None:
+    """Raises ValueError unless all peers are known and installed."""
+    for peer in peers:
+        if peer not in PEERS:
+            raise ValueError(f"peers must be among {', '.join(PEERS)}, got {peer!r}")
+        missing = [name for name in _PACKAGES.get(peer, ()) if find_spec(name) is None]
+        if missing:
+            raise ValueError(f"peer {peer} needs {' and '.join(missing)}: pip install them")
+
+
+def inference_table(rows: Sequence[InferenceRow]) -> Table:
+    """Returns milliseconds with their spread, and the time of the fastest peer as a multiple of
+    convkern's. The last row has the geometric means of these ratios."""
+    names = list(dict.fromkeys(name for row in rows for name in row.samples))
+    ours = [name for name in ("convkern", "medium") if name in names]
+    heads = [f"{name}, ms" for name in names] + [f"best peer / {name}" for name in ours]
+    result = Table(("model", "batch"), heads)
+    for row in rows:
+        cells = [
+            f"{s.median * 1e3:.2f} ±{s.spread:.0%}" if (s := row.samples.get(name)) else ""
+            for name in names
+        ]
+        ratios = [row.ratio(name) for name in ours]
+        cells += ["" if ratio is None else f"{ratio:.2f}x" for ratio in ratios]
+        result.add_row(row.model, str(row.batch), *cells)
+    means = []
+    for name in ours:
+        known = [ratio for row in rows if (ratio := row.ratio(name)) is not None]
+        means.append(f"{geometric_mean(known):.2f}x" if known else "")
+    result.add_row("geometric mean", "", *[""] * len(names), *means)
+    return result
+
+
+def _model(name: str) -> nn.Module:
+    if name in NETS:
+        return NETS[name]().eval()
+    if find_spec("torchvision") is None:
+        raise ValueError("models are torchvision's: pip install 'convkern[data]'")
+    from torchvision.models import get_model
+
+    model: nn.Module = get_model(name, weights=None)
+    return model.eval()
+
+
+def _nhwc(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _convkern(model: nn.Module, x: Tensor) -> Call:
+    x = _nhwc(x)
+    fast = optimize(model, x)
+    plan = fast.plan_for((x,))  # the settings of the call are those of now
+    return lambda: plan.run((x,))
+
+
+def _torch(model: nn.Module, x: Tensor) -> Call:
+    model, x = copy.deepcopy(model).to(memory_format=torch.channels_last), _nhwc(x)
+    return _without_gradients(lambda: model(x))
+
+
+def _inductor(model: nn.Module, x: Tensor) -> Call:
+    """Returns the model compiled by inductor, whose weights are constants."""
+    import torch._inductor.config as inductor
+
+    model, x = copy.deepcopy(model).to(memory_format=torch.channels_last), _nhwc(x)
+    torch._dynamo.reset()
+    with inductor.patch(freezing=True), torch.no_grad():
+        compiled = torch.compile(model)
+        compiled(x)
+    return _without_gradients(lambda: compiled(x))
+
+
+def _onnxruntime(model: nn.Module, x: Tensor) -> Call:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(
+        _onnx(model, x), options, providers=["CPUExecutionProvider"]
+    )
+    feeds = {session.get_inputs()[0].name: x.numpy()}
+    return lambda: session.run(None, feeds)
+
+
+def _openvino(model: nn.Module, x: Tensor) -> Call:
+    import openvino
+
+    core = openvino.Core()
+    options = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    read = core.read_model(io.BytesIO(_onnx(model, x)))
+    request = core.compile_model(read, "CPU", options).create_infer_request()
+    feeds = {0: x.numpy()}
+    return lambda: request.infer(feeds)
+
+
+def _onnx(model: nn.Module, x: Tensor) -> bytes:
+    file: Any = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, (x,), file, dynamo=False, opset_version=17)
+    return bytes(file.getvalue())
+
+
+def _without_gradients(call: Call) -> Call:
+    def run() -> None:
+        with torch.inference_mode():
+            call()
+
+    return run
+
+
+@contextmanager
+def _precision(precision: Any) -> Iterator[None]:
+    before = _C.float32_precision()
+    _C.set_float32_precision(precision)
+    try:
+        yield
+    finally:
+        _C.set_float32_precision(before)
+
+
+PEERS: Final[Mapping[str, Callable[[nn.Module, Tensor], Call]]] = {
+    "torch": _torch,
+    "inductor": _inductor,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
+_PACKAGES: Final = {
+    "onnxruntime": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
+}
