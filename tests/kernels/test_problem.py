@@ -45,10 +45,43 @@ def test_round_trip(text: str) -> None:
     assert hash(Problem(canonical)) == hash(Problem(text))
 
 
+ACTIVATIONS = {
+    # What is written, and what is read back.
+    "relu": "relu", "relu6": "relu6", "hardsigmoid": "hardsigmoid", "hardswish": "hardswish",
+    "sigmoid": "sigmoid", "silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_tanh",
+    "clamp(-1,1)": "clamp(-1,1)", "clamp( -1.50 , 2.25e1 )": "clamp(-1.5,22.5)",
+    "clamp(-inf,inf)": "clamp(-inf,inf)", "clamp(3,3)": "clamp(3,3)",
+    "leaky_relu(1e-05)": "leaky_relu(1e-05)", "leaky_relu(0.00001)": "leaky_relu(1e-05)",
+    "leaky_relu(1e20)": "leaky_relu(1e20)", "leaky_relu(0.1)": "leaky_relu(0.1)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("written", ACTIVATIONS)
+def test_epilogue(written: str) -> None:
+    plain = "n2c3h7w6k4r3s3p0q0u1v1d1e1g1_f32_nchw_fwd"
+    read = ACTIVATIONS[written]
+    problem = Problem(f"{plain}+residual+{written}+bias#label")
+    assert str(problem) == f"{plain}+bias+residual+{read}"
+    assert problem.activation == read
+    assert (problem.bias, problem.residual) == (True, True)
+    assert problem == Problem(str(problem)) != Problem(f"{plain}+bias+residual+clamp(-2,1)")
+    assert hash(problem) == hash(Problem(str(problem)))
+    without = Problem(f"{plain}+bias+{written}")
+    assert problem.min_bytes - without.min_bytes == 4 * 2 * 4 * 5 * 4
+    assert problem.flops == without.flops
+
+
 def test_defaults_and_label() -> None:
     assert str(Problem("n1c2h3w4k5r2s1_f64_nchw_gw#some/label")) == (
         "n1c2h3w4k5r2s1p0q0u1v1d1e1g1_f64_nchw_gw"
     )
+
+
+TAILS = [
+    "gx", "gw", "fwd", "fwd+bias", "fwd+relu", "fwd+bias+relu", "fwd+residual", "fwd+gelu_tanh",
+    "fwd+bias+residual+clamp(-1,1)", "fwd+residual+leaky_relu(1e-05)", "fwd+clamp(-inf,0.1)",
+    "fwd+leaky_relu(0.30000000000000004)", "fwd+leaky_relu(-1e300)",
+]  # fmt: skip
 
 
 @given(
@@ -57,7 +90,7 @@ def test_defaults_and_label() -> None:
     window=st.tuples(*[st.integers(1, 4)] * 4), padding=st.tuples(*[st.integers(32, 99)] * 2),
     groups=st.integers(1, 3), dtype=st.sampled_from(["f32", "f64", "bf16", "f16"]),
     layout=st.sampled_from(["nchw", "nhwc"]),
-    tail=st.sampled_from(["fwd", "fwd+bias", "fwd+relu", "fwd+bias+relu", "gx", "gw"]),
+    tail=st.sampled_from(TAILS),
 )  # fmt: skip
 def test_canonical_text_is_its_own_form(
     sizes, out, kernel, window, padding, groups, dtype, layout, tail
@@ -85,7 +118,17 @@ def test_canonical_text_is_its_own_form(
         ("n1c1h5w5k1r3s3_f31_nchw_fwd", "dtype must be one of f32, f64, bf16, f16, got 'f31'"),
         ("n1c1h5w5k1r3s3_f32_nhcw_fwd", "layout must be one of nchw, nhwc"),
         ("n1c1h5w5k1r3s3_f32_nchw_bwd", "pass must be one of fwd, gx, gw"),
-        ("n1c1h5w5k1r3s3_f32_nchw_fwd+gelu", "+gelu"),
+        ("n1c1h5w5k1r3s3_f32_nchw_fwd+swish", "got activation='swish'"),
+        ("n1c1h5w5k1r3s3_f32_nchw_fwd+", "expected +bias, +residual or +<activation>"),
+        ("n1c1h5w5k1r3s3_f32_nchw_fwd+clamp(1)", "of the form 'clamp(low,high)'"),
+        ("n1c1h5w5k1r3s3_f32_nchw_fwd+clamp(2,1)", "'clamp(low,high)' with low <= high"),
+        ("n1c1h5w5k1r3s3_f32_nchw_fwd+leaky_relu", "of the form 'leaky_relu(slope)'"),
+        ("n1c1h5w5k1r3s3_f32_nchw_fwd+leaky_relu(1e+5)", "of the form 'leaky_relu(slope)'"),
+        ("n1c1h5w5k1r3s3_f32_nchw_fwd+residual+residual", "got activation='residual'"),
+        ("n1c1h5w5k1r3s3_f32_nchw_fwd+relu+gelu", "each once"),
+        ("n1c1h5w5k1r3s3_f32_nchw_fwd+relu+bias+bias", "each once"),
+        ("n1c1h5w5k1r3s3_f32_nchw_gw+residual", "belong to the fwd pass"),
+        ("n1c1h5w5k1r3s3_f32_nchw_gx+silu", "belong to the fwd pass"),
         ("n1c1h5w5k1r3s3_f32_nchw_fwd+relu+relu", "each once"),
         ("n1c1h5w5k1r3s3_f32_nchw_gx+bias", "belong to the fwd pass"),
         ("n1c1h5w5k1r7s3_f32_nchw_fwd", "Kernel size: (7 x 3)"),

@@ -180,8 +180,8 @@ def test_lazy_layer(activation: str | None) -> None:
 
 
 def test_lazy_layer_errors() -> None:
-    with pytest.raises(ValueError, match="gelu"):
-        convkern.LazyConv2d(4, 3, activation="gelu")
+    with pytest.raises(ValueError, match="swish"):
+        convkern.LazyConv2d(4, 3, activation="swish")
     with pytest.raises(RuntimeError, match=r"Expected 3D \(unbatched\) or 4D"):
         convkern.LazyConv2d(4, 3)(torch.randn(5, 5))
 
