@@ -4,7 +4,9 @@ that convkern hands to torch, and are what its kernels are compared with."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -25,6 +27,27 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+_PARAMETERS = {"clamp": 2, "leaky_relu": 1}  # how many there are
+
+
+def check_type(activation: Any) -> None:
+    """Raises TypeError unless the activation is None or a string."""
+    if activation is not None and not isinstance(activation, str):
+        raise TypeError(f"conv2d: activation must be None or a str, got activation={activation!r}")
+
+
+def check_activation(activation: Any) -> None:
+    """Raises an error unless there is such an activation, or it is None.
+
+    Raises:
+        TypeError: it is neither None nor a string.
+        ValueError: there is no such activation.
+    """
+    check_type(activation)
+    if activation is not None:
+        _C.check_activation(activation)
+
+
 def activated(y: Tensor, activation: Activation | None) -> Tensor:
     """Returns the activation of y, by torch.
 
@@ -33,8 +56,10 @@ def activated(y: Tensor, activation: Activation | None) -> Tensor:
     """
     if activation is None:
         return y
-    name, _, parameters = activation.partition("(")
-    if name not in _FUNCTIONS or bool(parameters) != (name in ("clamp", "leaky_relu")):
-        _C.check_activation(activation)  # raises what is wrong
-    numbers = [float(number) for number in parameters.rstrip(")").split(",") if number]
-    return _FUNCTIONS[name](y, *numbers)
+    name, _, parameters = activation.removesuffix(")").partition("(")
+    numbers = parameters.split(",") if parameters else []
+    fits = name in _FUNCTIONS and len(numbers) == _PARAMETERS.get(name, 0)
+    # torch.compile cannot trace the check, so that it traces one only where it must fail.
+    if not fits or not torch.compiler.is_compiling():
+        _C.check_activation(activation)
+    return _FUNCTIONS[name](y, *map(float, numbers))

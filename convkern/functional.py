@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convkern import _C
-from convkern.activations import activated
+from convkern.activations import activated, check_type
 from convkern.choices import Activation, Padding
 from convkern.problem import DTYPES
 from convkern.reference import pair
@@ -118,11 +118,14 @@ def _general_conv2d(
             conv2d, tensors, input, weight, bias, stride, padding, dilation, groups,
             activation=activation, residual=residual,
         )  # fmt: skip
-    check_types(input, weight, bias, residual)
+    check_types(input, weight, bias, residual, activation)
     groups = _int(groups, "groups", groups)
     if not has_kernels(input, weight, bias, residual) or _exporting_to_onnx():
-        y = torch_conv2d(input, weight, bias, stride, padding, dilation, groups)
-        return activated(y if residual is None else y + residual, activation)
+        y: Tensor = torch_conv2d(input, weight, bias, stride, padding, dilation, groups)
+        if residual is not None:
+            _check_residual(residual, input, y)
+            y = y + residual.to(y.dtype)
+        return activated(y, activation)
     if not torch.compiler.is_compiling():
         _meet_dtensor(input)
     x, *window = canonical(input, weight, stride, padding, dilation)
@@ -222,13 +225,33 @@ def _meet_dtensor(input: Tensor) -> None:
         from convkern._register import dtensor
 
 
-def check_types(input: Any, weight: Any, bias: Any, residual: Any = None) -> None:
-    """Raises TypeError unless these arguments of conv2d are tensors. The bias and the residual may
-    be None."""
+def check_types(
+    input: Any, weight: Any, bias: Any, residual: Any = None, activation: Any = None
+) -> None:
+    """Raises TypeError unless these arguments of conv2d are tensors and the activation is a string.
+    The last three may be None."""
     required, optional = {"input": input, "weight": weight}, {"bias": bias, "residual": residual}
     for name, value in (required | optional).items():
         if not isinstance(value, Tensor) and (value is not None or name in required):
             raise TypeError(f"conv2d: {name} must be a Tensor, got {type(value).__name__}")
+    check_type(activation)
+
+
+def _check_residual(residual: Tensor, input: Tensor, y: Tensor) -> None:
+    """Raises what the op raises for a residual that does not fit. torch's sum would broadcast it or
+    promote its dtype. Under autocast, y has another dtype than the input."""
+    if residual.dtype not in (input.dtype, y.dtype):
+        raise RuntimeError(
+            f"conv2d: Input type ({input.dtype}) and residual type ({residual.dtype}) should be "
+            "the same dtype"
+        )
+    if not torch.compiler.is_compiling() and torch._C._is_tracing():
+        return  # the sizes are tensors
+    if residual.shape != y.shape:
+        raise RuntimeError(
+            f"conv2d: residual must have the output's shape {list(y.shape)}, "
+            f"got {list(residual.shape)}"
+        )
 
 
 def has_kernels(

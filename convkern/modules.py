@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Proxy, Tracer
 
-from convkern import _C
+from convkern.activations import check_activation
 from convkern.choices import Activation, Padding, PaddingMode
 from convkern.functional import conv2d, linear
 
@@ -181,6 +181,5 @@ def _recorded(layer: nn.Module, ours: type, theirs: type, input: Proxy) -> Any:
 
 
 def _checked(activation: Activation | None) -> Activation | None:
-    if activation is not None:
-        _C.check_activation(activation)
+    check_activation(activation)
     return activation

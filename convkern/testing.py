@@ -86,8 +86,8 @@ def operands(text: str, seed: int = 0, device: str = "cpu") -> Operands:
 
 def as_tf32(ops: Operands) -> Operands:
     """Returns float32 operands rounded to TF32, which has 10 bits after the point. They are rounded
-    to nearest, with ties away from zero. `b` and the residual stay as
-    they are, because they are only added."""
+    to nearest, with ties away from zero. `b` and the residual are only added, so they stay as they
+    are."""
 
     def rounded(t: Tensor) -> Tensor:
         return ((t.view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)

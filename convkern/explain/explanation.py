@@ -139,7 +139,7 @@ def explain_conv2d(
     """See :func:`convkern.explain`, of a call of conv2d or a problem string."""
     if isinstance(input, str):
         return _explain_problem(Problem(input), device or "cpu", input.partition("#")[2])
-    check_types(input, weight, bias, residual)
+    check_types(input, weight, bias, residual, activation)
     assert weight is not None  # check_types() raised otherwise
     if not has_kernels(input, weight, bias, residual):
         return Explanation(

@@ -61,12 +61,12 @@ std::string usage(const Named& named) {
   fail(text, names);
 }
 
-// Returns the shortest text that reads back as the number, in every locale. It has no '+', which
+// Returns a text of few digits that reads back as the number, in every locale. It has no '+', which
 // separates the words of a problem's text.
-std::string shortest(double number) {
+std::string text_of(double number) {
   if (std::isinf(number)) return number < 0 ? "-inf" : "inf";
   std::string text;
-  for (int digits = 1; digits <= 17; ++digits) {
+  for (int digits = 6; digits <= 17; ++digits) {
     std::ostringstream out;
     out.imbue(std::locale::classic());
     out.precision(digits);
@@ -100,7 +100,7 @@ std::string to_string(const Activation& activation) {
     if (named.kind != activation.kind) continue;
     std::string text = named.name;
     for (size_t i = 0; i < named.parameters; ++i) {
-      text += (i == 0 ? "(" : ",") + shortest(activation.parameters[i]);
+      text += (i == 0 ? "(" : ",") + text_of(activation.parameters[i]);
     }
     return named.parameters == 0 ? text : text + ")";
   }
@@ -117,10 +117,14 @@ Activation parse_activation(std::string_view text) {
     }
     Activation activation;
     activation.kind = named.kind;
-    std::copy(numbers.begin(), numbers.end(), activation.parameters);
+    for (size_t i = 0; i < numbers.size(); ++i) activation.parameters[i] = numbers[i] + 0.0;  // -0
     const double low = activation.parameters[0], high = activation.parameters[1];
     if (named.kind == ActivationKind::clamp && !(low <= high)) {
       fail(text, "'clamp(low,high)' with low <= high");
+    }
+    if (named.kind == ActivationKind::leaky_relu &&
+        !(std::abs(low) <= std::numeric_limits<float>::max())) {
+      fail(text, "'leaky_relu(slope)' with a finite slope of float32");
     }
     return activation;
   }
