@@ -37,6 +37,10 @@ std::string text_of(const convkern_problem& problem) {
 }
 
 convkern_problem with_activation(const std::string& text) {
+  if (text.find('\0') != std::string::npos) {
+    throw py::value_error("activation must have no zero character, got activation='" +
+                          std::string(text.c_str()) + "\\0...'");
+  }
   convkern_problem problem{};
   check(convkern_parse_activation(text.c_str(), &problem));
   return problem;

@@ -8,6 +8,7 @@
 // torch::autograd::Function and torch.library.register_autograd would not do: they refuse
 // functorch's transforms and have no forward mode, and the latter enters Python in every call.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/clone.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/hardsigmoid.h>
 #include <ATen/ops/hardswish.h>
@@ -265,7 +266,8 @@ Tensor conv2d(DispatchKeySet keys, const Tensor& x, const Tensor& w, const Optio
     }
     if (has_tangent(residual)) {
       const Tensor dz = residual->_fw_grad(0);
-      tangent = tangent.defined() ? tangent + dz : dz;
+      // The result's tangent is a tensor of its own, because it changes with the result in place.
+      tangent = tangent.defined() ? tangent + dz : at::clone(dz);
     }
     if (!tangent.defined()) return y;
     if (activation.has_value()) tangent = at::threshold_backward(tangent, y, 0);

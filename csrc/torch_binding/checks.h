@@ -201,6 +201,9 @@ inline convkern_problem parse_activation(std::optional<std::string_view> name) {
   convkern_problem problem{};
   if (name.has_value()) {
     const std::string text(*name);
+    TORCH_CHECK_VALUE(text.find('\0') == std::string::npos,
+                      "conv2d: activation must have no zero character, got activation='",
+                      text.c_str(), "\\0...'");
     TORCH_CHECK_VALUE(convkern_parse_activation(text.c_str(), &problem) == CONVKERN_OK,
                       "conv2d: ", convkern_last_error());
   }

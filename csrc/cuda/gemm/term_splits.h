@@ -61,8 +61,8 @@ void launch_add_terms(const Problem& p, const Operands& ops, const TermSplits& s
   launch(add_terms<Element>, element_shape(splits.size), executor, partial,
          static_cast<int>(splits.count), splits.size,
          forward ? static_cast<const Element*>(ops.b) : nullptr, nchw ? pixels : int64_t{1},
-         static_cast<int>(forward ? p.O : p.C), forward && p.activation.kind == ActivationKind::relu,
-         static_cast<Element*>(ops.out));
+         static_cast<int>(forward ? p.O : p.C),
+         forward && p.activation.kind == ActivationKind::relu, static_cast<Element*>(ops.out));
 }
 
 }  // namespace convkern::cuda
