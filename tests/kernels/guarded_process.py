@@ -121,10 +121,11 @@ def check_kernels(ops: Operands) -> None:
 
 
 def run_with_gradients(ops: Operands) -> list[Tensor]:
-    """Returns y, gx, gw and gb of convkern.conv2d."""
-    x, w, b = (t if t is None else t.detach().requires_grad_() for t in (ops.x, ops.w, ops.b))
-    y = convkern.conv2d(x, w, b, *ops.window, activation=ops.problem.activation)
-    leaves = [t for t in (x, w, b) if t is not None]
+    """Returns y of convkern.conv2d and the gradients of its operands."""
+    given = (ops.x, ops.w, ops.b, ops.residual)
+    x, w, b, residual = (t if t is None else t.detach().requires_grad_() for t in given)
+    y = convkern.conv2d(x, w, b, *ops.window, activation=ops.problem.activation, residual=residual)
+    leaves = [t for t in (x, w, b, residual) if t is not None]
     return [y.detach(), *torch.autograd.grad(y, leaves, ops.gy)]
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from itertools import cycle, product
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_core_sanitizers import LAYOUTS, PASSES, SMALL, problems
+from test_epilogue import SIZES
 
 import cases
 import convkern
@@ -91,6 +93,13 @@ def test_kernels_keep_to_their_memory(guard: Guard) -> None:
     assert set(runs) == {(mode, name) for mode in MODES for name in [*AVAILABLE, "conv2d"]}
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_epilogues_keep_to_their_memory(guard: Guard, dtype: str) -> None:
+    tails = ("silu", "residual", "residual+relu", "bias+residual+gelu_tanh")
+    sizes = zip(SIZES, cycle(product(LAYOUTS, tails)), strict=False)
+    guard.check([f"{size}_{dtype}_{layout}_fwd+{tail}" for size, (layout, tail) in sizes])
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kernels_keep_to_their_memory_in_every_case(guard: Guard, dtype: str) -> None:
@@ -112,7 +121,7 @@ def test_kernels_keep_to_their_memory_in_random_problems(guard: Guard) -> None:
         shape=shapes(least_batch=1),
         dtype=st.sampled_from(list(DTYPES)),
         layout=st.sampled_from(LAYOUTS),
-        tail=st.sampled_from(["fwd", "fwd+bias", "fwd+bias+relu", "gx", "gw"]),
+        tail=st.sampled_from(["fwd", "fwd+bias", "fwd+bias+relu", "fwd+residual+gelu", "gx", "gw"]),
     )
     def draw(shape: Shape, dtype: str, layout: str, tail: str) -> None:
         texts.append(shape.problem(dtype, tail, layout))
