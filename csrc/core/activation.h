@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <string_view>
 
@@ -42,7 +41,7 @@ struct Activation {
     return kind == ActivationKind::clamp ? parameters[0] : 0;
   }
   CONVKERN_HOST_DEVICE double high() const {
-    return kind == ActivationKind::relu    ? std::numeric_limits<double>::infinity()
+    return kind == ActivationKind::relu    ? double{INFINITY}
            : kind == ActivationKind::relu6 ? 6
                                            : parameters[1];
   }

@@ -89,6 +89,18 @@ __device__ __forceinline__ float to_float(Half value) {
   return result;
 }
 
+// Loads two elements in one access. The address is aligned to the size of both.
+__device__ __forceinline__ void load_two(const float* p, float (&to)[2]) {
+  const float2 two = *reinterpret_cast<const float2*>(p);
+  to[0] = two.x, to[1] = two.y;
+}
+template <class Half16>
+__device__ __forceinline__ void load_two(const Half16* p, float (&to)[2]) {
+  const uint32_t two = *reinterpret_cast<const uint32_t*>(p);
+  to[0] = to_float(Half16{static_cast<uint16_t>(two)});
+  to[1] = to_float(Half16{static_cast<uint16_t>(two >> 16)});
+}
+
 // Rounds to nearest even.
 template <class Element>
 __device__ Element from_float(float value);

@@ -31,6 +31,16 @@ GEMMS = {
     "no barrier, as a race": Fault(
         "thread", "data race", Edit("gemm/pipeline.cuh", "    __syncthreads();\n", "")
     ),
+    "the sums of splits have no residual": Fault(
+        "",
+        "element .* is .*, not",
+        Edit("gemm/term_splits.h", "epilogue.finished(static_cast<float>(sum), i)", "float(sum)"),
+    ),
+    "four activations of which one is another's": Fault(
+        "",
+        "element .* is .*, not",
+        Edit("epilogue.cuh", "some.values[k]", "some.values[k / 2]", within="values[i + k] = {};"),
+    ),
 }
 IMPLICIT_GEMM = {
     **GEMMS,
@@ -71,8 +81,8 @@ IMPLICIT_GEMM = {
         "heap-buffer-overflow",
         Edit(
             "gemm_float/correlate.cuh",
-            "if (first >= c.pixels) continue;",
-            "if (first > c.pixels) continue;",
+            "if (index >= c.pixels) continue;",
+            "if (index > c.pixels) continue;",
         ),
     ),
     "one term too many": Fault(
@@ -112,6 +122,30 @@ IMPLICIT_GEMM = {
         "address",
         "heap-buffer-overflow",
         Edit("gemm_float/gemm_float.cu", "adjacent * sizeof(float)", "adjacent * 16"),
+    ),
+    "an epilogue of each split": Fault(
+        "",
+        "element .* is .*, not",
+        Edit(
+            "gemm_float/gemm_float.cu",
+            "if (splits.count > 1) c.out = partial, c.bias = nullptr, c.epilogue = {};",
+            "if (splits.count > 1) c.out = partial, c.bias = nullptr;",
+        ),
+    ),
+    "four elements of a residual in the wrong order": Fault(
+        "",
+        "element .* is .*, not",
+        Edit("gemm_float/correlate.cuh", "four[k]", "four[3 - k]", within="kFourRows] += {};"),
+    ),
+    "the residual of another channel": Fault(
+        "",
+        "element .* is .*, not",
+        Edit("gemm_float/correlate.cuh", "c.epilogue.residual[at]", "c.epilogue.residual[at ^ 1]"),
+    ),
+    "some rows without activation": Fault(
+        "",
+        "element .* is .*, not",
+        Edit("gemm_float/correlate.cuh", "kFourRows", "1", within="k < (kFours ? {} : 1)"),
     ),
 }
 IMPLICIT_GEMM_MMA = {
@@ -168,12 +202,33 @@ IMPLICIT_GEMM_MMA = {
             "gemm_mma/correlate.cuh",
             "if (index >= c.pixels) continue;",
             "if (index > c.pixels) continue;",
+            within="{}\n      write_row(",
         ),
     ),
     "columns beyond the last": Fault(
         "address",
         "heap-buffer-overflow",
         Edit("gemm_mma/correlate.cuh", "(column < c.columns ? column : c.columns - 1)", "column"),
+    ),
+    "an epilogue of each split": Fault(
+        "",
+        "element .* is .*, not",
+        Edit(
+            "gemm_mma/correlate.cuh",
+            "if (c.split_size > 0) return write_partial(c, block, tile, sums);",
+            "if (c.split_size > 0) { finish(c, block, tile, sums);"
+            " return write_partial(c, block, tile, sums); }",
+        ),
+    ),
+    "the second of a pair of residuals": Fault(
+        "",
+        "element .* is .*, not",
+        Edit("gemm_mma/correlate.cuh", "two[1]", "two[0]"),
+    ),
+    "the residual of another channel": Fault(
+        "",
+        "element .* is .*, not",
+        Edit("gemm_mma/correlate.cuh", "row[column * c.out_strides.channel]", "row[column]"),
     ),
     "one term too many": Fault(
         "", "is -?nan", Edit("gemm_mma/grad_weight.cuh", "i * kStep < left", "i * kStep <= left")
@@ -197,6 +252,20 @@ DIRECT = {
             "    __syncthreads();  // all threads have read the previous term\n",
             "",
         ),
+    ),
+    "a residual after the activation": Fault(
+        "",
+        "element .* is .*, not",
+        Edit(
+            "epilogue.cuh",
+            "Real one[1] = {with_residual(sum, at)};\n    activate(one);\n    return one[0];",
+            "Real one[1] = {sum}; activate(one); return with_residual(one[0], at);",
+        ),
+    ),
+    "the residual of a place in shared memory": Fault(
+        "",
+        "element .* is .*, not",
+        Edit("direct/correlate_planes.cuh", "to", "at", within="finished(in[at], {})"),
     ),
     "no wait for copies": Fault(
         "", "never waited for", Edit("direct/sum_planes.cuh", "    wait_for_copies<0>();\n", "")
@@ -249,11 +318,28 @@ DIRECT = {
     ),
 }
 FAULTY_TILES = ("cuda_3x3_20_to_63", "cuda_3x3_36_to_129", "cuda_many_splits")
+# With residuals: chunks of channels and fours of pixels, or not, and terms that are split. In the
+# order of these lists the layouts of forward alternate.
+EPILOGUES = [
+    "n1c15h7w7k40r1s1_f32_nchw_fwd+bias+residual+silu#epilogue_of_chunks",
+    "n1c15h4w8k40r1s1_f32_nchw_fwd+bias+residual+relu6#epilogue_of_fours",
+    "n1c15h4w8k21r1s1_f32_nchw_fwd+residual+silu#epilogue_of_fours_of_pixels",
+    "n1c15h7w7k21r1s1_f32_nchw_fwd+bias+residual+gelu#epilogue_of_tails",
+    "n1c96h5w5k12r3s3p1q1_f32_nchw_fwd+bias+residual+sigmoid#epilogue_of_splits",
+]
 # The faults of each unit, and the problems and the dtype that show them.
 UNITS = {
-    "implicit_gemm": (IMPLICIT_GEMM, [c for c in CUDA_TILES if label(c) in FAULTY_TILES], "f32"),
-    "implicit_gemm_mma": (IMPLICIT_GEMM_MMA, CUDA_TILES[3:7], "bf16"),
-    "direct": (DIRECT, [c for c in CUDA_WINDOWS if label(c) in ("stem", "taps_5x9")], "f32"),
+    "implicit_gemm": (
+        IMPLICIT_GEMM,
+        [*EPILOGUES, *(c for c in CUDA_TILES if label(c) in FAULTY_TILES)],
+        "f32",
+    ),
+    "implicit_gemm_mma": (IMPLICIT_GEMM_MMA, [*EPILOGUES, *CUDA_TILES[3:7]], "bf16"),
+    "direct": (
+        DIRECT,
+        [*EPILOGUES[:2], *(c for c in CUDA_WINDOWS if label(c) in ("stem", "taps_5x9"))],
+        "f32",
+    ),
 }
 # No fault: offsets of 64 bits, which are otherwise for tensors of 2^30 elements and more.
 LONG_OFFSETS = Edit("gemm/tile_choice.h", "int64_t{1} << 30", "1")
@@ -294,7 +380,7 @@ def test_sanitizers_find_nothing(
     cases: list[str],
     step: int,
 ) -> None:
-    texts = problems(cases[::step], dtype)
+    texts = problems([*EPILOGUES, *cases[::step]], dtype)
     done = cuda_objects(sanitizer).run_program(algorithm, texts)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(f"{len(texts) * 3} runs, 0 faults\n")  # schedules
@@ -354,5 +440,7 @@ def test_64_bit_offsets(
     large = faulty("")
     assert not Simulator(large.link_library(tmp_path)).fits_int32(CUDA_TILES[0])
     for algorithm, dtype in (("implicit_gemm", "f32"), ("implicit_gemm_mma", "bf16")):
-        done = large.run_program(algorithm, problems(CUDA_TILES[::2], dtype), fault=number)
+        done = large.run_program(
+            algorithm, problems([*EPILOGUES, *CUDA_TILES[::2]], dtype), fault=number
+        )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -88,6 +88,44 @@ def test_kernels(simulator: Simulator, problem: str) -> None:
                 count("CUDA simulator: results of kernels in a schedule", len(schedules))
 
 
+EPILOGUES = [
+    residual + activation
+    for residual in ("", "+residual")
+    for activation in (
+        "", "+relu", "+relu6", "+clamp(-0.5,0.75)", "+leaky_relu(0.1)", "+hardsigmoid",
+        "+hardswish", "+sigmoid", "+silu", "+gelu", "+gelu_tanh",
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", BOTH)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        "n3c15h7w7k40r1s1",  # whole chunks of channels, but no fours of pixels
+        "n2c6h4w9k42r1s1g2",  # fours of pixels, but no pairs of channels
+        "n1c96h5w5k12r3s3p1q1",  # in which the terms are split
+        "n2c3h9w10k6r3s3p1q1g3",
+    ],
+)
+def test_epilogues(simulator: Simulator, sizes: str, dtype: str, layout: str) -> None:
+    """Each activation, with and without a residual, by all forward kernels."""
+    named = {name: simulator.fields(name) for name in simulator.kernels()}
+    with every_failure(f"{sizes}_{dtype}_{layout}") as failures:
+        for epilogue in EPILOGUES:
+            ops = operands(f"{sizes}_{dtype}_{layout}_fwd+bias{epilogue}")
+            accuracies = [Accuracy(ops, peer=False)]
+            if dtype == "f32":
+                accuracies.append(Accuracy(as_tf32(ops), peer=False))
+            for name, (pass_, _, of) in named.items():
+                if pass_ == "fwd" and of in (dtype, "any"):
+                    with failures.of(f"{name}, {epilogue}"):
+                        result = simulator.run(name, ops)
+                        check_accurate(accuracies[rounds_to_tf32(name)], result)
+                        count("CUDA simulator: results of kernels in a schedule", 1)
+
+
 def test_no_images_give_a_gradient_of_zeros(simulator: Simulator) -> None:
     ops = operands(variant(EMPTY_BATCH, pass_="gw"))
     assert_accurate(simulator.run("gw.reference.any.cuda", ops), ops)
@@ -99,7 +137,8 @@ def test_tensors_may_begin_anywhere(simulator: Simulator, name: str, channels: s
     """In channels_last, whole chunks of channels are copied 16 bytes at a time only if they are
     aligned. Weights of 1x1 kernels are used in place."""
     pass_, _, dtype = FIELDS[name]
-    ops = operands(f"n2{channels}p1q1_{dtype}_nhwc_{pass_}")
+    residual = "+residual" if pass_ == "fwd" else ""
+    ops = operands(f"n2{channels}p1q1_{dtype}_nhwc_{pass_}{residual}")
 
     def moved(t: torch.Tensor) -> torch.Tensor:
         return torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape)
@@ -110,7 +149,11 @@ def test_tensors_may_begin_anywhere(simulator: Simulator, name: str, channels: s
     shifted = replace(ops, x=moved_nhwc(ops.x), gy=moved_nhwc(ops.gy), w=moved(ops.w))
     assert shifted.x.data_ptr() % 16 == ops.x.element_size()
     assert torch.equal(shifted.x, ops.x)
-    assert torch.equal(simulator.run(name, shifted), simulator.run(name, ops))
+    expected = simulator.run(name, ops)
+    assert torch.equal(simulator.run(name, shifted), expected)
+    if ops.residual is not None:
+        alone = replace(ops, residual=moved_nhwc(ops.residual))
+        assert torch.equal(simulator.run(name, alone), expected)
 
 
 def test_cases_run_all_tiles(simulator: Simulator) -> None:

@@ -238,7 +238,8 @@ class Simulator:
 
         error: bytes = self._library.convkern_run(
             kernel.encode(), text, schedule, address(ops.x), address(ops.w.contiguous()),
-            address(ops.b), address(ops.gy), address(out), address(workspace),
+            address(ops.b), address(ops.gy), address(ops.residual), address(out),
+            address(workspace),
         )  # fmt: skip
         if error:
             raise SimulatorError(error.decode())

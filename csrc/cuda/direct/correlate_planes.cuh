@@ -7,6 +7,7 @@
 #pragma once
 
 #include "cuda/direct/tiles.cuh"
+#include "cuda/epilogue.cuh"
 
 namespace convkern::cuda {
 
@@ -16,7 +17,7 @@ struct PlaneCorrelation : PlaneWork {
   T* out;                  // at the first result of the residue
   Planes in_planes, tap_planes, out_planes;
   int image_blocks, terms;
-  bool relu;
+  Epilogue<T> epilogue;
 };
 
 // Adds the term whose input and taps are in shared memory.
@@ -47,7 +48,7 @@ __device__ __forceinline__ void add_term(const PlaneCorrelation<T>& c, const Win
   }
 }
 
-// Writes the thread's results to shared memory.
+// Writes the thread's sums, with their bias, to shared memory.
 template <class T>
 __device__ __forceinline__ void store_window(const PlaneCorrelation<T>& c,
                                              const WindowThread& thread, int first_channel,
@@ -62,9 +63,7 @@ __device__ __forceinline__ void store_window(const PlaneCorrelation<T>& c,
     Sum<T>* row = to + tile.row_of(thread.residue_h, thread.window_h * kWindowRows + i);
 #pragma unroll
     for (int j = 0; j < kWindowColumns; ++j) {
-      const Sum<T> sum = sums[i][j] + bias;
-      row[tile.place(thread.residue_w, thread.window_w * kWindowColumns + j)] =
-          c.relu && sum < 0 ? 0 : sum;
+      row[tile.place(thread.residue_w, thread.window_w * kWindowColumns + j)] = sums[i][j] + bias;
     }
   }
 }
@@ -99,7 +98,7 @@ __global__ void __launch_bounds__(kMostThreads, 8 / sizeof(Sum<T>))
   const int column = c.columns.first_result(windows.window_w, kWindowColumns, windows.residue_w);
   for_each_of_tile(c.blocking.out, c.out_planes, block, /*per_image=*/true, row, column, 0,
                    [&](int at, bool inside, int64_t to) {
-                     if (inside) c.out[to] = narrow<T>(in[at]);
+                     if (inside) c.out[to] = narrow<T>(c.epilogue.finished(in[at], to));
                    });
 }
 

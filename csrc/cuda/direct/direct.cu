@@ -120,7 +120,7 @@ void run_part(const Problem& p, const Operands& ops, const Part& part,
   c.w = static_cast<const T*>(ops.w) + static_cast<int64_t>(part.taps.first_h) * part.taps.S +
         part.taps.first_w;
   c.bias = p.pass == Pass::forward ? static_cast<const T*>(ops.b) : nullptr;
-  c.relu = p.activation.kind == ActivationKind::relu && p.pass == Pass::forward;
+  c.epilogue = Epilogue<T>(p, ops);
   c.in_planes = dense_planes(p, part.in_sizes, terms_of(p), &Planes::term);
   c.tap_planes = weight_planes(part.taps);
   // The results of a residue are every out_step-th pixel of the tensor, from out_first on.

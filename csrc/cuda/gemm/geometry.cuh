@@ -96,11 +96,10 @@ struct CorrelationSizes {
   int terms, columns;                                    // of one group
   int pixel_tiles, column_tiles, groups;
   // Each split sums `split_steps` steps of the terms. If there are several splits, their sums are
-  // written to tensors of `split_size` elements, without bias and ReLU, and add_terms() adds them.
-  // Otherwise `split_size` is 0.
+  // written to tensors of `split_size` elements, without bias and epilogue, and add_terms() adds
+  // them. Otherwise `split_size` is 0.
   int split_steps;
   Index split_size;
-  bool relu;
 
   __device__ Index result_of(Index index) const {
     const Pixel<Index> pixel(index, height, width);

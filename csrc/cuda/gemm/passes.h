@@ -132,7 +132,6 @@ void fill_sizes(const Problem& p, const Part& part, CorrelationSizes<Index>& c) 
   // Without taps, the width must not be 0, because kernels divide by it.
   if (part.tap_count() == 0) c.taps_h = 0, c.taps_w = 1;
   c.groups = small(p.groups);
-  c.relu = p.activation.kind == ActivationKind::relu && p.pass == Pass::forward;
 }
 
 // Divides the `steps` steps of a part's sums between the splits.
@@ -140,7 +139,6 @@ template <class Index>
 void split_terms(const TermSplits& splits, int64_t steps, CorrelationSizes<Index>& c) {
   c.split_steps = small(tiles_of(steps, splits.count));
   c.split_size = static_cast<Index>(splits.count > 1 ? splits.size : 0);
-  if (splits.count > 1) c.relu = false;  // add_terms() applies it to the sum of the splits
 }
 
 // Sets the numbers of tiles, and returns the number of blocks.

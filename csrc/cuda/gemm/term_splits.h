@@ -9,6 +9,7 @@
 #include "core/kernel.h"
 #include "core/scalar_types.h"
 #include "cuda/elements.cuh"
+#include "cuda/epilogue.cuh"
 #include "cuda/gemm/tile_choice.h"
 #include "cuda/launch.cuh"
 
@@ -37,18 +38,19 @@ struct TermSplits {
   int64_t bytes() const { return count > 1 ? count * sum_bytes() : 0; }  // of all partial sums
 };
 
-// Computes out = the sum of the splits + bias, with ReLU if `relu`. The splits are added in order
-// and in double. `bias` may be null. Channels are `channel_stride` elements apart.
+// Computes out = the epilogue of the sum of the splits + bias. The splits are added in order and in
+// double. `bias` may be null. Channels are `channel_stride` elements apart.
 template <class Element>
 __global__ void __launch_bounds__(kElementThreads)
     add_terms(const float* partial, int splits, int64_t size, const Element* bias,
-              int64_t channel_stride, int channels, bool relu, Element* out) {
+              int64_t channel_stride, int channels, const Epilogue<Element> epilogue,
+              Element* out) {
   for_each_element(size, [&](auto i) {
     double sum = 0;
     for (int64_t split = 0; split < splits; ++split) sum += partial[split * size + i];
     const auto stride = static_cast<decltype(i)>(channel_stride);
     if (bias != nullptr) sum += to_float(bias[i / stride % channels]);
-    out[i] = from_double<Element>(relu && sum < 0 ? 0 : sum);  // NaN stays NaN
+    out[i] = from_float<Element>(epilogue.finished(static_cast<float>(sum), i));
   });
 }
 
@@ -61,8 +63,8 @@ void launch_add_terms(const Problem& p, const Operands& ops, const TermSplits& s
   launch(add_terms<Element>, element_shape(splits.size), executor, partial,
          static_cast<int>(splits.count), splits.size,
          forward ? static_cast<const Element*>(ops.b) : nullptr, nchw ? pixels : int64_t{1},
-         static_cast<int>(forward ? p.O : p.C),
-         forward && p.activation.kind == ActivationKind::relu, static_cast<Element*>(ops.out));
+         static_cast<int>(forward ? p.O : p.C), Epilogue<Element>(p, ops),
+         static_cast<Element*>(ops.out));
 }
 
 }  // namespace convkern::cuda

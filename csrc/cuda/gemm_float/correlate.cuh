@@ -7,6 +7,7 @@
 // columns, group, split), and each computes kRows x kColumns results.
 #pragma once
 
+#include "cuda/epilogue.cuh"
 #include "cuda/gemm/geometry.cuh"
 #include "cuda/gemm_float/tiles.cuh"
 
@@ -27,6 +28,7 @@ struct Correlation : CorrelationSizes<Index> {
   float* out;
   int term_chunks, packed_columns;
   bool writes_fours;  // writes four aligned results at a time, see write_results()
+  Epilogue<float> epilogue;
 };
 
 // Copies four adjacent floats. The first `left` of them are in the tensor (all if there are more),
@@ -119,55 +121,101 @@ struct TapCopies {
   }
 };
 
-template <class Index>
-__device__ __forceinline__ float finished(const Correlation<Index>& c, float sum, Index channel) {
-  if (c.bias != nullptr) sum += c.bias[channel];
-  return c.relu && sum < 0 ? 0 : sum;  // NaN stays NaN
-}
-
-// Writes the results of a thread. A thread has four adjacent pixels at a time in NCHW, where rows
-// are innermost in A. In channels_last it has four adjacent channels. If the four are 16 aligned
-// bytes of the result, they are written together.
+// The results of a thread. It has four adjacent pixels at a time in NCHW, where rows are innermost
+// in A. In channels_last it has four adjacent channels.
 template <class A, class B, Layout kLayout, class T, class Index>
-__device__ __forceinline__ void write_results(const Correlation<Index>& c,
-                                              const CorrelationBlock<T, Index>& block,
-                                              const T& tile, const typename T::Sums& sums) {
-  constexpr bool kPlanes = kLayout == Layout::nchw;
-  constexpr int kRowStep = kPlanes ? 4 : 1, kColumnStep = kPlanes ? 1 : 4;
-  float* all = c.out + block.split * c.split_size;
+struct ThreadResults {
+  const Correlation<Index>& c;
+  const CorrelationBlock<T, Index>& block;
+  const T& tile;
+
+  // Returns the channel of sums[i][j] in its group.
+  __device__ __forceinline__ int column(int j) const {
+    return block.first_column + tile.template column<B>(j);
+  }
+  // Calls body(i, j, offset in the result) for each of the sums that is a result. With kFours it
+  // calls it for the first of each four only.
+  template <bool kFours, class Body>
+  __device__ __forceinline__ void for_each(const Body& body) const {
+    const Index first_channel = static_cast<Index>(block.group) * c.columns;
 #pragma unroll
-  for (int i = 0; i < kThreadRows; i += kRowStep) {
-    const Index first = block.first_pixel + tile.template row<A>(i);
-    if (first >= c.pixels) continue;
-    float* pixels[kRowStep];
+    for (int i = 0; i < kThreadRows; i += kFours ? kFourRows : 1) {
+      const Index index = block.first_pixel + tile.template row<A>(i);
+      if (index >= c.pixels) continue;
+      const Index pixel = c.result_of(index);
 #pragma unroll
-    for (int k = 0; k < kRowStep; ++k) {
-      const bool exists = k == 0 || (!c.writes_fours && first + k < c.pixels);
-      pixels[k] = exists ? all + c.result_of(first + k) : nullptr;
+      for (int j = 0; j < T::kThreadColumns; j += kFours ? kFourColumns : 1) {
+        if (column(j) >= c.columns) continue;
+        body(i, j, pixel + (first_channel + column(j)) * c.out_strides.channel);
+      }
     }
+  }
+  __device__ __forceinline__ void add_bias(typename T::Sums& sums) const {
 #pragma unroll
-    for (int j = 0; j < T::kThreadColumns; j += kColumnStep) {
-      const int column = block.first_column + tile.template column<B>(j);
-      if (column >= c.columns) continue;
-      const Index channel = static_cast<Index>(block.group) * c.columns + column;
-      if (c.writes_fours) {
+    for (int j = 0; j < T::kThreadColumns; ++j) {
+      const bool exists = column(j) < c.columns;
+      const float bias = exists ? c.bias[block.group * c.columns + column(j)] : 0.f;
+#pragma unroll
+      for (int i = 0; i < kThreadRows; ++i) sums[i][j] += bias;
+    }
+  }
+  // With kFours, each four are 16 aligned bytes of the residual and of the result.
+  template <bool kFours>
+  __device__ __forceinline__ void add_residual(typename T::Sums& sums) const {
+    for_each<kFours>([&](int i, int j, Index at) {
+      if constexpr (kFours) {
+        float four[4];
+        load_quad(c.epilogue.residual + at, four);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) sums[i + k % kFourRows][j + k / kFourRows] += four[k];
+      } else {
+        sums[i][j] += c.epilogue.residual[at];
+      }
+    });
+  }
+  // Applies the activation and writes the results. The activations of a row are computed just
+  // before it is written. The offsets of all rows, kept during the calls, would need too many
+  // registers.
+  template <bool kFours>
+  __device__ __forceinline__ void write(typename T::Sums& sums) const {
+    float* out = c.out + block.split * c.split_size;
+    for_each<kFours>([&](int i, int j, Index at) {
+      if (j == 0) {  // which is a result if others of the row are
+#pragma unroll
+        for (int k = 0; k < (kFours ? kFourRows : 1); ++k) c.epilogue.activate(sums[i + k]);
+      }
+      if constexpr (kFours) {
         float four[4];
 #pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          const int row = kPlanes ? k : 0, next = kPlanes ? 0 : k;
-          four[k] = finished(c, sums[i + row][j + next], channel + next);
-        }
-        store4(pixels[0] + channel * c.out_strides.channel, four);
-        continue;
+        for (int k = 0; k < 4; ++k) four[k] = sums[i + k % kFourRows][j + k / kFourRows];
+        store4(out + at, four);
+      } else {
+        out[at] = sums[i][j];
       }
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        const int row = kPlanes ? k : 0, next = kPlanes ? 0 : k;
-        if (pixels[row] == nullptr || column + next >= c.columns) continue;
-        pixels[row][(channel + next) * c.out_strides.channel] =
-            finished(c, sums[i + row][j + next], channel + next);
-      }
+    });
+  }
+
+ private:
+  static constexpr int kFourRows = kLayout == Layout::nchw ? 4 : 1, kFourColumns = 4 / kFourRows;
+};
+
+// Writes the results of a thread. The whole residual is read before a result is written, so that
+// the loads need not wait for the stores.
+template <class Results, class Index, class Sums>
+__device__ __forceinline__ void write_results(const Correlation<Index>& c, const Results& results,
+                                              Sums& sums) {
+  if (c.bias != nullptr) results.add_bias(sums);
+  if (c.epilogue.residual != nullptr) {
+    if (c.writes_fours) {
+      results.template add_residual<true>(sums);
+    } else {
+      results.template add_residual<false>(sums);
     }
+  }
+  if (c.writes_fours) {
+    results.template write<true>(sums);
+  } else {
+    results.template write<false>(sums);
   }
 }
 
@@ -204,7 +252,7 @@ __global__ void __launch_bounds__(T::kThreads,
       },
       sums);
 
-  write_results<A, B, kLayout>(c, block, tile, sums);
+  write_results(c, ThreadResults<A, B, kLayout, T, Index>{c, block, tile}, sums);
 }
 
 }  // namespace convkern::cuda

@@ -84,8 +84,10 @@ void run_part(const Problem& p, const Operands& ops, const Part& part, const Ter
     c.out = static_cast<float*>(ops.out);
     c.term_chunks = chunks, c.packed_columns = packed_width;
     split_terms(splits, part.tap_count() * chunks, c);
-    if (splits.count > 1) c.out = partial, c.bias = nullptr;
-    c.writes_fours = writes_fours(p, part, c.out);
+    c.epilogue = Epilogue<float>(p, ops);
+    // add_terms() adds the bias to the sum of the splits and applies the epilogue to it.
+    if (splits.count > 1) c.out = partial, c.bias = nullptr, c.epilogue = {};
+    c.writes_fours = writes_fours(p, part, c.out) && is_aligned(c.epilogue.residual, 0);
     const TileSize tile =
         correlation_tile(c.pixels, columns, p.groups * splits.count, multiprocessors());
     with_copies(p, is_aligned(part.in, terms * sizeof(float)), [&](auto layout, auto vector) {

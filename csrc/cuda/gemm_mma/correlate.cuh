@@ -5,12 +5,13 @@
 // The input is channels_last with whole chunks of channels in each group; pack.cuh prepares other
 // inputs. Chunks are copied straight to shared memory. Taps follow each other without a gap, and
 // each thread copies chunks of its own tap. A few channels at many taps therefore also fill the
-// kDepth terms that are multiplied at a time. The result is written in the problem's layout, with
-// bias and ReLU applied in float32.
+// kDepth terms that are multiplied at a time. The result is written in the problem's layout. Bias,
+// residual and activation are applied in float32.
 #pragma once
 
 #include <cstring>
 
+#include "cuda/epilogue.cuh"
 #include "cuda/gemm/geometry.cuh"
 #include "cuda/gemm/pipeline.cuh"
 #include "cuda/gemm_mma/tiles.cuh"
@@ -25,7 +26,8 @@ struct Correlation : CorrelationSizes<Index> {
   int chunks;          // chunks of one group's channels
   Digits<int> stride;  // kRowChunks as (tap row, tap column, chunk)
   int steps;           // parts of kDepth terms
-  bool writes_chunks;  // each 8 columns are whole aligned chunks of the result
+  bool writes_chunks;  // each 8 columns are whole aligned chunks of the result and the residual
+  Epilogue<Element> epilogue;
 };
 
 // Copies kDepth terms of kRows pixels.
@@ -92,27 +94,73 @@ struct TapCopies {
 };
 
 template <class T, class Index>
-__device__ __forceinline__ void finish(const Correlation<typename T::Element, Index>& c,
-                                       const CorrelationBlock<T, Index>& block, const T& tile,
-                                       typename T::Sums& sums) {
+__device__ __forceinline__ void add_bias(const Correlation<typename T::Element, Index>& c,
+                                         const CorrelationBlock<T, Index>& block, const T& tile,
+                                         typename T::Sums& sums) {
 #pragma unroll
   for (int j = 0; j < T::kColumnFragments; ++j) {
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
       const int column = block.first_column + tile.column(j, k);
-      const bool biased = c.bias != nullptr && column < c.columns;
-      const float bias = biased ? to_float(c.bias[block.group * c.columns + column]) : 0.f;
+      const bool exists = column < c.columns;
+      const float bias = exists ? to_float(c.bias[block.group * c.columns + column]) : 0.f;
 #pragma unroll
       for (int i = 0; i < T::kRowFragments; ++i) {
 #pragma unroll
-        for (int half = 0; half < 4; half += 2) {
-          float& sum = sums[i][j][half + k];
-          sum += bias;
-          if (c.relu) sum = sum < 0 ? 0 : sum;  // NaN stays NaN
-        }
+        for (int half = 0; half < 4; half += 2) sums[i][j][half + k] += bias;
       }
     }
   }
+}
+
+// Adds the residual. All of it is read before a result is written, so that the loads need not wait
+// for the stores. With kPairs, two adjacent columns are read together.
+template <bool kPairs, class T, class Index>
+__device__ __forceinline__ void add_residual(const Correlation<typename T::Element, Index>& c,
+                                             const CorrelationBlock<T, Index>& block, const T& tile,
+                                             typename T::Sums& sums) {
+  const Index first_channel = static_cast<Index>(block.group) * c.columns + block.first_column;
+#pragma unroll
+  for (int i = 0; i < T::kRowFragments; ++i) {
+#pragma unroll
+    for (int half = 0; half < 4; half += 2) {
+      const Index index = block.first_pixel + tile.row(i, half);
+      if (index >= c.pixels) continue;
+      const int columns = c.columns - block.first_column;
+      const auto* row =
+          c.epilogue.residual + c.result_of(index) + first_channel * c.out_strides.channel;
+#pragma unroll
+      for (int j = 0; j < T::kColumnFragments; ++j) {
+        float two[2] = {};
+        if constexpr (kPairs) {
+          if (tile.column(j, 0) < columns) load_two(row + tile.column(j, 0), two);
+        } else {
+#pragma unroll
+          for (int k = 0; k < 2; ++k) {
+            const Index column = tile.column(j, k);
+            if (column < columns) two[k] = to_float(row[column * c.out_strides.channel]);
+          }
+        }
+        sums[i][j][half] += two[0], sums[i][j][half + 1] += two[1];
+      }
+    }
+  }
+}
+
+template <class T, class Index>
+__device__ __forceinline__ void finish(const Correlation<typename T::Element, Index>& c,
+                                       const CorrelationBlock<T, Index>& block, const T& tile,
+                                       typename T::Sums& sums) {
+  if (c.bias != nullptr) add_bias(c, block, tile, sums);
+  if (c.epilogue.residual != nullptr) {
+    if (c.writes_chunks) {
+      add_residual<true>(c, block, tile, sums);
+    } else {
+      add_residual<false>(c, block, tile, sums);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < T::kRowFragments; ++i) c.epilogue.activate(sums[i]);
 }
 
 // Transposes words among four lanes: word i of lane t becomes word t of lane i.
@@ -207,7 +255,7 @@ __device__ __forceinline__ void write_results(const Correlation<typename T::Elem
   }
 }
 
-// Writes the split's sums without bias and ReLU.
+// Writes the split's sums without bias and epilogue.
 template <class T, class Index>
 __device__ __forceinline__ void write_partial(const Correlation<typename T::Element, Index>& c,
                                               const CorrelationBlock<T, Index>& block,

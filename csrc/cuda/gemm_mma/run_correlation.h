@@ -61,13 +61,15 @@ Correlation<Element, Index> correlation_of(const Problem& p, const Operands& ops
   c.in = in;
   c.packed = is_packed<Element>(p, ops.w) ? static_cast<const Element*>(ops.w) : packed;
   c.bias = p.pass == Pass::forward ? static_cast<const Element*>(ops.b) : nullptr;
+  c.epilogue = Epilogue<Element>(p, ops);
   c.out = static_cast<Element*>(ops.out);
   c.partial = partial;
   c.chunks = chunks;
   c.stride = {kRowChunks, c.taps_w, chunks};
   c.steps = small(steps_of<Element>(p, part.tap_count()));
   split_terms(splits, c.steps, c);
-  c.writes_chunks = p.layout == Layout::nhwc && begins_chunk(ops.out) && c.columns % 8 == 0;
+  c.writes_chunks = p.layout == Layout::nhwc && begins_chunk(ops.out) &&
+                    begins_chunk(c.epilogue.residual) && c.columns % 8 == 0;
   return c;
 }
 

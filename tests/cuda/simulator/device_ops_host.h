@@ -44,6 +44,12 @@ void wait_for_copies() {
   simulator::wait_for_copies(kGroupsLeft);
 }
 
+template <class Element>
+void load_two(const Element* p, float (&to)[2]) {
+  check_aligned(p, 2 * sizeof(Element));
+  for (int i = 0; i < 2; ++i) to[i] = static_cast<float>(to_double(p[i]));
+}
+
 inline void store4(float* p, const float (&values)[4]) {
   check_aligned(p, sizeof(float4));
   std::memcpy(p, values, sizeof(values));

@@ -231,10 +231,11 @@ const char* convkern_broken_primitive() {
 
 // Runs a kernel in one schedule of threads. Returns what went wrong, or an empty text.
 const char* convkern_run(const char* name, const char* problem, unsigned schedule, const void* x,
-                         const void* w, const void* b, const void* gy, void* out, void* workspace) {
+                         const void* w, const void* b, const void* gy, const void* residual,
+                         void* out, void* workspace) {
   try {
     simulator::set_schedule(schedule);
-    Operands operands{x, w, b, gy, out};
+    Operands operands{x, w, b, gy, residual, out};
     const Planned planned = kernel_named(name).plan(parse_problem(problem));
     planned.plan->run(operands, workspace, SimulatedExecutor());
     text.clear();

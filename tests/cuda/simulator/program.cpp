@@ -19,7 +19,8 @@ const char* convkern_kernel_algorithm(const char* name);
 const char* convkern_rejection(const char* name, const char* problem);
 int64_t convkern_workspace(const char* name, const char* problem);
 const char* convkern_run(const char* name, const char* problem, unsigned schedule, const void* x,
-                         const void* w, const void* b, const void* gy, void* out, void* workspace);
+                         const void* w, const void* b, const void* gy, const void* residual,
+                         void* out, void* workspace);
 }
 
 namespace {
@@ -40,15 +41,17 @@ std::vector<T> random(int64_t size) {
 
 template <class T>
 struct Tensors {
-  std::vector<T> x, w, b, gy;
+  std::vector<T> x, w, b, gy, residual;
 
   explicit Tensors(const Problem& p)
       : x(random<T>(p.N * p.C * p.H * p.W)),
         w(random<T>(p.O * p.Cg * p.R * p.S)),
         b(random<T>(p.bias ? p.O : 0)),
-        gy(random<T>(p.N * p.O * p.OH() * p.OW())) {}
+        gy(random<T>(p.N * p.O * p.OH() * p.OW())),
+        residual(random<T>(p.residual ? gy.size() : 0)) {}
   Operands operands(std::vector<T>& out) const {
-    return {x.data(), w.data(), b.empty() ? nullptr : b.data(), gy.data(), out.data()};
+    auto if_any = [](const std::vector<T>& v) { return v.empty() ? nullptr : v.data(); };
+    return {x.data(), w.data(), if_any(b), gy.data(), if_any(residual), out.data()};
   }
 };
 
@@ -75,7 +78,7 @@ std::string fault(const char* kernel, const std::string& text, const Tensors<T>&
   std::vector<char> workspace(convkern_workspace(kernel, text.c_str()), '\xff');  // NaN
   const Operands ops = tensors.operands(out);
   const std::string error = convkern_run(kernel, text.c_str(), schedule, ops.x, ops.w, ops.b,
-                                         ops.gy, ops.out, workspace.data());
+                                         ops.gy, ops.residual, ops.out, workspace.data());
   if (!error.empty()) return error;
   return difference(out.data(), expected.data(), static_cast<int64_t>(out.size()), kSumError<T>);
 }
