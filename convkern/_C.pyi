@@ -1,5 +1,6 @@
 """The native part: problems, kernel lists, plans and configuration."""
 
+from collections.abc import Mapping, Sequence
 from typing import TypedDict, final
 
 from torch import Tensor
@@ -133,8 +134,15 @@ class Program:
         overload: str,
         arguments: list[tuple[str, object]],
         results: list[int],
+        is_small: bool,
         dead: list[int],
     ) -> None: ...
     def run(self, inputs: list[Tensor], parts: int) -> list[Tensor]: ...
     def kernels(self) -> list[str]: ...
     def memory(self) -> list[int]: ...
+
+class Watch:
+    """Notices that the tables of a model's modules, or the tensors in them, change."""
+
+    def __init__(self, tables: Sequence[Mapping[str, object]]) -> None: ...
+    def has_changed(self) -> bool: ...

@@ -32,7 +32,7 @@ def keep_faster(module: GraphModule, threads: int) -> list[str]:
         for node in list(module.graph.nodes):
             if node.target not in LAYERS or node.target is fused.scale_shift:
                 continue
-            text = str(layer_of(module, node)[2])
+            text = str(layer_of(module, node, threads)[2])
             if text not in known:
                 known[text] = _is_torch_faster(module, node, threads)
             if known[text]:
@@ -56,7 +56,7 @@ def _is_torch_faster(module: GraphModule, node: Node, threads: int) -> bool:
     x = _random(val(source))
     y = result_like(node)
     residual = _random(y) if field(node, "residual") is not None else None
-    weight, bias, problem = layer_of(module, node)
+    weight, bias, problem = layer_of(module, node, threads)
     program = _C.Program(3, 0, threads)
     program.set_inputs([0] if residual is None else [0, 1])
     program.set_outputs([(2, y, True)])

@@ -116,26 +116,9 @@ def _programs(
     return [program for program, _ in both], [step for _, steps in both for step in steps]
 
 
-class _Watch:
-    """Notices that a model has got other weights or parts."""
-
-    def __init__(self, model: nn.Module) -> None:
-        tables = [t for m in model.modules() for t in (m._parameters, m._buffers, m._modules)]
-        self._entries = [(table, name, v) for table in tables for name, v in table.items()]
-        self._sizes = [(table, len(table)) for table in tables]
-        tensors = {id(v): v for _, _, v in self._entries if isinstance(v, Tensor)}
-        self._tensors = [(t, _state_of(t)) for t in tensors.values()]
-
-    def has_changed(self) -> bool:
-        return (
-            any(_state_of(t) != state for t, state in self._tensors)
-            or any(table.get(name) is not value for table, name, value in self._entries)
-            or any(len(table) != size for table, size in self._sizes)
-        )
-
-
-def _state_of(t: Tensor) -> tuple[int, int]:
-    return t.data_ptr(), 0 if t.is_inference() else t._version
+def _watch(model: nn.Module) -> _C.Watch:
+    """Returns what notices that a model has got other weights or parts."""
+    return _C.Watch([t for m in model.modules() for t in (m._parameters, m._buffers, m._modules)])
 
 
 class Optimized(nn.Module):
@@ -157,7 +140,7 @@ class Optimized(nn.Module):
         self.model = model
         self.measure = measure
         self._plans: dict[Any, Plan] = {}
-        self._watch: _Watch | None = None
+        self._watch: _C.Watch | None = None
 
     def forward(self, *inputs: Tensor) -> Any:
         """Computes the model. Gradients are not recorded."""
@@ -173,7 +156,7 @@ class Optimized(nn.Module):
         if self._watch is None or self._watch.has_changed():
             with _planning:
                 self._plans = {}
-                self._watch = _Watch(self.model)
+                self._watch = _watch(self.model)
         key = (
             *((t.shape, t.stride(), t.dtype) for t in inputs),
             torch.get_num_threads(),

@@ -24,8 +24,10 @@ _LINE = 64  # bytes; results in the arena begin at such a multiple
 # A linear layer of so few rows reads images of one pixel rather than pixels of one image.
 _FEW_ROWS = 16
 # The images of a 1x1 convolution that have so few pixels are computed as if they had one row.
-# Kernels then cut all pixels of an image into tiles, and no short rows.
+# Kernels then cut all pixels of an image into tiles, and no short rows. Several threads share the
+# rows instead.
 _FEW_PIXELS = 256
+_FEW_NUMBERS = 1 << 15  # torch's at::internal::GRAIN_SIZE
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ class _Compiler:
     def _add_layer(self, program: _C.Program, node: Node, offset: int, dead: list[int]) -> Step:
         x = node.args[0]
         assert isinstance(x, Node)
-        weight, bias, problem = layer_of(self.module, node)
+        weight, bias, problem = layer_of(self.module, node, self.threads)
         residual = None if node.target is fused.scale_shift else field(node, "residual")
         program.add_convolution(
             problem, self.slots[x], -1 if residual is None else self.slots[residual],
@@ -224,7 +226,10 @@ class _Compiler:
             raise CannotTrace(f"{node.name} calls {target}, which is no operator of torch")
         given = [self._argument(value) for value in arguments(node).values()]
         name = target._schema.name
-        program.add_op(name, target._schema.overload_name, given, self._results(node), dead)
+        results = self._results(node)
+        program.add_op(
+            name, target._schema.overload_name, given, results, _is_small(node), dead
+        )  # fmt: skip
         return Step(node.name, str(target), "torch")
 
     def _argument(self, value: Any) -> tuple[str, Any]:
@@ -254,7 +259,9 @@ def result_like(node: Node) -> Tensor:
     return torch.empty(value.shape, dtype=value.dtype, device="meta", memory_format=layout)
 
 
-def layer_of(module: GraphModule, node: Node) -> tuple[Tensor, Tensor | None, _C.Problem]:
+def layer_of(
+    module: GraphModule, node: Node, threads: int
+) -> tuple[Tensor, Tensor | None, _C.Problem]:
     """Returns the weight, bias and problem of a layer as a convolution. A linear layer is a 1x1
     convolution, and a scale and shift is a depthwise one. The channels of a pixel are adjacent in
     images, and the pixels of a channel in values of other ranks.
@@ -291,7 +298,8 @@ def layer_of(module: GraphModule, node: Node) -> tuple[Tensor, Tensor | None, _C
         else:
             window = [field(node, name) for name in ("stride", "padding", "dilation", "groups")]
             sizes = [*value.shape]
-            if _is_pointwise(weight, window) and sizes[2] * sizes[3] <= _FEW_PIXELS:
+            few = sizes[2] * sizes[3] <= _FEW_PIXELS
+            if threads == 1 and few and _is_pointwise(weight, window):
                 sizes = [*sizes[:2], 1, sizes[2] * sizes[3]]
     weight = weight.to(dtype).contiguous()
     bias = None if bias is None else bias.to(dtype).contiguous()
@@ -303,6 +311,13 @@ def layer_of(module: GraphModule, node: Node) -> tuple[Tensor, Tensor | None, _C
         layout="nhwc" if node.target is fused.linear or value.dim() in (2, 4) else "nchw",
     )  # fmt: skip
     return weight, bias, problem
+
+
+def _is_small(node: Node) -> bool:
+    """Returns whether torch computes a node on one thread because it has so few numbers."""
+    values = [val(n) for n in (node, *node.all_input_nodes)]
+    tensors = [t for v in values for t in (v if isinstance(v, (list, tuple)) else [v])]
+    return all(t.numel() < _FEW_NUMBERS for t in tensors if isinstance(t, Tensor))
 
 
 def _is_pointwise(weight: Tensor, window: list[Any]) -> bool:

@@ -35,11 +35,12 @@ OpArgument argument_of(const py::tuple& given, const c10::TypePtr& type) {
 }
 
 void add_op(Program& program, const std::string& name, const std::string& overload,
-            const py::list& arguments, Slots results, Slots dead) {
+            const py::list& arguments, Slots results, bool is_small, Slots dead) {
   OpStep step{c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str()),
               {},
               std::move(results),
-              false};
+              false,
+              is_small};
   const c10::FunctionSchema& schema = step.op.schema();
   TORCH_CHECK_VALUE(arguments.size() == schema.arguments().size(), name, ": expected ",
                     schema.arguments().size(), " arguments, got ", arguments.size());

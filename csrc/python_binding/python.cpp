@@ -10,6 +10,7 @@
 #include "core/copy_geometry.h"
 #include "python_binding/eager_call.h"
 #include "python_binding/program.h"
+#include "python_binding/watch.h"
 #include "torch_binding/checks.h"
 #include "torch_binding/execute.h"
 #include "torch_binding/executors.h"
@@ -232,6 +233,7 @@ PYBIND11_MODULE(_C, m) {
   register_autocast();
   define_problem(m);
   define_program(m);
+  define_watch(m);
   static PyMethodDef conv2d = {
       "conv2d", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(eager_conv2d)),
       METH_FASTCALL, "The short road to the op; None where functional.conv2d must take another."};

@@ -13,6 +13,7 @@
 #include "torch_binding/execute.h"
 #include "torch_binding/executors.h"
 #include "torch_binding/fresh_memory.h"
+#include "torch_binding/team.h"
 #include "torch_binding/workspace.h"
 
 namespace convkern::torch_binding {
@@ -59,8 +60,8 @@ void Program::add(ConvolutionStep step, std::vector<int64_t> dead) {
 }
 
 void Program::add(OpStep step, std::vector<int64_t> dead) {
-  steps_.push_back({nullptr, std::make_unique<OpStep>(std::move(step)), nullptr, at::Tensor(),
-                    std::move(dead)});
+  steps_.push_back(
+      {nullptr, std::make_unique<OpStep>(std::move(step)), nullptr, at::Tensor(), std::move(dead)});
 }
 
 bool Program::lasts(int64_t slot) const {
@@ -152,19 +153,25 @@ std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs, int6
 
 void Program::run_part(Frame& frame, const std::vector<at::Tensor>& inputs,
                        const std::vector<at::Tensor>& outputs) const {
+  const TorchExecutor executor;
+  const bool alone = executor.threads() == 1 || threads_ == 1;
   std::vector<at::Tensor>& slots = frame.slots;
   for (size_t i = 0; i < inputs_.size(); ++i) slots[inputs_[i]] = inputs[i];
   // Convolutions whose results leave the program write to the outputs.
   for (size_t i = 0; i < outputs_.size(); ++i) {
     if (outputs_[i].offset == 0) slots[outputs_[i].slot] = outputs[i];
   }
-  for (const Step& step : steps_) {
-    if (step.convolution != nullptr) {
-      run_convolution(step, frame);
+  for (size_t first = 0, last; first < steps_.size(); first = last) {
+    last = first + 1;
+    while (last < steps_.size() && runs_in_team(steps_[first]) && runs_in_team(steps_[last]))
+      ++last;
+    if (alone || last == first + 1) {
+      run_steps(first, last, frame, executor);
     } else {
-      run_op(*step.op, frame);
+      Team team(threads_);
+      team.assemble(
+          [&](const convkern_executor* together) { run_steps(first, last, frame, together); });
     }
-    for (const int64_t slot : step.dead) slots[slot].reset();
   }
   for (size_t i = 0; i < outputs_.size(); ++i) {
     at::Tensor output = outputs[i];
@@ -176,15 +183,30 @@ void Program::run_part(Frame& frame, const std::vector<at::Tensor>& inputs,
   for (const int64_t slot : inputs_) slots[slot].reset();
 }
 
-void Program::run_convolution(const Step& step, Frame& frame) const {
+bool Program::runs_in_team(const Step& step) { return step.op == nullptr || step.op->is_small; }
+
+void Program::run_steps(size_t first, size_t last, Frame& frame,
+                        const convkern_executor* executor) const {
+  for (size_t i = first; i < last; ++i) {
+    const Step& step = steps_[i];
+    if (step.convolution != nullptr) {
+      run_convolution(step, frame, executor);
+    } else {
+      run_op(*step.op, frame);
+    }
+    for (const int64_t slot : step.dead) frame.slots[slot].reset();
+  }
+}
+
+void Program::run_convolution(const Step& step, Frame& frame,
+                              const convkern_executor* executor) const {
   const ConvolutionStep& c = *step.convolution;
   const bool channels_last = c.problem.layout == CONVKERN_NHWC;
   const auto dense = [&](const at::Tensor& t) {
-    const bool pixels = channels_last && t.dim() == 4 && c.y.strides.size() == 4 &&
-                        c.y.strides[1] == 1;
+    const bool pixels =
+        channels_last && t.dim() == 4 && c.y.strides.size() == 4 && c.y.strides[1] == 1;
     return t.contiguous(pixels ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
   };
-  const TorchExecutor executor;
   const at::Tensor x = dense(frame.slots[c.x]);
   const at::Tensor residual = c.residual < 0 ? at::Tensor() : dense(frame.slots[c.residual]);
   convkern_operands operands{};

@@ -49,6 +49,7 @@ struct OpStep {
   std::vector<OpArgument> arguments;
   std::vector<int64_t> results;  // slots of the result, or of the tensors of a list; -1 if unused
   bool returns_list;
+  bool is_small;  // so small that torch would compute it on one thread
 };
 
 class Program {
@@ -84,7 +85,10 @@ class Program {
   void give_back(std::unique_ptr<Frame> frame) const;
   void run_part(Frame& frame, const std::vector<at::Tensor>& inputs,
                 const std::vector<at::Tensor>& outputs) const;
-  void run_convolution(const Step& step, Frame& frame) const;
+  // Whether a step may run while the threads wait for the kernels of the next steps (team.h).
+  static bool runs_in_team(const Step& step);
+  void run_steps(size_t first, size_t last, Frame& frame, const convkern_executor* executor) const;
+  void run_convolution(const Step& step, Frame& frame, const convkern_executor* executor) const;
   static void run_op(const OpStep& step, Frame& frame);
 
   const int64_t slots_, arena_bytes_;
