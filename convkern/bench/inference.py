@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from statistics import geometric_mean
@@ -20,6 +20,7 @@ from convkern._show.tables import Table
 from convkern.bench.nets import NETS
 from convkern.bench.results import Result, check_samples
 from convkern.bench.timing import Call, Sample, time_in_turn
+from convkern.choices import Precision
 from convkern.optimize import optimize
 
 INFERENCE_MODELS: Final = (
@@ -35,6 +36,9 @@ INFERENCE_MODELS: Final = (
     "shufflenet_v2_x1_0",
     *NETS,
 )
+
+
+_PAUSE = 0.03  # seconds
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ def time_inference(
         ValueError: there is no model or peer of a name, or its package is not installed.
     """
     check_peers(peers)
+    before = _C.float32_precision()
     times = InferenceTimes.begin()
     for name in names:
         model = _model(name)
@@ -95,10 +100,13 @@ def time_inference(
             x = torch.randn(batch, 3, size, size)
             calls: dict[str, Call] = {"convkern": _convkern(model, x)}
             if medium:
-                with _precision("medium"):
-                    calls["medium"] = _convkern(model, x)
+                calls["medium"] = _convkern(model, x, "medium")
             calls |= {peer: PEERS[peer](model, x) for peer in peers}
-            times.rows.append(InferenceRow(name, batch, time_in_turn(calls, seconds)))
+            try:
+                samples = time_in_turn(calls, seconds, _settled)
+            finally:
+                _C.set_float32_precision(before)
+            times.rows.append(InferenceRow(name, batch, samples))
         report(name)
     return times
 
@@ -136,6 +144,22 @@ def inference_table(rows: Sequence[InferenceRow]) -> Table:
     return result
 
 
+def _settled(call: Call) -> Callable[[], float]:
+    """The stopwatch. Threads of other libraries spin for a while after their calls and would slow
+    down the next one, so that a measurement begins with a pause and two calls that are not
+    timed."""
+
+    def measure() -> float:
+        time.sleep(_PAUSE)
+        call()
+        call()
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    return measure
+
+
 def _model(name: str) -> nn.Module:
     if name in NETS:
         return NETS[name]().eval()
@@ -151,11 +175,15 @@ def _nhwc(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _convkern(model: nn.Module, x: Tensor) -> Call:
+def _convkern(model: nn.Module, x: Tensor, precision: Precision = "high") -> Call:
     x = _nhwc(x)
     fast = optimize(model, x)
-    plan = fast.plan_for((x,))  # the settings of the call are those of now
-    return lambda: plan.run((x,))
+
+    def call() -> None:
+        _C.set_float32_precision(precision)
+        fast(x)
+
+    return call
 
 
 def _torch(model: nn.Module, x: Tensor) -> Call:
@@ -216,16 +244,6 @@ def _without_gradients(call: Call) -> Call:
             call()
 
     return run
-
-
-@contextmanager
-def _precision(precision: Any) -> Iterator[None]:
-    before = _C.float32_precision()
-    _C.set_float32_precision(precision)
-    try:
-        yield
-    finally:
-        _C.set_float32_precision(before)
 
 
 PEERS: Final[Mapping[str, Callable[[nn.Module, Tensor], Call]]] = {
