@@ -135,6 +135,9 @@ class Program:
         arguments: list[tuple[str, object]],
         results: list[int],
         is_small: bool,
+        like: Tensor | None,
+        offset: int,
+        split: int,
         dead: list[int],
     ) -> None: ...
     def run(self, inputs: list[Tensor], parts: int) -> list[Tensor]: ...

@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Node
 from convkern import _C
 from convkern.optimize import fused
 from convkern.optimize.graphs import CannotTrace, arguments, aten, constant, emit, val
+from convkern.optimize.outputs import planned_ops
 from convkern.optimize.rewriting import field
 from convkern.problem import forward_problem
 
@@ -140,12 +141,13 @@ class _Compiler:
     def compile(self) -> tuple[_C.Program, list[Step]]:
         layers = [n for n in self.nodes[len(self.inputs) :] if n.target in LAYERS]
         computed = set(layers)
+        self.planned = planned_ops(self.nodes[len(self.inputs) :])
         direct = {
             node
             for node in self.outputs
             if self.outputs.count(node) == 1 and node in computed and self._fits(node)
         }
-        places = self._arena([n for n in layers if n not in direct])
+        places = self._arena([n for n in layers if n not in direct] + list(self.planned))
         size = max((offset + self._bytes(node) for node, offset in places.items()), default=0)
         program = _C.Program(len(self.nodes), size, self.threads)
         steps: list[Step] = []
@@ -163,7 +165,7 @@ class _Compiler:
                 if node.target in LAYERS:
                     steps.append(self._add_layer(program, node, places.get(node, -1), dead))
                 elif node.target is not operator.getitem:
-                    steps.append(self._add_op(program, node, dead))
+                    steps.append(self._add_op(program, node, places.get(node, -1), dead))
         kernels = iter(program.kernels())
         return program, [
             step if step.kernel else Step(step.node, step.what, next(kernels)) for step in steps
@@ -220,15 +222,17 @@ class _Compiler:
         )  # fmt: skip
         return Step(node.name, str(problem), "")
 
-    def _add_op(self, program: _C.Program, node: Node, dead: list[int]) -> Step:
+    def _add_op(self, program: _C.Program, node: Node, offset: int, dead: list[int]) -> Step:
         target = node.target
         if not isinstance(target, OpOverload):
             raise CannotTrace(f"{node.name} calls {target}, which is no operator of torch")
         given = [self._argument(value) for value in arguments(node).values()]
-        name = target._schema.name
-        results = self._results(node)
+        planned = self.planned.get(node)
+        called = target if planned is None else planned.op
         program.add_op(
-            name, target._schema.overload_name, given, results, _is_small(node), dead
+            called._schema.name, called._schema.overload_name, given, self._results(node),
+            _is_small(node), None if planned is None else planned.like, offset,
+            -1 if planned is None or _is_small(node) else planned.split, dead,
         )  # fmt: skip
         return Step(node.name, str(target), "torch")
 

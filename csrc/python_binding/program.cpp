@@ -35,15 +35,21 @@ OpArgument argument_of(const py::tuple& given, const c10::TypePtr& type) {
 }
 
 void add_op(Program& program, const std::string& name, const std::string& overload,
-            const py::list& arguments, Slots results, bool is_small, Slots dead) {
+            const py::list& arguments, Slots results, bool is_small,
+            const std::optional<at::Tensor>& like, int64_t offset, int64_t split, Slots dead) {
   OpStep step{c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str()),
               {},
               std::move(results),
               false,
               is_small};
   const c10::FunctionSchema& schema = step.op.schema();
-  TORCH_CHECK_VALUE(arguments.size() == schema.arguments().size(), name, ": expected ",
-                    schema.arguments().size(), " arguments, got ", arguments.size());
+  const size_t count = schema.arguments().size() - (like.has_value() ? 1 : 0);
+  TORCH_CHECK_VALUE(arguments.size() == count, name, ": expected ", count, " arguments, got ",
+                    arguments.size());
+  if (like.has_value()) {
+    step.out = place_of(step.results[0], *like, offset);
+    step.split = split;
+  }
   for (size_t i = 0; i < arguments.size(); ++i) {
     step.arguments.push_back(argument_of(arguments[i], schema.arguments()[i].type()));
   }

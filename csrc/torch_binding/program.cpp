@@ -4,7 +4,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/from_blob.h>
-#include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -25,6 +24,12 @@ struct Program::Step {
   std::unique_ptr<OwnedPlan> plan;
   at::Tensor packed;
   std::vector<int64_t> dead;
+
+  // Where the step writes its result, or null if torch allocates it.
+  const Place* place() const {
+    if (convolution != nullptr) return &convolution->y;
+    return op->out.has_value() ? &*op->out : nullptr;
+  }
 };
 
 // What one run needs: an arena, and the tensors in the slots.
@@ -69,8 +74,8 @@ bool Program::lasts(int64_t slot) const {
     if (constant.first == slot) return true;
   }
   for (const Step& step : steps_) {
-    const ConvolutionStep* c = step.convolution.get();
-    if (c != nullptr && c->y.slot == slot) return c->y.offset >= 0;
+    const Place* place = step.place();
+    if (place != nullptr && place->slot == slot) return place->offset >= 0;
   }
   return false;
 }
@@ -90,10 +95,10 @@ std::unique_ptr<Program::Frame> Program::take_frame() const {
   prefer_huge_pages(frame->arena);
   for (const auto& [slot, value] : constants_) frame->slots[slot] = value;
   for (const Step& step : steps_) {
-    if (step.convolution == nullptr || step.convolution->y.offset < 0) continue;
-    const Place& y = step.convolution->y;
-    char* at = static_cast<char*>(frame->arena.mutable_data_ptr()) + y.offset;
-    frame->slots[y.slot] = at::from_blob(at, y.sizes, y.strides, at::TensorOptions(y.dtype));
+    const Place* y = step.place();
+    if (y == nullptr || y->offset < 0) continue;
+    char* at = static_cast<char*>(frame->arena.mutable_data_ptr()) + y->offset;
+    frame->slots[y->slot] = at::from_blob(at, y->sizes, y->strides, at::TensorOptions(y->dtype));
   }
   return frame;
 }
@@ -132,7 +137,7 @@ std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs, int6
   for (const Place& place : outputs_) outputs.push_back(allocated(place, parts));
   // A frame whose run has raised an error is not used again.
   const auto run_parts = [&](int64_t begin, int64_t end) {
-    const c10::AutoGradMode no_grad(false);
+    const at::AutoDispatchBelowADInplaceOrView no_autograd;
     auto frame = take_frame();
     for (int64_t part = begin; part < end; ++part) {
       if (parts == 1) {
@@ -183,7 +188,9 @@ void Program::run_part(Frame& frame, const std::vector<at::Tensor>& inputs,
   for (const int64_t slot : inputs_) slots[slot].reset();
 }
 
-bool Program::runs_in_team(const Step& step) { return step.op == nullptr || step.op->is_small; }
+bool Program::runs_in_team(const Step& step) {
+  return step.op == nullptr || step.op->is_small || step.op->split >= 0;
+}
 
 void Program::run_steps(size_t first, size_t last, Frame& frame,
                         const convkern_executor* executor) const {
@@ -192,7 +199,7 @@ void Program::run_steps(size_t first, size_t last, Frame& frame,
     if (step.convolution != nullptr) {
       run_convolution(step, frame, executor);
     } else {
-      run_op(*step.op, frame);
+      run_op(*step.op, frame, executor);
     }
     for (const int64_t slot : step.dead) frame.slots[slot].reset();
   }
@@ -223,20 +230,56 @@ void Program::run_convolution(const Step& step, Frame& frame,
   check(convkern_run(step.plan.get(), &operands, workspace.data(), executor));
 }
 
-void Program::run_op(const OpStep& step, Frame& frame) {
+namespace {
+
+// Calls an op with the tensors of the slots, or with their parts [begin, end) along the dimension
+// `split` if that is not -1. Tensors of size 1 there are broadcast.
+torch::jit::Stack call(const OpStep& step, const std::vector<at::Tensor>& slots, int64_t begin = 0,
+                       int64_t end = 0) {
+  const auto part = [&](int64_t slot) {
+    const at::Tensor& t = slots[slot];
+    const int64_t from_end = step.out.has_value() ? step.split - step.out->sizes.size() : 0;
+    const bool whole = end == 0 || t.dim() + from_end < 0 || t.size(from_end) == 1;
+    return whole ? t : t.narrow(from_end, begin, end - begin);
+  };
   torch::jit::Stack stack;
   for (const OpArgument& argument : step.arguments) {
     if (argument.kind == OpArgument::kConstant) {
       stack.push_back(argument.constant);
     } else if (argument.kind == OpArgument::kTensor) {
-      stack.emplace_back(frame.slots[argument.slots[0]]);
+      stack.emplace_back(part(argument.slots[0]));
     } else {
       c10::List<at::Tensor> tensors;
-      for (const int64_t slot : argument.slots) tensors.push_back(frame.slots[slot]);
+      for (const int64_t slot : argument.slots) tensors.push_back(part(slot));
       stack.emplace_back(std::move(tensors));
     }
   }
+  if (step.out.has_value()) stack.emplace_back(part(step.out->slot));
   step.op.callBoxed(&stack);
+  return stack;
+}
+
+}  // namespace
+
+void Program::run_op(const OpStep& step, Frame& frame, const convkern_executor* executor) {
+  if (step.split >= 0 && executor->threads > 1) {
+    const int64_t size = step.out->sizes[step.split];
+    struct Context {
+      const OpStep& step;
+      const std::vector<at::Tensor>& slots;
+    } context{step, frame.slots};
+    executor->run(
+        executor->self, size, 1,
+        [](void* context, int64_t begin, int64_t end, int) {
+          const at::AutoDispatchBelowADInplaceOrView no_autograd;
+          const auto& [step, slots] = *static_cast<Context*>(context);
+          call(step, slots, begin, end);
+        },
+        &context);
+    return;
+  }
+  torch::jit::Stack stack = call(step, frame.slots);
+  if (step.out.has_value()) return;
   const auto put = [&](int64_t slot, const at::Tensor& value) {
     if (slot >= 0) frame.slots[slot] = value;
   };

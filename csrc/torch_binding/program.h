@@ -15,6 +15,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "convkern.h"
@@ -50,6 +51,10 @@ struct OpStep {
   std::vector<int64_t> results;  // slots of the result, or of the tensors of a list; -1 if unused
   bool returns_list;
   bool is_small;  // so small that torch would compute it on one thread
+  // Where an op that writes to its last argument, `out`, does so. The threads share the result
+  // along the dimension `split`, unless that is -1.
+  std::optional<Place> out;
+  int64_t split = -1;
 };
 
 class Program {
@@ -89,7 +94,7 @@ class Program {
   static bool runs_in_team(const Step& step);
   void run_steps(size_t first, size_t last, Frame& frame, const convkern_executor* executor) const;
   void run_convolution(const Step& step, Frame& frame, const convkern_executor* executor) const;
-  static void run_op(const OpStep& step, Frame& frame);
+  static void run_op(const OpStep& step, Frame& frame, const convkern_executor* executor);
 
   const int64_t slots_, arena_bytes_;
   const int threads_;

@@ -24,6 +24,11 @@ struct Forward final : Plan {
     const int64_t floats = packed_floats(p) + whole_vectors(p.O) + threads * buffers.floats();
     return floats * static_cast<int64_t>(sizeof(Real));
   }
+  int64_t packed_bytes() const override { return whole_lines(packed_floats(p)); }
+  void pack(const void* w, void* packed, const Executor&) const override {
+    pack_channels(Groups(p), static_cast<const Real*>(w), p.Cg * p.R * p.S,
+                  static_cast<Real*>(packed));
+  }
   void run(const Operands& ops, void* workspace, const Executor& executor) const override;
 };
 
@@ -35,10 +40,13 @@ void Forward::run(const Operands& ops, void* workspace, const Executor& executor
   const TermLanes lanes(groups);
   const ImageShape xs = x_shape(p), ys = y_shape(p);
   const int64_t taps = p.Cg * p.R * p.S, count = tasks.count(p);
-  auto* packed = static_cast<Real*>(workspace);
-  Real* bias = packed + packed_floats(p);
+  const auto* packed = static_cast<const Real*>(ops.packed);
+  if (packed == nullptr) {
+    pack(ops.w, workspace, executor);
+    packed = static_cast<const Real*>(workspace);
+  }
+  Real* bias = static_cast<Real*>(workspace) + packed_floats(p);
   Real* memory = bias + whole_vectors(p.O);
-  pack_channels(groups, static_cast<const Real*>(ops.w), taps, packed);
   if (ops.b != nullptr) pack_channels(groups, static_cast<const Real*>(ops.b), 1, bias);
   executor.run(count, task_grain(p, count), [&](int64_t begin, int64_t end, int thread) {
     Real* buffer = memory + thread * buffers.floats();
