@@ -119,11 +119,12 @@ def set_batch(module: GraphModule, old: int, new: int) -> None:
     with fake_mode(module), torch.no_grad():
         for node in module.graph.nodes:
             if node.op == "placeholder":
-                node.meta["val"] = val(node)[:new].clone()
+                node.meta["val"] = torch.cat([val(node)[:1]] * new)
             elif node.op == "get_attr" and _is_repeated(module, node, old):
                 with unset_fake_temporarily():
-                    setattr(module, str(node.target), getattr(module, str(node.target))[:new])
-                node.meta["val"] = val(node)[:new]
+                    one = getattr(module, str(node.target))[:1]
+                    setattr(module, str(node.target), one.expand(new, *one.shape[1:]))
+                node.meta["val"] = val(node)[:1].expand(new, *val(node).shape[1:])
             elif node.op == "call_function":
                 if node.target in _SIZES and node.args[1][0] == old:
                     node.args = (node.args[0], [new, *node.args[1][1:]], *node.args[2:])

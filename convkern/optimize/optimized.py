@@ -106,12 +106,14 @@ def _programs(
             keep_faster(module, threads)
         program, steps = compiled(module, whole(module), threads)
         return [program], steps
-    head, tail = split(module)
-    last = [] if tail is None else [compiled(module, tail, threads)]
-    set_batch(module, batch, batch // parts)
+    part = batch // parts
     if measure:
+        set_batch(module, batch, part)
         keep_faster(module, 1)
-        head, _ = split(module)
+        set_batch(module, part, batch)
+    head, tail = split(module, batch)
+    last = [] if tail is None else [compiled(module, tail, threads)]
+    set_batch(module, batch, part)
     both = [compiled(module, head, 1), *last]
     return [program for program, _ in both], [step for _, steps in both for step in steps]
 

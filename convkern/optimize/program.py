@@ -54,11 +54,13 @@ class Section:
         inputs: the nodes whose values the program is given.
         nodes: the nodes that it computes, and the constants that they read.
         outputs: the nodes whose values it returns.
+        leaves: whether these leave the model, with the strides that the model gives them.
     """
 
     inputs: list[Node]
     nodes: list[Node]
     outputs: list[Node]
+    leaves: bool = True
 
 
 def whole(module: GraphModule) -> Section:
@@ -72,29 +74,51 @@ def whole(module: GraphModule) -> Section:
     )
 
 
-def split(module: GraphModule) -> tuple[Section, Section | None]:
-    """Returns two sections, of which the second computes what follows the last images: values of
-    at most two axes, such as those of a classifier. It reads more weights than numbers of the
-    batch, so that it is faster on the whole batch. There is none if no node is so."""
+def split(module: GraphModule, batch: int) -> tuple[Section, Section | None]:
+    """Returns two sections: the first is for parts of the batch, and the second for the whole
+    batch.
+
+    Every part reads all weights again, and the whole batch does not stay in the caches between the
+    layers. The cut is where the fewest bytes move: the first layers of a network have large images
+    and few weights, and the last ones small images and many weights. There may be no second
+    section.
+    """
     all_ = whole(module)
-    tail: set[Node] = set()
-    for node in reversed(all_.nodes):
-        flat = isinstance(val(node), Tensor) and val(node).dim() <= 2
-        if (
-            node.op == "call_function"
-            and flat
-            and all(user in tail or user.op == "output" for user in node.users)
-        ):
-            tail.add(node)
+    calls = [n for n in all_.nodes if n.op == "call_function"]
+    index = {node: i for i, node in enumerate(calls)}
+    cuts = set(range(1, len(calls) + 1))
+    for node in calls:
+        if not isinstance(val(node), Tensor):  # a list does not leave a program
+            last = max((index[u] for u in node.users if u in index), default=0)
+            cuts -= set(range(index[node] + 1, last + 1))
+    costs = [_bytes_moved(node, batch) for node in calls]
+    cut = min(
+        sorted(cuts), key=lambda c: sum(a for a, _ in costs[:c]) + sum(b for _, b in costs[c:])
+    )
+    tail = set(calls[cut:])
     if not tail:
         return all_, None
     constants = {n for n in all_.nodes if n.op == "get_attr"}
     read = {argument for node in tail for argument in node.all_input_nodes} - tail - constants
     given = [n for n in module.graph.nodes if n in read or (n in all_.outputs and n not in tail)]
     return (
-        Section(all_.inputs, [n for n in all_.nodes if n not in tail], given),
+        Section(all_.inputs, [n for n in all_.nodes if n not in tail], given, leaves=False),
         Section(given, [n for n in all_.nodes if n in tail or n in constants], all_.outputs),
     )
+
+
+def _bytes_moved(node: Node, batch: int) -> tuple[int, int]:
+    """Returns the bytes that come from beyond the caches for a node, if the images are computed one
+    by one, and if they are computed together."""
+    values = [n for n in (node, *node.all_input_nodes) if isinstance(val(n), Tensor)]
+    weights = sum(_nbytes(n) for n in values if n.op == "get_attr")
+    images = sum(_nbytes(n) for n in values if n.op != "get_attr")
+    return batch * weights, weights + images
+
+
+def _nbytes(node: Node) -> int:
+    value: Tensor = val(node)
+    return value.numel() * value.element_size()
 
 
 def compiled(module: GraphModule, section: Section, threads: int) -> tuple[_C.Program, list[Step]]:
@@ -123,6 +147,7 @@ class _Compiler:
         self.threads = threads
         self.nodes = section.inputs + section.nodes
         self.inputs = section.inputs
+        self.leaves = section.leaves
         self.outputs = section.outputs
         self.slots = {node: slot for slot, node in enumerate(self.nodes)}
         self.owner = _owners(section)
@@ -139,20 +164,27 @@ class _Compiler:
         return last
 
     def compile(self) -> tuple[_C.Program, list[Step]]:
-        layers = [n for n in self.nodes[len(self.inputs) :] if n.target in LAYERS]
-        computed = set(layers)
-        self.planned = planned_ops(self.nodes[len(self.inputs) :])
+        computed = self.nodes[len(self.inputs) :]
+        layers = [n for n in computed if n.target in LAYERS]
+        planned = planned_ops(whole(self.module).nodes)
+        self.planned = {n: planned[n] for n in computed if n in planned}
+        written = {n: result_like(n) for n in layers}
+        written |= {n: op.like for n, op in self.planned.items()}
         direct = {
-            node
-            for node in self.outputs
-            if self.outputs.count(node) == 1 and node in computed and self._fits(node)
+            n: written[n]
+            for n in self.outputs
+            if n in written
+            and self.outputs.count(n) == 1
+            and (not self.leaves or written[n].stride() == val(n).stride())
         }
-        places = self._arena([n for n in layers if n not in direct] + list(self.planned))
+        places = self._arena([n for n in written if n not in direct])
         size = max((offset + self._bytes(node) for node, offset in places.items()), default=0)
         program = _C.Program(len(self.nodes), size, self.threads)
         steps: list[Step] = []
         program.set_inputs([self.slots[n] for n in self.inputs])
-        program.set_outputs([(self.slots[n], val(n), n in direct) for n in self.outputs])
+        program.set_outputs(
+            [(self.slots[n], direct.get(n, val(n)), n in direct) for n in self.outputs]
+        )
         for index, node in enumerate(self.nodes):
             if index < len(self.inputs):
                 continue
@@ -186,8 +218,7 @@ class _Compiler:
         return max((self.slots[user] for user in node.users if user in self.slots), default=-1)
 
     def _bytes(self, node: Node) -> int:
-        value: Tensor = val(node)
-        return -(-value.numel() * value.element_size() // _LINE) * _LINE
+        return -(-_nbytes(node) // _LINE) * _LINE
 
     def _arena(self, nodes: list[Node]) -> dict[Node, int]:
         """Returns the offsets of results in the arena, in bytes. Results that are in use at the
@@ -206,10 +237,6 @@ class _Compiler:
             places[node] = offset
             placed.append((first, last, offset, offset + size))
         return places
-
-    def _fits(self, node: Node) -> bool:
-        """Returns whether a layer writes its result with the strides that the model gives it."""
-        return bool(val(node).stride() == result_like(node).stride())
 
     def _add_layer(self, program: _C.Program, node: Node, offset: int, dead: list[int]) -> Step:
         x = node.args[0]
