@@ -31,7 +31,7 @@ from convkern.explain import explain
 from convkern.functional import conv2d, linear, output_size, same_padding
 from convkern.memory import keep_memory
 from convkern.modules import Conv2d, LazyConv2d, Linear
-from convkern.optimize import optimize
+from convkern.optimize import CannotTrace, optimize
 from convkern.profiling import measure_roof as _measure_roof
 from convkern.profiling import profile
 from convkern.surgery import replace_conv2d, replace_layers, restore_conv2d, restore_layers
@@ -39,6 +39,7 @@ from convkern.surgery import replace_conv2d, replace_layers, restore_conv2d, res
 __version__ = "0.1.0"
 
 __all__ = [
+    "CannotTrace",
     "Conv2d",
     "LazyConv2d",
     "Linear",

@@ -118,7 +118,8 @@ def check_peers(peers: Sequence[str]) -> None:
             raise ValueError(f"peers must be among {', '.join(PEERS)}, got {peer!r}")
         missing = [name for name in _PACKAGES.get(peer, ()) if find_spec(name) is None]
         if missing:
-            raise ValueError(f"peer {peer} needs {' and '.join(missing)}: pip install them")
+            needed = " and ".join(missing)
+            raise ValueError(f"peer {peer} needs {needed}: pip install 'convkern[peers]'")
 
 
 def inference_table(rows: Sequence[InferenceRow]) -> Table:

@@ -211,7 +211,7 @@ def optimize(model: nn.Module, *example: Tensor, measure: bool = False) -> Optim
         those of :func:`convkern.conv2d` under :func:`convkern.set_float32_precision`.
 
     Raises:
-        convkern.optimize.CannotTrace: the model does something that no graph can do, such as a
+        convkern.CannotTrace: the model does something that no graph can do, such as a
             choice that depends on values; the message says what.
         TypeError: model is not a module, or an example not a tensor.
         ValueError: the model, or a part of it, is in training mode; or a tensor is not on the CPU.
