@@ -25,8 +25,8 @@ PARTS = {
 # Required packages of others, and those of the extras.
 REQUIRED = {"torch", "filelock"}
 OPTIONAL = {
-    "jinja2", "markupsafe", "matplotlib", "onnx", "onnxruntime", "onnxscript", "rich", "scipy",
-    "torchvision",
+    "jinja2", "markupsafe", "matplotlib", "onnx", "onnxruntime", "onnxscript", "openvino", "rich",
+    "scipy", "torchvision",
 }  # fmt: skip
 
 
