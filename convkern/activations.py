@@ -48,6 +48,21 @@ def check_activation(activation: Any) -> None:
         _C.check_activation(activation)
 
 
+def parse(activation: Activation) -> tuple[str, list[float]]:
+    """Returns the name and the numbers of an activation: "clamp(-1,1)" is "clamp" and [-1.0, 1.0].
+
+    Raises:
+        ValueError: there is no such activation.
+    """
+    name, _, parameters = activation.removesuffix(")").partition("(")
+    numbers = parameters.split(",") if parameters else []
+    fits = name in _FUNCTIONS and len(numbers) == _PARAMETERS.get(name, 0)
+    # torch.compile cannot trace the check, so that it traces one only where it must fail.
+    if not fits or not torch.compiler.is_compiling():
+        _C.check_activation(activation)
+    return name, [float(number) for number in numbers]
+
+
 def activated(y: Tensor, activation: Activation | None) -> Tensor:
     """Returns the activation of y, by torch.
 
@@ -56,10 +71,5 @@ def activated(y: Tensor, activation: Activation | None) -> Tensor:
     """
     if activation is None:
         return y
-    name, _, parameters = activation.removesuffix(")").partition("(")
-    numbers = parameters.split(",") if parameters else []
-    fits = name in _FUNCTIONS and len(numbers) == _PARAMETERS.get(name, 0)
-    # torch.compile cannot trace the check, so that it traces one only where it must fail.
-    if not fits or not torch.compiler.is_compiling():
-        _C.check_activation(activation)
-    return _FUNCTIONS[name](y, *map(float, numbers))
+    name, numbers = parse(activation)
+    return _FUNCTIONS[name](y, *numbers)

@@ -1,68 +1,14 @@
-"""Activations by name, such as "relu", "gelu_tanh" or "leaky_relu(0.01)"."""
+"""The activations that operators of torch compute, by their names in conv2d."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
-import torch.nn.functional as F
-from torch import Tensor
 from torch.fx import Node
 
+from convkern.activations import parse
 from convkern.optimize.graphs import arguments, aten
-
-# The functions of names without numbers.
-_PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "relu6": F.relu6,
-    "silu": F.silu,
-    "hardswish": F.hardswish,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "sigmoid": lambda x: x.sigmoid(),
-    "hardsigmoid": F.hardsigmoid,
-}
-# How many numbers the other names have.
-_NUMBERS = {"leaky_relu": 1, "clamp": 2}
-
-
-@lru_cache(maxsize=256)
-def parse(activation: str) -> tuple[str, tuple[float, ...]]:
-    """Returns the name and the numbers of an activation. "clamp(-1.0,1.0)" is "clamp" and
-    (-1.0, 1.0). A bound that does not exist is infinite.
-
-    Raises:
-        ValueError: there is no such activation.
-    """
-    if activation in _PLAIN:
-        return activation, ()
-    name, bracket, rest = activation.partition("(")
-    if bracket and rest.endswith(")") and name in _NUMBERS:
-        try:
-            numbers = tuple(float(text) for text in rest[:-1].split(","))
-        except ValueError:
-            numbers = ()
-        if len(numbers) == _NUMBERS[name]:
-            return name, numbers
-    raise ValueError(
-        f"activation must be one of {', '.join(_PLAIN)}, leaky_relu(slope) or clamp(low,high), "
-        f"got {activation!r}"
-    )
-
-
-def activate(x: Tensor, activation: str | None) -> Tensor:
-    """Returns the activation of a tensor, or the tensor itself if the activation is None."""
-    if activation is None:
-        return x
-    name, numbers = parse(activation)
-    if name == "leaky_relu":
-        return F.leaky_relu(x, numbers[0])
-    if name == "clamp":
-        low, high = numbers
-        return x.clamp(None if low == -math.inf else low, None if high == math.inf else high)
-    return _PLAIN[name](x)
 
 
 def activation_of(node: Node) -> str | None:
@@ -77,9 +23,19 @@ def activation_of(node: Node) -> str | None:
     if target is aten.gelu.default:
         return "gelu_tanh" if given["approximate"] == "tanh" else "gelu"
     if target is aten.leaky_relu.default:
-        return f"leaky_relu({float(given['negative_slope'])!r})"
+        return _if_valid(f"leaky_relu({float(given['negative_slope'])!r})")
     low, high = (given.get(name) for name in _WITH_NUMBERS[target])
-    return clamp(low, high) if _is_number(low) and _is_number(high) else None
+    return _if_valid(clamp(low, high)) if _is_number(low) and _is_number(high) else None
+
+
+def _if_valid(activation: str) -> str | None:
+    """Returns the activation if conv2d has it: torch also allows bounds that are no interval and
+    slopes that are not finite."""
+    try:
+        parse(activation)
+    except ValueError:
+        return None
+    return activation
 
 
 def clamp(low: float | None, high: float | None) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from convkern.activations import activated
 from convkern.functional import torch_conv2d, torch_linear
-from convkern.optimize.activations import activate
 
 
 def conv2d(
@@ -23,7 +23,7 @@ def conv2d(
     """Returns activation(conv2d(input) + bias + residual). The residual has the shape and dtype of
     the result."""
     y = torch_conv2d(input, weight, bias, stride, padding, dilation, groups)
-    return activate(y if residual is None else y + residual, activation)
+    return activated(y if residual is None else y + residual, activation)
 
 
 def scaled_conv2d(
@@ -55,7 +55,7 @@ def linear(
     """Returns activation(input @ weight.T + bias + residual), over the last axis. The residual has
     the shape and dtype of the result."""
     y = torch_linear(input, weight, bias)
-    return activate(y if residual is None else y + residual, activation)
+    return activated(y if residual is None else y + residual, activation)
 
 
 def scale_shift(input: Tensor, scale: Tensor, shift: Tensor, activation: str | None) -> Tensor:
@@ -64,4 +64,4 @@ def scale_shift(input: Tensor, scale: Tensor, shift: Tensor, activation: str | N
     once."""
     sizes = [-1] + [1] * (input.dim() - 2)
     y = torch.addcmul(shift.view(sizes), input.to(scale.dtype), scale.view(sizes))
-    return activate(y, activation).to(input.dtype)
+    return activated(y, activation).to(input.dtype)

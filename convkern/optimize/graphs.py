@@ -57,12 +57,14 @@ def fake_mode(module: GraphModule) -> FakeTensorMode:
     return mode
 
 
-def emit(module: GraphModule, before: Node, target: Callable[..., Any], *args: Any) -> Node:
+def emit(
+    module: GraphModule, before: Node, target: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Node:
     """Adds a call to the graph before a node, and computes its fake value."""
     with module.graph.inserting_before(before):
-        node = module.graph.call_function(target, args)
+        node = module.graph.call_function(target, args, kwargs)
     with fake_mode(module), torch.no_grad():
-        node.meta["val"] = target(*map_arg(args, val))
+        node.meta["val"] = target(*map_arg(args, val), **kwargs)
     return node
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from convkern import _C
-from convkern.activations import activated
+from convkern.activations import activated, parse
 from convkern.optimize import fused
 from convkern.optimize.graphs import aten, emit, replace, val
 from convkern.optimize.program import LAYERS, layer_of, result_like
@@ -101,8 +101,9 @@ def _leave_to_torch(module: GraphModule, node: Node) -> None:
     if residual is not None:
         result = emit(module, node, aten.add.Tensor, result, residual)
     if activation is not None:
-        name, *numbers = _parts_of(str(activation))
-        result = emit(module, node, _OPERATORS[name], result, *numbers)
+        name, numbers = parse(str(activation))
+        how = {"approximate": "tanh"} if name == "gelu_tanh" else {}
+        result = emit(module, node, _OPERATORS[name], result, *numbers, **how)
     replace(node, result)
 
 
@@ -118,8 +119,3 @@ _OPERATORS: dict[str, Any] = {
     "gelu": aten.gelu.default,
     "gelu_tanh": aten.gelu.default,
 }
-
-
-def _parts_of(activation: str) -> list[Any]:
-    name, _, numbers = activation.partition("(")
-    return [name, *(float(n) for n in numbers.rstrip(")").split(",") if n)]

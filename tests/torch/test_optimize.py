@@ -15,8 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import convkern
+from convkern.activations import activated
 from convkern.optimize import CannotTrace, Optimized
 from convkern.optimize.optimized import make_plan
+
+ACTIVATIONS = [
+    "relu", "relu6", "clamp(-0.5,0.5)", "leaky_relu(0.1)", "hardsigmoid", "hardswish", "sigmoid",
+    "silu", "gelu", "gelu_tanh",
+]  # fmt: skip
 
 
 class Block(nn.Module):
@@ -319,6 +325,22 @@ def test_measure_leaves_to_torch_what_torch_computes_faster(
         assert_same(model, fast, x)
         theirs = [s for s in fast.plans[0].steps if s.what == "aten.conv2d.default"]
         assert bool(theirs) == (torchs < ours)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_what_is_left_to_torch_computes_the_same(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from convkern.optimize import measured
+
+    monkeypatch.setattr(measured, "_is_torch_faster", lambda *_: True)
+    convolution = Function(lambda conv, x: activated(conv(x) + x[:, :1], name)).eval()
+    product = nn.Sequential(nn.Linear(23, 4), Function(lambda _, x: activated(x, name))).eval()
+    for model in (convolution, product):
+        x = image(2)
+        fast = convkern.optimize(model, x, measure=True)
+        assert all(step.kernel == "torch" for step in fast.plans[0].steps)
+        assert_same(model, fast, x)
 
 
 def test_what_cannot_be_optimized() -> None:
