@@ -14,11 +14,13 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from convkern import _C
 from convkern.functional import canonical, has_kernels
+from convkern.measuring import slower_layers
 from convkern.modules import Conv2d, Linear
 from convkern.problem import forward_problem
 from convkern.reference import pair
 
 _MARK = "_replaced_by_convkern"
+_LARGE_KERNEL = 13  # the smallest of the RepLKNet layers that were measured
 _OURS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: Conv2d, nn.Linear: Linear}
 
 
@@ -42,7 +44,12 @@ class Replacement:
 
 
 def replace_layers(
-    model: nn.Module, when: Callable[[str, nn.Module], bool] | None = None
+    model: nn.Module,
+    when: Callable[[str, nn.Module], bool] | None = None,
+    *,
+    measure: bool = False,
+    example: Tensor | tuple[Any, ...] | None = None,
+    force: bool = False,
 ) -> Replacement:
     """Turns the nn.Conv2d and nn.Linear layers of a model into :class:`convkern.Conv2d` and
     :class:`convkern.Linear`, in place.
@@ -52,36 +59,57 @@ def replace_layers(
 
     Some layers are kept as they are. These are layers that convkern computes with its slow
     reference kernel only, layers that are more than a plain nn.Conv2d or nn.Linear, and layers
-    without a weight. Parametrized and sharded layers are more than plain: replace them before.
+    without a weight. Parametrized and sharded layers are more than plain: replace them before. On
+    CUDA, layers of kinds for which cuDNN was measured to be faster are kept too.
 
     Args:
         model: any module, including a single layer.
         when: called with the name and the layer; the layer is kept where it returns False. If it
             raises, the model stays as it is.
+        measure: time each different layer once, by torch and by convkern, and keep those that torch
+            computes faster: forward, and backward too if the model is in training mode. The sizes
+            are those of the example, for which the model runs once.
+        example: an input of the model, or a tuple of its arguments, for `measure`.
+        force: replace layers on CUDA for which cuDNN was measured to be faster.
 
     Raises:
         TypeError: model is not a module.
+        ValueError: `measure` is True and there is no example.
 
     Example:
         >>> print(convkern.replace_layers(nn.Sequential(nn.Conv2d(3, 8, 4), nn.Linear(8, 8))))
         2 of 2 layers replaced
     """
-    return _replace(model, when, tuple(_OURS))
+    return _replace(model, when, tuple(_OURS), measure, example, force)
 
 
 def replace_conv2d(
-    model: nn.Module, when: Callable[[str, nn.Conv2d], bool] | None = None
+    model: nn.Module,
+    when: Callable[[str, nn.Conv2d], bool] | None = None,
+    *,
+    measure: bool = False,
+    example: Tensor | tuple[Any, ...] | None = None,
+    force: bool = False,
 ) -> Replacement:
     """Does what :func:`replace_layers` does with the nn.Conv2d layers of a model only."""
-    return _replace(model, when, (nn.Conv2d,))
+    return _replace(model, when, (nn.Conv2d,), measure, example, force)
 
 
 def _replace(
-    model: nn.Module, when: Callable[..., bool] | None, kinds: Sequence[type[nn.Module]]
+    model: nn.Module,
+    when: Callable[..., bool] | None,
+    kinds: Sequence[type[nn.Module]],
+    measure: bool,
+    example: Any,
+    force: bool,
 ) -> Replacement:
     result, layers = Replacement([], {}), []
-    for name, layer, _ in _layers(model, kinds):
-        why = why_kept(layer)
+    found = [(name, layer) for name, layer, _ in _layers(model, kinds)]
+    if measure and example is None:
+        raise ValueError("measure=True needs an example of the model's input: example=...")
+    slower = slower_layers(model, [layer for _, layer in found], example) if measure else {}
+    for name, layer in found:
+        why = why_kept(layer, force=force) or slower.get(layer)
         if why is None and when is not None and not when(name, layer):
             why = "`when` is False for it"
         if why is not None:
@@ -162,8 +190,9 @@ def _layers(
                 yield name, module, kind
 
 
-def why_kept(layer: nn.Conv2d | nn.Linear) -> str | None:
-    """Returns the reason why replace_layers keeps a layer, or None if it replaces the layer."""
+def why_kept(layer: nn.Conv2d | nn.Linear, *, force: bool = False) -> str | None:
+    """Returns the reason why replace_layers keeps a layer, or None if it replaces the layer. With
+    `force`, it is no reason that cuDNN is faster."""
     theirs = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
     if isinstance(layer, _OURS[theirs]):
         return f"it is a convkern.{_OURS[theirs].__name__}"
@@ -191,10 +220,21 @@ def why_kept(layer: nn.Conv2d | nn.Linear) -> str | None:
     except (RuntimeError, TypeError, ValueError) as error:
         return f"it cannot be computed: {error}"
     if computes:
+        if device == "cuda" and not force and not _is_faster_on_cuda(layer):
+            return "cuDNN was measured to be faster on such layers; force=True replaces it"
         return None
     if device == "cuda":
         return "convkern's CUDA kernels are slower than torch's"
     return f"convkern has no fast kernel for {dtype} with these arguments"
+
+
+def _is_faster_on_cuda(layer: nn.Conv2d) -> bool:
+    """Returns whether convkern was as fast as cuDNN, or faster, on layers of this kind. On an H100
+    these were float32 layers of several groups and depthwise layers with large kernels
+    (benchmarks/README.md, On a GPU)."""
+    if layer.weight.dtype != torch.float32 or layer.groups == 1:
+        return False
+    return layer.groups < layer.in_channels or min(layer.weight.shape[2:]) >= _LARGE_KERNEL
 
 
 def _has_functions_of_its_own(cls: type[Tensor]) -> bool:

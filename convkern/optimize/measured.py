@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from statistics import median
 from typing import Any
 
 import torch
@@ -14,13 +12,11 @@ from torch.fx import GraphModule, Node
 
 from convkern import _C
 from convkern.activations import activated, parse
+from convkern.measuring import MARGIN, seconds
 from convkern.optimize import fused
 from convkern.optimize.graphs import aten, emit, replace, val
 from convkern.optimize.program import LAYERS, layer_of, result_like
 from convkern.optimize.rewriting import field
-
-_SECONDS = 0.02  # for each layer
-_MARGIN = 0.97  # torch's layer must take at most this share of the time
 
 
 def keep_faster(module: GraphModule, threads: int) -> list[str]:
@@ -73,24 +69,13 @@ def _is_torch_faster(module: GraphModule, node: Node, threads: int) -> bool:
         return activated(result if residual is None else result.add_(residual), activation)
 
     activation = field(node, "activation")
-    ours = _seconds(lambda: program.run(given, 1))
-    return _seconds(theirs) < _MARGIN * ours
+    ours = seconds(lambda: program.run(given, 1))
+    return seconds(theirs) < MARGIN * ours
 
 
 def _random(like: Tensor) -> Tensor:
     t = torch.randn(like.shape).to(like.dtype)
     return t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    """Returns the median time of some calls."""
-    call()
-    times: list[float] = []
-    while len(times) < 5 or sum(times) < _SECONDS:
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return median(times)
 
 
 def _leave_to_torch(module: GraphModule, node: Node) -> None:

@@ -257,6 +257,9 @@ struct GroupTile {
     }
     const Vec start = c.start(vector);
     Pixel out, total;
+    // The second block writes the totals before they are read. Compilers do not see this and warn;
+    // this tells them that they are written, and does nothing.
+    asm("" : "=m"(total));
     for_each(out, [&](Vec& sum, int, int) CONVKERN_INLINE_LAMBDA { sum = start; });
     for (int64_t block = 0; block < c.blocks; ++block) {
       if (block > 0) {

@@ -1,0 +1,95 @@
+"""Calls timed against each other: which layers of a model torch computes faster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convkern.functional import conv2d, linear, torch_conv2d, torch_linear
+
+_SECONDS = 0.02  # for each call
+MARGIN = 0.97  # torch's call must take at most this share of the time
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Returns the median time of some calls. Work on a GPU is waited for."""
+    call()
+    times: list[float] = []
+    while len(times) < 5 or sum(times) < _SECONDS:
+        _wait()
+        start = time.perf_counter()
+        call()
+        _wait()
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def slower_layers(
+    model: nn.Module, layers: Sequence[nn.Module], example: Any
+) -> dict[nn.Module, str]:
+    """Runs a model once and times each different layer of `layers`, nn.Conv2d and nn.Linear, on the
+    input that it then gets. Returns those that torch computes faster, with a reason that says so.
+
+    Forward is timed, and backward too for layers in training mode. Buffers, such as the statistics
+    of batch norms, are what they were afterwards.
+    """
+    inputs: dict[nn.Module, Tensor] = {}
+    kept = {name: t.clone() for name, t in model.named_buffers()}
+    with ExitStack() as stack:
+        for layer in layers:
+
+            def look(layer: nn.Module, given: tuple[Any, ...]) -> None:
+                if given and isinstance(given[0], Tensor):
+                    inputs.setdefault(layer, given[0].detach())
+
+            stack.callback(layer.register_forward_pre_hook(look).remove)
+        with torch.no_grad():
+            model(*(example if isinstance(example, tuple) else (example,)))
+            for name, t in model.named_buffers():
+                t.copy_(kept[name])
+    known: dict[Any, float] = {}
+    slower = {}
+    for layer, x in inputs.items():
+        key = (repr(layer), x.shape, x.stride(), x.dtype, layer.training)
+        if key not in known:
+            known[key] = _ratio(layer, x)
+        if known[key] < MARGIN:
+            slower[layer] = f"torch was measured to be faster: {known[key]:.2f}x of the time"
+    return slower
+
+
+def _ratio(layer: Any, x: Tensor) -> float:
+    """Returns the time of torch as a multiple of convkern's."""
+    w, b = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+    both: list[Callable[..., Tensor]] = [torch_linear, linear]
+    window: list[Any] = []
+    if isinstance(layer, nn.Conv2d):
+        both = [torch_conv2d, conv2d]
+        window = [layer.stride, layer.padding, layer.dilation, layer.groups]
+        if layer.padding_mode != "zeros":
+            x = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
+            window[1] = 0
+    operands = [t for t in (x, w, b) if t is not None]
+    if layer.training:
+        operands = [t.clone().requires_grad_() for t in operands]
+
+    def step(function: Callable[..., Tensor]) -> None:
+        with torch.set_grad_enabled(layer.training):
+            y = function(*operands, *([None] if b is None else []), *window)
+        if layer.training:
+            torch.autograd.grad(y, operands, y.detach())
+
+    theirs, ours = (seconds(lambda f=function: step(f)) for function in both)  # type: ignore[misc]
+    return theirs / ours
