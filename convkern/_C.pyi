@@ -126,6 +126,7 @@ class Program:
         offset: int,
         weight: Tensor,
         bias: Tensor | None,
+        of_pixels: bool,
         dead: list[int],
     ) -> None: ...
     def add_op(
@@ -147,5 +148,7 @@ class Program:
 class Watch:
     """Notices that the tables of a model's modules, or the tensors in them, change."""
 
-    def __init__(self, tables: Sequence[Mapping[str, object]]) -> None: ...
+    def __init__(
+        self, tables: Sequence[Mapping[str, object]], tensors: Sequence[Tensor]
+    ) -> None: ...
     def has_changed(self) -> bool: ...

@@ -38,6 +38,7 @@ def forward_problem(
     # The result is channels_last if one of the operands is: nn.Conv2d's rule.
     if layout is None:
         layout = "nhwc" if torch.channels_last in (_format(x), _format(w)) else "nchw"
+    activation = activation and activation.replace("e+", "e")  # '+' separates the words
     words = ["fwd", *["bias"] * bias, *["residual"] * residual, *[activation] * bool(activation)]
     return Problem(f"{text}_{_NAMES[x.dtype]}_{layout}_{'+'.join(map(str, words))}")
 

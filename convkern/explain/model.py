@@ -143,6 +143,8 @@ def explain_model(model: nn.Module, inputs: Any, device: str | None = None) -> M
 def explain_optimized(model: Optimized, inputs: Any) -> ModelExplanation:
     """See :func:`convkern.explain`, of the result of convkern.optimize."""
     arguments = (inputs,) if isinstance(inputs, Tensor) else inputs
+    if arguments is None and not model.plans:
+        raise ValueError("the optimized model has no plan yet: give an example, or call it once")
     plan = model.plans[-1] if arguments is None else model.plan_for(arguments)
     rows = []
     for step in plan.steps:
@@ -150,6 +152,7 @@ def explain_optimized(model: Optimized, inputs: Any) -> ModelExplanation:
             row = Explanation(step.what, "torch", "an operator that convkern does not have")
         else:
             row = explain_conv2d(step.what)
+            row = replace(row, flops=row.flops * step.runs, min_bytes=row.min_bytes * step.runs)
         rows.append((step.node, row))
     return ModelExplanation(rows, "steps")
 

@@ -14,18 +14,21 @@ from torch.fx.node import map_arg
 
 from convkern.optimize import fused
 from convkern.optimize.graphs import arguments, aten, constant, fake_mode, val
+from convkern.optimize.rewriting import named_arguments
 
-# Nodes of these targets compute each image of their first argument from that image alone.
-_ALWAYS = frozenset({
-    fused.conv2d, fused.scaled_conv2d, fused.linear, fused.scale_shift,
-    aten.max_pool2d.default, aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default,
-    aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default,
-    aten.upsample_nearest2d.default, aten.upsample_nearest2d.vec, aten.upsample_bilinear2d.default,
-    aten.upsample_bilinear2d.vec, aten.pixel_shuffle.default, aten.channel_shuffle.default,
-    aten.group_norm.default, aten.instance_norm.default,
-    aten.scaled_dot_product_attention.default, aten.conv_transpose2d.input, aten.conv2d.default,
-    operator.getitem,
-})  # fmt: skip
+# Nodes of these targets compute each image of their operands, of so many axes at least, from that
+# image alone. All operands but the weights have the batch as their first axis.
+_ALWAYS: dict[Any, int] = {
+    fused.conv2d: 4, fused.linear: 2, fused.scale_shift: 2,
+    aten.conv2d.default: 4, aten.conv_transpose2d.input: 4, aten.linear.default: 2,
+    aten.max_pool2d.default: 4, aten.avg_pool2d.default: 4, aten.adaptive_avg_pool2d.default: 4,
+    aten.max_pool2d_with_indices.default: 4, aten.adaptive_max_pool2d.default: 4,
+    aten.upsample_nearest2d.default: 4, aten.upsample_nearest2d.vec: 4,
+    aten.upsample_bilinear2d.default: 4, aten.upsample_bilinear2d.vec: 4,
+    aten.pixel_shuffle.default: 4, aten.group_norm.default: 2, aten.instance_norm.default: 3,
+    aten.scaled_dot_product_attention.default: 3, operator.getitem: 0,
+}  # fmt: skip
+_WEIGHTS = frozenset({"weight", "bias", "scale", "shift", "running_mean", "running_var"})
 # Nodes of these targets do so unless the argument of this name has the first axis.
 _BY_AXIS = {
     aten.cat.default: "dim", aten.chunk.default: "dim", aten.split.Tensor: "dim",
@@ -68,11 +71,20 @@ def separable(module: GraphModule, batch: int) -> str | None:
 
 def _is_repeated(module: GraphModule, node: Node, batch: int) -> bool:
     """Returns whether a node is a constant that repeats one value for each image, such as the class
-    token of a vision transformer."""
+    token of a vision transformer. Concatenations and pointwise nodes read it, and no others."""
     value = constant(module, node)
-    return (
-        value is not None and value.dim() > 0 and value.shape[0] == batch and (value.stride(0) == 0)
+    if value is None or value.dim() == 0 or value.shape[0] != batch or value.stride(0) != 0:
+        return False
+    if len([n for n in module.graph.nodes if n.op == "get_attr" and n.target == node.target]) > 1:
+        return False
+    return all(
+        (user.target is aten.cat.default or _is_pointwise(user)) and val(user).dim() == value.dim()
+        for user in node.users
     )
+
+
+def _is_pointwise(node: Node) -> bool:
+    return isinstance(node.target, OpOverload) and torch.Tag.pointwise in node.target.tags
 
 
 def _is_separable(node: Node, batched: set[Node], batch: int) -> bool:
@@ -83,7 +95,7 @@ def _is_separable(node: Node, batched: set[Node], batch: int) -> bool:
         return False
     x: Any = node.args[0]
     if target in _ALWAYS:
-        return x in batched
+        return _reads_batch(node, batched, _ALWAYS[target])
     if target in _BY_AXIS:
         axes = arguments(node)[_BY_AXIS[target]]
         axes = axes if isinstance(axes, (list, tuple)) else [axes]
@@ -91,6 +103,8 @@ def _is_separable(node: Node, batched: set[Node], batch: int) -> bool:
         others = bool(axes) and all(a % val(read[0]).dim() != 0 for a in axes)
         return others and all(argument in batched for argument in read)
     if target in _SIZES:
+        if target is aten.expand.default and val(x).dim() != val(node).dim():
+            return False
         return x in batched and bool(val(x).shape[0] == batch)
     rank = val(node).dim() if isinstance(val(node), Tensor) else 0
     sizes: Any = node.args[1] if len(node.args) > 1 else None
@@ -100,9 +114,27 @@ def _is_separable(node: Node, batched: set[Node], batch: int) -> bool:
         return bool(len(sizes) < rank)
     if target in (aten.pad.default, aten.constant_pad_nd.default):
         return bool(len(sizes) < 2 * rank)
-    if isinstance(target, OpOverload) and torch.Tag.pointwise in target.tags:
+    if _is_pointwise(node):
         return all(_is_broadcast(a, a in batched, val(node).dim()) for a in node.all_input_nodes)
     return False
+
+
+def _reads_batch(node: Node, batched: set[Node], rank: int) -> bool:
+    """Returns whether the weights among a node's operands do not depend on the batch, and all other
+    operands have it as the first of at least so many axes."""
+    for name, value in named_arguments(node).items():
+        read: list[Node] = []
+        map_arg(value, read.append)
+        for operand in read:
+            if (operand in batched) == (name in _WEIGHTS):
+                return False
+            if (
+                operand in batched
+                and isinstance(val(operand), Tensor)
+                and val(operand).dim() < rank
+            ):
+                return False
+    return True
 
 
 def _is_broadcast(argument: Node, batched: bool, rank: int) -> bool:
@@ -116,11 +148,12 @@ def _is_broadcast(argument: Node, batched: bool, rank: int) -> bool:
 
 def set_batch(module: GraphModule, old: int, new: int) -> None:
     """Changes the size of the batch of a graph that is :func:`separable`, in place."""
+    repeated = {n for n in module.graph.find_nodes(op="get_attr") if _is_repeated(module, n, old)}
     with fake_mode(module), torch.no_grad():
         for node in module.graph.nodes:
             if node.op == "placeholder":
                 node.meta["val"] = torch.cat([val(node)[:1]] * new)
-            elif node.op == "get_attr" and _is_repeated(module, node, old):
+            elif node in repeated:
                 with unset_fake_temporarily():
                     one = getattr(module, str(node.target))[:1]
                     setattr(module, str(node.target), one.expand(new, *one.shape[1:]))

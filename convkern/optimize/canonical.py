@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from convkern.optimize import fused
-from convkern.optimize.graphs import arguments, aten, emit, replace, val
+from convkern.optimize.graphs import arguments, aten, emit, is_constant, replace, val
 from convkern.optimize.rewriting import Fusion, dims_of
 
 _FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
@@ -30,7 +30,7 @@ class Layers(Fusion):
     def rewrite(self, module: GraphModule, node: Node) -> bool | str:
         target: Any = node.target
         if target is aten.linear.default:
-            return self._linear(node)
+            return self._linear(module, node)
         if target not in (
             aten.conv2d.default, aten.conv2d.padding, torch.ops.convkern.conv2d.default
         ):  # fmt: skip
@@ -41,6 +41,8 @@ class Layers(Fusion):
             return "the image has no batch axis"
         if x.dtype not in _FLOATS:
             return f"its dtype is {x.dtype}"
+        if not all(is_constant(module, given[name]) for name in ("weight", "bias")):
+            return "its weights are computed"
         stride, dilation = _two(given["stride"]), _two(given["dilation"])
         image, padding = given["input"], given["padding"]
         if padding == "valid":
@@ -59,8 +61,10 @@ class Layers(Fusion):
         node.kwargs = {}
         return True
 
-    def _linear(self, node: Node) -> bool | str:
+    def _linear(self, module: GraphModule, node: Node) -> bool | str:
         given = arguments(node)
+        if not all(is_constant(module, given[name]) for name in ("weight", "bias")):
+            return "its weights are computed"
         if val(given["weight"]).dim() != 2:
             return "its weight is a vector"
         if val(node).dtype not in _FLOATS:

@@ -56,7 +56,18 @@ def _is_torch_faster(module: GraphModule, node: Node, threads: int) -> bool:
     program = _C.Program(3, 0, threads)
     program.set_inputs([0] if residual is None else [0, 1])
     program.set_outputs([(2, y, True)])
-    program.add_convolution(problem, 0, -1 if residual is None else 1, 2, y, -1, weight, bias, [])
+    program.add_convolution(
+        problem,
+        0,
+        -1 if residual is None else 1,
+        2,
+        y,
+        -1,
+        weight,
+        bias,
+        y.dim() == 4 and node.target is not fused.linear,
+        [],
+    )
     given = [x] if residual is None else [x, residual]
     w = weight[:, :, 0, 0] if node.target is fused.linear else weight
     if w.dim() == 4:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,14 +17,14 @@ from torch.utils import _pytree as pytree
 from convkern import _C
 from convkern.optimize.batches import separable, set_batch
 from convkern.optimize.fusions import Fusions, fuse
-from convkern.optimize.graphs import CannotTrace
+from convkern.optimize.graphs import CannotTrace, constant, sources
 from convkern.optimize.measured import keep_faster
 from convkern.optimize.program import Step, compiled, spell_out, split, whole
 from convkern.optimize.trace import trace
 
-_TENSOR = object()
+_TENSOR = object()  # stands for a tensor among the leaves of a model's output
 # The tracer has state of its process, so that one model is traced at a time.
-_planning = threading.Lock()
+_planning = threading.RLock()
 os.register_at_fork(
     before=_planning.acquire, after_in_parent=_planning.release, after_in_child=_planning.release
 )
@@ -50,6 +51,7 @@ class Plan:
     programs: list[_C.Program]  # the first computes the parts, a second the whole batch after it
     leaves: list[Any]  # of the output; _TENSOR stands for a tensor
     spec: pytree.TreeSpec
+    constants: list[Tensor]  # of the model, whose values are in the plan
 
     def run(self, inputs: tuple[Tensor, ...]) -> Any:
         """Computes the model."""
@@ -90,12 +92,24 @@ def make_plan(
         together = f"{threads} threads do not share {batch} images equally"
     if parts is None:
         parts = batch if together is None else 1
-    programs, steps = _programs(module, threads, batch, parts, measure)
+    try:
+        programs, steps = _programs(module, threads, batch, parts, measure)
+    except RuntimeError:
+        if parts == 1:
+            raise
+        return make_plan(model, inputs, measure=measure, parts=1)  # it does not go by images
+    computed = sources(module)
+    constants = [t for origins in computed.values() for t in origins]
+    constants += [
+        value
+        for node in module.graph.find_nodes(op="get_attr")
+        if node.target not in computed and (value := constant(module, node)) is not None
+    ]
     (output,) = module.graph.find_nodes(op="output")
     leaves = [_TENSOR if isinstance(v, torch.fx.Node) else v for v in output.args[0]]
     text = ", ".join(f"{'x'.join(map(str, t.shape))} {_name(t.dtype)}" for t in inputs)
     spec = vars(module)["output_spec"]
-    return Plan(text, fusions, steps, parts, together, programs, leaves, spec)
+    return Plan(text, fusions, steps, parts, together, programs, leaves, spec, constants)
 
 
 def _programs(
@@ -115,12 +129,40 @@ def _programs(
     last = [] if tail is None else [compiled(module, tail, threads)]
     set_batch(module, batch, part)
     both = [compiled(module, head, 1), *last]
-    return [program for program, _ in both], [step for _, steps in both for step in steps]
+    (_, first), *rest = both
+    steps = [replace(step, runs=parts) for step in first]
+    return [program for program, _ in both], steps + [s for _, others in rest for s in others]
 
 
-def _watch(model: nn.Module) -> _C.Watch:
+def _check_inputs(inputs: tuple[Any, ...]) -> None:
+    for value in inputs:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"the inputs of an optimized model must be tensors, got {type(value)}")
+
+
+def _is_special(inputs: tuple[Tensor, ...]) -> bool:
+    """Returns whether a call is not a plain one, of dense tensors of the CPU."""
+    return (
+        torch.is_autocast_enabled("cpu")
+        or torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch._C._functorch.maybe_current_level() is not None
+        or any(type(t) not in _PLAIN or not t.is_cpu or t.layout != torch.strided for t in inputs)
+    )
+
+
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def _watch(model: nn.Module, plans: Iterable[Plan] = ()) -> _C.Watch:
     """Returns what notices that a model has got other weights or parts."""
-    return _C.Watch([t for m in model.modules() for t in (m._parameters, m._buffers, m._modules)])
+    for name, part in model.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise CannotTrace(f"{name or 'the model'} is compiled by torch.jit")
+    tables = [t for m in model.modules() for t in (m._parameters, m._buffers, m._modules)]
+    known = {id(t) for table in tables for t in table.values()}
+    others = {id(t): t for plan in plans for t in plan.constants if id(t) not in known}
+    return _C.Watch(tables, list(others.values()))
 
 
 class Optimized(nn.Module):
@@ -131,7 +173,8 @@ class Optimized(nn.Module):
     :func:`convkern.explain` shows each step with its kernel. Several threads may call it at once.
 
     Weights that change are noticed, and a new plan is made: by an optimizer, ``load_state_dict``,
-    a new parameter or a new part of the model. Changes through ``.data`` are not noticed.
+    a new parameter or a new part of the model. Not noticed are changes through ``.data``, those of
+    weights that were made in inference mode, and those of numbers such as a batch norm's ``eps``.
 
     Attributes:
         model: the model itself.
@@ -141,11 +184,20 @@ class Optimized(nn.Module):
         super().__init__()
         self.model = model
         self.measure = measure
+        self.training = False
         self._plans: dict[Any, Plan] = {}
         self._watch: _C.Watch | None = None
 
     def forward(self, *inputs: Tensor) -> Any:
-        """Computes the model. Gradients are not recorded."""
+        """Computes the model. Gradients are not recorded.
+
+        Calls that something records, transforms or casts (torch.compile, a tracer, torch.func,
+        autocast, inputs without data or of a tensor subclass) are calls of the model itself, and
+        so are calls in training mode.
+        """
+        _check_inputs(inputs)
+        if self.model.training or _is_special(inputs):
+            return self.model(*inputs)
         return self.plan_for(inputs).run(inputs)
 
     def plan_for(self, inputs: tuple[Tensor, ...]) -> Plan:
@@ -154,7 +206,9 @@ class Optimized(nn.Module):
 
         Raises:
             CannotTrace: the model does something that no plan can do.
+            TypeError: an input is no tensor.
         """
+        _check_inputs(inputs)
         if self._watch is None or self._watch.has_changed():
             with _planning:
                 self._plans = {}
@@ -172,6 +226,7 @@ class Optimized(nn.Module):
                 plan = plans.get(key)
                 if plan is None:
                     plan = plans[key] = make_plan(self.model, inputs, measure=self.measure)
+                    self._watch = _watch(self.model, plans.values())
         return plan
 
     @property
@@ -228,6 +283,8 @@ def optimize(model: nn.Module, *example: Tensor, measure: bool = False) -> Optim
     device = next((t.device for t in tensors if isinstance(t, Tensor) and not t.is_cpu), None)
     if device is not None:
         raise ValueError(f"optimize: model and example must be on the CPU, got {device}")
+    if torch.is_autocast_enabled("cpu"):
+        raise CannotTrace("autocast is on, which a graph for inference cannot do")
     result = Optimized(model, measure=measure)
     result.plan_for(example)
     return result

@@ -3,6 +3,7 @@ torch's operators for everything else."""
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,11 +40,13 @@ class Step:
         node: the name of the node in the graph.
         what: the problem string of a convolution, or the name of torch's operator.
         kernel: the kernel that computes it, or "torch".
+        runs: how often the step runs in a call, once for each part of the batch.
     """
 
     node: str
     what: str
     kernel: str
+    runs: int = 1
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def split(module: GraphModule, batch: int) -> tuple[Section, Section | None]:
     """
     all_ = whole(module)
     calls = [n for n in all_.nodes if n.op == "call_function"]
+    if not calls:
+        return all_, None
     index = {node: i for i, node in enumerate(calls)}
     cuts = set(range(1, len(calls) + 1))
     for node in calls:
@@ -183,7 +188,7 @@ class _Compiler:
         steps: list[Step] = []
         program.set_inputs([self.slots[n] for n in self.inputs])
         program.set_outputs(
-            [(self.slots[n], direct.get(n, val(n)), n in direct) for n in self.outputs]
+            [(self.slots[n], direct.get(n, _dense(val(n))), n in direct) for n in self.outputs]
         )
         for index, node in enumerate(self.nodes):
             if index < len(self.inputs):
@@ -245,7 +250,7 @@ class _Compiler:
         residual = None if node.target is fused.scale_shift else field(node, "residual")
         program.add_convolution(
             problem, self.slots[x], -1 if residual is None else self.slots[residual],
-            self.slots[node], result_like(node), offset, weight, bias, dead,
+            self.slots[node], result_like(node), offset, weight, bias, is_of_pixels(node), dead,
         )  # fmt: skip
         return Step(node.name, str(problem), "")
 
@@ -282,11 +287,15 @@ class _Compiler:
         return slots
 
 
+def is_of_pixels(node: Node) -> bool:
+    """Returns whether a layer's tensors are images whose channels are adjacent."""
+    return node.target is not fused.linear and bool(val(node).dim() == 4)
+
+
 def result_like(node: Node) -> Tensor:
     """Returns a tensor without data that has the sizes and strides of a layer's result."""
     value = val(node)
-    pixels = node.target is not fused.linear and value.dim() == 4
-    layout = torch.channels_last if pixels else torch.contiguous_format
+    layout = torch.channels_last if is_of_pixels(node) else torch.contiguous_format
     return torch.empty(value.shape, dtype=value.dtype, device="meta", memory_format=layout)
 
 
@@ -317,7 +326,7 @@ def layer_of(
         assert scale is not None
         weight = scale.view(-1, 1, 1, 1)
         window[3] = weight.shape[0]
-        sizes = [*value.shape[:2], 1, value[0, 0].numel()]
+        sizes = [*value.shape[:2], 1, math.prod(value.shape[2:])]
     else:
         given, bias = constant_of("weight"), constant_of("bias")
         assert given is not None
@@ -344,6 +353,15 @@ def layer_of(
     return weight, bias, problem
 
 
+def _dense(value: Tensor) -> Tensor:
+    """Returns the value, or one of its sizes whose elements have memory each."""
+    if all(
+        stride > 0 or size <= 1 for size, stride in zip(value.shape, value.stride(), strict=True)
+    ):
+        return value
+    return torch.empty(value.shape, dtype=value.dtype, device="meta")
+
+
 def _is_small(node: Node) -> bool:
     """Returns whether torch computes a node on one thread because it has so few numbers."""
     values = [val(n) for n in (node, *node.all_input_nodes)]
@@ -357,11 +375,19 @@ def _is_pointwise(weight: Tensor, window: list[Any]) -> bool:
 
 
 def _owners(section: Section) -> dict[Node, Node]:
-    """Returns, for each node, the node whose memory its value may be a view of."""
-    owner = {node: node for node in section.inputs}
-    for node in section.nodes:
-        viewed = next(_viewed(node), None)
-        owner[node] = node if viewed is None else owner[viewed]
+    """Returns, for each node, the node whose memory its value may be a view of: by the schema of
+    its operator, or because their fake values share memory."""
+    owner: dict[Node, Node] = {}
+    by_memory: dict[int, Node] = {}
+    for node in (*section.inputs, *section.nodes):
+        value = val(node)
+        tensors = value if isinstance(value, (list, tuple)) else [value]
+        memory = [t.untyped_storage()._cdata for t in tensors if isinstance(t, Tensor)]
+        viewed = next((n for n in _viewed(node) if n in owner), None)
+        shared = next((by_memory[m] for m in memory if m in by_memory), None)
+        first = owner[viewed] if viewed is not None else shared if shared is not None else node
+        owner[node] = first
+        by_memory |= dict.fromkeys(memory, first)
     return owner
 
 

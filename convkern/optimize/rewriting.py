@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
 from convkern.optimize import fused
-from convkern.optimize.graphs import aten, val
+from convkern.optimize.graphs import arguments, aten, val
 
 _WINDOW = ("stride", "padding", "dilation", "groups")
 # The names of the arguments of fused nodes, which are all given by place.
@@ -70,6 +71,15 @@ class Fusion(ABC):
 def field(node: Node, name: str) -> Any:
     """Returns an argument of a fused node."""
     return node.args[_FIELDS[node.target].index(name)]
+
+
+def named_arguments(node: Node) -> dict[str, Any]:
+    """Returns the arguments of a fused node or of an operator by name."""
+    if node.target in _FIELDS:
+        return dict(zip(_FIELDS[node.target], node.args, strict=True))
+    if isinstance(node.target, OpOverload):
+        return arguments(node)
+    return {str(place): value for place, value in enumerate(node.args)}
 
 
 def set_fields(node: Node, **values: Any) -> None:

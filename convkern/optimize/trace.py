@@ -59,15 +59,15 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> GraphModule:
     guard = Guard(v for _, table in attributes for v in table.values() if isinstance(v, Tensor))
     try:
         with torch.inference_mode(False), torch.no_grad(), guard:
-            module = record(*inputs)
+            module = record(*_distinct(inputs))
     except CannotTrace:
         _restore(attributes)
         raise
     except Exception as error:
         _restore(attributes)
-        reason = str(error).strip().partition("\n")[0] or "no reason given"
+        sizes = ", ".join("x".join(map(str, t.shape)) for t in inputs)
         raise CannotTrace(
-            f"the model cannot be traced, {type(error).__name__}: {reason}"
+            f"the model cannot be traced with inputs of {sizes}, {_sentence(error)}"
         ) from error
     changed = _restore(attributes)
     if changed:
@@ -76,8 +76,30 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> GraphModule:
         output_spec=specs[-1], sources={}, origins={}, derived={}, computed_constants=0,
         fake_mode=_mode_of(module),
     )  # fmt: skip
-    _normalise(module)
+    try:
+        _normalise(module)
+    except CannotTrace:
+        raise
+    except Exception as error:
+        raise CannotTrace(f"the model cannot be traced, {_sentence(error)}") from error
     return module
+
+
+def _distinct(inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Returns tensors like the inputs, of which no two are the same: the tracer would take these
+    for one input."""
+    seen: set[int] = set()
+    result = []
+    for t in inputs:
+        result.append(torch.empty_like(t) if id(t) in seen else t)
+        seen.add(id(t))
+    return result
+
+
+def _sentence(error: Exception) -> str:
+    """Returns the class and the first line of an error."""
+    reason = str(error).strip().partition("\n")[0] or "no reason given"
+    return f"{type(error).__name__}: {reason}"
 
 
 def _normalise(module: GraphModule) -> None:

@@ -31,7 +31,10 @@ __device__ __noinline__ Values<Real, kCount> activated_values(ActivationKind kin
 // The epilogue of forward for results of type Element. As made by default it changes nothing.
 template <class Element>
 struct Epilogue {
-  using Real = std::conditional_t<std::is_same_v<Element, double>, double, float>;
+  // float, or Element where that is no 16-bit type. Kernels are certified with integers modulo a
+  // prime as elements, which have no order and no activation.
+  using Real = std::conditional_t<sizeof(Element) <= sizeof(float), float, Element>;
+  static constexpr bool kHasOrder = std::is_floating_point_v<Real>;
 
   const Element* residual = nullptr;  // as y, or null
   ActivationKind kind = ActivationKind::none;
@@ -53,25 +56,27 @@ struct Epilogue {
   // Every thread of a grid takes the same branches. NaN stays NaN.
   template <int kCount>
   __device__ __forceinline__ void activate(Real (&values)[kCount]) const {
-    if (kind == ActivationKind::none) return;
-    if (bounds) {
+    if constexpr (kHasOrder) {
+      if (kind == ActivationKind::none) return;
+      if (bounds) {
 #pragma unroll
-      for (Real& value : values) {
-        value = value < low ? low : value;
-        value = value > high ? high : value;
+        for (Real& value : values) {
+          value = value < low ? low : value;
+          value = value > high ? high : value;
+        }
+        return;
       }
-      return;
-    }
-    constexpr int kOfCall = kCount < 4 ? kCount : 4;
-    static_assert(kCount % kOfCall == 0);
+      constexpr int kOfCall = kCount < 4 ? kCount : 4;
+      static_assert(kCount % kOfCall == 0);
 #pragma unroll
-    for (int i = 0; i < kCount; i += kOfCall) {
-      Values<Real, kOfCall> some;
+      for (int i = 0; i < kCount; i += kOfCall) {
+        Values<Real, kOfCall> some;
 #pragma unroll
-      for (int k = 0; k < kOfCall; ++k) some.values[k] = values[i + k];
-      some = activated_values(kind, slope, some);
+        for (int k = 0; k < kOfCall; ++k) some.values[k] = values[i + k];
+        some = activated_values(kind, slope, some);
 #pragma unroll
-      for (int k = 0; k < kOfCall; ++k) values[i + k] = some.values[k];
+        for (int k = 0; k < kOfCall; ++k) values[i + k] = some.values[k];
+      }
     }
   }
   // The same for rows of values, so that the branches are taken once.

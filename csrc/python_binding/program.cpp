@@ -77,9 +77,9 @@ void define_program(py::module_& m) {
       .def("add_convolution",
            [](Program& self, const convkern_problem& problem, int64_t x, int64_t residual,
               int64_t y, const at::Tensor& like, int64_t offset, const at::Tensor& weight,
-              const std::optional<at::Tensor>& bias, Slots dead) {
+              const std::optional<at::Tensor>& bias, bool of_pixels, Slots dead) {
              self.add(ConvolutionStep{problem, x, residual, place_of(y, like, offset), weight,
-                                      bias.value_or(at::Tensor())},
+                                      bias.value_or(at::Tensor()), of_pixels},
                       std::move(dead));
            })
       .def("add_op", add_op)

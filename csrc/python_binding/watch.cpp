@@ -14,7 +14,8 @@ namespace {
 // microseconds here, and a large part of the time of a small model in Python.
 class Watch {
  public:
-  explicit Watch(const std::vector<py::dict>& tables) {
+  Watch(const std::vector<py::dict>& tables, const std::vector<at::Tensor>& others) {
+    for (const at::Tensor& t : others) tensors_.push_back({t, data_of(t), version_of(t)});
     for (const py::dict& table : tables) {
       tables_.push_back({table, PyDict_Size(table.ptr())});
       for (const auto& [name, value] : table) {
@@ -72,7 +73,8 @@ class Watch {
 
 void define_watch(py::module_& m) {
   py::class_<Watch>(m, "Watch", "Notices that the tables of a model's modules, or tensors, change.")
-      .def(py::init<const std::vector<py::dict>&>(), py::arg("tables"))
+      .def(py::init<const std::vector<py::dict>&, const std::vector<at::Tensor>&>(),
+           py::arg("tables"), py::arg("tensors"))
       .def("has_changed", &Watch::has_changed);
 }
 

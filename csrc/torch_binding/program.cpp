@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "torch_binding/checks.h"
 #include "torch_binding/execute.h"
 #include "torch_binding/executors.h"
 #include "torch_binding/fresh_memory.h"
@@ -131,6 +132,7 @@ std::vector<at::Tensor> part_of(const std::vector<at::Tensor>& tensors, int64_t 
 }  // namespace
 
 std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs, int64_t parts) const {
+  for (const at::Tensor& input : inputs) check_allocated(input, "input");
   // Inference mode is a state of the calling thread. Its tensors cannot be written by others.
   const c10::InferenceMode normal(false);
   std::vector<at::Tensor> outputs;
@@ -156,10 +158,20 @@ std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs, int6
   return outputs;
 }
 
+namespace {
+
+// Runs tasks on the calling thread. Workspaces are sized for the threads of the program, so that
+// torch's present number of threads must not decide.
+constexpr convkern_executor kSerial{nullptr, 1,
+                                    [](const void*, int64_t count, int64_t, convkern_body body,
+                                       void* context) { body(context, 0, count, 0); },
+                                    nullptr, nullptr};
+
+}  // namespace
+
 void Program::run_part(Frame& frame, const std::vector<at::Tensor>& inputs,
                        const std::vector<at::Tensor>& outputs) const {
-  const TorchExecutor executor;
-  const bool alone = executor.threads() == 1 || threads_ == 1;
+  const bool alone = threads_ == 1 || at::in_parallel_region();
   std::vector<at::Tensor>& slots = frame.slots;
   for (size_t i = 0; i < inputs_.size(); ++i) slots[inputs_[i]] = inputs[i];
   // Convolutions whose results leave the program write to the outputs.
@@ -170,8 +182,8 @@ void Program::run_part(Frame& frame, const std::vector<at::Tensor>& inputs,
     last = first + 1;
     while (last < steps_.size() && runs_in_team(steps_[first]) && runs_in_team(steps_[last]))
       ++last;
-    if (alone || last == first + 1) {
-      run_steps(first, last, frame, executor);
+    if (alone || !runs_in_team(steps_[first])) {
+      run_steps(first, last, frame, &kSerial);
     } else {
       Team team(threads_);
       team.assemble(
@@ -208,11 +220,10 @@ void Program::run_steps(size_t first, size_t last, Frame& frame,
 void Program::run_convolution(const Step& step, Frame& frame,
                               const convkern_executor* executor) const {
   const ConvolutionStep& c = *step.convolution;
-  const bool channels_last = c.problem.layout == CONVKERN_NHWC;
+  if (frame.slots[c.y.slot].numel() == 0) return;
   const auto dense = [&](const at::Tensor& t) {
-    const bool pixels =
-        channels_last && t.dim() == 4 && c.y.strides.size() == 4 && c.y.strides[1] == 1;
-    return t.contiguous(pixels ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
+    return t.contiguous(c.of_pixels ? at::MemoryFormat::ChannelsLast
+                                    : at::MemoryFormat::Contiguous);
   };
   const at::Tensor x = dense(frame.slots[c.x]);
   const at::Tensor residual = c.residual < 0 ? at::Tensor() : dense(frame.slots[c.residual]);

@@ -37,6 +37,7 @@ struct ConvolutionStep {
   int64_t residual;  // slot, or -1
   Place y;
   at::Tensor weight, bias;  // dense; the bias may be undefined
+  bool of_pixels;           // whether x and the residual are needed in channels_last
 };
 
 // An argument of an op: a constant, the tensor of a slot, or a list of the tensors of slots.

@@ -9,7 +9,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <thread>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -84,6 +86,10 @@ class Team {
     team.open_.store(number << 32 | ((uint64_t{1} << ranges) - 1), std::memory_order_release);
     for (int64_t range = 0; range < ranges; ++range) team.take(static_cast<int>(range), number, 0);
     wait_until([&] { return team.left_.load(std::memory_order_acquire) == 0; });
+    if (team.has_failed_.load(std::memory_order_relaxed)) {
+      team.has_failed_.store(false, std::memory_order_relaxed);
+      std::rethrow_exception(std::exchange(team.failure_, nullptr));
+    }
   }
 
   // Runs a range of a job unless another thread has taken it.
@@ -96,7 +102,11 @@ class Team {
     const Job job = job_;
     const int64_t even = (job.count + job.ranges - 1) / job.ranges;
     const int64_t begin = range * even, end = std::min(job.count, begin + even);
-    if (begin < end) job.body(job.context, begin, end, thread);
+    try {
+      if (begin < end) job.body(job.context, begin, end, thread);
+    } catch (...) {  // the leader raises the first error when all ranges are done
+      if (!has_failed_.exchange(true)) failure_ = std::current_exception();
+    }
     left_.fetch_sub(1, std::memory_order_acq_rel);
   }
 
@@ -122,6 +132,8 @@ class Team {
   alignas(64) std::atomic<uint64_t> open_{0};
   alignas(64) std::atomic<int64_t> left_{0};
   alignas(64) std::atomic<bool> stops_{false};
+  std::atomic<bool> has_failed_{false};
+  std::exception_ptr failure_;
 };
 
 }  // namespace convkern::torch_binding

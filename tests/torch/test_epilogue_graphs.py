@@ -220,7 +220,9 @@ def test_bad_activation(activation: str) -> None:
         assert f"activation='{activation.partition(chr(0))[0]}" in str(error.value)
 
 
-@pytest.mark.parametrize("activation", [5, True, b"relu", nn.ReLU(), F.relu, ["relu"]], ids=str)
+@pytest.mark.parametrize(
+    "activation", [5, True, b"relu", nn.ReLU(), F.relu, ["relu"]], ids=lambda a: type(a).__name__
+)
 def test_an_activation_of_a_wrong_type(activation: Any) -> None:
     calls: list[Callable[[], Any]] = [lambda: convkern.Conv2d(3, 4, 3, activation=activation)]
     calls += [lambda r=r: convkern.conv2d(*r, activation=activation) for r in roads()]

@@ -68,7 +68,7 @@ struct Tensors {
     }
   }
   Operands operands() {
-    return {x.data(), w.data(), b.size() > 0 ? b.data() : nullptr, gy.data(), out.data()};
+    return {x.data(), w.data(), b.size() > 0 ? b.data() : nullptr, gy.data(), nullptr, out.data()};
   }
 };
 
@@ -98,7 +98,7 @@ bool takes_fft_long(const Problem& p) {
 }
 
 void certify(Problem p, Random random, bool is_given, Count& count) {
-  p.activation = Activation::none;
+  p.activation = {};
   const PlayedThreads executor(static_cast<int>(1 + random.below(3)), random);
   Tensors tensors(p, random);
   const std::vector<Mod> expected = plain_sum(p, tensors.operands(), tensors.out.size());

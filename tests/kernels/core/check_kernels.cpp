@@ -61,7 +61,7 @@ struct Tensors {
     for (const Numbers<T>* numbers : {&x, &w, &b, &gy}) numbers->randomize(engine);
   }
   Operands operands(const Numbers<T>& out) const {
-    return {x.data(), w.data(), b.data(), gy.data(), out.data()};
+    return {x.data(), w.data(), b.data(), gy.data(), nullptr, out.data()};
   }
 };
 
