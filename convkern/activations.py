@@ -63,12 +63,14 @@ def parse(activation: Activation) -> tuple[str, list[float]]:
     return name, [float(number) for number in numbers]
 
 
-def activated(y: Tensor, activation: Activation | None) -> Tensor:
-    """Returns the activation of y, by torch.
+def activated(y: Tensor, activation: Activation | None, residual: Tensor | None = None) -> Tensor:
+    """Returns the activation of y, or of y + residual, by torch.
 
     Raises:
         ValueError: there is no such activation.
     """
+    if residual is not None:
+        y = y + residual
     if activation is None:
         return y
     name, numbers = parse(activation)

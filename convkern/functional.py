@@ -32,7 +32,7 @@ torch_linear: Callable[..., Tensor] = torch._C._nn.linear
 _LEAST_PRODUCTS = 1 << 21
 # So few rows are images of one pixel rather than pixels of one image. skinny_gemm then reads each
 # weight once and packs none.
-_FEW_ROWS = 16
+FEW_ROWS = 16
 
 
 def conv2d(
@@ -168,7 +168,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return torch_linear(input, weight, bias)  # it also raises what is wrong
     outputs, channels = weight.shape
     rows = input.numel() // channels
-    sizes = (rows, 1, 1, channels) if rows <= _FEW_ROWS else (1, 1, rows, channels)
+    sizes = (rows, 1, 1, channels) if rows <= FEW_ROWS else (1, 1, rows, channels)
     x = input.contiguous().view(sizes).permute(0, 3, 1, 2)
     w = weight.view(outputs, channels, 1, 1)
     y = _C.conv2d(x, w, bias, 1, 0, 1, 1, None, None)

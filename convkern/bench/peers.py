@@ -57,7 +57,7 @@ def _by_convkern(
 def _by_torch(x: Tensor, w: Tensor, b: Tensor | None, *window_and_epilogue: Any) -> Tensor:
     *window, activation, residual = window_and_epilogue
     y = torch_conv2d(x, w, b, *window)
-    return activated(y if residual is None else y + residual, activation)
+    return activated(y, activation, residual)
 
 
 def _convkern(ops: Operands, pass_: str) -> Call:

@@ -202,8 +202,7 @@ def _problems(args: argparse.Namespace) -> int:
 def _models(args: argparse.Namespace) -> int:
     _check_outputs(args)
     layouts = [args.layout] if args.layout else list(LAYOUT_NAMES)
-    with contextlib.suppress(RuntimeError):  # another C library than glibc
-        keep_memory()  # for both sides, so that neither waits for new pages
+    _keep_memory()
     with Progress() as progress:
         bar = progress.bar("measuring", len(args.models), "models")
         times = time_models(args.models, layouts, args.seconds, report=lambda name: bar.advance())
@@ -213,11 +212,16 @@ def _models(args: argparse.Namespace) -> int:
     return _finish(args.report, [], [times], None)
 
 
+def _keep_memory() -> None:
+    """Keeps freed memory for all sides, so that none waits for new pages."""
+    with contextlib.suppress(RuntimeError):  # another C library than glibc
+        keep_memory()
+
+
 def _inference(args: argparse.Namespace) -> int:
     if args.out is not None:
         check_writable(args.out)
-    with contextlib.suppress(RuntimeError):  # another C library than glibc
-        keep_memory()  # for all sides, so that none waits for new pages
+    _keep_memory()
     with Progress() as progress:
         bar = progress.bar("measuring", len(args.models), "models")
         times = time_inference(

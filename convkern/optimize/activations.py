@@ -28,6 +28,21 @@ def activation_of(node: Node) -> str | None:
     return _if_valid(clamp(low, high)) if _is_number(low) and _is_number(high) else None
 
 
+def operator_of(activation: str) -> tuple[Any, list[float], dict[str, str]]:
+    """Returns the operator of torch that computes an activation, with the arguments that follow
+    its first, by place and by name: what :func:`activation_of` reads."""
+    name, numbers = parse(activation)
+    if name in ("gelu", "gelu_tanh"):
+        return (
+            aten.gelu.default,
+            numbers,
+            {"approximate": "tanh" if name == "gelu_tanh" else "none"},
+        )
+    if name in ("clamp", "leaky_relu"):
+        return (aten.hardtanh if name == "clamp" else aten.leaky_relu).default, numbers, {}
+    return next(target for target, known in _NAMES.items() if known == name), numbers, {}
+
+
 def _if_valid(activation: str) -> str | None:
     """Returns the activation if conv2d has it: torch also allows bounds that are no interval and
     slopes that are not finite."""

@@ -23,7 +23,7 @@ def conv2d(
     """Returns activation(conv2d(input) + bias + residual). The residual has the shape and dtype of
     the result."""
     y = torch_conv2d(input, weight, bias, stride, padding, dilation, groups)
-    return activated(y if residual is None else y + residual, activation)
+    return activated(y, activation, residual)
 
 
 def scaled_conv2d(
@@ -55,7 +55,7 @@ def linear(
     """Returns activation(input @ weight.T + bias + residual), over the last axis. The residual has
     the shape and dtype of the result."""
     y = torch_linear(input, weight, bias)
-    return activated(y if residual is None else y + residual, activation)
+    return activated(y, activation, residual)
 
 
 def scale_shift(input: Tensor, scale: Tensor, shift: Tensor, activation: str | None) -> Tensor:

@@ -11,30 +11,28 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from convkern import _C
-from convkern.activations import activated, parse
+from convkern.activations import activated
 from convkern.measuring import MARGIN, seconds
 from convkern.optimize import fused
+from convkern.optimize.activations import operator_of
 from convkern.optimize.graphs import aten, emit, replace, val
-from convkern.optimize.program import LAYERS, layer_of, result_like
-from convkern.optimize.rewriting import field
+from convkern.optimize.program import is_of_pixels, layer_of, result_like
+from convkern.optimize.rewriting import LAYERS, field
 
 
-def keep_faster(module: GraphModule, threads: int) -> list[str]:
+def keep_faster(module: GraphModule, threads: int) -> None:
     """Replaces the layers of a graph that torch computes faster on so many threads by torch's
-    operators, and returns their names. Layers of the same sizes are timed once."""
+    operators. Layers of the same sizes are timed once."""
     known: dict[str, bool] = {}
-    kept = []
     with torch.no_grad(), _torch_threads(threads):
         for node in list(module.graph.nodes):
-            if node.target not in LAYERS or node.target is fused.scale_shift:
+            if node.target not in LAYERS:
                 continue
             text = str(layer_of(module, node, threads)[2])
             if text not in known:
                 known[text] = _is_torch_faster(module, node, threads)
             if known[text]:
-                kept.append(node.name)
                 _leave_to_torch(module, node)
-    return kept
 
 
 @contextmanager
@@ -57,17 +55,8 @@ def _is_torch_faster(module: GraphModule, node: Node, threads: int) -> bool:
     program.set_inputs([0] if residual is None else [0, 1])
     program.set_outputs([(2, y, True)])
     program.add_convolution(
-        problem,
-        0,
-        -1 if residual is None else 1,
-        2,
-        y,
-        -1,
-        weight,
-        bias,
-        y.dim() == 4 and node.target is not fused.linear,
-        [],
-    )
+        problem, 0, -1 if residual is None else 1, 2, y, -1, weight, bias, is_of_pixels(node), []
+    )  # fmt: skip
     given = [x] if residual is None else [x, residual]
     w = weight[:, :, 0, 0] if node.target is fused.linear else weight
     if w.dim() == 4:
@@ -97,21 +86,6 @@ def _leave_to_torch(module: GraphModule, node: Node) -> None:
     if residual is not None:
         result = emit(module, node, aten.add.Tensor, result, residual)
     if activation is not None:
-        name, numbers = parse(str(activation))
-        how = {"approximate": "tanh"} if name == "gelu_tanh" else {}
-        result = emit(module, node, _OPERATORS[name], result, *numbers, **how)
+        operator, numbers, how = operator_of(str(activation))
+        result = emit(module, node, operator, result, *numbers, **how)
     replace(node, result)
-
-
-_OPERATORS: dict[str, Any] = {
-    "relu": aten.relu.default,
-    "relu6": aten.relu6.default,
-    "clamp": aten.hardtanh.default,
-    "leaky_relu": aten.leaky_relu.default,
-    "hardsigmoid": aten.hardsigmoid.default,
-    "hardswish": aten.hardswish.default,
-    "sigmoid": aten.sigmoid.default,
-    "silu": aten.silu.default,
-    "gelu": aten.gelu.default,
-    "gelu_tanh": aten.gelu.default,
-}

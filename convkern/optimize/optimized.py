@@ -19,7 +19,8 @@ from convkern.optimize.batches import separable, set_batch
 from convkern.optimize.fusions import Fusions, fuse
 from convkern.optimize.graphs import CannotTrace, constant, sources
 from convkern.optimize.measured import keep_faster
-from convkern.optimize.program import Step, compiled, spell_out, split, whole
+from convkern.optimize.program import Step, compiled, spell_out
+from convkern.optimize.sections import split, whole
 from convkern.optimize.trace import trace
 
 _TENSOR = object()  # stands for a tensor among the leaves of a model's output
@@ -97,7 +98,8 @@ def make_plan(
     except RuntimeError:
         if parts == 1:
             raise
-        return make_plan(model, inputs, measure=measure, parts=1)  # it does not go by images
+        whole_batch = make_plan(model, inputs, measure=measure, parts=1)
+        return replace(whole_batch, together="its parts could not be planned")
     computed = sources(module)
     constants = [t for origins in computed.values() for t in origins]
     constants += [

@@ -15,16 +15,16 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
 from convkern import _C
+from convkern.functional import FEW_ROWS
 from convkern.optimize import fused
 from convkern.optimize.graphs import CannotTrace, arguments, aten, constant, emit, val
 from convkern.optimize.outputs import planned_ops
-from convkern.optimize.rewriting import field
+from convkern.optimize.rewriting import LAYERS, field
+from convkern.optimize.sections import Section, bytes_of, whole
 from convkern.problem import forward_problem
 
-LAYERS = frozenset({fused.conv2d, fused.linear, fused.scale_shift})
+_PLANNED = LAYERS | {fused.scale_shift}  # nodes that run as convolutions
 _LINE = 64  # bytes; results in the arena begin at such a multiple
-# A linear layer of so few rows reads images of one pixel rather than pixels of one image.
-_FEW_ROWS = 16
 # The images of a 1x1 convolution that have so few pixels are computed as if they had one row.
 # Kernels then cut all pixels of an image into tiles, and no short rows. Several threads share the
 # rows instead.
@@ -47,83 +47,6 @@ class Step:
     what: str
     kernel: str
     runs: int = 1
-
-
-@dataclass(frozen=True)
-class Section:
-    """Nodes of a graph that become one program.
-
-    Attributes:
-        inputs: the nodes whose values the program is given.
-        nodes: the nodes that it computes, and the constants that they read.
-        outputs: the nodes whose values it returns.
-        leaves: whether these leave the model, with the strides that the model gives them.
-    """
-
-    inputs: list[Node]
-    nodes: list[Node]
-    outputs: list[Node]
-    leaves: bool = True
-
-
-def whole(module: GraphModule) -> Section:
-    """Returns the section of all nodes of a graph."""
-    graph = module.graph
-    (output,) = graph.find_nodes(op="output")
-    return Section(
-        graph.find_nodes(op="placeholder"),
-        [n for n in graph.nodes if n.op not in ("placeholder", "output")],
-        [n for n in output.args[0] if isinstance(n, Node)],
-    )
-
-
-def split(module: GraphModule, batch: int) -> tuple[Section, Section | None]:
-    """Returns two sections: the first is for parts of the batch, and the second for the whole
-    batch.
-
-    Every part reads all weights again, and the whole batch does not stay in the caches between the
-    layers. The cut is where the fewest bytes move: the first layers of a network have large images
-    and few weights, and the last ones small images and many weights. There may be no second
-    section.
-    """
-    all_ = whole(module)
-    calls = [n for n in all_.nodes if n.op == "call_function"]
-    if not calls:
-        return all_, None
-    index = {node: i for i, node in enumerate(calls)}
-    cuts = set(range(1, len(calls) + 1))
-    for node in calls:
-        if not isinstance(val(node), Tensor):  # a list does not leave a program
-            last = max((index[u] for u in node.users if u in index), default=0)
-            cuts -= set(range(index[node] + 1, last + 1))
-    costs = [_bytes_moved(node, batch) for node in calls]
-    cut = min(
-        sorted(cuts), key=lambda c: sum(a for a, _ in costs[:c]) + sum(b for _, b in costs[c:])
-    )
-    tail = set(calls[cut:])
-    if not tail:
-        return all_, None
-    constants = {n for n in all_.nodes if n.op == "get_attr"}
-    read = {argument for node in tail for argument in node.all_input_nodes} - tail - constants
-    given = [n for n in module.graph.nodes if n in read or (n in all_.outputs and n not in tail)]
-    return (
-        Section(all_.inputs, [n for n in all_.nodes if n not in tail], given, leaves=False),
-        Section(given, [n for n in all_.nodes if n in tail or n in constants], all_.outputs),
-    )
-
-
-def _bytes_moved(node: Node, batch: int) -> tuple[int, int]:
-    """Returns the bytes that come from beyond the caches for a node, if the images are computed one
-    by one, and if they are computed together."""
-    values = [n for n in (node, *node.all_input_nodes) if isinstance(val(n), Tensor)]
-    weights = sum(_nbytes(n) for n in values if n.op == "get_attr")
-    images = sum(_nbytes(n) for n in values if n.op != "get_attr")
-    return batch * weights, weights + images
-
-
-def _nbytes(node: Node) -> int:
-    value: Tensor = val(node)
-    return value.numel() * value.element_size()
 
 
 def compiled(module: GraphModule, section: Section, threads: int) -> tuple[_C.Program, list[Step]]:
@@ -170,7 +93,7 @@ class _Compiler:
 
     def compile(self) -> tuple[_C.Program, list[Step]]:
         computed = self.nodes[len(self.inputs) :]
-        layers = [n for n in computed if n.target in LAYERS]
+        layers = [n for n in computed if n.target in _PLANNED]
         planned = planned_ops(whole(self.module).nodes)
         self.planned = {n: planned[n] for n in computed if n in planned}
         written = {n: result_like(n) for n in layers}
@@ -199,7 +122,7 @@ class _Compiler:
                 program.set_constant(self.slots[node], value.detach())
             elif node.op == "call_function":
                 dead = self._dead_after(index, places)
-                if node.target in LAYERS:
+                if node.target in _PLANNED:
                     steps.append(self._add_layer(program, node, places.get(node, -1), dead))
                 elif node.target is not operator.getitem:
                     steps.append(self._add_op(program, node, places.get(node, -1), dead))
@@ -223,7 +146,7 @@ class _Compiler:
         return max((self.slots[user] for user in node.users if user in self.slots), default=-1)
 
     def _bytes(self, node: Node) -> int:
-        return -(-_nbytes(node) // _LINE) * _LINE
+        return -(-bytes_of(node) // _LINE) * _LINE
 
     def _arena(self, nodes: list[Node]) -> dict[Node, int]:
         """Returns the offsets of results in the arena, in bytes. Results that are in use at the
@@ -334,7 +257,7 @@ def layer_of(
         if node.target is fused.linear:
             weight = weight[:, :, None, None]
             rows, channels = value.numel() // value.shape[-1], value.shape[-1]
-            sizes = [rows, channels, 1, 1] if rows <= _FEW_ROWS else [1, channels, 1, rows]
+            sizes = [rows, channels, 1, 1] if rows <= FEW_ROWS else [1, channels, 1, rows]
         else:
             window = [field(node, name) for name in ("stride", "padding", "dilation", "groups")]
             sizes = [*value.shape]

@@ -40,11 +40,12 @@ struct Program::Frame {
 };
 
 Program::Program(int64_t slots, int64_t arena_bytes, int threads)
-    : slots_(slots), arena_bytes_(arena_bytes), threads_(threads) {}
+    : slots_(slots), arena_bytes_(arena_bytes), threads_(threads), lasts_(slots) {}
 Program::~Program() = default;
 
 void Program::set_constant(int64_t slot, at::Tensor value) {
   constants_.emplace_back(slot, std::move(value));
+  lasts_[slot] = true;
 }
 
 void Program::add(ConvolutionStep step, std::vector<int64_t> dead) {
@@ -61,24 +62,15 @@ void Program::add(ConvolutionStep step, std::vector<int64_t> dead) {
                                 executor));
     step.weight = at::Tensor();
   }
+  lasts_[step.y.slot] = step.y.offset >= 0;
   steps_.push_back({std::make_unique<ConvolutionStep>(std::move(step)), nullptr, std::move(plan),
                     std::move(packed), std::move(dead)});
 }
 
 void Program::add(OpStep step, std::vector<int64_t> dead) {
+  if (step.out.has_value()) lasts_[step.out->slot] = step.out->offset >= 0;
   steps_.push_back(
       {nullptr, std::make_unique<OpStep>(std::move(step)), nullptr, at::Tensor(), std::move(dead)});
-}
-
-bool Program::lasts(int64_t slot) const {
-  for (const auto& constant : constants_) {
-    if (constant.first == slot) return true;
-  }
-  for (const Step& step : steps_) {
-    const Place* place = step.place();
-    if (place != nullptr && place->slot == slot) return place->offset >= 0;
-  }
-  return false;
 }
 
 std::unique_ptr<Program::Frame> Program::take_frame() const {
@@ -195,7 +187,7 @@ void Program::run_part(Frame& frame, const std::vector<at::Tensor>& inputs,
     if (outputs_[i].offset != 0) output.copy_(slots[outputs_[i].slot]);
   }
   for (const Place& place : outputs_) {
-    if (!lasts(place.slot)) slots[place.slot].reset();
+    if (!lasts_[place.slot]) slots[place.slot].reset();
   }
   for (const int64_t slot : inputs_) slots[slot].reset();
 }

@@ -85,8 +85,6 @@ class Program {
   struct Frame;
   using Frames = std::vector<std::unique_ptr<Frame>>;
 
-  // Whether the tensor of a slot stays in it from run to run: constants and places in the arena.
-  bool lasts(int64_t slot) const;
   std::unique_ptr<Frame> take_frame() const;
   void give_back(std::unique_ptr<Frame> frame) const;
   void run_part(Frame& frame, const std::vector<at::Tensor>& inputs,
@@ -103,6 +101,8 @@ class Program {
   std::vector<int64_t> inputs_;
   std::vector<Place> outputs_;
   std::vector<Step> steps_;
+  // Whether the tensor of a slot stays in it from run to run: constants and places in the arena.
+  std::vector<bool> lasts_;
   mutable std::mutex mutex_;  // of the frames that no run is using
   mutable Frames frames_;
 };
