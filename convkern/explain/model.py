@@ -150,6 +150,8 @@ def explain_optimized(model: Optimized, inputs: Any) -> ModelExplanation:
     for step in plan.steps:
         if step.kernel == "torch":
             row = Explanation(step.what, "torch", "an operator that convkern does not have")
+        elif step.kernel == "pass":
+            row = Explanation(step.what, "pass", "a pass over images between convolutions")
         else:
             row = explain_conv2d(step.what)
             row = replace(row, flops=row.flops * step.runs, min_bytes=row.min_bytes * step.runs)

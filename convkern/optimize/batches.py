@@ -19,7 +19,7 @@ from convkern.optimize.rewriting import named_arguments
 # Nodes of these targets compute each image of their operands, of so many axes at least, from that
 # image alone. All operands but the weights have the batch as their first axis.
 _ALWAYS: dict[Any, int] = {
-    fused.conv2d: 4, fused.linear: 2, fused.scale_shift: 2,
+    fused.conv2d: 4, fused.linear: 2, fused.scale_shift: 2, fused.channels: 4,
     aten.conv2d.default: 4, aten.conv_transpose2d.input: 4, aten.linear.default: 2,
     aten.max_pool2d.default: 4, aten.avg_pool2d.default: 4, aten.adaptive_avg_pool2d.default: 4,
     aten.max_pool2d_with_indices.default: 4, aten.adaptive_max_pool2d.default: 4,

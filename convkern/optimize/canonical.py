@@ -1,4 +1,4 @@
-"""One form for each operation: layers, means over an image, changes of shape and of axes."""
+"""One form for each operation: layers, means and averages, changes of shape and of axes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from convkern.optimize import fused
-from convkern.optimize.graphs import arguments, aten, emit, is_constant, replace, val
+from convkern.optimize.graphs import (
+    add_constant,
+    arguments,
+    aten,
+    emit,
+    is_constant,
+    replace,
+    val,
+)
 from convkern.optimize.rewriting import Fusion, dims_of
 
 _FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
@@ -43,7 +51,7 @@ class Layers(Fusion):
             return f"its dtype is {x.dtype}"
         if not all(is_constant(module, given[name]) for name in ("weight", "bias")):
             return "its weights are computed"
-        stride, dilation = _two(given["stride"]), _two(given["dilation"])
+        stride, dilation = two(given["stride"]), two(given["dilation"])
         image, padding = given["input"], given["padding"]
         if padding == "valid":
             padding = [0, 0]
@@ -55,7 +63,7 @@ class Layers(Fusion):
                 image = emit(module, node, aten.constant_pad_nd.default, image, pads)
         node.target = fused.conv2d
         node.args = (
-            image, given["weight"], given["bias"], stride, _two(padding), dilation,
+            image, given["weight"], given["bias"], stride, two(padding), dilation,
             given["groups"], given.get("activation"), None,
         )  # fmt: skip
         node.kwargs = {}
@@ -96,16 +104,47 @@ class Means(Fusion):
 
     def _is_mean(self, node: Node, size: tuple[int, ...]) -> bool:
         if node.target is aten.adaptive_avg_pool2d.default:
-            return _two(node.args[1]) == [1, 1]
+            return two(node.args[1]) == [1, 1]
         if node.target is aten.mean.dim:
             given = arguments(node)
             dims = given["dim"] or []
             return given["dtype"] is None and sorted(d % 4 for d in dims) == [2, 3]
         if node.target is aten.avg_pool2d.default:
             given = arguments(node)
-            plain = _two(given["padding"]) == [0, 0] and given["divisor_override"] is None
-            return plain and _two(given["kernel_size"]) == list(size)
+            plain = two(given["padding"]) == [0, 0] and given["divisor_override"] is None
+            return plain and two(given["kernel_size"]) == list(size)
         return False
+
+
+class AveragePools(Fusion):
+    """Gives average pools without padding the form of a convolution of each channel, whose weights
+    are all the same."""
+
+    name = "average_pool"
+
+    def rewrite(self, module: GraphModule, node: Node) -> bool | str:
+        if node.target is not aten.avg_pool2d.default or val(node).dim() != 4:
+            return False
+        given = arguments(node)
+        size = two(given["kernel_size"])
+        if two(given["padding"]) != [0, 0] or given["ceil_mode"]:
+            return "its windows may reach beyond the image"
+        if val(node).dtype not in (torch.float32, torch.float64):
+            return f"its weights would be rounded to {val(node).dtype}"
+        x: Any = given["self"]
+        channels, dtype = val(x).shape[1], val(node).dtype
+        number = given["divisor_override"] or size[0] * size[1]
+
+        def compute() -> Tensor:
+            return torch.full((channels, 1, *size), 1 / number, dtype=dtype)
+
+        key = ("average", channels, *size, number, dtype)
+        weight = add_constant(module, node, compute, (), key)
+        stride = two(given["stride"] or size)
+        node.target = fused.conv2d
+        node.args = x, weight, None, stride, [0, 0], [1, 1], channels, None, None
+        node.kwargs = {}
+        return True
 
 
 class Shapes(Fusion):
@@ -170,7 +209,7 @@ class Silu(Fusion):
         return False
 
 
-def _two(value: Any) -> list[int]:
+def two(value: Any) -> list[int]:
     """Returns one number or two as two numbers."""
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     return values * 2 if len(values) == 1 else values

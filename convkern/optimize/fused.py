@@ -26,25 +26,6 @@ def conv2d(
     return activated(y, activation, residual)
 
 
-def scaled_conv2d(
-    input: Tensor,
-    scale: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    activation: str | None,
-    residual: Tensor | None,
-) -> Tensor:
-    """Returns conv2d of input * scale, where the scale is one number for each image and channel,
-    (N, C, 1, 1), as in squeeze-and-excite."""
-    return conv2d(
-        input * scale, weight, bias, stride, padding, dilation, groups, activation, residual
-    )
-
-
 def linear(
     input: Tensor,
     weight: Tensor,
@@ -65,3 +46,16 @@ def scale_shift(input: Tensor, scale: Tensor, shift: Tensor, activation: str | N
     sizes = [-1] + [1] * (input.dim() - 2)
     y = torch.addcmul(shift.view(sizes), input.to(scale.dtype), scale.view(sizes))
     return activated(y, activation).to(input.dtype)
+
+
+def channels(
+    inputs: list[Tensor],
+    index: list[int],
+    scale: Tensor | None,
+    shift: Tensor | None,
+    activation: str | None,
+) -> Tensor:
+    """Returns the channels `index` of the inputs' concatenation along the channels, the second
+    axis; with scale and shift as :func:`scale_shift` of them."""
+    y = torch.cat(inputs, 1)[:, index]
+    return y if scale is None or shift is None else scale_shift(y, scale, shift, activation)

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 from torch.fx import GraphModule
 
-from convkern.optimize.canonical import Layers, Means, Shapes, Silu
+from convkern.optimize.canonical import AveragePools, Layers, Means, Shapes, Silu
 from convkern.optimize.folds import BatchNorms, Scales, ScaleShifts, Shifts
 from convkern.optimize.graphs import tidy
-from convkern.optimize.joins import Activations, Excitations, Residuals
+from convkern.optimize.joins import Activations, Residuals
+from convkern.optimize.picks import Channels
 from convkern.optimize.rewriting import Fusion, Note
 
-_FORMS: tuple[Fusion, ...] = (Layers(), Means(), Shapes(), Silu())
+_FORMS: tuple[Fusion, ...] = (Layers(), Means(), AveragePools(), Shapes(), Silu())
 _FOLDS: tuple[Fusion, ...] = (BatchNorms(), Scales(), Shifts())
-_JOINS: tuple[Fusion, ...] = (ScaleShifts(), Residuals(), Activations(), Excitations())
+_JOINS: tuple[Fusion, ...] = (ScaleShifts(), Residuals(), Activations(), Channels())
 FUSIONS: tuple[Fusion, ...] = (*_FORMS, *_FOLDS, *_JOINS)
 
 

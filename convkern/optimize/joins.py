@@ -1,4 +1,4 @@
-"""Fusions that join a layer with its neighbours: residual sums, activations, squeeze-and-excite."""
+"""Fusions that join a layer with its neighbours: residual sums and activations."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from convkern.optimize.activations import activation_of
 from convkern.optimize.graphs import (
     arguments,
     aten,
-    constant,
     emit,
     is_tensor,
     replace,
     same_kind,
-    val,
 )
 from convkern.optimize.rewriting import (
     LAYERS,
@@ -107,49 +105,3 @@ class Activations(Fusion):
         set_fields(found.layer, activation=activation)
         replace(node, value)
         return True
-
-
-class Excitations(Fusion):
-    """Multiplies by squeeze-and-excite's scale, (N, C, 1, 1), in the 1x1 convolution of the
-    product."""
-
-    name = "excitation"
-
-    def rewrite(self, module: GraphModule, node: Node) -> bool | str:
-        if node.target is not aten.mul.Tensor or not all(map(is_tensor, node.args[:2])):
-            return False
-        a, b = node.args[:2]
-        for x, scale in ((a, b), (b, a)):
-            if _is_scale(module, scale, x) and same_kind(node, x):  # type: ignore[arg-type]
-                return self._join(node, x, scale)
-        return False
-
-    def _join(self, node: Node, x: Any, scale: Any) -> bool | str:
-        if len(node.users) != 1:
-            return f"{node.name} has {len(node.users)} users"
-        (layer,) = node.users
-        if layer.target is not fused.conv2d or field(layer, "input") is not node:
-            return f"{layer.name} is no convolution of the product"
-        if field(layer, "weight") is node or field(layer, "residual") is node:
-            return f"{layer.name} uses the product twice"
-        points = tuple(val(field(layer, "weight")).shape[2:]) == (1, 1)
-        plain = (
-            points
-            and field(layer, "groups") == 1
-            and field(layer, "stride") == [1, 1]
-            and field(layer, "padding") == [0, 0]
-        )
-        if not plain:
-            return f"{layer.name} is not 1x1 with stride 1, without padding and groups"
-        layer.args = (x, scale, *layer.args[1:])
-        layer.target = fused.scaled_conv2d
-        node.graph.erase_node(node)
-        return True
-
-
-def _is_scale(module: GraphModule, scale: Node, x: Node) -> bool:
-    """Returns whether a value has one number for each image and channel of x, computed from the
-    input."""
-    sizes = val(x).shape
-    fits = len(sizes) == 4 and tuple(val(scale).shape) == (sizes[0], sizes[1], 1, 1)
-    return fits and val(scale).dtype == val(x).dtype and constant(module, scale) is None

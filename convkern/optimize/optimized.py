@@ -19,7 +19,7 @@ from convkern.optimize.batches import separable, set_batch
 from convkern.optimize.fusions import Fusions, fuse
 from convkern.optimize.graphs import CannotTrace, constant, sources
 from convkern.optimize.measured import keep_faster
-from convkern.optimize.program import Step, compiled, spell_out
+from convkern.optimize.program import Step, compiled
 from convkern.optimize.sections import split, whole
 from convkern.optimize.trace import trace
 
@@ -85,7 +85,6 @@ def make_plan(
     """Works out a plan for inputs of these shapes. `parts` is for tests."""
     module = trace(model, inputs)
     fusions = fuse(module)
-    spell_out(module)
     threads = torch.get_num_threads()
     batch = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
     together = separable(module, batch) if batch > 1 else "it is no batch of several images"

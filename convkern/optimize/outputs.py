@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,34 +41,46 @@ class PlannedOp:
     split: int
 
 
-def planned_ops(nodes: list[Node]) -> dict[Node, PlannedOp]:
-    """Returns the nodes whose operators can write to a given place. These are pointwise operators,
-    means, average pools and concatenations of images whose channels are adjacent in memory."""
-    pixels: set[Node] = set()  # nodes of images whose channels are adjacent
-    planned = {}
+def pixel_nodes(nodes: Iterable[Node]) -> set[Node]:
+    """Returns the nodes whose values are images with adjacent channels: those of convolutions, and
+    of operators that keep the layout of such an image."""
+    pixels: set[Node] = set()
     for node in nodes:
-        value, target = val(node), node.target
-        pointwise = isinstance(target, OpOverload) and torch.Tag.pointwise in target.tags
-        if target in (fused.conv2d, fused.scale_shift):
+        value = val(node)
+        if node.target in (fused.conv2d, fused.scale_shift, fused.channels):
             if value.dim() == 4:
                 pixels.add(node)
             continue
         tensors = _tensors(node)
-        if not tensors or tensors[0] not in pixels or not (pointwise or target in _KEEPS_LAYOUT):
-            continue
-        pixels.add(node)
+        keeps = _is_pointwise(node) or node.target in _KEEPS_LAYOUT
+        if tensors and tensors[0] in pixels and keeps:
+            pixels.add(node)
+    return pixels
+
+
+def planned_ops(nodes: list[Node]) -> dict[Node, PlannedOp]:
+    """Returns the nodes whose operators can write to a given place. These are pointwise operators,
+    means, average pools and concatenations of images whose channels are adjacent in memory."""
+    planned = {}
+    for node in pixel_nodes(nodes):
+        value, target = val(node), node.target
         out = _out_variant(target)
         if out is None or not isinstance(value, Tensor) or value.dim() != 4:
             continue
         if target in _AXES and arguments(node)["dim"] not in _AXES[target]:
             continue
-        if any(val(t).dtype != value.dtype for t in tensors):
+        if any(val(t).dtype != value.dtype for t in _tensors(node)):
             continue
         like = torch.empty(
             value.shape, dtype=value.dtype, device="meta", memory_format=torch.channels_last
         )
-        planned[node] = PlannedOp(out, like, 2 if pointwise else _SPLITS[target])
+        split = 2 if _is_pointwise(node) else _SPLITS[target]
+        planned[node] = PlannedOp(out, like, split)
     return planned
+
+
+def _is_pointwise(node: Node) -> bool:
+    return isinstance(node.target, OpOverload) and torch.Tag.pointwise in node.target.tags
 
 
 def _tensors(node: Node) -> list[Node]:

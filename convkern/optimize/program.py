@@ -17,8 +17,9 @@ from torch.fx import GraphModule, Node
 from convkern import _C
 from convkern.functional import FEW_ROWS
 from convkern.optimize import fused
-from convkern.optimize.graphs import CannotTrace, arguments, aten, constant, emit, val
+from convkern.optimize.graphs import CannotTrace, arguments, constant, val
 from convkern.optimize.outputs import planned_ops
+from convkern.optimize.passes import passes
 from convkern.optimize.rewriting import LAYERS, field
 from convkern.optimize.sections import Section, bytes_of, whole
 from convkern.problem import forward_problem
@@ -59,16 +60,6 @@ def compiled(module: GraphModule, section: Section, threads: int) -> tuple[_C.Pr
     return _Compiler(module, section, threads).compile()
 
 
-def spell_out(module: GraphModule) -> None:
-    """Replaces fused nodes that have no kernel of their own by several nodes."""
-    for node in list(module.graph.nodes):
-        if node.target is not fused.scaled_conv2d:
-            continue
-        x, scale, *rest = node.args
-        scaled = emit(module, node, aten.mul.Tensor, x, scale)
-        node.target, node.args = fused.conv2d, (scaled, *rest)
-
-
 class _Compiler:
     def __init__(self, module: GraphModule, section: Section, threads: int) -> None:
         self.module = module
@@ -93,10 +84,10 @@ class _Compiler:
 
     def compile(self) -> tuple[_C.Program, list[Step]]:
         computed = self.nodes[len(self.inputs) :]
-        layers = [n for n in computed if n.target in _PLANNED]
+        self.passes = passes(self.module)
         planned = planned_ops(whole(self.module).nodes)
-        self.planned = {n: planned[n] for n in computed if n in planned}
-        written = {n: result_like(n) for n in layers}
+        self.planned = {n: planned[n] for n in computed if n in planned and n not in self.passes}
+        written = {n: result_like(n) for n in computed if n.target in _PLANNED or n in self.passes}
         written |= {n: op.like for n, op in self.planned.items()}
         direct = {
             n: written[n]
@@ -124,6 +115,8 @@ class _Compiler:
                 dead = self._dead_after(index, places)
                 if node.target in _PLANNED:
                     steps.append(self._add_layer(program, node, places.get(node, -1), dead))
+                elif node in self.passes:
+                    steps.append(self._add_pass(program, node, places.get(node, -1), dead))
                 elif node.target is not operator.getitem:
                     steps.append(self._add_op(program, node, places.get(node, -1), dead))
         kernels = iter(program.kernels())
@@ -150,21 +143,47 @@ class _Compiler:
 
     def _arena(self, nodes: list[Node]) -> dict[Node, int]:
         """Returns the offsets of results in the arena, in bytes. Results that are in use at the
-        same time do not overlap. Each is put, first the largest, as low as it fits."""
-        placed: list[tuple[int, int, int, int]] = []  # first and last index, begin and end
-        places = {}
-        for node in sorted(nodes, key=self._bytes, reverse=True):
-            first, last, size = self.slots[node], self.last_use[self.owner[node]], self._bytes(node)
+        same time do not overlap. They are placed one after the other, first the largest."""
+        by_size = sorted(nodes, key=self._bytes, reverse=True)
+        return self._low(by_size) if self.threads == 1 else self._around_middles(by_size)
+
+    def _low(self, nodes: list[Node]) -> dict[Node, int]:
+        """Places each result as low as it fits."""
+        places: dict[Node, int] = {}
+        for node in nodes:
             offset = 0
-            for begin, end in sorted(
-                (b, e) for f, latest, b, e in placed if f <= last and first <= latest
-            ):
-                if begin - offset >= size:
+            taken = [(p, p + self._bytes(n)) for n, p in places.items() if self._meet(n, node)]
+            for begin, end in sorted(taken):
+                if begin - offset >= self._bytes(node):
                     break
                 offset = max(offset, end)
             places[node] = offset
-            placed.append((first, last, offset, offset + size))
         return places
+
+    def _around_middles(self, nodes: list[Node]) -> dict[Node, int]:
+        """Cuts the arena into lanes, and places each result in the first lane that is free while it
+        is in use, all of a lane around the same middle. Two threads compute the two halves of the
+        pixels of each layer. So a part of the memory is always written and read by one thread, and
+        stays in the caches of its core."""
+        lanes: list[list[Node]] = []
+        for node in nodes:
+            lane = next((a for a in lanes if not any(self._meet(n, node) for n in a)), None)
+            if lane is None:
+                lanes.append([node])
+            else:
+                lane.append(node)
+        places = {}
+        begin = 0
+        for lane in lanes:
+            size = self._bytes(lane[0])
+            for node in lane:
+                places[node] = begin + (size - self._bytes(node)) // 2 // _LINE * _LINE
+            begin += size
+        return places
+
+    def _meet(self, a: Node, b: Node) -> bool:
+        """Returns whether two results are in use at the same time."""
+        return all(self.slots[x] <= self.last_use[self.owner[y]] for x, y in ((a, b), (b, a)))
 
     def _add_layer(self, program: _C.Program, node: Node, offset: int, dead: list[int]) -> Step:
         x = node.args[0]
@@ -176,6 +195,13 @@ class _Compiler:
             self.slots[node], result_like(node), offset, weight, bias, is_of_pixels(node), dead,
         )  # fmt: skip
         return Step(node.name, str(problem), "")
+
+    def _add_pass(self, program: _C.Program, node: Node, offset: int, dead: list[int]) -> Step:
+        found = self.passes[node]
+        inputs = [self.slots[x] for x in found.inputs]
+        program.add_pass(found.make(), inputs, self.slots[node], result_like(node), offset, dead)
+        sizes = ["x".join(map(str, val(n).shape)) for n in (*found.inputs, node)]
+        return Step(node.name, f"{found.name} {', '.join(sizes[:-1])} -> {sizes[-1]}", "pass")
 
     def _add_op(self, program: _C.Program, node: Node, offset: int, dead: list[int]) -> Step:
         target = node.target

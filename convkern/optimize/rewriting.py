@@ -16,11 +16,9 @@ _WINDOW = ("stride", "padding", "dilation", "groups")
 # The names of the arguments of fused nodes, which are all given by place.
 _FIELDS: dict[Any, tuple[str, ...]] = {
     fused.conv2d: ("input", "weight", "bias", *_WINDOW, "activation", "residual"),
-    fused.scaled_conv2d: (
-        "input", "scale", "weight", "bias", *_WINDOW, "activation", "residual"
-    ),
     fused.linear: ("input", "weight", "bias", "activation", "residual"),
     fused.scale_shift: ("input", "scale", "shift", "activation"),
+    fused.channels: ("inputs", "index", "scale", "shift", "activation"),
 }  # fmt: skip
 
 LAYERS = frozenset({fused.conv2d, fused.linear})

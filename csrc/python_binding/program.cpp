@@ -61,6 +61,16 @@ void add_op(Program& program, const std::string& name, const std::string& overlo
 }  // namespace
 
 void define_program(py::module_& m) {
+  py::class_<Pass, std::shared_ptr<Pass>>(m, "Pass", "See torch_binding/passes.h.");
+  m.def("pick_channels",
+        [](const Slots& widths, const Slots& index, const std::optional<at::Tensor>& scale,
+           const std::optional<at::Tensor>& shift, bool relu) {
+          return pick_channels(widths, index, scale.value_or(at::Tensor()),
+                               shift.value_or(at::Tensor()), relu);
+        });
+  m.def("scale_channels", scale_channels);
+  m.def("mean_of_pixels", mean_of_pixels);
+  m.def("max_of_windows", max_of_windows);
   py::class_<Program>(m, "Program", "A model for inference; see torch_binding/program.h.")
       .def(py::init<int64_t, int64_t, int>(), py::arg("slots"), py::arg("arena_bytes"),
            py::arg("threads"))
@@ -80,6 +90,12 @@ void define_program(py::module_& m) {
               const std::optional<at::Tensor>& bias, bool of_pixels, Slots dead) {
              self.add(ConvolutionStep{problem, x, residual, place_of(y, like, offset), weight,
                                       bias.value_or(at::Tensor()), of_pixels},
+                      std::move(dead));
+           })
+      .def("add_pass",
+           [](Program& self, std::shared_ptr<const Pass> pass, Slots inputs, int64_t y,
+              const at::Tensor& like, int64_t offset, Slots dead) {
+             self.add(PassStep{std::move(pass), std::move(inputs), place_of(y, like, offset)},
                       std::move(dead));
            })
       .def("add_op", add_op)

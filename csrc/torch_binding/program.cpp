@@ -19,16 +19,19 @@
 namespace convkern::torch_binding {
 
 struct Program::Step {
-  // One of the two is set.
-  std::unique_ptr<ConvolutionStep> convolution;
-  std::unique_ptr<OpStep> op;
-  std::unique_ptr<OwnedPlan> plan;
-  at::Tensor packed;
   std::vector<int64_t> dead;
+  // One of the three is set.
+  std::unique_ptr<ConvolutionStep> convolution = nullptr;
+  std::unique_ptr<PassStep> pass = nullptr;
+  std::unique_ptr<OpStep> op = nullptr;
+  // Of a convolution.
+  std::unique_ptr<OwnedPlan> plan = nullptr;
+  at::Tensor packed = {};
 
   // Where the step writes its result, or null if torch allocates it.
   const Place* place() const {
     if (convolution != nullptr) return &convolution->y;
+    if (pass != nullptr) return &pass->y;
     return op->out.has_value() ? &*op->out : nullptr;
   }
 };
@@ -63,14 +66,20 @@ void Program::add(ConvolutionStep step, std::vector<int64_t> dead) {
     step.weight = at::Tensor();
   }
   lasts_[step.y.slot] = step.y.offset >= 0;
-  steps_.push_back({std::make_unique<ConvolutionStep>(std::move(step)), nullptr, std::move(plan),
-                    std::move(packed), std::move(dead)});
+  steps_.push_back({.dead = std::move(dead),
+                    .convolution = std::make_unique<ConvolutionStep>(std::move(step)),
+                    .plan = std::move(plan),
+                    .packed = std::move(packed)});
+}
+
+void Program::add(PassStep step, std::vector<int64_t> dead) {
+  lasts_[step.y.slot] = step.y.offset >= 0;
+  steps_.push_back({.dead = std::move(dead), .pass = std::make_unique<PassStep>(std::move(step))});
 }
 
 void Program::add(OpStep step, std::vector<int64_t> dead) {
   if (step.out.has_value()) lasts_[step.out->slot] = step.out->offset >= 0;
-  steps_.push_back(
-      {nullptr, std::make_unique<OpStep>(std::move(step)), nullptr, at::Tensor(), std::move(dead)});
+  steps_.push_back({.dead = std::move(dead), .op = std::make_unique<OpStep>(std::move(step))});
 }
 
 std::unique_ptr<Program::Frame> Program::take_frame() const {
@@ -202,11 +211,23 @@ void Program::run_steps(size_t first, size_t last, Frame& frame,
     const Step& step = steps_[i];
     if (step.convolution != nullptr) {
       run_convolution(step, frame, executor);
+    } else if (step.pass != nullptr) {
+      run_pass(*step.pass, frame, executor);
     } else {
       run_op(*step.op, frame, executor);
     }
     for (const int64_t slot : step.dead) frame.slots[slot].reset();
   }
+}
+
+void Program::run_pass(const PassStep& step, Frame& frame, const convkern_executor* executor) {
+  const at::Tensor& y = frame.slots[step.y.slot];
+  if (y.numel() == 0) return;
+  std::vector<at::Tensor> inputs;
+  for (const int64_t slot : step.inputs) {
+    inputs.push_back(frame.slots[slot].contiguous(at::MemoryFormat::ChannelsLast));
+  }
+  step.pass->run(inputs, y, executor);
 }
 
 void Program::run_convolution(const Step& step, Frame& frame,

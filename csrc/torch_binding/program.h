@@ -1,9 +1,10 @@
 // A model for inference as a program: a list of steps that read and write slots.
 //
-// A step is a convolution, whose plan and packed weights are made once, or an op of torch. A slot
-// holds a tensor: an input, a constant, or the result of a step. The results of convolutions have
-// places in an arena, which the maker of the program has planned. Results of torch's ops, and
-// results that leave the program, are allocated in each run.
+// A step is a convolution, whose plan and packed weights are made once, a pass over images
+// (passes.h), or an op of torch. A slot holds a tensor: an input, a constant, or the result of a
+// step. The results of convolutions and passes have places in an arena, which the maker of the
+// program has planned. Results of torch's ops, and results that leave the program, are allocated in
+// each run.
 //
 // A program computes one part of a batch. A batch of several parts is computed with a thread for
 // each part: there is then nothing to wait for between the steps, and the arena of a part is small
@@ -20,6 +21,7 @@
 
 #include "convkern.h"
 #include "torch_binding/library.h"
+#include "torch_binding/passes.h"
 
 namespace convkern::torch_binding {
 
@@ -38,6 +40,12 @@ struct ConvolutionStep {
   Place y;
   at::Tensor weight, bias;  // dense; the bias may be undefined
   bool of_pixels;           // whether x and the residual are needed in channels_last
+};
+
+struct PassStep {
+  std::shared_ptr<const Pass> pass;
+  std::vector<int64_t> inputs;  // slots
+  Place y;
 };
 
 // An argument of an op: a constant, the tensor of a slot, or a list of the tensors of slots.
@@ -70,6 +78,7 @@ class Program {
   void set_outputs(std::vector<Place> places) { outputs_ = std::move(places); }
   // Appends a step. Slots in `dead` are not read after it.
   void add(ConvolutionStep step, std::vector<int64_t> dead);
+  void add(PassStep step, std::vector<int64_t> dead);
   void add(OpStep step, std::vector<int64_t> dead);
 
   // Runs the program for each part of the inputs along their first dimension. Thread-safe.
@@ -93,6 +102,7 @@ class Program {
   static bool runs_in_team(const Step& step);
   void run_steps(size_t first, size_t last, Frame& frame, const convkern_executor* executor) const;
   void run_convolution(const Step& step, Frame& frame, const convkern_executor* executor) const;
+  static void run_pass(const PassStep& step, Frame& frame, const convkern_executor* executor);
   static void run_op(const OpStep& step, Frame& frame, const convkern_executor* executor);
 
   const int64_t slots_, arena_bytes_;

@@ -27,10 +27,14 @@ struct Panel {
 struct Panels {
   int64_t columns, vectors, count;
 
+  // The number of panels is even if they have three vectors at least then, so that two threads can
+  // have equal shares of them.
   explicit Panels(int64_t columns)
       : columns(columns),
         vectors(ceil_div(columns, kLanes)),
-        count(ceil_div(vectors, kPanelVectors)) {}
+        count(ceil_div(vectors, kPanelVectors)) {
+    if (count % 2 == 1 && vectors >= 3 * (count + 1)) ++count;
+  }
   Panel at(int64_t index) const {
     const Range part = near_equal_part(vectors, count, index);
     return {part.begin * kLanes, std::min(part.end * kLanes, columns) - part.begin * kLanes};

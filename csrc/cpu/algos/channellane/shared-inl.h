@@ -36,11 +36,13 @@ bool fetches_pixels(const Problem& p) {
 }
 
 // The tasks of a pass. A task is a band of output rows of one image, for a slice of the vectors of
-// channels. If images are not read in place, every slice is one vector. In place, a vector that
-// overlaps the one before it is always in the same slice, because no two threads may write the same
-// memory.
+// channels. Bands are near-equal, and in channels_last their number is doubled until there are
+// enough tasks or their rows are few. If images are not read in place, every slice is one vector.
+// In place, a vector that overlaps the one before it is always in the same slice, because no two
+// threads may write the same memory.
 struct Tasks {
-  int64_t rows, band_rows, bands;
+  static constexpr int64_t kLeastRows = Vec::kTiles.rows;  // bands are not cut to fewer
+  int64_t rows, bands, band_rows;                          // band_rows: the most of a band
   int64_t vectors;
   int64_t most_slices;  // vectors that overlap none before them
   int64_t slices;
@@ -55,17 +57,17 @@ struct Tasks {
     const int64_t bytes = floats * static_cast<int64_t>(sizeof(Real));
     const int64_t fitting = std::max<int64_t>(1, kBandBytes / bytes);
     const int64_t whole_tiles = ceil_div(fitting, Vec::kTiles.rows) * Vec::kTiles.rows;
-    band_rows = std::min(rows, whole_tiles);
-    if (p.layout == Layout::nhwc) band_rows = rows_for_threads(rows, band_rows, p.N);
-    bands = ceil_div(rows, band_rows);
+    bands = ceil_div(rows, whole_tiles);
+    if (p.layout == Layout::nhwc) {
+      while (p.N * bands < kLeastTasks && rows >= 2 * bands * kLeastRows) bands *= 2;
+    }
+    band_rows = ceil_div(rows, bands);
     slices = most_slices;
     if (groups.in_place) slices = std::min(slices, ceil_div(kLeastTasks, p.N * bands));
   }
   int64_t count(const Problem& p) const { return p.N * bands * slices; }
   int64_t image(int64_t task) const { return task / slices / bands; }
-  Range band(int64_t index) const {
-    return {index * band_rows, std::min(rows, (index + 1) * band_rows)};
-  }
+  Range band(int64_t index) const { return near_equal_part(rows, bands, index); }
   Range rows_of(int64_t task) const { return band(task / slices % bands); }
   Range vectors_of(int64_t task) const {
     return with_overlap(near_equal_part(most_slices, slices, task % slices));
