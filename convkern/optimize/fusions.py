@@ -9,11 +9,13 @@ from torch.fx import GraphModule
 
 from convkern.optimize.canonical import AveragePools, Layers, Means, Shapes, Silu
 from convkern.optimize.folds import BatchNorms, Scales, ScaleShifts, Shifts
-from convkern.optimize.graphs import tidy
+from convkern.optimize.graphs import paths_of, tidy
 from convkern.optimize.joins import Activations, Residuals
 from convkern.optimize.picks import Channels
 from convkern.optimize.rewriting import Fusion, Note
+from convkern.optimize.text import grouped
 
+# These change the form of nodes, so that the fusions after them find what they look for.
 _FORMS: tuple[Fusion, ...] = (Layers(), Means(), AveragePools(), Shapes(), Silu())
 _FOLDS: tuple[Fusion, ...] = (BatchNorms(), Scales(), Shifts())
 _JOINS: tuple[Fusion, ...] = (ScaleShifts(), Residuals(), Activations(), Channels())
@@ -25,17 +27,27 @@ class Fusions:
     """The outcome of :func:`fuse`. ``str()`` gives it as text.
 
     Attributes:
-        fused: how many nodes each fusion has rewritten, by its name.
+        fused: how many nodes each fusion has joined with others, by its name.
+        forms: how many nodes have got another form before, which is no fusion, in the same way.
         kept: the nodes that a fusion is about and that stay, with the reasons.
+        paths: the part of the model that each node comes from, by the node's name: a path such as
+            "features.3.conv.1", "" for the model itself, or None.
     """
 
     fused: dict[str, int]
+    forms: dict[str, int]
     kept: list[Note]
+    paths: dict[str, str | None]
+
+    def what_stays(self) -> list[str]:
+        """Returns a line for each fusion and reason, with the number of nodes and the path of the
+        first."""
+        found = ((f"{note.fusion}: {note.kept}", self.paths.get(note.node)) for note in self.kept)
+        return grouped(found, self.paths)
 
     def __str__(self) -> str:
         lines = [f"{name}: {count}" for name, count in self.fused.items()]
-        lines += [f"kept {note.node} ({note.fusion}): {note.kept}" for note in self.kept]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"kept {line}" for line in self.what_stays())])
 
 
 def fuse(module: GraphModule, fusions: tuple[Fusion, ...] = FUSIONS) -> Fusions:
@@ -45,6 +57,7 @@ def fuse(module: GraphModule, fusions: tuple[Fusion, ...] = FUSIONS) -> Fusions:
     norm may follow a product and a product a batch norm.
     """
     notes: list[Note] = []
+    paths = paths_of(module)
     folds = [fusion for fusion in fusions if fusion in _FOLDS]
     for fusion in fusions:
         if fusion not in folds:
@@ -55,7 +68,9 @@ def fuse(module: GraphModule, fusions: tuple[Fusion, ...] = FUSIONS) -> Fusions:
     left = {node.name for node in module.graph.nodes}
     counts = Counter(note.fusion for note in notes if note.kept is None)
     kept = [note for note in notes if note.kept is not None and note.node in left]
-    return Fusions({f.name: counts[f.name] for f in fusions}, kept)
+    fused = {f.name: counts[f.name] for f in fusions if f not in _FORMS}
+    forms = {f.name: counts[f.name] for f in fusions if f in _FORMS}
+    return Fusions(fused, forms, kept, paths | paths_of(module))
 
 
 def _fold(module: GraphModule, folds: list[Fusion]) -> list[Note]:

@@ -25,6 +25,18 @@ def val(node: Node) -> Any:
     return node.meta.get("val")
 
 
+def path_of(node: Node) -> str | None:
+    """Returns the path of the part of the model whose forward calls a node's operator, such as
+    "features.3.conv.1". "" is the model itself. None if the trace does not know it."""
+    stack = node.meta.get("nn_module_stack")
+    return next(reversed(stack)) if stack else None
+
+
+def paths_of(module: GraphModule) -> dict[str, str | None]:
+    """Returns :func:`path_of` of all calls in a graph, by the names of their nodes."""
+    return {n.name: path_of(n) for n in module.graph.nodes if n.op == "call_function"}
+
+
 def is_tensor(value: Any) -> bool:
     """Returns whether an argument of a node is a node whose value is a tensor."""
     return isinstance(value, Node) and isinstance(val(value), Tensor)
@@ -60,9 +72,12 @@ def fake_mode(module: GraphModule) -> FakeTensorMode:
 def emit(
     module: GraphModule, before: Node, target: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> Node:
-    """Adds a call to the graph before a node, and computes its fake value."""
+    """Adds a call to the graph before a node, and computes its fake value. Both come from the same
+    part of the model."""
     with module.graph.inserting_before(before):
         node = module.graph.call_function(target, args, kwargs)
+    if "nn_module_stack" in before.meta:
+        node.meta["nn_module_stack"] = before.meta["nn_module_stack"]
     with fake_mode(module), torch.no_grad():
         node.meta["val"] = target(*map_arg(args, val), **kwargs)
     return node

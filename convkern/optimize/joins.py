@@ -75,7 +75,7 @@ class Residuals(Fusion):
             other = _permuted(module, layer, other, inverse)
         set_fields(layer, residual=other)
         if not found.permutes:
-            layer.meta = dict(node.meta)
+            layer.meta["val"] = node.meta["val"]
         replace(node, value)
 
 

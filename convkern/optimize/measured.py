@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,14 +16,29 @@ from convkern.activations import activated
 from convkern.measuring import MARGIN, seconds
 from convkern.optimize import fused
 from convkern.optimize.activations import operator_of
-from convkern.optimize.graphs import aten, emit, replace, val
+from convkern.optimize.graphs import aten, emit, path_of, replace, val
 from convkern.optimize.program import is_of_pixels, layer_of, result_like
 from convkern.optimize.rewriting import LAYERS, field
 
 
-def keep_faster(module: GraphModule, threads: int) -> None:
+@dataclass(frozen=True)
+class Slower:
+    """A layer that torch computes faster than convkern.
+
+    Attributes:
+        problem: its problem string.
+        path: the part of the model that it is, such as "features.3.conv.0". "" is the model itself.
+            None if it is not known.
+    """
+
+    problem: str
+    path: str | None
+
+
+def keep_faster(module: GraphModule, threads: int) -> list[Slower]:
     """Replaces the layers of a graph that torch computes faster on so many threads by torch's
-    operators. Layers of the same sizes are timed once."""
+    operators, and returns these layers. Layers of the same sizes are timed once."""
+    slower = []
     known: dict[str, bool] = {}
     with torch.no_grad(), _torch_threads(threads):
         for node in list(module.graph.nodes):
@@ -32,7 +48,9 @@ def keep_faster(module: GraphModule, threads: int) -> None:
             if text not in known:
                 known[text] = _is_torch_faster(module, node, threads)
             if known[text]:
+                slower.append(Slower(text, path_of(node)))
                 _leave_to_torch(module, node)
+    return slower
 
 
 @contextmanager

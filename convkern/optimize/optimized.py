@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,10 +16,11 @@ from torch.utils import _pytree as pytree
 from convkern import _C
 from convkern.optimize.batches import separable, set_batch
 from convkern.optimize.fusions import Fusions, fuse
-from convkern.optimize.graphs import CannotTrace, constant, sources
-from convkern.optimize.measured import keep_faster
+from convkern.optimize.graphs import CannotTrace, constant, paths_of, sources
+from convkern.optimize.measured import Slower, keep_faster
 from convkern.optimize.program import Step, compiled
 from convkern.optimize.sections import split, whole
+from convkern.optimize.text import grouped
 from convkern.optimize.trace import trace
 
 _TENSOR = object()  # stands for a tensor among the leaves of a model's output
@@ -37,11 +37,13 @@ class Plan:
 
     Attributes:
         inputs: the shapes and dtypes of the inputs, as text.
-        fusions: what was fused, and what was not and why.
+        fusions: what was fused, and what was not and why. The layers in `slower` were fused before
+            they were left to torch.
         steps: the steps of the program in their order, each with its kernel.
         parts: the parts that the batch is cut into. One thread computes each. 1: all threads
             compute the whole batch.
         together: why the batch is not cut, or None if it is.
+        slower: the layers that ``measure=True`` has left to torch.
     """
 
     inputs: str
@@ -49,6 +51,7 @@ class Plan:
     steps: list[Step]
     parts: int
     together: str | None
+    slower: list[Slower]
     programs: list[_C.Program]  # the first computes the parts, a second the whole batch after it
     leaves: list[Any]  # of the output; _TENSOR stands for a tensor
     spec: pytree.TreeSpec
@@ -65,17 +68,19 @@ class Plan:
 
     def __str__(self) -> str:
         ours = sum(step.kernel != "torch" for step in self.steps)
-        theirs = Counter(step.what for step in self.steps if step.kernel == "torch")
+        theirs = grouped((step.what, step.path) for step in self.steps if step.kernel == "torch")
+        slower = grouped((layer.problem, layer.path) for layer in self.slower)
         cut = f"{self.parts} parts of the batch, each on one thread"
-        fused = ", ".join(f"{count} {name}" for name, count in self.fusions.fused.items() if count)
+        joined = ", ".join(f"{count} {name}" for name, count in self.fusions.fused.items() if count)
         lines = [
             f"inputs    {self.inputs}",
             f"runs      {cut if self.parts > 1 else f'as a whole: {self.together}'}",
-            f"fused     {fused or 'nothing'}",
+            f"fused     {joined or 'nothing'}",
             f"convkern  {ours} steps",
-            f"torch     {', '.join(f'{n} {what}' for what, n in theirs.items()) or 'nothing'}",
+            *(f"torch     {line}" for line in theirs or ["nothing"]),
+            *(f"slower    {line}" for line in slower),
+            *(f"kept      {line}" for line in self.fusions.what_stays()),
         ]
-        lines += [f"kept      {note.node}: {note.kept}" for note in self.fusions.kept]
         return "\n".join(lines)
 
 
@@ -93,7 +98,7 @@ def make_plan(
     if parts is None:
         parts = batch if together is None else 1
     try:
-        programs, steps = _programs(module, threads, batch, parts, measure)
+        programs, steps, slower = _programs(module, threads, batch, parts, measure)
     except RuntimeError:
         if parts == 1:
             raise
@@ -106,25 +111,28 @@ def make_plan(
         for node in module.graph.find_nodes(op="get_attr")
         if node.target not in computed and (value := constant(module, node)) is not None
     ]
+    paths = paths_of(module)
+    steps = [replace(step, path=paths[step.node]) for step in steps]
     (output,) = module.graph.find_nodes(op="output")
     leaves = [_TENSOR if isinstance(v, torch.fx.Node) else v for v in output.args[0]]
     text = ", ".join(f"{'x'.join(map(str, t.shape))} {_name(t.dtype)}" for t in inputs)
     spec = vars(module)["output_spec"]
-    return Plan(text, fusions, steps, parts, together, programs, leaves, spec, constants)
+    return Plan(text, fusions, steps, parts, together, slower, programs, leaves, spec, constants)
 
 
 def _programs(
     module: GraphModule, threads: int, batch: int, parts: int, measure: bool
-) -> tuple[list[_C.Program], list[Step]]:
+) -> tuple[list[_C.Program], list[Step], list[Slower]]:
+    slower = []
     if parts == 1:
         if measure:
-            keep_faster(module, threads)
+            slower = keep_faster(module, threads)
         program, steps = compiled(module, whole(module), threads)
-        return [program], steps
+        return [program], steps, slower
     part = batch // parts
     if measure:
         set_batch(module, batch, part)
-        keep_faster(module, 1)
+        slower = keep_faster(module, 1)
         set_batch(module, part, batch)
     head, tail = split(module, batch)
     last = [] if tail is None else [compiled(module, tail, threads)]
@@ -132,7 +140,8 @@ def _programs(
     both = [compiled(module, head, 1), *last]
     (_, first), *rest = both
     steps = [replace(step, runs=parts) for step in first]
-    return [program for program, _ in both], steps + [s for _, others in rest for s in others]
+    steps += [step for _, others in rest for step in others]
+    return [program for program, _ in both], steps, slower
 
 
 def _check_inputs(inputs: tuple[Any, ...]) -> None:

@@ -42,12 +42,15 @@ class Step:
         what: the problem string of a convolution, or the name of torch's operator.
         kernel: the kernel that computes it, or "torch".
         runs: how often the step runs in a call, once for each part of the batch.
+        path: the part of the model that it comes from, such as "features.3.conv.1". "" is the model
+            itself. None if it is not known.
     """
 
     node: str
     what: str
     kernel: str
     runs: int = 1
+    path: str | None = None
 
 
 def compiled(module: GraphModule, section: Section, threads: int) -> tuple[_C.Program, list[Step]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.utils import _pytree as pytree
 
 from convkern.optimize.constants import fold_constants
@@ -27,9 +30,10 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> GraphModule:
     """Returns the graph of what a model computes in inference, of inputs of these shapes.
 
     Each node calls an operator that changes nothing in place, and ``node.meta["val"]`` is its fake
-    value: a tensor without data that has the shape, dtype, strides and device. Parameters and
-    buffers are constants of the graph, the same tensors as the model's. What depends on no input
-    is computed once.
+    value: a tensor without data that has the shape, dtype, strides and device.
+    ``node.meta["nn_module_stack"]`` has the parts of the model whose forward calls the operator,
+    the outermost first, as torch's own tracers note them. Parameters and buffers are constants of
+    the graph, the same tensors as the model's. What depends on no input is computed once.
 
     The graph module returns the tensors and numbers in the model's output as a list. It has two
     attributes: ``output_spec``, with which :func:`torch.utils._pytree.tree_unflatten` makes the
@@ -49,7 +53,8 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> GraphModule:
     specs: list[Any] = []
 
     def flat(*arguments: Tensor) -> list[Any]:
-        leaves, spec = pytree.tree_flatten(model(*arguments))
+        with _noting_paths(model):
+            leaves, spec = pytree.tree_flatten(model(*arguments))
         _check_output(leaves)
         specs.append(spec)
         return leaves
@@ -83,6 +88,30 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> GraphModule:
     except Exception as error:
         raise CannotTrace(f"the model cannot be traced, {_sentence(error)}") from error
     return module
+
+
+@contextmanager
+def _noting_paths(model: nn.Module) -> Iterator[None]:
+    """Lets the tracer that is at work note, at each node, the parts of the model whose forward
+    calls its operator. Calls of the model by other threads are not concerned."""
+    mode = get_proxy_mode()
+    assert mode is not None
+    stack: dict[str, Any] = mode.tracer.module_stack
+    thread = threading.get_ident()
+    with ExitStack() as hooks:
+        for path, part in model.named_modules():
+
+            def enter(part: nn.Module, _: Any, path: str = path) -> None:
+                if threading.get_ident() == thread:
+                    stack[path] = path, type(part)
+
+            def leave(part: nn.Module, _: Any, output: Any, path: str = path) -> None:
+                if threading.get_ident() == thread:
+                    stack.pop(path, None)
+
+            hooks.callback(part.register_forward_pre_hook(enter, prepend=True).remove)
+            hooks.callback(part.register_forward_hook(leave, always_call=True).remove)
+        yield
 
 
 def _distinct(inputs: tuple[Tensor, ...]) -> list[Tensor]:
