@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from convkern.optimize.graphs import CannotTrace
-from convkern.optimize.optimized import Optimized
+from convkern.optimize.optimized import MAX_PLANS, Optimized
+from convkern.optimize.recent import Recent
 
 
 def backend(module: GraphModule, example: Sequence[Any], **_: Any) -> Callable[..., Any]:
@@ -39,14 +41,15 @@ def backend(module: GraphModule, example: Sequence[Any], **_: Any) -> Callable[.
 
 class _Compiled:
     """A graph, with an :class:`Optimized` for each set of parameters and other values that are not
-    tensors. Dynamo passes parameters and buffers as arguments of the graph."""
+    tensors, of which those are kept that were used last. Dynamo passes parameters and buffers as
+    arguments of the graph."""
 
     def __init__(self, module: GraphModule) -> None:
         self.module = module.eval()
         placeholders = module.graph.find_nodes(op="placeholder")
         self.is_weight = [_is_weight(n) for n in placeholders]
         self.is_number = [_is_number(n) for n in placeholders]
-        self.known: list[tuple[list[Any], Optimized | None]] = []
+        self.known: Recent[_Known] = Recent(MAX_PLANS)
 
     def __call__(self, *arguments: Any) -> Any:
         fixed: list[Any] = []  # None in the place of each input
@@ -60,21 +63,27 @@ class _Compiled:
             else:
                 inputs.append(value)
                 fixed.append(None)
-        optimized = self._optimized(fixed)
-        if optimized is not None:
+        key = tuple((type(v), v) if isinstance(v, (int, float)) else id(v) for v in fixed)
+        known = self.known.get(key)
+        if known is None:
+            known = _Known(fixed, Optimized(_Bound(self.module, fixed)))
+            self.known = self.known.added(key, known)
+        if known.optimized is not None:
             try:
-                return optimized(*inputs)
+                return known.optimized(*inputs)
             except CannotTrace as error:
                 warnings.warn(f"convkern leaves a graph to torch: {error}", stacklevel=2)
-                self.known = [(f, None if o is optimized else o) for f, o in self.known]
+                self.known = self.known.added(key, _Known(fixed, None))
         return self.module.forward(*arguments)
 
-    def _optimized(self, fixed: list[Any]) -> Optimized | None:
-        for known, optimized in self.known:
-            if all(_is_same(a, b) for a, b in zip(known, fixed, strict=True)):
-                return optimized
-        self.known.append((fixed, Optimized(_Bound(self.module, fixed))))
-        return self.known[-1][1]
+
+@dataclass(frozen=True)
+class _Known:
+    """The values of a graph's arguments that are no inputs, and the graph with these values. None:
+    torch computes it."""
+
+    fixed: list[Any]  # held here, because some are told by their identity
+    optimized: Optimized | None
 
 
 class _Bound(nn.Module):
@@ -101,10 +110,6 @@ class _Bound(nn.Module):
     def forward(self, *inputs: Tensor) -> Any:
         rest = iter(inputs)
         return self.module.forward(*(next(rest) if v is None else v for v in self.fixed))
-
-
-def _is_same(a: Any, b: Any) -> bool:
-    return a is b or (type(a) is type(b) and isinstance(a, (int, float)) and a == b)
 
 
 def _is_number(placeholder: Node) -> bool:

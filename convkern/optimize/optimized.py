@@ -19,10 +19,12 @@ from convkern.optimize.fusions import Fusions, fuse
 from convkern.optimize.graphs import CannotTrace, constant, paths_of, sources
 from convkern.optimize.measured import Slower, keep_faster
 from convkern.optimize.program import Step, compiled
+from convkern.optimize.recent import Recent
 from convkern.optimize.sections import split, whole
 from convkern.optimize.text import grouped
 from convkern.optimize.trace import trace
 
+MAX_PLANS = 16
 _TENSOR = object()  # stands for a tensor among the leaves of a model's output
 # The tracer has state of its process, so that one model is traced at a time.
 _planning = threading.RLock()
@@ -179,8 +181,9 @@ class Optimized(nn.Module):
     """A model for inference; the result of :func:`convkern.optimize`.
 
     It is called as the model is, with tensors. Inputs of other shapes get a plan of their own at
-    the first call, which is kept. ``print()`` says what was fused, and what stayed and why, and
-    :func:`convkern.explain` shows each step with its kernel. Several threads may call it at once.
+    the first call. The plans that were used last are kept, `max_plans` at most. ``print()`` says
+    what was fused, and what stayed and why, and :func:`convkern.explain` shows each step with its
+    kernel. Several threads may call it at once.
 
     Weights that change are noticed, and a new plan is made: by an optimizer, ``load_state_dict``,
     a new parameter or a new part of the model. Not noticed are changes through ``.data``, those of
@@ -188,14 +191,19 @@ class Optimized(nn.Module):
 
     Attributes:
         model: the model itself.
+        measure: whether layers that torch computes faster are left to torch.
+        max_plans: how many plans are kept.
     """
 
-    def __init__(self, model: nn.Module, *, measure: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, *, measure: bool = False, max_plans: int = MAX_PLANS
+    ) -> None:
         super().__init__()
         self.model = model
         self.measure = measure
+        self.max_plans = max_plans
         self.training = False
-        self._plans: dict[Any, Plan] = {}
+        self._plans: Recent[Plan] = Recent(max_plans)
         self._watch: _C.Watch | None = None
 
     def forward(self, *inputs: Tensor) -> Any:
@@ -212,41 +220,49 @@ class Optimized(nn.Module):
 
     def plan_for(self, inputs: tuple[Tensor, ...]) -> Plan:
         """Returns the plan for inputs of these shapes, dtypes and strides, with torch's number of
-        threads. It is made if there is none yet.
+        threads. It is made if there is none, or none any more.
 
         Raises:
             CannotTrace: the model does something that no plan can do.
             TypeError: an input is no tensor.
         """
         _check_inputs(inputs)
-        if self._watch is None or self._watch.has_changed():
+        if self._is_outdated():
             with _planning:
-                self._plans = {}
-                self._watch = _watch(self.model)
+                if self._is_outdated():
+                    self._plans = Recent(self.max_plans)
+                    self._watch = _watch(self.model)
         key = (
             *((t.shape, t.stride(), t.dtype) for t in inputs),
             torch.get_num_threads(),
             _C.float32_precision(),
             _C.batch_invariant(),
         )
-        plans = self._plans
-        plan = plans.get(key)
+        plan = self._plans.get(key)
         if plan is None:
             with _planning:
-                plan = plans.get(key)
+                plan = self._plans.get(key)
                 if plan is None:
-                    plan = plans[key] = make_plan(self.model, inputs, measure=self.measure)
-                    self._watch = _watch(self.model, plans.values())
+                    plan = make_plan(self.model, inputs, measure=self.measure)
+                    plans = self._plans.added(key, plan)
+                    watch = _watch(self.model, plans.values())
+                    # If the weights have changed meanwhile, the next call notices it.
+                    if not self._is_outdated():
+                        self._plans, self._watch = plans, watch
         return plan
+
+    def _is_outdated(self) -> bool:
+        """Returns whether the plans are of other weights than the model has."""
+        return self._watch is None or self._watch.has_changed()
 
     @property
     def plans(self) -> list[Plan]:
-        """The plans that were made, in their order."""
-        return list(self._plans.values())
+        """The plans that are kept, in the order in which they were made."""
+        return self._plans.values()
 
     def __getstate__(self) -> dict[str, Any]:  # of copies and pickles, which plan anew
         state = dict(self.__dict__)
-        state.update(_plans={}, _watch=None)
+        state.update(_plans=Recent(self.max_plans), _watch=None)
         return state
 
     def __repr__(self) -> str:
@@ -254,7 +270,9 @@ class Optimized(nn.Module):
         return "\n".join([f"Optimized({name})", *("\n" + str(plan) for plan in self.plans)])
 
 
-def optimize(model: nn.Module, *example: Tensor, measure: bool = False) -> Optimized:
+def optimize(
+    model: nn.Module, *example: Tensor, measure: bool = False, max_plans: int = MAX_PLANS
+) -> Optimized:
     """Returns a module that computes a model in inference on the CPU, faster.
 
     The model is traced to a graph of torch's operators. Batch norms and scales are folded into
@@ -270,6 +288,9 @@ def optimize(model: nn.Module, *example: Tensor, measure: bool = False) -> Optim
             they are first seen, in up to two seconds.
         measure: time each different layer once on its real sizes, and leave those to torch that
             torch computes faster.
+        max_plans: how many plans are kept, those that were used last. Each has packed weights and
+            memory for results of its own. Inputs of more different shapes in turn are planned again
+            at every call, so that it had better be no less than their number.
 
     Returns:
         A module that is called as the model. Its results have no gradients. They are as accurate as
@@ -278,8 +299,9 @@ def optimize(model: nn.Module, *example: Tensor, measure: bool = False) -> Optim
     Raises:
         convkern.CannotTrace: the model does something that no graph can do, such as a
             choice that depends on values; the message says what.
-        TypeError: model is not a module, or an example not a tensor.
-        ValueError: the model, or a part of it, is in training mode; or a tensor is not on the CPU.
+        TypeError: model is not a module, an example not a tensor, or max_plans not an int.
+        ValueError: the model, or a part of it, is in training mode; a tensor is not on the CPU; or
+            max_plans is less than 1.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
@@ -289,13 +311,17 @@ def optimize(model: nn.Module, *example: Tensor, measure: bool = False) -> Optim
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if type(max_plans) is not int:
+        raise TypeError(f"max_plans must be an int, got {type(max_plans).__name__}")
+    if max_plans < 1:
+        raise ValueError(f"max_plans must be at least 1, got {max_plans}")
     tensors = [*model.parameters(), *model.buffers(), *example]
     device = next((t.device for t in tensors if isinstance(t, Tensor) and not t.is_cpu), None)
     if device is not None:
         raise ValueError(f"optimize: model and example must be on the CPU, got {device}")
     if torch.is_autocast_enabled("cpu"):
         raise CannotTrace("autocast is on, which a graph for inference cannot do")
-    result = Optimized(model, measure=measure)
+    result = Optimized(model, measure=measure, max_plans=max_plans)
     result.plan_for(example)
     return result
 
