@@ -9,6 +9,7 @@ from convkern.bench.inference import (
     INFERENCE_MODELS,
     InferenceRow,
     InferenceTimes,
+    check_inference,
     inference_table,
     time_inference,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "Row",
     "Sample",
     "Suite",
+    "check_inference",
     "check_report",
     "compare",
     "inference_table",

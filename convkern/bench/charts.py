@@ -20,6 +20,8 @@ STYLES = {
     "torch": ("#0072B2", "s", "--"),
     "torch_channels_last": ("#56B4E9", "^", "-."),
     "onnxruntime": ("#009E73", "D", ":"),
+    "inductor": ("#CC79A7", "v", "--"),
+    "openvino": ("#E69F00", "P", "-."),
     "inference": ("#0072B2", "s", "--"),
     "training step": ("#E69F00", "^", "-."),
 }

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from convkern import _C
 from convkern._show.tables import Table
+from convkern.bench.models import check_models
 from convkern.bench.nets import NETS
 from convkern.bench.results import Result, check_samples
 from convkern.bench.timing import Call, Sample, time_in_turn
@@ -57,10 +58,15 @@ class InferenceRow:
     def __post_init__(self) -> None:
         check_samples(self.samples, "convkern")
 
+    def ratio_to(self, peer: str, ours: str = "convkern") -> float | None:
+        """Returns the time of a peer as a multiple of ours, or None if one was not measured."""
+        theirs, own = self.samples.get(peer), self.samples.get(ours)
+        return None if theirs is None or own is None else theirs.median / own.median
+
     def ratio(self, ours: str = "convkern") -> float | None:
         """Returns the time of the fastest peer as a multiple of ours, or None without peers."""
-        peers = [s.median for name, s in self.samples.items() if name in PEERS]
-        return min(peers) / self.samples[ours].median if peers else None
+        ratios = [self.ratio_to(name, ours) for name in self.samples if name in PEERS]
+        return min((ratio for ratio in ratios if ratio is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,10 @@ def time_inference(
         medium: whether convkern is also timed under float32 precision "medium".
 
     Raises:
-        ValueError: there is no model or peer of a name, or its package is not installed.
+        ValueError: there is no model or peer of a name, its package is not installed, or a batch
+            has no images.
     """
-    check_peers(peers)
+    check_inference(names, batches, peers)
     before = _C.float32_precision()
     times = InferenceTimes.begin()
     for name in names:
@@ -111,8 +118,9 @@ def time_inference(
     return times
 
 
-def check_peers(peers: Sequence[str]) -> None:
-    """Raises ValueError unless all peers are known and installed."""
+def check_inference(names: Sequence[str], batches: Sequence[int], peers: Sequence[str]) -> None:
+    """Raises ValueError unless all models and peers are known and installed, and all batches have
+    images. Nothing is timed for that, and torchvision is imported last."""
     for peer in peers:
         if peer not in PEERS:
             raise ValueError(f"peers must be among {', '.join(PEERS)}, got {peer!r}")
@@ -120,6 +128,12 @@ def check_peers(peers: Sequence[str]) -> None:
         if missing:
             needed = " and ".join(missing)
             raise ValueError(f"peer {peer} needs {needed}: pip install 'convkern[peers]'")
+    if not batches:
+        raise ValueError("batches must be one number or several, got none")
+    for batch in batches:
+        if batch < 1:
+            raise ValueError(f"batches must be at least 1, got {batch}")
+    check_models(names, NETS)
 
 
 def inference_table(rows: Sequence[InferenceRow]) -> Table:
@@ -164,8 +178,6 @@ def _settled(call: Call) -> Callable[[], float]:
 def _model(name: str) -> nn.Module:
     if name in NETS:
         return NETS[name]().eval()
-    if find_spec("torchvision") is None:
-        raise ValueError("models are torchvision's: pip install 'convkern[data]'")
     from torchvision.models import get_model
 
     model: nn.Module = get_model(name, weights=None)

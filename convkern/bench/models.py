@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from statistics import geometric_mean
@@ -67,6 +67,24 @@ class ModelTimes(Result):
     rows: list[ModelRow]
 
 
+def check_models(names: Sequence[str], own: Collection[str] = ()) -> None:
+    """Raises ValueError unless all names are of torchvision's models or among our own."""
+    if not names:
+        raise ValueError("models must be one name or several, got none")
+    others = [name for name in names if name not in own]
+    if not others:
+        return
+    if find_spec("torchvision") is None:
+        raise ValueError(f"model {others[0]} is torchvision's: pip install 'convkern[data]'")
+    import torchvision.models
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    for name in others:
+        if name not in known:
+            among = " or ".join(["torchvision's models for classification", *own])
+            raise ValueError(f"models must be among {among}, got {name!r}")
+
+
 def time_models(
     names: Sequence[str],
     layouts: Sequence[str],
@@ -82,8 +100,7 @@ def time_models(
     Raises:
         ValueError: torchvision has no model of a name, or is not installed.
     """
-    if find_spec("torchvision") is None:
-        raise ValueError("models are torchvision's: pip install 'convkern[data]'")
+    check_models(names)
     from torchvision.models import get_model
 
     times = ModelTimes.begin()

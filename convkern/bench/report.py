@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import geometric_mean
@@ -13,8 +14,10 @@ from convkern._files import check_writable, write_file
 from convkern._show import html
 from convkern.bench import charts
 from convkern.bench.compare import changes, changes_table
+from convkern.bench.inference import PEERS, InferenceRow, InferenceTimes, inference_table
 from convkern.bench.models import LAYOUT_NAMES, STEP_NAMES, ModelRow, ModelTimes, models_table
 from convkern.bench.peers import PASS_NAMES
+from convkern.bench.results import Result
 from convkern.bench.roofline import points, roofline_table
 from convkern.bench.scaling import Series, over_batches, over_threads
 from convkern.bench.suite import Row, Suite, geometric_means, table
@@ -32,25 +35,29 @@ def check_report(folder: Path) -> None:
     check_writable(folder / "index.html")
 
 
-def read_results(paths: Sequence[Path]) -> tuple[list[Suite], list[ModelTimes]]:
-    """Reads files with results of the suite and of whole models.
+def read_results(
+    paths: Sequence[Path],
+) -> tuple[list[Suite], list[ModelTimes], list[InferenceTimes]]:
+    """Reads files with results of the suite, of whole models, and of whole models in inference.
 
     Raises:
-        ValueError: a file is neither.
+        ValueError: a file is none of these.
     """
-    suites: list[Suite] = []
-    models: list[ModelTimes] = []
-    for path in paths:
-        try:
-            suites.append(Suite.read(path))
-        except ValueError:
-            try:
-                models.append(ModelTimes.read(path))
-            except ValueError as error:
-                raise ValueError(
-                    f"{path} is a result neither of the benchmark suite nor of bench models"
-                ) from error
-    return suites, models
+    results = [_read_result(path) for path in paths]
+    return (
+        [result for result in results if isinstance(result, Suite)],
+        [result for result in results if isinstance(result, ModelTimes)],
+        [result for result in results if isinstance(result, InferenceTimes)],
+    )
+
+
+def _read_result(path: Path) -> Result:
+    kinds: tuple[type[Result], ...] = (Suite, ModelTimes, InferenceTimes)
+    for kind in kinds:
+        with suppress(ValueError):
+            return kind.read(path)
+    programs = " nor of ".join(kind.source for kind in kinds)
+    raise ValueError(f"{path} is a result neither of {programs}")
 
 
 def write_report(
@@ -58,11 +65,14 @@ def write_report(
     suites: Sequence[Suite],
     models: Sequence[ModelTimes] = (),
     against: Suite | None = None,
+    inference: Sequence[InferenceTimes] = (),
 ) -> Path:
     """Writes `folder`/index.html, which contains its pictures, and the pictures as PNG files.
 
     Args:
+        models: runs over whole models, with torch's layers and with convkern's.
         against: an older run, with which the run of `suites` is compared.
+        inference: runs over whole models in inference, by convkern and by other libraries.
 
     Returns:
         The path of the page.
@@ -75,7 +85,9 @@ def write_report(
     report = _Report(folder)
     rows = [row for suite in suites for row in suite.rows]
     model_rows = [row for times in models for row in times.rows]
-    sections = [html.paragraph(_when(suites, models))]
+    inference_rows = [row for times in inference for row in times.rows]
+    runs: list[Result] = [*suites, *models, *inference]
+    sections = [html.paragraph(_when(runs))]
     if rows:
         sections += [
             _summary(rows), report.speed_ups(rows), report.rooflines(suites), report.batches(rows),
@@ -83,9 +95,11 @@ def write_report(
         ]  # fmt: skip
     if model_rows:
         sections.append(report.models(model_rows))
+    if inference_rows:
+        sections.append(report.inference(inference_rows))
     if against is not None:
         sections.append(report.comparison(against, suites))
-    sections.append(_machines(suites, models))
+    sections.append(_machines(runs))
     page = folder / "index.html"
     write_file(page, html.page("convkern benchmark report", sections))
     return page
@@ -229,6 +243,20 @@ class _Report:
                           "with torch's layers / with convkern's")  # fmt: skip
         return html.section("Whole models", bars, models_table(rows)._repr_html_())
 
+    def inference(self, rows: Sequence[InferenceRow]) -> str:
+        names = [f"{row.model}, batch {row.batch}" for row in rows]
+        parts = []
+        for ours, which in (("convkern", ""), ("medium", " under precision medium")):
+            peers = dict.fromkeys(p for row in rows for p in row.samples if p in PEERS)
+            ratios = {peer: [row.ratio_to(peer, ours) for row in rows] for peer in peers}
+            if any(ratio is not None for of_peer in ratios.values() for ratio in of_peer):
+                parts.append(
+                    self._bars(f"inference {ours}", f"convkern.optimize{which}", names, ratios,
+                               f"the peer's time / convkern's{which}")
+                )  # fmt: skip
+        times = inference_table(rows)._repr_html_()
+        return html.section("Whole models in inference", *parts, times)
+
     def comparison(self, old: Suite, suites: Sequence[Suite]) -> str:
         new = Suite({}, "", [row for suite in suites for row in suite.rows])
         found = changes(old, new)
@@ -328,15 +356,14 @@ def _summary(rows: Sequence[Row]) -> str:
     )
 
 
-def _when(suites: Sequence[Suite], models: Sequence[ModelTimes]) -> str:
-    times = [*(run.started for run in suites), *(run.started for run in models)]
+def _when(runs: Sequence[Result]) -> str:
+    times = ", ".join(run.started for run in runs)
     return (
-        f"Measured at {', '.join(times)}, through the public API, calls in turn in one process, "
+        f"Measured at {times}, through the public API, calls in turn in one process, "
         "allocation of the results included."
     )
 
 
-def _machines(suites: Sequence[Suite], models: Sequence[ModelTimes]) -> str:
-    machines = [*(run.machine for run in suites), *(run.machine for run in models)]
-    tables = dict.fromkeys(html.facts(machine.items()) for machine in machines)
+def _machines(runs: Sequence[Result]) -> str:
+    tables = dict.fromkeys(html.facts(run.machine.items()) for run in runs)
     return html.section("Machine", *tables)

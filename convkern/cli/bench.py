@@ -17,8 +17,10 @@ from convkern.bench import (
     PASSES,
     PEERS,
     VISION_MODELS,
+    InferenceTimes,
     ModelTimes,
     Suite,
+    check_inference,
     check_report,
     compare,
     inference_table,
@@ -168,7 +170,7 @@ def _add_report(kinds: Commands) -> None:
     parser = kinds.add_parser("report", help=summary, description=summary)
     parser.add_argument("folder", type=Path, metavar="DIR", help="where to write index.html")
     parser.add_argument(
-        "results", type=Path, nargs="+", metavar="RESULT", help="of problems or of models"
+        "results", type=Path, nargs="+", metavar="RESULT", help="of problems, models or inference"
     )
     parser.add_argument(
         "--against", type=Path, metavar="OLD", help=f"compare with an older result, too; {_EXIT}"
@@ -196,7 +198,7 @@ def _problems(args: argparse.Namespace) -> int:
             print(f"no roofline: {error}")
     if args.out is not None:
         suite.write(args.out)
-    return _finish(args.report, [suite], [], against)
+    return _finish(args.report, [suite], old=against)
 
 
 def _models(args: argparse.Namespace) -> int:
@@ -209,7 +211,7 @@ def _models(args: argparse.Namespace) -> int:
     print(models_table(times.rows))
     if args.out is not None:
         times.write(args.out)
-    return _finish(args.report, [], [times], None)
+    return _finish(args.report, models=[times])
 
 
 def _keep_memory() -> None:
@@ -219,6 +221,7 @@ def _keep_memory() -> None:
 
 
 def _inference(args: argparse.Namespace) -> int:
+    check_inference(args.models, args.batches, args.peers)
     if args.out is not None:
         check_writable(args.out)
     _keep_memory()
@@ -236,13 +239,13 @@ def _inference(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     old, new = Suite.read(args.old), Suite.read(args.new)
-    return _finish(None, [new], [], old)
+    return _finish(None, [new], old=old)
 
 
 def _report(args: argparse.Namespace) -> int:
     check_report(args.folder)
     against = None if args.against is None else Suite.read(args.against)
-    return _finish(args.folder, *read_results(args.results), against)
+    return _finish(args.folder, *read_results(args.results), old=against)
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
@@ -254,7 +257,11 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 
 def _finish(
-    folder: Path | None, suites: Sequence[Suite], models: Sequence[ModelTimes], old: Suite | None
+    folder: Path | None,
+    suites: Sequence[Suite] = (),
+    models: Sequence[ModelTimes] = (),
+    inference: Sequence[InferenceTimes] = (),
+    old: Suite | None = None,
 ) -> int:
     """Compares with an older result, writes the report, and returns the exit code."""
     slower = 0
@@ -263,7 +270,7 @@ def _finish(
         changes, slower = compare(old, new)
         print(changes)
     if folder is not None:
-        print(f"report: {write_report(folder, suites, models, old)}")
+        print(f"report: {write_report(folder, suites, models, old, inference)}")
     return int(slower > 0)
 
 

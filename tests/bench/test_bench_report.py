@@ -13,11 +13,12 @@ import pytest
 
 from chromium import show
 from convkern import _C
-from convkern.bench import ModelTimes, Suite, check_report, read_results, with_batch, write_report
+from convkern.bench import Suite, check_report, read_results, with_batch, write_report
+from convkern.bench.results import Result
 from convkern.bench.roofline import points
 from convkern.bench.scaling import over_batches, over_threads
 from convkern.cli import main
-from results import models, suite
+from results import inference, models, suite
 
 TINY = "n2c1h8w8k1r3s3_f32_nchw_fwd+bias+relu#tiny"
 QUICK = ["--shapes", TINY, "--passes", "fwd", "--peers", "torch", "--seconds", "0"]
@@ -59,19 +60,23 @@ def needs_matplotlib() -> None:
 
 @pytest.mark.usefixtures("needs_matplotlib")
 def test_the_page_has_every_section_and_holds_its_pictures(tmp_path: Path) -> None:
-    path = write_report(tmp_path / "new" / "out", [suite()], [models()], suite(speed=1.5))
+    out = tmp_path / "new" / "out"
+    path = write_report(out, [suite()], [models()], suite(speed=1.5), [inference()])
     page = Page(path)
     assert path == tmp_path / "new" / "out" / "index.html"
     assert page.headings == [
         "convkern benchmark report", "Speed-up of each layer over each peer", "Roofline",
         "Scaling with the batch size N", "Scaling with threads", "Whole models",
-        "Compared with an older run", "Machine",
+        "Whole models in inference", "Compared with an older run", "Machine",
     ]  # fmt: skip
     files = {file.name: file.read_bytes() for file in path.parent.glob("*.png")}
     assert sorted(files.values()) == sorted(data for _, data in page.pictures)
     assert all(data.startswith(PNG) for data in files.values())
-    assert {"speed-up-fwd-1-thread.png", "roofline-2-threads.png", "threads.png", "models.png",
-            "batches-fwd-bwd-4-threads.png", "changes-fwd-2-threads.png"} <= set(files)  # fmt: skip
+    assert {
+        "speed-up-fwd-1-thread.png", "roofline-2-threads.png", "threads.png", "models.png",
+        "inference-convkern.png", "inference-medium.png", "batches-fwd-bwd-4-threads.png",
+        "changes-fwd-2-threads.png",
+    } <= set(files)  # fmt: skip
     assert not page.tags & {"script", "iframe"}
     assert "http" not in re.sub(r"data:[^\"]*", "", path.read_text())
     assert "<avx2>" in page.text  # escaped in the source
@@ -79,7 +84,7 @@ def test_the_page_has_every_section_and_holds_its_pictures(tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("needs_matplotlib")
 def test_the_page_says_in_words_what_pictures_show(tmp_path: Path) -> None:
-    page = Page(write_report(tmp_path, [suite()], [models()], suite(speed=1.5)))
+    page = Page(write_report(tmp_path, [suite()], [models()], suite(speed=1.5), [inference()]))
     texts = [text for text, _ in page.pictures]
     assert all(len(text) > 40 for text in texts)
     assert (
@@ -92,6 +97,12 @@ def test_the_page_says_in_words_what_pictures_show(tmp_path: Path) -> None:
     assert any("forward convkern 1.74x from 1 to 2 threads" in text for text in texts)
     assert any("0.67x (net/deep.batch1) to 0.67x" in text for text in texts)
     assert any("inference 0.90x (resnet50, NCHW) to 1.20x" in text for text in texts)
+    assert (
+        "Bars of 4 rows, convkern.optimize, the peer's time / convkern's: torch 3.00x (resnet18, "
+        "batch 1) to 3.00x (unet, batch 8); openvino 1.50x (resnet18, batch 1) to 1.50x (resnet18, "
+        "batch 8)."
+    ) in texts
+    assert any("precision medium: torch 3.75x (resnet18, batch 1)" in text for text in texts)
     assert "18 of 18 rows slower than in the run of 2026-01-02T03:04:05+00:00" in page.text
 
 
@@ -105,6 +116,13 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     assert len(page.pictures) == 1
     page = Page(write_report(tmp_path, [], [models()]))
     assert page.headings == ["convkern benchmark report", "Whole models", "Machine"]
+    page = Page(write_report(tmp_path, [], inference=[inference()]))
+    assert page.headings == ["convkern benchmark report", "Whole models in inference", "Machine"]
+    assert len(page.pictures) == 2
+    rows = [replace(row, samples={"convkern": row.samples["convkern"]}) for row in inference().rows]
+    page = Page(write_report(tmp_path, [], inference=[replace(inference(), rows=rows)]))
+    assert page.pictures == []
+    assert "80.00 ±10%" in page.text
 
 
 @pytest.mark.usefixtures("needs_matplotlib")
@@ -153,12 +171,14 @@ def test_peaks_survive_writing_and_older_files_have_none(tmp_path: Path) -> None
 
 
 def test_results_are_told_by_what_is_in_them(tmp_path: Path) -> None:
-    layers, whole, other = (tmp_path / f"{name}.json" for name in ("layers", "models", "other"))
+    layers, whole, fast, other = (tmp_path / f"{n}.json" for n in ("a", "b", "c", "other"))
     suite().write(layers)
     models().write(whole)
-    assert read_results([layers, whole]) == ([suite()], [models()])
+    inference().write(fast)
+    assert read_results([fast, layers, whole]) == ([suite()], [models()], [inference()])
     other.write_text("{}")
-    with pytest.raises(ValueError, match=r"other\.json is a result neither of the"):
+    message = r"other\.json is a result neither of the benchmark suite nor of bench models nor of b"
+    with pytest.raises(ValueError, match=message):
         read_results([layers, other])
 
 
@@ -264,7 +284,7 @@ def test_the_command_does_one_thing_at_a_time(
     assert f"unrecognized arguments: {foreign}" in capsys.readouterr().err
 
 
-def changed(result: Suite | ModelTimes, path: list[str | int], value: object) -> str:
+def changed(result: Result, path: list[str | int], value: object) -> str:
     """Returns the JSON of a result with one value changed."""
     whole = json.loads(json.dumps(asdict(result)))
     place = whole
@@ -305,6 +325,11 @@ WRONG_OF_SUITES = [
     (["peaks", 0, "peak"], -1.0),
     (["peaks", 0, "bandwidth"], None),
 ]
+WRONG_OF_INFERENCE = [
+    (["rows", 0, "model"], None),
+    (["rows", 0, "batch"], 1.5),
+    (["rows", 0, "layout"], "nchw"),
+]
 WRONG_OF_MODELS = [
     (["rows", 0, "model"], None),
     (["rows", 0, "layout"], "chwn"),
@@ -319,11 +344,12 @@ WRONG_OF_MODELS = [
     [
         *((suite(), *wrong) for wrong in (*WRONG, *WRONG_OF_SUITES)),
         *((models(), *wrong) for wrong in (*WRONG, *WRONG_OF_MODELS)),
+        *((inference(), *wrong) for wrong in (*WRONG, *WRONG_OF_INFERENCE)),
     ],
 )
 def test_a_result_with_a_wrong_value_is_refused_in_a_line(
-    result: Suite | ModelTimes, path: list[str | int], value: object, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    result: Result, path: list[str | int], value: object,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     good, bad, out = tmp_path / "good.json", tmp_path / "bad.json", tmp_path / "out"
     suite().write(good)
@@ -361,6 +387,6 @@ def test_importing_the_benchmarks_imports_no_matplotlib() -> None:
 @pytest.mark.usefixtures("needs_matplotlib")
 @pytest.mark.parametrize("width", [390, 1200])
 def test_the_page_fits_a_screen_in_a_browser(width: int, tmp_path: Path) -> None:
-    page = write_report(tmp_path / "out", [suite()], [models()], suite(speed=1.5))
+    page = write_report(tmp_path / "out", [suite()], [models()], suite(speed=1.5), [inference()])
     pictures = len(list(page.parent.glob("*.png")))
     show(page.read_text(), width, tmp_path).check(width, pictures)

@@ -1,6 +1,15 @@
 """Made-up results of the benchmarks, from which tests draw charts."""
 
-from convkern.bench import ModelRow, ModelTimes, Peaks, Row, Sample, Suite
+from convkern.bench import (
+    InferenceRow,
+    InferenceTimes,
+    ModelRow,
+    ModelTimes,
+    Peaks,
+    Row,
+    Sample,
+    Suite,
+)
 
 LAYERS = {
     "wide": "c64h56w56k64r3s3p1q1_f32_nchw_fwd#net/wide",
@@ -38,3 +47,16 @@ def models() -> ModelTimes:
         for what in ("inference", "training")
     ]
     return ModelTimes({"torch": "2.14.1"}, "2026-01-02T03:04:06+00:00", rows)
+
+
+def inference() -> InferenceTimes:
+    """Returns two models with two batches. openvino has not computed the second."""
+    rows = []
+    for name, speed in (("resnet18", 1.5), ("unet", 0.8)):
+        for batch in (1, 8):
+            times = {"convkern": 0.01, "medium": 0.008, "torch": 0.03, "openvino": 0.01 * speed}
+            if name == "unet":
+                del times["openvino"]
+            samples = {by: sample(batch * seconds) for by, seconds in times.items()}
+            rows.append(InferenceRow(name, batch, samples))
+    return InferenceTimes({"torch": "2.14.1"}, "2026-01-02T03:04:07+00:00", rows)
