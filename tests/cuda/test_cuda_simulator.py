@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 import torch
 
+from activations import ACTIVATIONS
 from cases import CUDA_TILES, CUDA_WINDOWS, EMPTY_BATCH, FEW, KERNELS, problem_id
 from convkern._C import Problem
 from convkern.bench import read_shapes
@@ -91,11 +92,8 @@ def test_kernels(simulator: Simulator, problem: str) -> None:
 EPILOGUES = [
     residual + activation
     for residual in ("", "+residual")
-    for activation in (
-        "", "+relu", "+relu6", "+clamp(-0.5,0.75)", "+leaky_relu(0.1)", "+hardsigmoid",
-        "+hardswish", "+sigmoid", "+silu", "+gelu", "+gelu_tanh",
-    )
-]  # fmt: skip
+    for activation in ("", *(f"+{name}" for name in ACTIVATIONS))
+]
 
 
 @pytest.mark.parametrize("layout", BOTH)

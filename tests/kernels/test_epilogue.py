@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import activations
 import convkern
+from activations import BOUNDS
 from convkern.activations import activated
 from convkern.testing import Accuracy, Operands, operands, oracle, run, run_torch
 from counts import count
@@ -29,11 +31,8 @@ from named_kernels import (
 )
 
 NAN, INF = float("nan"), float("inf")
-BOUNDS = ["relu", "relu6", "clamp(-0.5,0.75)"]
-ACTIVATIONS = [
-    *BOUNDS, "leaky_relu(0.1)", "leaky_relu(-2)", "hardsigmoid", "hardswish", "sigmoid", "silu",
-    "gelu", "gelu_tanh",
-]  # fmt: skip
+# Which bias and layout a problem has with an activation follows from the place in this list.
+ACTIVATIONS = [*activations.ACTIVATIONS[:4], "leaky_relu(-2)", *activations.ACTIVATIONS[4:]]
 DTYPES, LAYOUTS = ["f32", "f64", "bf16", "f16"], ["nchw", "nhwc"]
 FORWARD = [name for name in AVAILABLE if ROWS[name]["pass_"] == "fwd"]
 

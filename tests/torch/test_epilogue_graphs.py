@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_epilogue_ops import ACTIVATIONS, ALL, WINDOW, by_torch, tensors
+from test_epilogue_ops import ALL, WINDOW, by_torch, tensors
 from torch import Tensor, nn
 from torch.library import opcheck
 
 import convkern
+from activations import ACTIVATIONS
 from convkern.activations import activated
 
 pytestmark = pytest.mark.filterwarnings(

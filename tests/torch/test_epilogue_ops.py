@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import pytest
@@ -14,17 +15,15 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, jvp, vmap
 
 import convkern
-from convkern.activations import activated
+from activations import ACTIVATIONS
+from convkern import _C
+from convkern.activations import _FUNCTIONS, activated
 from op_calls import Count
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:convkern. the slow reference kernel",
     "error:There is a performance drop",
 )
-ACTIVATIONS = [
-    "relu", "relu6", "clamp(-0.5,0.75)", "leaky_relu(0.1)", "hardsigmoid", "hardswish", "sigmoid",
-    "silu", "gelu", "gelu_tanh",
-]  # fmt: skip
 ALL = [None, *ACTIVATIONS]
 WINDOW = (2, 1)
 
@@ -38,6 +37,14 @@ def tensors(dtype: torch.dtype = torch.float64) -> list[Tensor]:
 def by_torch(x, w, b, residual, activation: str | None, *window: Any) -> Tensor:
     y = F.conv2d(x, w, b, *window)
     return activated(y if residual is None else y + residual, activation)
+
+
+def test_all_activations_are_tested() -> None:
+    with pytest.raises(ValueError, match="activation must be None, ") as error:
+        _C.check_activation("")
+    names = re.findall(r"'(\w+)", str(error.value))
+    assert names == [activation.partition("(")[0] for activation in ACTIVATIONS]
+    assert names == [*_FUNCTIONS]
 
 
 # ------------------------------------------------------------------------------------------------

@@ -15,14 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import convkern
+from activations import ACTIVATIONS
 from convkern.activations import activated
 from convkern.optimize import CannotTrace
 from optimized_nets import Function, Net, assert_same, image, net
-
-ACTIVATIONS = [
-    "relu", "relu6", "clamp(-0.5,0.5)", "leaky_relu(0.1)", "hardsigmoid", "hardswish", "sigmoid",
-    "silu", "gelu", "gelu_tanh",
-]  # fmt: skip
 
 
 def test_structures_of_outputs() -> None:
