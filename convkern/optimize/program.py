@@ -28,8 +28,9 @@ _PLANNED = LAYERS | {fused.scale_shift}  # nodes that run as convolutions
 _LINE = 64  # bytes; results in the arena begin at such a multiple
 # The images of a 1x1 convolution that have so few pixels are computed as if they had one row.
 # Kernels then cut all pixels of an image into tiles, and no short rows. Several threads share the
-# rows instead.
+# rows, unless there are too few pixels for that.
 _FEW_PIXELS = 256
+_UNSHARED_PIXELS = 63
 _FEW_NUMBERS = 1 << 15  # torch's at::internal::GRAIN_SIZE
 
 
@@ -290,8 +291,8 @@ def layer_of(
         else:
             window = [field(node, name) for name in ("stride", "padding", "dilation", "groups")]
             sizes = [*value.shape]
-            few = sizes[2] * sizes[3] <= _FEW_PIXELS
-            if threads == 1 and few and _is_pointwise(weight, window):
+            few = _FEW_PIXELS if threads == 1 else _UNSHARED_PIXELS
+            if sizes[2] * sizes[3] <= few and _is_pointwise(weight, window):
                 sizes = [*sizes[:2], 1, sizes[2] * sizes[3]]
     weight = weight.to(dtype).contiguous()
     bias = None if bias is None else bias.to(dtype).contiguous()

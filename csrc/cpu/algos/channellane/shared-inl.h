@@ -41,8 +41,7 @@ bool fetches_pixels(const Problem& p) {
 // In place, a vector that overlaps the one before it is always in the same slice, because no two
 // threads may write the same memory.
 struct Tasks {
-  static constexpr int64_t kLeastRows = Vec::kTiles.rows;  // bands are not cut to fewer
-  int64_t rows, bands, band_rows;                          // band_rows: the most of a band
+  int64_t rows, bands, band_rows;  // band_rows: the most of a band
   int64_t vectors;
   int64_t most_slices;  // vectors that overlap none before them
   int64_t slices;
@@ -58,8 +57,10 @@ struct Tasks {
     const int64_t fitting = std::max<int64_t>(1, kBandBytes / bytes);
     const int64_t whole_tiles = ceil_div(fitting, Vec::kTiles.rows) * Vec::kTiles.rows;
     bands = ceil_div(rows, whole_tiles);
+    // Where slices are many anyway, short bands keep the rows of a slice in the L1 cache.
+    const int64_t least = groups.in_place ? Vec::kTiles.rows : Vec::kTiles.rows - 1;
     if (p.layout == Layout::nhwc) {
-      while (p.N * bands < kLeastTasks && rows >= 2 * bands * kLeastRows) bands *= 2;
+      while (p.N * bands < kLeastTasks && rows >= 2 * bands * least) bands *= 2;
     }
     band_rows = ceil_div(rows, bands);
     slices = most_slices;

@@ -66,7 +66,8 @@ constexpr int64_t kBandFloats = (1 << 20) / sizeof(Real);  // target for the inp
 
 // Pixels of more terms are not prefetched, because they would displace what the tile reads.
 constexpr int64_t kFetchedTerms = 256;
-constexpr int64_t kLine = 64 / sizeof(Real);  // floats of a line of the cache
+// Taps of a group that take more floats do not stay in the L2 cache from tile to tile.
+constexpr int64_t kCachedTaps = (256 << 10) / sizeof(Real);
 
 // All correlations of a pass, and how they are cut into tasks.
 struct Correlations {
@@ -249,6 +250,21 @@ struct PanelTask {
   const Real* bias;
   const Epilogue* bounds;
 
+  // Taps that are prefetched while the tiles of the block before them are computed, which read
+  // their own from the L2 cache. Otherwise the first tile of each block waits for memory, and the
+  // others leave it idle.
+  struct Fetch {
+    const Real *at, *end;
+
+    // Returns what a tile with so many products prefetches, or null.
+    const Real* take(const Correlations& all, int64_t products) {
+      if (all.packed <= kCachedTaps || end - at < products * kLine) return nullptr;
+      const Real* from = at;
+      at += products * kLine;
+      return from;
+    }
+  };
+
   void run(const Real* packed) const {
     for (const Part& part : all.parts) {
       const PackedTaps taps(part.taps(), all.terms);
@@ -261,9 +277,12 @@ struct PanelTask {
         const Range terms = taps.block(block);
         const Real* rows = packed + part.packed + taps.offset(panel, terms);
         const bool last = block == taps.blocks - 1;
+        // The taps of the next block lie behind those of this one.
+        const int64_t floats = part.taps() * terms.size() * panel.width();
+        Fetch next{rows + floats, std::min(rows + 2 * floats, packed + all.packed)};
         for (int64_t image = 0; image < images.size(); ++image) {
           for (int64_t row = u.begin; row < std::min(u.end, part.rows.out); ++row) {
-            run_row(part, columns, runs, terms, rows, image, row, block == 0, last);
+            run_row(part, columns, runs, terms, rows, image, row, block == 0, last, next);
           }
         }
       }
@@ -271,7 +290,8 @@ struct PanelTask {
   }
 
   void run_row(const Part& part, const Axis& columns, const std::vector<Run>& runs, Range terms,
-               const Real* packed, int64_t image, int64_t row, bool first, bool last) const {
+               const Real* packed, int64_t image, int64_t row, bool first, bool last,
+               Fetch& next) const {
     const Axis& rows = part.rows;
     const Range m = taps_in_range(rows, {row, row + 1});
     const int64_t width = panel.width(), row_taps = columns.taps * terms.size() * width;
@@ -308,6 +328,7 @@ struct PanelTask {
               (part.column + run.v * part.column_step) * y.pixel;
       t.init = !first || !run.first ? Init::accumulate : bias == nullptr ? Init::zero : Init::bias;
       t.bounds = last && run.last ? bounds : nullptr;
+      t.fetched = next.take(all, t.outer * t.inner * t.k);
       if (all.reads_in_place() && all.taps == 1 && t.k <= kFetchedTerms) {
         fetch_pixels(t, run.pixels);
       }
