@@ -27,7 +27,7 @@ struct MatmulTile {
   const Real* b;
   int64_t b_k, b_inner = 0, b_outer = 0;
   int64_t k, inner = 1, outer = 1;
-  int64_t block;  // products summed in a row; memory holds the sum over blocks
+  int64_t block;  // products summed in a row; the sums of blocks are added up
   Real* out;
   int64_t out_row;
   int lanes;  // lanes of a row's last vector that are in memory
@@ -69,25 +69,41 @@ struct MatmulKernel {
     }
   }
 
-  // Sets all sums to zero.
-  static CONVKERN_INLINE void clear(Sums& sum) {
+  // Sums of the blocks before, if there are any: on the stack, or in `out`. Those on the stack are
+  // whole vectors. Parts of vectors that are stored and loaded again at once take far longer.
+  struct Before {
+    enum { kNone, kOnStack, kInOut } where;
+    Sums sums;
+  };
+
+  // Moves the sums to the stack, added to those of the blocks before, and sets them to zero.
+  static CONVKERN_INLINE void set_aside(Sums& sum, const MatmulTile& t, Before& before) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) sum[r][v] = Vec::zero();
+      for (int v = 0; v < kVectors; ++v) {
+        before.sums[r][v] = add_before(sum[r][v], t, before, r, v);
+        sum[r][v] = Vec::zero();
+      }
     }
+    before.where = Before::kOnStack;
   }
 
-  static CONVKERN_INLINE void store(const Sums& sum, const MatmulTile& t, bool accumulate,
-                                    const Epilogue* bounds) {
+  static CONVKERN_INLINE Vec add_before(Vec sum, const MatmulTile& t, const Before& before, int r,
+                                        int v) {
+    if (before.where == Before::kOnStack) return add(before.sums[r][v], sum);
+    if (before.where == Before::kNone) return sum;
+    return add(load(t.lanes, v, t.out + r * t.out_row + v * kLanes), sum);
+  }
+
+  static CONVKERN_INLINE void store(const Sums& sum, const MatmulTile& t, const Before& before) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
         Real* at = t.out + r * t.out_row + v * kLanes;
-        Vec total = sum[r][v];
-        if (accumulate) total = add(load(t.lanes, v, at), total);
-        if (bounds != nullptr) total = bounds->bound(total);
+        Vec total = add_before(sum[r][v], t, before, r, v);
+        if (t.bounds != nullptr) total = t.bounds->bound(total);
         is_whole(t.lanes, v) ? total.store_unaligned(at) : total.store_first(at, t.lanes);
       }
     }
@@ -108,7 +124,11 @@ struct MatmulKernel {
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) sum[r][v] = start;
     }
-    bool accumulate = t.init == Init::accumulate;
+    Before before;
+    // The sums are written before they are read. Compilers do not see this and warn; this tells them
+    // that they are written, and does nothing.
+    asm("" : "=m"(before.sums));
+    before.where = t.init == Init::accumulate ? Before::kInOut : Before::kNone;
     int64_t left = t.block;
     const Real* fetch = t.fetched == nullptr ? t.b : t.fetched;
     for (int64_t outer = 0; outer < t.outer; ++outer) {
@@ -117,9 +137,7 @@ struct MatmulKernel {
         const Real* b = t.b + outer * t.b_outer + inner * t.b_inner;
         for (int64_t k = 0, n; k < t.k; k += n) {
           if (left == 0) {
-            store(sum, t, accumulate, nullptr);
-            clear(sum);
-            accumulate = true;
+            set_aside(sum, t, before);
             left = t.block;
           }
           n = std::min(left, t.k - k);
@@ -128,7 +146,7 @@ struct MatmulKernel {
         }
       }
     }
-    store(sum, t, accumulate, t.bounds);
+    store(sum, t, before);
   }
 
   // Returns whether all lanes of a row's vector v are in memory. `lanes` is the number that are in
