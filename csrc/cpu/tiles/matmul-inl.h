@@ -125,8 +125,8 @@ struct MatmulKernel {
       for (int r = 0; r < kRows; ++r) sum[r][v] = start;
     }
     Before before;
-    // The sums are written before they are read. Compilers do not see this and warn; this tells them
-    // that they are written, and does nothing.
+    // The sums are written before they are read. Compilers do not see this and warn; this tells
+    // them that they are written, and does nothing.
     asm("" : "=m"(before.sums));
     before.where = t.init == Init::accumulate ? Before::kInOut : Before::kNone;
     int64_t left = t.block;
