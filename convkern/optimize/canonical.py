@@ -20,7 +20,7 @@ from convkern.optimize.graphs import (
 )
 from convkern.optimize.rewriting import Fusion, dims_of
 
-_FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 _RESHAPES = frozenset({
     aten.reshape.default, aten.view.default, aten._unsafe_view.default, aten.flatten.using_ints,
     aten.unflatten.int, aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim,
@@ -47,7 +47,7 @@ class Layers(Fusion):
         x, weight = val(given["input"]), val(given["weight"])
         if x.dim() != 4:
             return "the image has no batch axis"
-        if x.dtype not in _FLOATS:
+        if x.dtype not in FLOATS:
             return f"its dtype is {x.dtype}"
         if not all(is_constant(module, given[name]) for name in ("weight", "bias")):
             return "its weights are computed"
@@ -75,7 +75,7 @@ class Layers(Fusion):
             return "its weights are computed"
         if val(given["weight"]).dim() != 2:
             return "its weight is a vector"
-        if val(node).dtype not in _FLOATS:
+        if val(node).dtype not in FLOATS:
             return f"its dtype is {val(node).dtype}"
         node.target = fused.linear
         node.args = (given["input"], given["weight"], given["bias"], None, None)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from convkern.optimize import fused
+from convkern.optimize.canonical import FLOATS
 from convkern.optimize.graphs import add_constant, arguments, aten, constant, replace, val
 from convkern.optimize.outputs import pixel_nodes
 from convkern.optimize.rewriting import Fusion, Note, dims_of, field, set_fields
@@ -72,8 +73,11 @@ class Channels(Fusion):
         return True
 
     def _picks(self, node: Node) -> _Picks | None:
-        """Returns the channels that a node takes, or None if it is nothing of the kind."""
+        """Returns the channels that a node takes, or None if it is nothing of the kind, or if its
+        value is no image of floats, such as the result of a comparison."""
         target: Any = node.target
+        if not isinstance(val(node), Tensor) or val(node).dtype not in FLOATS:
+            return None
         if target is aten.cat.default:
             given = arguments(node)
             tensors: Any = given["tensors"]

@@ -167,8 +167,10 @@ class PickChannels final : public Pass {
         return pick<uint16_t>(inputs, y, executor);
       case 4:
         return pick<uint32_t>(inputs, y, executor);
-      default:
+      case 8:
         return pick<uint64_t>(inputs, y, executor);
+      default:
+        TORCH_CHECK_TYPE(false, "pick_channels: no channels of ", y.dtype());
     }
   }
 

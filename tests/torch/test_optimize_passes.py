@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import convkern
 from convkern import _C
 from convkern.optimize import fuse, trace
+from optimized_nets import Function
 from traced import census, randomise
 
 THREADS = (1, 2, 3)
@@ -173,3 +174,26 @@ def test_weights_are_put_into_the_order_of_the_channels() -> None:
     fuse(module)
     assert census(module) == {"conv2d": 2}
     torch.testing.assert_close(convkern.optimize(model, x)(x), model(x))
+
+
+OTHER_DTYPES = {
+    "comparison": lambda x: torch.cat([x > 0, x < 1], 1),
+    "shuffled comparison": lambda x: F.channel_shuffle(x > 0, 4),
+    "cut comparison": lambda x: (x > 0)[:, 2:] & (x > 1)[:, :-2],
+    "complex": lambda x: F.channel_shuffle(x * 1j, 4),
+    "conjugate": lambda x: torch.cat([(x * 1j).conj(), x * 1j], 1),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_DTYPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_channels_of_other_dtypes_are_left_to_torch(name: str, dtype: torch.dtype) -> None:
+    model = Function(lambda conv, x: OTHER_DTYPES[name](conv(x))).to(dtype).eval()
+    x = torch.randn(2, 3, 9, 11, dtype=dtype)
+    torch.testing.assert_close(convkern.optimize(model, x)(x), model(x))
+
+
+def test_picked_channels_have_two_four_or_eight_bytes() -> None:
+    x = image(1, 4, 2, 2, dtype=torch.float32) > 0
+    with pytest.raises(TypeError, match="no channels of bool"):
+        run(_C.pick_channels([4], [2, 0, 3, 1], None, None, False), [x], x, 1)
