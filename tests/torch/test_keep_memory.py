@@ -8,12 +8,14 @@ import pytest
 
 from convkern import memory
 
-# Allocates and fills 64 MB ten times, and prints the page faults of these.
+# Allocates and fills 64 MB ten times, and prints the page faults of these. What is allocated before
+# uses up the pages by which the heap grew at once: an aligned block needs more than the bytes that
+# the last one left, so that up to nine blocks take new pages until free ones lie side by side.
 PROGRAM = """
 import resource, sys, torch, convkern
 if sys.argv[1] == "kept":
     convkern.keep_memory()
-for _ in range(8):
+for _ in range(32):
     torch.full((1 << 24,), 1.0)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
