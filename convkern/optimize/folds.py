@@ -25,6 +25,8 @@ from convkern.optimize.graphs import (
 )
 from convkern.optimize.rewriting import Found, Fusion, field, layer_behind, set_fields
 
+_ELEMENTS_AT_ONCE = 1 << 17  # in float64, of which large arrays would raise the peak of memory
+
 
 @dataclass(frozen=True)
 class Affine:
@@ -236,8 +238,14 @@ def _fold(
     key = (id(w), None if b is None else id(b), affine.key)
 
     def new_weight() -> Tensor:
+        result = torch.empty_like(w, memory_format=torch.contiguous_format)
         scale = affine.compute()[0].to(device).expand(outputs)
-        return (w.double() * scale.view(-1, *[1] * (w.dim() - 1))).to(w.dtype)
+        rows = max(1, _ELEMENTS_AT_ONCE // max(1, w[:1].numel()))
+        for first in range(0, outputs, rows):
+            part = slice(first, first + rows)
+            factors = scale[part].view(-1, *[1] * (w.dim() - 1))
+            result[part] = w[part].double() * factors
+        return result
 
     def new_bias() -> Tensor:
         scale, shift = (t.to(device).expand(outputs) for t in affine.compute())

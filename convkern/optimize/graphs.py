@@ -142,6 +142,17 @@ def add_constant(
     return node
 
 
+def drop_computed_constants(module: GraphModule, node: Node) -> None:
+    """Removes from the graph module the computed constants that only this node reads. It is called
+    for a layer whose weights are packed, so that a model's weights are in memory twice at most."""
+    for source in node.all_input_nodes:
+        name = str(source.target)
+        if source.op == "get_attr" and name in sources(module) and len(source.users) == 1:
+            alike = module.graph.find_nodes(op="get_attr")
+            if sum(str(other.target) == name for other in alike) == 1:
+                delattr(module, name)
+
+
 def tidy(module: GraphModule) -> None:
     """Removes nodes without users and constants without nodes, and makes the code of the graph
     module that of its graph."""

@@ -17,7 +17,13 @@ from torch.fx import GraphModule, Node
 from convkern import _C
 from convkern.functional import FEW_ROWS
 from convkern.optimize import fused
-from convkern.optimize.graphs import CannotTrace, arguments, constant, val
+from convkern.optimize.graphs import (
+    CannotTrace,
+    arguments,
+    constant,
+    drop_computed_constants,
+    val,
+)
 from convkern.optimize.outputs import planned_ops
 from convkern.optimize.passes import passes
 from convkern.optimize.rewriting import LAYERS, field
@@ -104,6 +110,7 @@ class _Compiler:
         size = max((offset + self._bytes(node) for node, offset in places.items()), default=0)
         program = _C.Program(len(self.nodes), size, self.threads)
         steps: list[Step] = []
+        read = {source for node in computed for source in self._sources(node)} | {*self.outputs}
         program.set_inputs([self.slots[n] for n in self.inputs])
         program.set_outputs(
             [(self.slots[n], direct.get(n, _dense(val(n))), n in direct) for n in self.outputs]
@@ -112,9 +119,10 @@ class _Compiler:
             if index < len(self.inputs):
                 continue
             if node.op == "get_attr":
-                value = constant(self.module, node)
-                assert value is not None
-                program.set_constant(self.slots[node], value.detach())
+                if node in read:
+                    value = constant(self.module, node)
+                    assert value is not None
+                    program.set_constant(self.slots[node], value.detach())
             elif node.op == "call_function":
                 dead = self._dead_after(index, places)
                 if node.target in _PLANNED:
@@ -127,6 +135,12 @@ class _Compiler:
         return program, [
             step if step.kernel else Step(step.node, step.what, next(kernels)) for step in steps
         ]
+
+    def _sources(self, node: Node) -> list[Node]:
+        """Returns the nodes whose slots a step reads. Weights are no slots but parts of steps."""
+        if node in self.passes:
+            return list(self.passes[node].inputs)
+        return images_of(node) if node.target in _PLANNED else node.all_input_nodes
 
     def _dead_after(self, index: int, places: dict[Node, int]) -> list[int]:
         """Returns the slots of torch's results that no node reads after this one."""
@@ -190,14 +204,13 @@ class _Compiler:
         return all(self.slots[x] <= self.last_use[self.owner[y]] for x, y in ((a, b), (b, a)))
 
     def _add_layer(self, program: _C.Program, node: Node, offset: int, dead: list[int]) -> Step:
-        x = node.args[0]
-        assert isinstance(x, Node)
+        x, *residual = (self.slots[source] for source in images_of(node))
         weight, bias, problem = layer_of(self.module, node, self.threads)
-        residual = None if node.target is fused.scale_shift else field(node, "residual")
         program.add_convolution(
-            problem, self.slots[x], -1 if residual is None else self.slots[residual],
-            self.slots[node], result_like(node), offset, weight, bias, is_of_pixels(node), dead,
+            problem, x, residual[0] if residual else -1, self.slots[node], result_like(node),
+            offset, weight, bias, is_of_pixels(node), dead,
         )  # fmt: skip
+        drop_computed_constants(self.module, node)
         return Step(node.name, str(problem), "")
 
     def _add_pass(self, program: _C.Program, node: Node, offset: int, dead: list[int]) -> Step:
@@ -238,6 +251,12 @@ class _Compiler:
             if user.target is operator.getitem:
                 slots[user.args[1]] = self.slots[user]  # type: ignore[index]
         return slots
+
+
+def images_of(layer: Node) -> list[Node]:
+    """Returns the input of a layer, and its residual if it has one."""
+    residual = None if layer.target is fused.scale_shift else field(layer, "residual")
+    return [node for node in (layer.args[0], residual) if isinstance(node, Node)]
 
 
 def is_of_pixels(node: Node) -> bool:

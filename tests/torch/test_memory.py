@@ -116,3 +116,26 @@ def test_out_of_memory_is_torchs_error_and_the_next_call_works() -> None:
     assert done.returncode == 0, done.stderr
     names = ["conv2d", "result", "grad_input", "grad_weight"]
     assert done.stdout.splitlines() == [f"{name} True True" for name in names] * 2, done.stderr
+
+
+# Plans a model of eight convolutions with batch norms, and prints how much the peak of memory grew,
+# in sizes of its weights.
+PLANNING = """
+import resource, torch, convkern
+from torch import nn
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+convkern.optimize(nn.Sequential(nn.ReLU()).eval(), torch.ones(1, 1, 2, 2))
+layers = [nn.Conv2d(512, 512, 3, padding=1) for _ in range(8)]
+model = nn.Sequential(*(p for conv in layers for p in (conv, nn.BatchNorm2d(512)))).eval()
+before = peak()
+fast = convkern.optimize(model, torch.randn(1, 512, 7, 7))
+print((peak() - before) / sum(conv.weight.nbytes for conv in layers))
+"""
+
+
+def test_planning_holds_weights_once_beside_the_models() -> None:
+    """Folded weights that stayed beside the packed ones would make it 2 sizes and more."""
+    done = subprocess.run(
+        [sys.executable, "-c", PLANNING], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 1.6
