@@ -15,6 +15,7 @@ from cases import (
     FFT,
     GROUPED,
     HALF_CHUNKS,
+    LARGE_DEPTHWISE,
     MATMUL,
     NON_EMPTY,
     SKINNY,
@@ -113,7 +114,7 @@ CASES = [
     (kernel_names("skinny_gemm", half=True), SKINNY[::9]),
     (REFERENCE, [*FEW, EMPTY_BATCH]),
     (HALF, FEW + HALF_CHUNKS),
-    (HALF_CHANNELLANE, DEPTHWISE[::9]),
+    (HALF_CHANNELLANE, DEPTHWISE[::9] + LARGE_DEPTHWISE),
     (FFTS, FFT),
     (HALF_FFT, FFT[::9]),
     (HALF_WINOGRAD, WINOGRAD[::9]),
@@ -127,6 +128,8 @@ def problems_of_kernels() -> dict[str, list[str]]:
     for names, table in CASES:
         for name, case, layout in product(names, table, ["nchw", "nhwc"]):
             if (case in GROUPED and not has_lanes_for(name, case)) or not has_pairs_for(name, case):
+                continue
+            if case in LARGE_DEPTHWISE and (layout == "nchw" or ROWS[name]["pass_"] == "gw"):
                 continue
             if case in SKINNY and not is_product(variant(case, layout=layout)):
                 continue

@@ -66,6 +66,13 @@ BLOCKING = [
     _case("slices", (17, 70, 4, 5), (66, 3, 3), "p1q1"),
     _case("slices_of_groups", (3, 120, 4, 3), (84, 3, 5), "p1q2u1v1d1e1g2"),
 ]
+# Depthwise images so large that in half precision and channels_last a band of rows is converted at
+# a time. Their channels are no whole vectors.
+LARGE_DEPTHWISE = [
+    _case("large_image", (1, 17, 360, 345), (17, 3, 3), "p1q1g17", "+bias+relu"),
+    _case("large_image_stride2", (1, 40, 420, 251), (40, 3, 5), "p1q2u2v2g40", "+bias"),
+    _case("large_images_5x5", (2, 24, 300, 301), (24, 5, 5), "p2q1g24", "+bias"),
+]
 # So many channels that direct_columnlane takes some of them at a time. The rows are too wide for
 # direct_batchlane, where each column is a vector.
 WIDE = [

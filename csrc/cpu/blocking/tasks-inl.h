@@ -90,12 +90,11 @@ int64_t task_grain(const Problem& p, int64_t tasks) {
   return std::max<int64_t>(1, static_cast<int64_t>(kTaskFlops * tasks / p.flops()));
 }
 
-// Makes a plan of class PassPlan, or says why there is none. Plans are made for problems of this
-// dtype whose buffers take at most kThreadBytes in each thread, if is_complete(plan) holds: the
-// plans that it is made of could be made too.
+// Makes a plan of class PassPlan, or says why there is none. Plans are made for problems whose
+// buffers take at most kThreadBytes in each thread, if is_complete(plan) holds: the plans that it
+// is made of could be made too.
 template <class PassPlan, class IsComplete>
-Planned plan_pass(const Problem& p, const IsComplete& is_complete) {
-  if (p.dtype != kDType) return Reason::dtype;
+Planned plan_within_memory(const Problem& p, const IsComplete& is_complete) {
   const Reason beyond = beyond_plans(p);
   if (beyond != Reason::none) return beyond;
   auto plan = std::make_unique<const PassPlan>(p);
@@ -106,8 +105,15 @@ Planned plan_pass(const Problem& p, const IsComplete& is_complete) {
 }
 
 template <class PassPlan>
-Planned plan_pass(const Problem& p) {
-  return plan_pass<PassPlan>(p, [](const PassPlan&) { return true; });
+Planned plan_within_memory(const Problem& p) {
+  return plan_within_memory<PassPlan>(p, [](const PassPlan&) { return true; });
+}
+
+// Makes such a plan for problems of this dtype only.
+template <class PassPlan, class... IsComplete>
+Planned plan_pass(const Problem& p, const IsComplete&... is_complete) {
+  if (p.dtype != kDType) return Reason::dtype;
+  return plan_within_memory<PassPlan>(p, is_complete...);
 }
 
 }  // namespace

@@ -18,9 +18,10 @@ PixelBuffers grad_input_buffers(const Problem& p, const std::vector<Residue>& li
     if (!groups.in_place && residue.tap_count() > 0) columns.cover(residue.columns.axis);
   }
   const int64_t out_rows = std::min(p.H, tasks.band_rows * p.stride_h);
-  return {p, grad_input_reads(p, tasks.band_rows), columns, out_rows, p.W};
+  return {p, tasks, grad_input_reads(p, tasks.band_rows), columns, out_rows, p.W};
 }
 
+template <class Tensors>
 struct GradInput final : Plan {
   const Problem p;
   const std::vector<Residue> list;
@@ -39,7 +40,8 @@ struct GradInput final : Plan {
   void run(const Operands& ops, void* workspace, const Executor& executor) const override;
 };
 
-void GradInput::run(const Operands& ops, void* workspace, const Executor& executor) const {
+template <class Tensors>
+void GradInput<Tensors>::run(const Operands& ops, void* workspace, const Executor& executor) const {
   const Groups groups(p);
   const bool fetches = fetches_pixels(p);
   const TermLanes lanes(groups);
@@ -65,11 +67,11 @@ void GradInput::run(const Operands& ops, void* workspace, const Executor& execut
       const int64_t n = tasks.image(task);
       const Range in = grad_input_rows(p, h);
       const Pixels<Real> gx =
-          pixels_to_write(ops.out, gxs, n, h, channels, buffer + buffers.in_floats);
+          pixels_to_write<Tensors>(ops.out, gxs, n, h, channels, buffer + buffers.in_floats);
       Pixels<const Real> gy{};
       if (!in.empty())
-        gy = read_pixels(ops.gy, gys, n, in, groups.read_by(vectors), groups.in_place,
-                         buffers.columns, buffer);
+        gy = read_pixels<Tensors>(p.dtype, ops.gy, gys, n, in, groups.read_by(vectors),
+                                  groups.in_place, buffers.columns, buffer);
       for (const Residue& residue : list) {
         const Axis &rows = residue.rows.axis, &columns = residue.columns.axis;
         const Range u{band.begin, std::min(rows.out, band.end)};
@@ -86,7 +88,7 @@ void GradInput::run(const Operands& ops, void* workspace, const Executor& execut
                    p.stride_h * gx.row, 0};
         correlate_groups(sum);
       }
-      write_pixels(ops.out, gxs, n, h, channels, gx);
+      write_pixels<Tensors>(p.dtype, ops.out, gxs, n, h, channels, gx);
     }
   });
 }

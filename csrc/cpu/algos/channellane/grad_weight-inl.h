@@ -15,7 +15,7 @@ struct BufferedTasks : Tasks {
 
   explicit BufferedTasks(const Problem& p)
       : Tasks(p, p.OH()),
-        buffers(p, input_rows(forward_rows(p), band_rows),
+        buffers(p, *this, input_rows(forward_rows(p), band_rows),
                 columns_read(Groups(p), forward_columns(p)), band_rows, p.OW()) {}
   Reduction reduction(const Problem& p) const {
     return {p, p.N * bands, /*buffer_floats=*/0, p.Cg * p.R * p.S * kLanes + buffers.floats()};
@@ -33,11 +33,12 @@ void accumulate_pixels(const Problem& p, const Operands& ops, const BufferedTask
   const Range in = inputs_read(rows, band);
   if (in.empty()) return;
   Real* buffer = sums + p.Cg * p.R * p.S * kLanes;
-  const Pixels<const Real> x = read_pixels(ops.x, x_shape(p), n, in, groups.read_by(vectors),
-                                           groups.in_place, tasks.buffers.columns, buffer);
-  const Pixels<const Real> gy =
-      read_pixels(ops.gy, y_shape(p), n, band, groups.channels_of(vectors), groups.in_place,
-                  ColumnSpan(p.OW()), buffer + tasks.buffers.in_floats);
+  const Pixels<const Real> x =
+      read_pixels<RealTensors>(p.dtype, ops.x, x_shape(p), n, in, groups.read_by(vectors),
+                               groups.in_place, tasks.buffers.columns, buffer);
+  const Pixels<const Real> gy = read_pixels<RealTensors>(
+      p.dtype, ops.gy, y_shape(p), n, band, groups.channels_of(vectors), groups.in_place,
+      ColumnSpan(p.OW()), buffer + tasks.buffers.in_floats);
   if (!groups.depthwise()) {
     GroupCorrelation sum(groups, lanes, restrict_outputs(rows, band, in), columns,
                          forward_columns(p));

@@ -24,10 +24,10 @@ namespace channellane {
 // gy.
 struct Groups {
   int64_t count, terms, columns;
-  // Whether images are read and written in place. These are depthwise problems in channels_last
-  // with at least a vector of channels, except for some of grad_weight. The tiles of other groups
-  // read a pixel many times, and pixels that are far apart would compete for a few lines of the
-  // cache.
+  // Whether images are read and written in place (or, if their numbers are not Real, converted and
+  // otherwise left as they are). These are depthwise problems in channels_last with at least a
+  // vector of channels, except for some of grad_weight. The tiles of other groups read a pixel many
+  // times, and pixels that are far apart would compete for a few lines of the cache.
   bool in_place;
 
   explicit Groups(const Problem& p) : count(p.groups), terms(p.Cg), columns(p.Og()) {

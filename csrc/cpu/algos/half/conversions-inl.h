@@ -10,21 +10,48 @@ namespace half {
 
 constexpr int64_t kGrain = 1 << 15;  // fewer numbers are not worth waking a thread
 
+// Vectors of bits. Compilers make no vectors of loops over so few numbers of memory that may
+// overlap.
+using Halves = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+using Bits = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+using SignedBits = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
+
+// Calls convert(from, to) for n numbers, a vector at a time. The last vector is moved through
+// buffers if there are fewer.
+template <class From, class To, class Convert>
+CONVKERN_INLINE void for_each_vector_of(const From* from, int64_t n, To* to,
+                                        const Convert& convert) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) convert(from + i, to + i);
+  if (i == n) return;
+  From some[kLanes] = {};
+  To converted[kLanes];
+  std::memcpy(some, from + i, (n - i) * sizeof(From));
+  convert(some, converted);
+  std::memcpy(to + i, converted, (n - i) * sizeof(To));
+}
+
 inline void widen_bf16(const uint16_t* from, int64_t n, float* to) {
-  for (int64_t i = 0; i < n; ++i) {
-    const uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
-    std::memcpy(to + i, &bits, sizeof(bits));
-  }
+  for_each_vector_of(from, n, to, [](const uint16_t* p, float* at) CONVKERN_INLINE_LAMBDA {
+    Halves halves;
+    std::memcpy(&halves, p, sizeof(halves));
+    const Bits bits = __builtin_convertvector(halves, Bits) << 16;
+    std::memcpy(at, &bits, sizeof(bits));
+  });
 }
 
 inline void narrow_bf16(const float* from, int64_t n, uint16_t* to) {
-  for (int64_t i = 0; i < n; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, from + i, sizeof(bits));
-    const uint32_t to_even = 0x7fff + (bits >> 16 & 1);
-    const bool nan = (bits & 0x7fffffff) > 0x7f800000;
-    to[i] = static_cast<uint16_t>(nan ? 0x7fc0 : (bits + to_even) >> 16);
-  }
+  for_each_vector_of(from, n, to, [](const float* p, uint16_t* at) CONVKERN_INLINE_LAMBDA {
+    constexpr uint32_t kNaN = 0x7fc0, kInfinity = 0x7f800000, kMagnitude = 0x7fffffff;
+    Bits bits;
+    std::memcpy(&bits, p, sizeof(bits));
+    const Bits to_even = 0x7fff + (bits >> 16 & 1);
+    // The difference is negative for NaN, and its sign fills all bits.
+    const auto is_nan = (Bits)((SignedBits)(kInfinity - (bits & kMagnitude)) >> 31);
+    const Bits rounded = ((bits + to_even) >> 16 & ~is_nan) | (kNaN & is_nan);
+    const Halves halves = __builtin_convertvector(rounded, Halves);
+    std::memcpy(at, &halves, sizeof(halves));
+  });
 }
 
 void widen(DType dtype, const uint16_t* from, int64_t n, float* to, const Executor& executor) {

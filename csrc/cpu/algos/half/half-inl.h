@@ -3,7 +3,8 @@
 // results are rounded once. Chunks are so small that converted images stay in the cache until the
 // algorithm reads them. They also keep the workspace from growing with the batch.
 //
-// A class Form says how operands are converted: Widened to float32, Pairs to pairs of bfloat16.
+// A class Form says how operands are converted: Widened to float32, Pairs to pairs of bfloat16, and
+// Stored only the weights.
 #pragma once
 
 #include "cpu/algos/half/conversions-inl.h"
@@ -17,6 +18,11 @@ constexpr int64_t kChunkBytes = 4 << 20;  // target for the bytes of a chunk's c
 // The images of a chunk may also have this many times the weights' bytes, if that is more: kernels
 // repack all weights for every chunk.
 constexpr int64_t kChunkWeights = 2;
+
+// Returns whether results pass through finish(). Float32 algorithms apply bounds themselves.
+inline bool is_finished(const Problem& p) {
+  return p.residual || (p.activation.kind != ActivationKind::none && !p.activation.bounds());
+}
 
 // The float32 problems of a pass, one for each near-equal part of the batch. `largest` is the
 // problem of the largest part. Form may count pairs of images instead of images.
@@ -34,11 +40,7 @@ struct Chunks {
     count = ceil_div(batch, std::max<int64_t>(1, bytes / float_size / image));
     largest.N = ceil_div(batch, count);
   }
-  // Returns whether results pass through finish(). The float32 algorithm applies bounds itself.
-  bool finishes() const {
-    const Activation& activation = form.p.activation;
-    return form.p.residual || (activation.kind != ActivationKind::none && !activation.bounds());
-  }
+  bool finishes() const { return is_finished(form.p); }
   bool adds_up() const { return largest.pass == Pass::grad_weight && count > 1; }
 };
 

@@ -1,8 +1,8 @@
-// The list of the algorithms for bfloat16 and float16. They are the float32 algorithms, on operands
-// that are widened to float32.
+// The list of the algorithms for bfloat16 and float16. They are the float32 algorithms, most of
+// them on operands that are widened to float32.
 #pragma once
 
-#include "cpu/algos/half/half-inl.h"
+#include "cpu/algos/half/stored-inl.h"
 #include "cpu/algos/half/widened-inl.h"
 #include "cpu/algos/kernels-inl.h"
 
@@ -13,13 +13,15 @@ namespace half {
 template <class List>
 struct WidenedList;
 
-// The widened algorithms of a list. Null stands for algorithms that round more than torch does;
-// they are for float32 only.
+// The algorithms of a list in half precision. Null stands for algorithms that round more than torch
+// does; they are for float32 only.
 template <const Algorithm&... kAlgorithms>
 struct WidenedList<AlgorithmList<kAlgorithms...>> {
   template <const Algorithm& kAlgorithm>
   static constexpr const Algorithm* where_accurate() {
-    if constexpr (kAlgorithm.precision <= Precision::high) {
+    if constexpr (&kAlgorithm == &channellane::algorithm) {
+      return &channellane_of_half;
+    } else if constexpr (kAlgorithm.precision <= Precision::high) {
       return &through<Widened, kAlgorithm>;
     } else {
       return nullptr;
