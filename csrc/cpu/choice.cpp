@@ -80,7 +80,8 @@ double estimate_columnlane(const Problem& p, int lanes) {
 }
 
 // The estimate is likewise the share of useful lanes, less what copying, channels_last and 1x1
-// kernels cost.
+// kernels cost. Where windows do not overlap, each vector of x is loaded anew for each output, and
+// with many outputs from beyond the L1 cache.
 double estimate_batchlane(const Problem& p, int lanes) {
   double share = used_lanes(p.N, lanes) * share_of_products(p);
   if (p.pass == Pass::grad_weight) {
@@ -90,6 +91,8 @@ double estimate_batchlane(const Problem& p, int lanes) {
     share *= 0.85;
   }
   if (p.layout == Layout::nhwc && has_wide_pixels(p)) share *= 0.7;
+  constexpr int64_t kManyOutputs = 64;
+  if (p.pass == Pass::forward && p.stride_w >= p.S && p.Og() > kManyOutputs) share *= 0.6;
   if (p.R * p.S > 1) return share;
   return share * (p.layout == Layout::nhwc ? 0.35 : 0.5);
 }
@@ -106,19 +109,36 @@ Reason fft_declines(const Candidate& candidate) {
   return is_faster ? Reason::none : Reason::slower;
 }
 
+// Returns whether direct_batchlane is faster than direct_channellane: the images fill its lanes,
+// and in NCHW short rows of few channels take long to copy to the lanes of direct_channellane. This
+// was measured with strides in forward, and with groups of 16 channels if rows are not too short.
+static bool prefers_batchlane(const Candidate& candidate) {
+  constexpr double kFullLanes = 0.9;
+  constexpr int64_t kShortRow = 16, kLeastRow = 8, kGroup = 16;
+  const Problem& p = candidate.problem;
+  const int64_t row = columns_of_row(p);
+  if (p.layout != Layout::nchw || p.C == p.groups || row > kShortRow) return false;
+  if (used_lanes(p.N, candidate.lanes) < kFullLanes) return false;
+  const bool strided = p.pass == Pass::forward && p.stride_w > 1;
+  const bool full = p.Cg == kGroup && p.Og() == kGroup && row >= kLeastRow;
+  return (strided || full) && candidate.supported_by(kBatchlane);
+}
+
 // Other kernels are faster if all channels fill less than half a vector. They also are if one group
 // fills a whole vector and implicit_gemm then reads less for each product: in grad_weight, and
 // where the residues of a stride leave so few columns that register tiles are not full.
 Reason channellane_declines(const Candidate& candidate) {
-  constexpr int64_t kLeastColumns = 7;  // a register tile's with AVX-512
   const Problem& p = candidate.problem;
   const int lanes = candidate.lanes;
   const int64_t columns = p.pass == Pass::grad_input ? p.Cg : p.Og();
   if (2 * p.groups * columns < lanes) return Reason::empty_lanes;
-  const bool short_rows =
-      p.pass == Pass::grad_input && p.stride_w > 1 && columns_of_row(p) < kLeastColumns;
+  constexpr int64_t kLeastColumns = 9, kOfLanes = 16;  // fewer columns with fewer lanes
+  const bool short_rows = p.pass == Pass::grad_input && p.stride_w > 1 &&
+                          kOfLanes * columns_of_row(p) < kLeastColumns * lanes;
   const bool slower = columns == lanes && (p.pass == Pass::grad_weight || short_rows);
-  return slower ? Reason::slower : Reason::none;
+  if (slower) return Reason::slower;
+  return p.pass != Pass::grad_weight && prefers_batchlane(candidate) ? Reason::slower
+                                                                     : Reason::none;
 }
 
 // Returns Reason::slower in three cases. The outputs may fill so little of their tiles that 2x2
@@ -176,10 +196,11 @@ static bool takes_pixels(const Problem& p) {
 }
 
 // Returns whether skinny_gemm takes a problem whose windows are patches. Forward copies each patch,
-// which pays if it has many numbers for few outputs: in channels_last also for some more outputs if
-// it has very many. grad_input pays unless there are many channels, of which implicit_gemm fills
-// whole vectors. grad_weight pays if there are few channels, and in channels_last also if there are
-// few outputs or not many of either, unless the kernel is small or the rows of a patch are short.
+// which pays if it has many numbers for few outputs, and in NCHW no short rows: in channels_last
+// also for some more outputs if it has very many. grad_input pays unless there are many channels,
+// of which implicit_gemm fills whole vectors. grad_weight pays if there are few channels, and in
+// channels_last also if there are few outputs or not many of either, unless the kernel is small or
+// the rows of a patch are short.
 static bool takes_patches(const Problem& p) {
   constexpr int64_t kFewDots = 8, kSomeDots = 48, kLength = 512, kGreatLength = 3072;
   constexpr int64_t kManyChannelsOfX = 32, kFewChannels = 3, kSomeChannels = 16;
@@ -187,6 +208,7 @@ static bool takes_patches(const Problem& p) {
   const int64_t taps = p.R * p.S, length = p.C * taps;  // numbers of a patch
   const bool nhwc = p.layout == Layout::nhwc;
   if (p.pass == Pass::forward) {
+    if (!nhwc && p.S < kShortRun) return false;
     if (p.O <= kFewDots) return length >= (nhwc ? kLength : kLength / 2);
     return nhwc && p.O <= kSomeDots && length >= kGreatLength;
   }

@@ -65,6 +65,9 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
         ("n17c1h28w28k1r5s5p2q2_f32_nchw_fwd", "batchlane", 17 / 32 * 0.85 * 25 / 41),
         ("n17c1h28w28k1r5s5p2q2_f32_nchw_gw", "batchlane", 17 / 32 * 0.7 * 25 / 41 * 1568 / 1618),
         ("n16c2h28w28k2r1s1_f32_nhwc_fwd", "batchlane", 0.85 * 0.35 / 15),
+        # Patches of few outputs, and of many.
+        ("n16c1h32w32k64r8s8u8v8_f32_nchw_fwd", "batchlane", 0.85 * 0.8),
+        ("n16c1h32w32k80r8s8u8v8_f32_nchw_fwd", "batchlane", 0.85 * 0.6 / (1 + 8 / 80 + 8 / 64)),
         # Each number of x takes part in a quarter of the 9 taps' products.
         ("n16c2h28w28k2r3s3u2v2_f32_nchw_fwd", "batchlane", 0.85 / (1 + 8 / 4.5 + 8 / 18)),
         ("n1c65h28w28k2r3s3_f32_nhwc_fwd", "columnlane", 26 / 32 * 0.21 / (1 + 14 / 18 + 14 / 585)),
@@ -135,6 +138,8 @@ def test_estimates(said: Said, problem: str, name: str, value: float) -> None:
         ("n8c48h28w28k4r1s1_f32_nhwc_fwd", "skinny_gemm declines", SLOWER),
         ("n8c96h28w28k24r1s1_f32_nhwc_gw", "skinny_gemm declines", SUPPORTED),
         ("n8c24h28w28k96r1s1_f32_nhwc_gw", "skinny_gemm declines", SLOWER),
+        ("n8c96h48w48k8r7s7u7v7_f32_nchw_fwd", "skinny_gemm declines", SLOWER),
+        ("n8c96h48w48k8r8s8u8v8_f32_nchw_fwd", "skinny_gemm declines", SUPPORTED),
         ("n8c3h224w224k8r16s16u16v16_f32_nchw_fwd", "skinny_gemm declines", SUPPORTED),
         ("n8c3h224w224k9r16s16u16v16_f32_nchw_fwd", "skinny_gemm declines", SLOWER),
         ("n8c1h224w224k8r16s16u16v16_f32_nchw_fwd", "skinny_gemm declines", SUPPORTED),
@@ -153,9 +158,20 @@ def test_estimates(said: Said, problem: str, name: str, value: float) -> None:
         ("n8c16h224w224k17r4s4u4v4_f32_nhwc_gw", "skinny_gemm declines", SLOWER),
         ("n8c96h224w224k8r4s4u4v4_f32_nhwc_gw", "skinny_gemm declines", SUPPORTED),
         ("n8c96h224w224k9r4s4u4v4_f32_nhwc_gw", "skinny_gemm declines", SLOWER),
-        # Residues of a stride of 2 with 5 columns, and with 7.
-        ("n2c64h9w9k64r3s3p1q1u2v2g4_f32_nchw_gx", "channellane declines", SLOWER),
-        ("n2c64h13w13k64r3s3p1q1u2v2g4_f32_nchw_gx", "channellane declines", SUPPORTED),
+        # Residues of a stride of 2 with 8 columns, and with 9.
+        ("n2c64h15w15k64r3s3p1q1u2v2g4_f32_nchw_gx", "channellane declines", SLOWER),
+        ("n2c64h17w17k64r3s3p1q1u2v2g4_f32_nchw_gx", "channellane declines", SUPPORTED),
+        # Short rows of groups, of images that fill the lanes.
+        ("n15c64h8w16k64r3s3p1q1g4_f32_nchw_fwd", "channellane declines", SLOWER),
+        ("n15c64h8w8k64r3s3p1q1g4_f32_nchw_gx", "channellane declines", SLOWER),
+        ("n14c64h8w16k64r3s3p1q1g4_f32_nchw_fwd", "channellane declines", SUPPORTED),
+        ("n15c64h8w17k64r3s3p1q1g4_f32_nchw_fwd", "channellane declines", SUPPORTED),
+        ("n15c64h8w7k64r3s3p1q1g4_f32_nchw_fwd", "channellane declines", SUPPORTED),
+        ("n15c64h8w16k64r3s3p1q1g4_f32_nhwc_fwd", "channellane declines", SUPPORTED),
+        ("n15c64h8w16k64r3s3p1q1g8_f32_nchw_fwd", "channellane declines", SUPPORTED),
+        ("n15c64h8w16k64r3s3p1q1u2v2g8_f32_nchw_fwd", "channellane declines", SLOWER),
+        ("n15c64h8w16k64r3s3p1q1u2v2g8_f32_nchw_gx", "channellane declines", SUPPORTED),
+        ("n15c64h8w16k64r3s3p1q1u2v2g64_f32_nchw_fwd", "channellane declines", SUPPORTED),
     ],
 )
 def test_reasons(said: Said, problem: str, name: str, reason: str) -> None:
