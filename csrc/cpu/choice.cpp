@@ -37,6 +37,14 @@ bool has_wide_pixels(const Problem& p) {
   return p.groups > 1 || std::max(p.C, p.O) > kManyChannels;
 }
 
+// Returns whether a problem of 1x1 kernels in channels_last has pixels of so few numbers that whole
+// images are copied to lanes as fast as they are read.
+bool has_narrow_pixels(const Problem& p) {
+  constexpr int64_t kFewChannels = 8;
+  return p.layout == Layout::nhwc && p.R * p.S == 1 && p.groups == 1 &&
+         p.pass != Pass::grad_weight && std::max(p.C, p.O) <= kFewChannels;
+}
+
 // Returns the share of the time that is left for products in grad_weight. Each weight's vector of
 // sums is read and written once for every `vectors` vectors of products. That takes as long as
 // `overhead` vectors of products.
@@ -93,7 +101,7 @@ double estimate_batchlane(const Problem& p, int lanes) {
   if (p.layout == Layout::nhwc && has_wide_pixels(p)) share *= 0.7;
   constexpr int64_t kManyOutputs = 64;
   if (p.pass == Pass::forward && p.stride_w >= p.S && p.Og() > kManyOutputs) share *= 0.6;
-  if (p.R * p.S > 1) return share;
+  if (p.R * p.S > 1 || has_narrow_pixels(p)) return share;
   return share * (p.layout == Layout::nhwc ? 0.35 : 0.5);
 }
 
@@ -221,10 +229,17 @@ static bool takes_patches(const Problem& p) {
   return few && taps >= kFewTaps && (run >= kShortRun || p.O > kFewDots);
 }
 
-// skinny_gemm also takes all images of one output pixel, each of which implicit_gemm would copy.
+// skinny_gemm also takes all images of one output pixel, each of which implicit_gemm would copy. It
+// leaves narrow pixels to direct_batchlane if the images fill most of its lanes.
 Reason skinny_gemm_declines(const Candidate& candidate) {
+  constexpr double kFullLanes = 0.8;
   const Problem& p = candidate.problem;
-  const bool takes = p.OH() * p.OW() == 1 || (p.R * p.S == 1 ? takes_pixels(p) : takes_patches(p));
+  if (p.OH() * p.OW() == 1) return Reason::none;
+  if (has_narrow_pixels(p) && used_lanes(p.N, candidate.lanes) >= kFullLanes &&
+      candidate.supported_by(kBatchlane)) {
+    return Reason::slower;
+  }
+  const bool takes = p.R * p.S == 1 ? takes_pixels(p) : takes_patches(p);
   return takes ? Reason::none : Reason::slower;
 }
 

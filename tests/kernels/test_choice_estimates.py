@@ -64,7 +64,9 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
         # 17 images in 2 vectors.
         ("n17c1h28w28k1r5s5p2q2_f32_nchw_fwd", "batchlane", 17 / 32 * 0.85 * 25 / 41),
         ("n17c1h28w28k1r5s5p2q2_f32_nchw_gw", "batchlane", 17 / 32 * 0.7 * 25 / 41 * 1568 / 1618),
-        ("n16c2h28w28k2r1s1_f32_nhwc_fwd", "batchlane", 0.85 * 0.35 / 15),
+        ("n16c2h28w28k2r1s1_f32_nhwc_fwd", "batchlane", 0.85 / 15),
+        ("n16c2h28w28k9r1s1_f32_nhwc_fwd", "batchlane", 0.85 * 0.35 / (1 + 14 / 2 + 14 / 9)),
+        ("n16c2h28w28k2r1s1_f32_nchw_fwd", "batchlane", 0.85 * 0.5 / 9),
         # Patches of few outputs, and of many.
         ("n16c1h32w32k64r8s8u8v8_f32_nchw_fwd", "batchlane", 0.85 * 0.8),
         ("n16c1h32w32k80r8s8u8v8_f32_nchw_fwd", "batchlane", 0.85 * 0.6 / (1 + 8 / 80 + 8 / 64)),
@@ -158,6 +160,11 @@ def test_estimates(said: Said, problem: str, name: str, value: float) -> None:
         ("n8c16h224w224k17r4s4u4v4_f32_nhwc_gw", "skinny_gemm declines", SLOWER),
         ("n8c96h224w224k8r4s4u4v4_f32_nhwc_gw", "skinny_gemm declines", SUPPORTED),
         ("n8c96h224w224k9r4s4u4v4_f32_nhwc_gw", "skinny_gemm declines", SLOWER),
+        # Narrow pixels of images that fill the lanes, and of images that do not.
+        ("n13c8h28w28k4r1s1_f32_nhwc_gx", "skinny_gemm declines", SLOWER),
+        ("n12c8h28w28k4r1s1_f32_nhwc_gx", "skinny_gemm declines", SUPPORTED),
+        ("n13c9h28w28k4r1s1_f32_nhwc_gx", "skinny_gemm declines", SUPPORTED),
+        ("n13c8h1w1k4r1s1_f32_nhwc_gx", "skinny_gemm declines", SUPPORTED),
         # Residues of a stride of 2 with 8 columns, and with 9.
         ("n2c64h15w15k64r3s3p1q1u2v2g4_f32_nchw_gx", "channellane declines", SLOWER),
         ("n2c64h17w17k64r3s3p1q1u2v2g4_f32_nchw_gx", "channellane declines", SUPPORTED),
