@@ -238,7 +238,7 @@ class _Compiler:
         if isinstance(value, Node):
             return "slot", self.slots[value]
         if isinstance(value, (list, tuple)) and any(isinstance(v, Node) for v in value):
-            return "slots", [self.slots[v] for v in value]
+            return "slots", [-1 if v is None else self.slots[v] for v in value]
         return "value", value
 
     def _results(self, node: Node) -> list[int]:

@@ -18,7 +18,8 @@ Place place_of(int64_t slot, const at::Tensor& like, int64_t offset) {
   return {slot, like.sizes().vec(), like.strides().vec(), like.scalar_type(), offset};
 }
 
-// Reads an argument as Python gives it: ("value", v), ("slot", i) or ("slots", [i, ...]).
+// Reads an argument as Python gives it: ("value", v), ("slot", i) or ("slots", [i, ...]),
+// where -1 stands for None.
 OpArgument argument_of(const py::tuple& given, const c10::TypePtr& type) {
   const auto kind = given[0].cast<std::string>();
   if (kind == "slot") return {{}, {given[1].cast<int64_t>()}, OpArgument::kTensor};

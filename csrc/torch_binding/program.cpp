@@ -256,6 +256,21 @@ void Program::run_convolution(const Step& step, Frame& frame,
 
 namespace {
 
+// Returns a list of part(slot) for each slot, and None for slot -1.
+template <class Part>
+c10::IValue list_of(const std::vector<int64_t>& slots, const Part& part) {
+  if (std::find(slots.begin(), slots.end(), -1) == slots.end()) {
+    c10::List<at::Tensor> tensors;
+    for (const int64_t slot : slots) tensors.push_back(part(slot));
+    return tensors;
+  }
+  c10::List<std::optional<at::Tensor>> tensors;
+  for (const int64_t slot : slots) {
+    tensors.push_back(slot < 0 ? std::nullopt : std::optional<at::Tensor>(part(slot)));
+  }
+  return tensors;
+}
+
 // Calls an op with the tensors of the slots, or with their parts [begin, end) along the dimension
 // `split` if that is not -1. Tensors of size 1 there are broadcast.
 torch::jit::Stack call(const OpStep& step, const std::vector<at::Tensor>& slots, int64_t begin = 0,
@@ -273,9 +288,7 @@ torch::jit::Stack call(const OpStep& step, const std::vector<at::Tensor>& slots,
     } else if (argument.kind == OpArgument::kTensor) {
       stack.emplace_back(part(argument.slots[0]));
     } else {
-      c10::List<at::Tensor> tensors;
-      for (const int64_t slot : argument.slots) tensors.push_back(part(slot));
-      stack.emplace_back(std::move(tensors));
+      stack.push_back(list_of(argument.slots, part));
     }
   }
   if (step.out.has_value()) stack.emplace_back(part(step.out->slot));

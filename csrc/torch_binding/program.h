@@ -48,7 +48,8 @@ struct PassStep {
   Place y;
 };
 
-// An argument of an op: a constant, the tensor of a slot, or a list of the tensors of slots.
+// An argument of an op: a constant, the tensor of a slot, or a list of tensors of slots, of which
+// -1 stands for None.
 struct OpArgument {
   c10::IValue constant;
   std::vector<int64_t> slots;

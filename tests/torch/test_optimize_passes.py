@@ -193,6 +193,21 @@ def test_channels_of_other_dtypes_are_left_to_torch(name: str, dtype: torch.dtyp
     torch.testing.assert_close(convkern.optimize(model, x)(x), model(x))
 
 
+INDICES = {
+    "of channels": lambda y: y[:, [3, 0, 3]],
+    "of channels and columns": lambda y: y[:, [3, 0, 3], :, [1, 2, 4]],
+    "of images": lambda y: y[[1, 0]],
+}
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_indices_without_those_of_the_images(name: str) -> None:
+    """The operator's list of indices has None for axes that are not indexed."""
+    model = Function(lambda conv, x: INDICES[name](conv(x))).eval()
+    x = torch.randn(2, 3, 9, 11)
+    torch.testing.assert_close(convkern.optimize(model, x)(x), model(x))
+
+
 def test_picked_channels_have_two_four_or_eight_bytes() -> None:
     x = image(1, 4, 2, 2, dtype=torch.float32) > 0
     with pytest.raises(TypeError, match="no channels of bool"):
