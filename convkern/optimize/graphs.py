@@ -42,6 +42,15 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, Node) and isinstance(val(value), Tensor)
 
 
+def dense(value: Tensor) -> Tensor:
+    """Returns the value, or one of its sizes whose elements have memory each."""
+    if all(
+        stride > 0 or size <= 1 for size, stride in zip(value.shape, value.stride(), strict=True)
+    ):
+        return value
+    return torch.empty(value.shape, dtype=value.dtype, device="meta")
+
+
 def same_kind(a: Node, b: Node) -> bool:
     """Returns whether the values of two nodes have the same shape, dtype and device."""
     x, y = val(a), val(b)

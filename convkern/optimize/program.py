@@ -21,6 +21,7 @@ from convkern.optimize.graphs import (
     CannotTrace,
     arguments,
     constant,
+    dense,
     drop_computed_constants,
     val,
 )
@@ -76,8 +77,8 @@ class _Compiler:
         self.threads = threads
         self.nodes = section.inputs + section.nodes
         self.inputs = section.inputs
-        self.leaves = section.leaves
         self.outputs = section.outputs
+        self.strides = section.strides
         self.slots = {node: slot for slot, node in enumerate(self.nodes)}
         self.owner = _owners(section)
         self.last_use = self._last_uses()
@@ -99,12 +100,11 @@ class _Compiler:
         self.planned = {n: planned[n] for n in computed if n in planned and n not in self.passes}
         written = {n: result_like(n) for n in computed if n.target in _PLANNED or n in self.passes}
         written |= {n: op.like for n, op in self.planned.items()}
+        likes = self._likes(written)
         direct = {
-            n: written[n]
-            for n in self.outputs
-            if n in written
-            and self.outputs.count(n) == 1
-            and (not self.leaves or written[n].stride() == val(n).stride())
+            n
+            for n, like in zip(self.outputs, likes, strict=True)
+            if n in written and self.outputs.count(n) == 1 and _same_places(like, written[n])
         }
         places = self._arena([n for n in written if n not in direct])
         size = max((offset + self._bytes(node) for node, offset in places.items()), default=0)
@@ -113,7 +113,10 @@ class _Compiler:
         read = {source for node in computed for source in self._sources(node)} | {*self.outputs}
         program.set_inputs([self.slots[n] for n in self.inputs])
         program.set_outputs(
-            [(self.slots[n], direct.get(n, _dense(val(n))), n in direct) for n in self.outputs]
+            [
+                (self.slots[n], like, n in direct)
+                for n, like in zip(self.outputs, likes, strict=True)
+            ]
         )
         for index, node in enumerate(self.nodes):
             if index < len(self.inputs):
@@ -134,6 +137,16 @@ class _Compiler:
         kernels = iter(program.kernels())
         return program, [
             step if step.kernel else Step(step.node, step.what, next(kernels)) for step in steps
+        ]
+
+    def _likes(self, written: dict[Node, Tensor]) -> list[Tensor]:
+        """Returns tensors without data that have the sizes of the outputs, those of one part of the
+        batch, and the strides that the whole batch has."""
+        if self.strides is None:
+            return [written[n] if n in written else dense(val(n)) for n in self.outputs]
+        return [
+            torch.empty_strided(val(n).shape, strides, dtype=val(n).dtype, device="meta")
+            for n, strides in zip(self.outputs, self.strides, strict=True)
         ]
 
     def _sources(self, node: Node) -> list[Node]:
@@ -325,13 +338,10 @@ def layer_of(
     return weight, bias, problem
 
 
-def _dense(value: Tensor) -> Tensor:
-    """Returns the value, or one of its sizes whose elements have memory each."""
-    if all(
-        stride > 0 or size <= 1 for size, stride in zip(value.shape, value.stride(), strict=True)
-    ):
-        return value
-    return torch.empty(value.shape, dtype=value.dtype, device="meta")
+def _same_places(a: Tensor, b: Tensor) -> bool:
+    """Returns whether all elements of two tensors of the same sizes are at the same places."""
+    strides = zip(a.shape, a.stride(), b.stride(), strict=True)
+    return all(size <= 1 or one == other for size, one, other in strides)
 
 
 def _is_small(node: Node) -> bool:

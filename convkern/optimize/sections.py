@@ -18,13 +18,13 @@ class Section:
         inputs: the nodes whose values the program is given.
         nodes: the nodes that it computes, and the constants that they read.
         outputs: the nodes whose values it returns.
-        leaves: whether these leave the model, with the strides that the model gives them.
+        strides: those that the model gives these, or None if they do not leave the model.
     """
 
     inputs: list[Node]
     nodes: list[Node]
     outputs: list[Node]
-    leaves: bool = True
+    strides: list[tuple[int, ...]] | None
 
 
 def whole(module: GraphModule) -> Section:
@@ -35,6 +35,7 @@ def whole(module: GraphModule) -> Section:
         graph.find_nodes(op="placeholder"),
         [n for n in graph.nodes if n.op not in ("placeholder", "output")],
         [n for n in output.args[0] if isinstance(n, Node)],
+        vars(module)["output_strides"],
     )
 
 
@@ -68,8 +69,13 @@ def split(module: GraphModule, batch: int) -> tuple[Section, Section | None]:
     read = {argument for node in tail for argument in node.all_input_nodes} - tail - constants
     given = [n for n in module.graph.nodes if n in read or (n in all_.outputs and n not in tail)]
     return (
-        Section(all_.inputs, [n for n in all_.nodes if n not in tail], given, leaves=False),
-        Section(given, [n for n in all_.nodes if n in tail or n in constants], all_.outputs),
+        Section(all_.inputs, [n for n in all_.nodes if n not in tail], given, None),
+        Section(
+            given,
+            [n for n in all_.nodes if n in tail or n in constants],
+            all_.outputs,
+            all_.strides,
+        ),
     )
 
 

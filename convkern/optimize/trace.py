@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.utils import _pytree as pytree
 
@@ -23,7 +23,7 @@ from convkern.optimize.effects import (
     remove_identities,
     remove_modes,
 )
-from convkern.optimize.graphs import CannotTrace, tidy
+from convkern.optimize.graphs import CannotTrace, dense, tidy, val
 
 
 def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> GraphModule:
@@ -35,10 +35,10 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> GraphModule:
     the outermost first, as torch's own tracers note them. Parameters and buffers are constants of
     the graph, the same tensors as the model's. What depends on no input is computed once.
 
-    The graph module returns the tensors and numbers in the model's output as a list. It has two
+    The graph module returns the tensors and numbers in the model's output as a list. It has three
     attributes: ``output_spec``, with which :func:`torch.utils._pytree.tree_unflatten` makes the
-    model's output of that list, and ``sources``, the tensors of the model from which each computed
-    constant was made.
+    model's output of that list; ``output_strides``, the strides of its tensors, which are not
+    expanded; and ``sources``, the tensors of the model from which each computed constant was made.
 
     Args:
         model: a module in inference mode, all parts of it.
@@ -83,6 +83,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> GraphModule:
     )  # fmt: skip
     try:
         _normalise(module)
+        vars(module)["output_strides"] = _output_strides(module)
     except CannotTrace:
         raise
     except Exception as error:
@@ -141,6 +142,13 @@ def _normalise(module: GraphModule) -> None:
     make_functional(module, aliases)
     remove_copies(module)
     tidy(module)
+
+
+def _output_strides(module: GraphModule) -> list[tuple[int, ...]]:
+    """Returns the strides of the tensors that a graph returns; where their elements share memory,
+    those of a dense tensor."""
+    (output,) = module.graph.find_nodes(op="output")
+    return [dense(val(leaf)).stride() for leaf in output.args[0] if isinstance(leaf, Node)]
 
 
 def _check(model: Any, inputs: Any) -> None:

@@ -80,3 +80,26 @@ def test_other_batches_are_computed_in_parts(name: str) -> None:
     fast = convkern.optimize(model, x)
     assert fast.plans[0].parts == len(x), fast.plans[0].together
     assert_same(model, fast, x)
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "batch last": lambda x: x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
+    "columns before rows": lambda x: x.mT.contiguous().mT,
+    "cut": lambda x: F.pad(x, (1, 1, 1, 1))[..., 1:-1, 1:-1],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_parts_have_the_strides_of_the_whole_batch(layout: str) -> None:
+    def call(conv: Any, x: Tensor) -> tuple[Tensor, ...]:
+        turned = x.permute(0, 3, 2, 1)
+        return conv(x), x, x + 1, conv(x) * 2, turned.flatten(1).view(turned.shape)
+
+    x = LAYOUTS[layout](image(2 * torch.get_num_threads(), 6))
+    model = Function(call).eval()
+    fast = convkern.optimize(model, x)
+    assert fast.plans[0].parts == len(x), fast.plans[0].together
+    with torch.no_grad():
+        for ours, theirs in zip(fast(x), model(x), strict=True):
+            torch.testing.assert_close(ours, theirs)
+            assert ours.stride() == theirs.stride()
