@@ -174,9 +174,10 @@ def _shuffle_of(node: Node) -> tuple[Node, int] | None:
     grouped = turned.args[0]
     if grouped.target is not aten.reshape.default or val(grouped.args[0]).shape != val(node).shape:
         return None
-    groups = val(grouped).shape[1]
-    sizes = [val(node).shape[0], groups, val(node).shape[1] // groups, *val(node).shape[2:]]
-    return (grouped.args[0], groups) if list(val(grouped).shape) == sizes else None
+    batch, channels, *size = val(node).shape
+    groups, each = val(grouped).shape[1:3]
+    plain = list(val(grouped).shape) == [batch, groups, each, *size]
+    return (grouped.args[0], groups) if plain and 0 < groups * each == channels else None
 
 
 def _cut_of(node: Node) -> tuple[Node, int, int] | None:

@@ -193,6 +193,19 @@ def test_channels_of_other_dtypes_are_left_to_torch(name: str, dtype: torch.dtyp
     torch.testing.assert_close(convkern.optimize(model, x)(x), model(x))
 
 
+def test_no_channels() -> None:
+    """Shuffles of no channels, whose groups are empty or none, and their concatenation."""
+
+    def call(conv: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = conv(x)
+        none = y[:, :0].reshape(2, 0, 3, 9, 11).transpose(1, 2).reshape(2, 0, 9, 11)
+        empty = y[:, 5:5].reshape(2, 4, 0, 9, 11).transpose(1, 2).reshape(2, 0, 9, 11)
+        return torch.cat([none, y, empty], 1), torch.cat([none, empty], 1)
+
+    model, x = Function(call).eval(), torch.randn(2, 3, 9, 11)
+    torch.testing.assert_close(convkern.optimize(model, x)(x), model(x))
+
+
 INDICES = {
     "of channels": lambda y: y[:, [3, 0, 3]],
     "of channels and columns": lambda y: y[:, [3, 0, 3], :, [1, 2, 4]],
