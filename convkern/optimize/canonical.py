@@ -201,6 +201,8 @@ class Silu(Fusion):
             return False
         for x, s in (node.args[:2], node.args[1::-1]):
             if isinstance(s, Node) and s.target is aten.sigmoid.default and s.args[0] is x:
+                if val(s).dtype != val(s.args[0]).dtype:
+                    return False  # the sigmoid of integers, of which there is no silu
                 if len(s.users) > 1:
                     return f"{s.name} has {len(s.users)} users"
                 node.target, node.args = aten.silu.default, (x,)

@@ -195,6 +195,7 @@ KEPT: list[tuple[str, Callable[[], nn.Module], str | None]] = [
     ("tanh", lambda: model_of(lambda m, x: m.a(x).tanh(), a=conv()), None),
     ("relu", lambda: model_of(lambda m, x: F.relu(m.a(x).clamp(-1, 1)), a=conv()), "activation"),
     ("mul", lambda: model_of(lambda m, x: m.a(x * x.mean(1, True)), a=conv()), None),
+    ("mul", lambda: model_of(lambda m, x: (y := m.a(x).int()) * y.sigmoid(), a=conv()), None),
 ]  # fmt: skip
 
 
