@@ -23,6 +23,12 @@ _COPIES = frozenset({aten.clone.default, aten._to_copy.default, aten.lift_fresh_
                      aten.to.dtype, aten.to.dtype_layout, aten.to.device,
                      aten.to.other})  # fmt: skip
 
+# Operators that read the memory of their first argument by strides of their own.
+_BY_STRIDES = frozenset({aten.as_strided.default, aten.as_strided_copy.default,
+                         aten.as_strided_scatter.default})  # fmt: skip
+# Operators whose first argument must have the elements of its last axis adjacent.
+_OF_LAST_AXIS = frozenset({aten.view.dtype, aten.view_as_complex.default})
+
 
 class Aliases:
     """The groups of nodes whose values share memory. A node of a list of tensors belongs to one
@@ -181,6 +187,26 @@ def remove_copies(module: GraphModule) -> None:
             same = _same_layout(val(node), val(node.args[0]))
             if same and all(user.op != "output" for user in node.users):
                 replace(node, node.args[0])
+
+
+def fix_layouts(module: GraphModule, aliases: Aliases) -> None:
+    """Makes the arguments contiguous of operators for which it matters how these lie in memory. A
+    program may compute values in other layouts than the model. Inputs and their views have the
+    model's.
+
+    Raises:
+        CannotTrace: strides are used on a value that is not all of a contiguous piece of memory.
+    """
+    inputs = {aliases[n] for n in module.graph.nodes if n.op == "placeholder"}
+    for node in list(module.graph.nodes):
+        if node.target not in _BY_STRIDES | _OF_LAST_AXIS or aliases[node.args[0]] in inputs:
+            continue
+        x = node.args[0]
+        bytes_ = val(x).numel() * val(x).element_size()
+        whole = val(x).is_contiguous() and val(x).untyped_storage().nbytes() == bytes_
+        if node.target in _BY_STRIDES and not whole:
+            raise CannotTrace(f"{node.target} depends on how {x.name} lies in memory")
+        node.replace_input_with(x, emit(module, node, aten.contiguous.default, x))
 
 
 def _functional(module: GraphModule, node: Node) -> Node:

@@ -17,6 +17,7 @@ from convkern.optimize.constants import fold_constants
 from convkern.optimize.effects import (
     Aliases,
     Guard,
+    fix_layouts,
     make_functional,
     refuse_hidden_effects,
     remove_copies,
@@ -141,6 +142,7 @@ def _normalise(module: GraphModule) -> None:
     remove_identities(module)
     make_functional(module, aliases)
     remove_copies(module)
+    fix_layouts(module, aliases)
     tidy(module)
 
 

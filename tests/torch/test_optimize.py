@@ -272,6 +272,21 @@ def test_views_keep_the_memory_of_results(name: str) -> None:
     assert_same(model, convkern.optimize(model, x), x)
 
 
+OF_MEMORY: dict[str, Callable[[Any, Tensor], Any]] = {
+    "strides": lambda conv, x: conv(x).as_strided((2, 5, 3), (96, 7, 1)),
+    "strides of a copy": lambda conv, x: torch.as_strided_copy(conv(x), (2, 5, 3), (96, 7, 1), 4),
+    "strides of an input": lambda conv, x: conv(x)[..., :1] + x.as_strided((6, 1), (8, 1), 3),
+    "complex numbers": lambda conv, x: torch.view_as_complex(conv(x).view(1, 16, 6, 4, 2)).abs(),
+    "larger numbers": lambda conv, x: conv(x).view(torch.complex64).abs(),
+}
+
+
+@pytest.mark.parametrize("name", OF_MEMORY)
+def test_operators_that_depend_on_how_values_lie_in_memory(name: str) -> None:
+    model, x = Function(OF_MEMORY[name]).eval(), image(1, 6)
+    assert_same(model, convkern.optimize(model, x), x)
+
+
 def test_one_tensor_given_twice() -> None:
     class Two(nn.Module):
         def forward(self, a: Tensor, b: Tensor) -> Tensor:

@@ -149,6 +149,9 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "attribute": (set_attribute, "replaces its own attribute 'kept'"),
     "replaced buffer": (set_buffer, "replaces its own attribute 'table'"),
     "output": (lambda m, x: m, "returns a Model"),
+    "strides": (
+        lambda m, x: m.conv(x)[:, 1:].as_strided((3, 3), (1, 1)), "how slice.* lies in memory"
+    ),
 }  # fmt: skip
 
 
