@@ -75,6 +75,8 @@ class Layers(Fusion):
             return "its weights are computed"
         if val(given["weight"]).dim() != 2:
             return "its weight is a vector"
+        if val(given["weight"]).shape[0] == 0:
+            return "it has no outputs"
         if val(node).dtype not in FLOATS:
             return f"its dtype is {val(node).dtype}"
         node.target = fused.linear
@@ -200,8 +202,10 @@ class Silu(Fusion):
         if node.target is not aten.mul.Tensor:
             return False
         for x, s in (node.args[:2], node.args[1::-1]):
-            if isinstance(s, Node) and s.target is aten.sigmoid.default and s.args[0] is x:
-                if val(s).dtype != val(s.args[0]).dtype:
+            if not isinstance(x, Node) or not isinstance(s, Node):
+                continue
+            if s.target is aten.sigmoid.default and s.args[0] is x:
+                if val(s).dtype != val(x).dtype:
                     return False  # the sigmoid of integers, of which there is no silu
                 if len(s.users) > 1:
                     return f"{s.name} has {len(s.users)} users"

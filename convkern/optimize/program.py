@@ -318,7 +318,7 @@ def layer_of(
         weight, has_residual = given, field(node, "residual") is not None
         if node.target is fused.linear:
             weight = weight[:, :, None, None]
-            rows, channels = value.numel() // value.shape[-1], value.shape[-1]
+            rows, channels = math.prod(value.shape[:-1]), value.shape[-1]
             sizes = [rows, channels, 1, 1] if rows <= FEW_ROWS else [1, channels, 1, rows]
         else:
             window = [field(node, name) for name in ("stride", "padding", "dilation", "groups")]

@@ -340,6 +340,14 @@ def test_what_cannot_be_optimized() -> None:
         convkern.optimize(net(), image())
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("sizes", [(0, 4), (4, 0), (0, 0)])
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_linear_layers_without_inputs_or_outputs(sizes: tuple[int, int], batch: int) -> None:
+    model, x = nn.Linear(*sizes).eval(), torch.randn(batch, 2, sizes[0])
+    torch.testing.assert_close(convkern.optimize(model, x)(x), model(x), check_stride=True)
+
+
 @pytest.mark.parametrize(
     ("model", "size"),
     [
