@@ -149,6 +149,9 @@ def statistics(module: GraphModule, norm: Node) -> Affine | str:
     mean, var, weight, bias = (constant(module, given[name]) for name in names)
     assert mean is not None
     assert var is not None
+    channels = val(given["input"]).shape[1:2]
+    if any(t is not None and t.shape != channels for t in (mean, var, weight, bias)):
+        return "its statistics are those of other channels"  # torch allows that of empty batches
     eps = given["eps"]
 
     def compute() -> tuple[Tensor, Tensor]:

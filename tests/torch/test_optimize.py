@@ -357,6 +357,8 @@ def test_linear_layers_without_inputs_or_outputs(sizes: tuple[int, int], batch: 
         (nn.Linear(8, 8), (8,)),
         (nn.Linear(8, 1), (1, 5, 1, 8)),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), (0, 3, 8, 8)),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(5)), (0, 3, 8, 8)),
+        (nn.BatchNorm2d(5), (0, 3, 8, 8)),
         (Function(lambda conv, x: conv(x).mean((2, 3), True).expand(-1, -1, 2, 2)), (2, 3, 8, 8)),
         (Function(lambda conv, x: F.scaled_dot_product_attention(*[x[:, 0, 0]] * 3)), (4, 3, 8, 8)),
         (Function(lambda conv, x: x[:, 0, 0].expand(4, 4, 8) - x[:, 0, :1]), (4, 3, 8, 8)),
