@@ -1,5 +1,6 @@
 """The scratch memory that a calling thread keeps between calls."""
 
+import math
 import mmap
 import os
 import subprocess
@@ -12,6 +13,7 @@ import torch
 
 import convkern
 from cases import FEW, GROUPED, MATMUL, WINOGRAD, label
+from convkern import _C
 from convkern.testing import operands, run, variant
 
 # 64 to 64 channels. The workspace is several MiB, and the result 144 KiB. The allocator is told to
@@ -89,3 +91,18 @@ def test_a_thread_that_ends_gives_its_workspace_back() -> None:
     assert all(torch.equal(result, expected) for result in results)
     assert len(results) == 43
     assert resident_bytes() - before < 15 * convkern.explain(PROBLEM).workspace_bytes
+
+
+@pytest.mark.parametrize(
+    ("problem", "is_copied"),
+    [
+        ("n1c64h256w256k64r3s3p1q1g64_bf16_nhwc_fwd", False),
+        ("n1c64h256w256k64r3s3p1q1g64_bf16_nchw_fwd", True),
+        ("n1c64h40w12000k64r31s31p15q15g64_bf16_nhwc_fwd", True),  # a band takes too much memory
+    ],
+)
+def test_large_depthwise_images_are_converted_in_bands(problem: str, is_copied: bool) -> None:
+    parsed = _C.Problem(problem)
+    with convkern.use_kernel("fwd.direct_channellane.half.baseline"):
+        workspace = _C.plan(parsed)["workspace_bytes"]
+    assert (workspace > 4 * math.prod(parsed.input_size)) == is_copied

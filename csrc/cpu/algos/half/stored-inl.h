@@ -1,5 +1,5 @@
 // Gives bfloat16 and float16 images to algorithms that convert the pixels which they need
-// themselves, a few at a time in the L1 cache. Weights and biases are given as float32 numbers.
+// themselves, a band of rows at a time. Weights and biases are given as float32 numbers.
 #pragma once
 
 #include "cpu/algos/channellane/channellane-inl.h"
@@ -93,7 +93,8 @@ constexpr int64_t kWidenedBytes = 16 << 20;
 
 // Plans direct_channellane in half precision: depthwise problems in channels_last with large images
 // on the images as they are stored, and others on images that are widened. So are those whose
-// results are finished, because these would be rounded twice.
+// results are finished, because these would be rounded twice, and those whose bands take too much
+// memory.
 template <Pass kPass>
 Planned plan_channellane(const Problem& p) {
   if constexpr (kPass != Pass::grad_weight) {
@@ -101,7 +102,8 @@ Planned plan_channellane(const Problem& p) {
     const int64_t floats = image.x_floats() + image.y_floats();
     const bool is_large = floats * int64_t{sizeof(float)} > kWidenedBytes;
     if (channellane::Groups(p).in_place && is_large && !is_finished(p)) {
-      return plan_through<Stored, stored_channellane, kPass>(p);
+      Planned plan = plan_through<Stored, stored_channellane, kPass>(p);
+      if (plan.reason != Reason::workspace) return plan;
     }
   }
   return plan_through<Widened, channellane::algorithm, kPass>(p);
