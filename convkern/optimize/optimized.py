@@ -159,11 +159,16 @@ def _is_special(inputs: tuple[Tensor, ...]) -> bool:
         or torch.compiler.is_compiling()
         or torch._C._is_tracing()
         or torch._C._functorch.maybe_current_level() is not None
-        or any(type(t) not in _PLAIN or not t.is_cpu or t.layout != torch.strided for t in inputs)
+        or not all(_is_plain(t) for t in inputs)
     )
 
 
 _PLAIN = (Tensor, nn.Parameter)
+
+
+def _is_plain(t: Tensor) -> bool:
+    """Returns whether a tensor is dense, on the CPU, and has its numbers themselves in memory."""
+    return type(t) in _PLAIN and t.is_cpu and t.layout == torch.strided and not t.is_neg()
 
 
 def _watch(model: nn.Module, plans: Iterable[Plan] = ()) -> _C.Watch:

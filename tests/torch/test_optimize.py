@@ -228,6 +228,8 @@ def test_calls_that_are_not_plain_are_the_models() -> None:
         torch.testing.assert_close(fast(x), model(x))
     _, tangent = torch.func.jvp(fast, (x,), (torch.ones_like(x),))
     torch.testing.assert_close(tangent, torch.func.jvp(model, (x,), (torch.ones_like(x),))[1])
+    negated = torch._neg_view(x)  # of which memory has the numbers with other signs
+    torch.testing.assert_close(fast(negated), model(-x))
     around = nn.Sequential(fast, nn.ReLU()).eval()
     y = image(4)
     torch.testing.assert_close(convkern.optimize(around, y)(y), model(y).relu())

@@ -98,12 +98,14 @@ constexpr int64_t kWidenedBytes = 16 << 20;
 template <Pass kPass>
 Planned plan_channellane(const Problem& p) {
   if constexpr (kPass != Pass::grad_weight) {
-    const Widened image{p};
-    const int64_t floats = image.x_floats() + image.y_floats();
-    const bool is_large = floats * int64_t{sizeof(float)} > kWidenedBytes;
-    if (channellane::Groups(p).in_place && is_large && !is_finished(p)) {
-      Planned plan = plan_through<Stored, stored_channellane, kPass>(p);
-      if (plan.reason != Reason::workspace) return plan;
+    // The sizes of empty problems may have products beyond 64 bits.
+    if (!p.empty() && channellane::Groups(p).in_place && !is_finished(p)) {
+      const Widened image{p};
+      const int64_t floats = image.x_floats() + image.y_floats();
+      if (floats > kWidenedBytes / int64_t{sizeof(float)}) {
+        Planned plan = plan_through<Stored, stored_channellane, kPass>(p);
+        if (plan.reason != Reason::workspace) return plan;
+      }
     }
   }
   return plan_through<Widened, channellane::algorithm, kPass>(p);
