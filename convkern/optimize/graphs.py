@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
@@ -151,15 +152,19 @@ def add_constant(
     return node
 
 
-def drop_computed_constants(module: GraphModule, node: Node) -> None:
+def readers(module: GraphModule) -> Counter[str]:
+    """Returns how many nodes read each constant of the graph."""
+    nodes = module.graph.find_nodes(op="get_attr")
+    return Counter(str(node.target) for node in nodes for _ in node.users)
+
+
+def drop_computed_constants(module: GraphModule, node: Node, readers: Counter[str]) -> None:
     """Removes from the graph module the computed constants that only this node reads. It is called
     for a layer whose weights are packed, so that a model's weights are in memory twice at most."""
     for source in node.all_input_nodes:
         name = str(source.target)
-        if source.op == "get_attr" and name in sources(module) and len(source.users) == 1:
-            alike = module.graph.find_nodes(op="get_attr")
-            if sum(str(other.target) == name for other in alike) == 1:
-                delattr(module, name)
+        if source.op == "get_attr" and name in sources(module) and readers[name] == 1:
+            delattr(module, name)
 
 
 def tidy(module: GraphModule) -> None:

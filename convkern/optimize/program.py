@@ -23,6 +23,7 @@ from convkern.optimize.graphs import (
     constant,
     dense,
     drop_computed_constants,
+    readers,
     val,
 )
 from convkern.optimize.outputs import planned_ops
@@ -82,6 +83,7 @@ class _Compiler:
         self.slots = {node: slot for slot, node in enumerate(self.nodes)}
         self.owner = _owners(section)
         self.last_use = self._last_uses()
+        self.readers = readers(module)
 
     def _last_uses(self) -> dict[Node, int]:
         """Returns the index of the last node that reads the memory of each owner of memory."""
@@ -223,7 +225,7 @@ class _Compiler:
             problem, x, residual[0] if residual else -1, self.slots[node], result_like(node),
             offset, weight, bias, is_of_pixels(node), dead,
         )  # fmt: skip
-        drop_computed_constants(self.module, node)
+        drop_computed_constants(self.module, node, self.readers)
         return Step(node.name, str(problem), "")
 
     def _add_pass(self, program: _C.Program, node: Node, offset: int, dead: list[int]) -> Step:
