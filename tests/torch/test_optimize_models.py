@@ -12,15 +12,18 @@ from traced import census, fused, randomise
 
 # What the graphs consist of, without changes of shape.
 MODELS = {
+    "alexnet": None,
     "convnext_tiny": {"conv2d": 22, "linear": 37, "permute": 49, "layer_norm": 23, "mean": 1},
     # In float64. In float32 the scales and shifts of concatenations are part of their copies.
     "densenet121": {"conv2d": 123, "linear": 1, "scale_shift": 62, "channels": 58, "max_pool2d": 1,
                     "mean": 1},
     "efficientnet_b0": {"conv2d": 81, "mul": 16, "linear": 1, "mean": 17},
+    "efficientnet_v2_s": None,
     "googlenet": {"conv2d": 57, "linear": 1, "max_pool2d": 13, "channels": 9, "mean": 1},
     "mnasnet1_0": {"conv2d": 52, "linear": 1, "mean": 1},
     "mobilenet_v2": {"conv2d": 52, "linear": 1, "mean": 1},
     "mobilenet_v3_large": {"conv2d": 62, "mul": 8, "linear": 2, "mean": 9},
+    "regnet_x_400mf": None,
     "regnet_y_800mf": {"conv2d": 75, "mul": 14, "linear": 1, "mean": 15},
     "resnet18": {"conv2d": 20, "linear": 1, "max_pool2d": 1, "mean": 1},
     "resnet50": {"conv2d": 53, "linear": 1, "max_pool2d": 1, "mean": 1},
@@ -30,12 +33,15 @@ MODELS = {
     "swin_t": None,
     "vgg11_bn": {"conv2d": 8, "linear": 3, "max_pool2d": 5, "adaptive_avg_pool2d": 1},
     "vit_b_16": None,
+    "wide_resnet50_2": None,
 }  # fmt: skip
-# How many layers add a residual.
+# How many layers add a residual. The first two blocks of efficientnet_v2_s add theirs after the
+# activation.
 RESIDUALS = {
-    "convnext_tiny": 18, "efficientnet_b0": 9, "mnasnet1_0": 10, "mobilenet_v2": 10,
-    "mobilenet_v3_large": 10, "regnet_y_800mf": 14, "resnet18": 8, "resnet50": 16,
-    "resnext50_32x4d": 16, "swin_t": 12, "vit_b_16": 12,
+    "convnext_tiny": 18, "efficientnet_b0": 9, "efficientnet_v2_s": 33, "mnasnet1_0": 10,
+    "mobilenet_v2": 10, "mobilenet_v3_large": 10, "regnet_x_400mf": 22, "regnet_y_800mf": 14,
+    "resnet18": 8, "resnet50": 16, "resnext50_32x4d": 16, "swin_t": 12, "vit_b_16": 12,
+    "wide_resnet50_2": 16,
 }  # fmt: skip
 
 
