@@ -82,6 +82,12 @@ FAULTS = {
     "columns beside the image are read": Edit(
         GROUPS, "kInside", "true", within="{} || static_cast<uint64_t>(column)"
     ),
+    "a strip begins one column before the image": Edit(
+        "algos/channellane/strips-inl.h", "k.begin == 1", "false", within="true, {}, lacks_last"
+    ),
+    "weights of a strip take a column beyond the image": Edit(
+        "algos/channellane/weight_strips-inl.h", "!columns.lacks_last", "true"
+    ),
     "the taps of gx are not reversed": Edit(
         "algos/winograd/correlate-inl.h", "(taps.reversed ? 8 - tap : tap)", "tap"
     ),
@@ -125,6 +131,7 @@ UNWRITTEN = "from memory that was not written"
 MESSAGES = {
     "the zeros around an image are not written": rf"element \d+ comes {UNWRITTEN}",
     "the zeros beside an image are one column too few": rf"element \d+ comes {UNWRITTEN}",
+    "a strip begins one column before the image": rf"element \d+ comes {UNWRITTEN}",
     "a guard judges one number too many": f"compares a number {UNWRITTEN}",
 }
 

@@ -55,7 +55,7 @@ SMALL_BLOCKS = [
     Edit("tiles/matmul-inl.h", "kMostBlock = 128", "kMostBlock = 18"),
     Edit("blocking/pixels-inl.h", "sizeof(Real) % 4096", "sizeof(Real) % 128"),
     Edit("algos/columnlane/row_buffers-inl.h", "kSliceChannels = 16", "kSliceChannels = 3"),
-    Edit("algos/channellane/shared-inl.h", "kFetchedBytes = 16 << 20", "kFetchedBytes = 1 << 10"),
+    Edit("algos/channellane/shared-inl.h", "kFetchedNumbers = 4 << 20", "kFetchedNumbers = 1 << 8"),
     Edit("algos/channellane/strips-inl.h", "kStripOutputs = 16", "kStripOutputs = 3"),
     Edit("algos/implicit_gemm/correlate-inl.h", "kBandPixels = 512", "kBandPixels = 16"),
     Edit("algos/implicit_gemm/correlate-inl.h", "kLeastBandPixels = 64", "kLeastBandPixels = 4"),

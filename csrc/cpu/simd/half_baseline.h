@@ -41,13 +41,5 @@ CONVKERN_INLINE uint16_t f16_of_float(float value) {
   return static_cast<uint16_t>(sign | ((magnitude + to_even - (112u << 23)) >> 13));
 }
 
-inline void widen_f16(const uint16_t* from, int64_t n, float* to) {
-  for (int64_t i = 0; i < n; ++i) to[i] = float_of_f16(from[i]);
-}
-
-inline void narrow_f16(const float* from, int64_t n, uint16_t* to) {
-  for (int64_t i = 0; i < n; ++i) to[i] = f16_of_float(from[i]);
-}
-
 }  // namespace
 }  // namespace convkern::cpu

@@ -1,7 +1,6 @@
 // float32 vectors for AVX2 and FMA: 8 lanes in 2 quarters. vec_baseline.h lists the operations.
 #pragma once
 
-#include "cpu/simd/half_f16c.h"
 #include "cpu/simd/prelude.h"
 #include "cpu/simd/real_f32.h"
 
@@ -91,6 +90,28 @@ CONVKERN_INLINE void exchange_quarters(Vec (&a)[2]) {
   const __m256 low = _mm256_permute2f128_ps(a[0].v, a[1].v, 0x20);
   a[1].v = _mm256_permute2f128_ps(a[0].v, a[1].v, 0x31);
   a[0].v = low;
+}
+
+// Numbers of 16 bits in memory. Stores round to nearest even.
+CONVKERN_INLINE Vec load_vector(const Half* p) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+CONVKERN_INLINE void store_vector(Half* p, Vec v) {
+  const __m128i halves = _mm256_cvtps_ph(v.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), halves);
+}
+CONVKERN_INLINE Vec load_vector(const BFloat16* p) {
+  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))};
+}
+CONVKERN_INLINE void store_vector(BFloat16* p, Vec v) {
+  const __m256i bits = _mm256_castps_si256(v.v), nan = _mm256_set1_epi32(kBFloat16NaN);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  __m256i sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(v.v, v.v, _CMP_UNORD_Q));
+  sum = _mm256_srli_epi32(_mm256_blendv_epi8(sum, nan, is_nan), 16);
+  const __m256i halves = _mm256_permute4x64_epi64(_mm256_packus_epi32(sum, sum), 0b1000);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(halves));
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 // float32 vectors for AVX-512: 16 lanes in 4 quarters. vec_baseline.h lists the operations.
 #pragma once
 
-#include "cpu/simd/half_f16c.h"
 #include "cpu/simd/prelude.h"
 #include "cpu/simd/real_f32.h"
 
@@ -92,6 +91,27 @@ CONVKERN_INLINE void exchange_quarters(Vec (&a)[4]) {
   a[1].v = _mm512_shuffle_f32x4(t0, t2, 0xdd);
   a[2].v = _mm512_shuffle_f32x4(t1, t3, 0x88);
   a[3].v = _mm512_shuffle_f32x4(t1, t3, 0xdd);
+}
+
+// Numbers of 16 bits in memory. Stores round to nearest even.
+CONVKERN_INLINE Vec load_vector(const Half* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+CONVKERN_INLINE void store_vector(Half* p, Vec v) {
+  const __m256i halves = _mm512_cvtps_ph(v.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), halves);
+}
+CONVKERN_INLINE Vec load_vector(const BFloat16* p) {
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
+}
+CONVKERN_INLINE void store_vector(BFloat16* p, Vec v) {
+  const __m512i bits = _mm512_castps_si512(v.v), nan = _mm512_set1_epi32(kBFloat16NaN);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  __m512i sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  sum = _mm512_mask_mov_epi32(sum, _mm512_cmp_ps_mask(v.v, v.v, _CMP_UNORD_Q), nan);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtepi32_epi16(_mm512_srli_epi32(sum, 16)));
 }
 
 }  // namespace

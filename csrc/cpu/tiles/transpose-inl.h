@@ -17,9 +17,10 @@ CONVKERN_INLINE Quarter load_quarter(const Real* p) {
   return q;
 }
 
-// The same functions are overloaded for number types other than Real, where they round.
+// The same functions are overloaded for number types other than Real, where those that store round.
 CONVKERN_INLINE void store_quarter(Real* p, Quarter q) { std::memcpy(p, &q, sizeof(q)); }
 CONVKERN_INLINE void store_number(Real* p, Real number) { *p = number; }
+CONVKERN_INLINE Vec load_vector(const Real* p) { return Vec::load_unaligned(p); }
 CONVKERN_INLINE void store_vector(Real* p, Vec v) { v.store_unaligned(p); }
 CONVKERN_INLINE void store_first(Real* p, int lanes, Vec v) { v.store_first(p, lanes); }
 

@@ -23,9 +23,9 @@ namespace {
 
 namespace channellane {
 
-constexpr Algorithm algorithm = {"direct_channellane", plan_if_grouped<Forward<RealTensors>>,
-                                 plan_if_grouped<GradInput<RealTensors>>,
-                                 plan_if_grouped<GradWeight>, choice::channellane_declines};
+constexpr Algorithm algorithm = {"direct_channellane", plan_if_grouped<Forward<Real>>,
+                                 plan_if_grouped<GradInput<Real>>,
+                                 plan_if_grouped<GradWeight<Real>>, choice::channellane_declines};
 
 }  // namespace channellane
 }  // namespace

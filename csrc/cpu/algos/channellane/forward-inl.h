@@ -10,10 +10,10 @@ namespace channellane {
 
 PixelBuffers forward_buffers(const Problem& p, const Tasks& tasks) {
   const ColumnSpan columns = columns_read(Groups(p), forward_columns(p));
-  return {p, tasks, input_rows(forward_rows(p), tasks.band_rows), columns, tasks.band_rows, p.OW()};
+  return {p, input_rows(forward_rows(p), tasks.band_rows), columns, tasks.band_rows, p.OW()};
 }
 
-template <class Tensors>
+template <class Number>
 struct Forward final : Plan {
   const Problem p;
   const Tasks tasks;
@@ -33,8 +33,8 @@ struct Forward final : Plan {
   void run(const Operands& ops, void* workspace, const Executor& executor) const override;
 };
 
-template <class Tensors>
-void Forward<Tensors>::run(const Operands& ops, void* workspace, const Executor& executor) const {
+template <class Number>
+void Forward<Number>::run(const Operands& ops, void* workspace, const Executor& executor) const {
   const Axis rows = forward_rows(p), columns = forward_columns(p);
   const Groups groups(p);
   const bool fetches = fetches_pixels(p);
@@ -57,20 +57,22 @@ void Forward<Tensors>::run(const Operands& ops, void* workspace, const Executor&
       const Range channels = groups.channels_of(vectors);
       const int64_t n = tasks.image(task);
       const Range in = inputs_read(rows, u);
-      GroupCorrelation sum(groups, lanes, restrict_outputs(rows, u, in),
-                           buffers.from_first(columns), columns);
+      GroupCorrelation<Number> sum(groups, lanes, restrict_outputs(rows, u, in),
+                                   buffers.from_first(columns), columns);
       if (!in.empty())
-        sum.in = read_pixels<Tensors>(p.dtype, ops.x, xs, n, in, groups.read_by(vectors),
-                                      groups.in_place, buffers.columns, buffer);
+        sum.in = read_pixels<Number>(ops.x, xs, n, in, groups.read_by(vectors), groups.in_place,
+                                     buffers.columns, buffer);
       sum.fetches = fetches;
       if (groups.in_place) sum.channels = channels.size();
       sum.taps = packed + channels.begin * taps;
-      sum.out = pixels_to_write<Tensors>(ops.out, ys, n, u, channels, buffer + buffers.in_floats);
+      sum.out = pixels_to_write<Number>(ops.out, ys, n, u, channels, buffer + buffers.in_floats);
       if (ops.b != nullptr) sum.bias = bias + channels.begin;
       sum.bounds = epilogue.if_bounds();
       correlate_groups(sum);
-      write_pixels<Tensors>(p.dtype, ops.out, ys, n, u, channels, sum.out);
-      finish_region(epilogue, static_cast<Real*>(ops.out), ys, rows_of_image(ys, n, u, channels));
+      write_pixels(ops.out, ys, n, u, channels, sum.out);
+      if constexpr (std::is_same_v<Number, Real>) {
+        finish_region(epilogue, static_cast<Real*>(ops.out), ys, rows_of_image(ys, n, u, channels));
+      }
     }
   });
 }

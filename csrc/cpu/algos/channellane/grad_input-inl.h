@@ -18,10 +18,10 @@ PixelBuffers grad_input_buffers(const Problem& p, const std::vector<Residue>& li
     if (!groups.in_place && residue.tap_count() > 0) columns.cover(residue.columns.axis);
   }
   const int64_t out_rows = std::min(p.H, tasks.band_rows * p.stride_h);
-  return {p, tasks, grad_input_reads(p, tasks.band_rows), columns, out_rows, p.W};
+  return {p, grad_input_reads(p, tasks.band_rows), columns, out_rows, p.W};
 }
 
-template <class Tensors>
+template <class Number>
 struct GradInput final : Plan {
   const Problem p;
   const std::vector<Residue> list;
@@ -40,8 +40,8 @@ struct GradInput final : Plan {
   void run(const Operands& ops, void* workspace, const Executor& executor) const override;
 };
 
-template <class Tensors>
-void GradInput<Tensors>::run(const Operands& ops, void* workspace, const Executor& executor) const {
+template <class Number>
+void GradInput<Number>::run(const Operands& ops, void* workspace, const Executor& executor) const {
   const Groups groups(p);
   const bool fetches = fetches_pixels(p);
   const TermLanes lanes(groups);
@@ -66,19 +66,19 @@ void GradInput<Tensors>::run(const Operands& ops, void* workspace, const Executo
       const Range h{band.begin * p.stride_h, std::min(p.H, band.end * p.stride_h)};
       const int64_t n = tasks.image(task);
       const Range in = grad_input_rows(p, h);
-      const Pixels<Real> gx =
-          pixels_to_write<Tensors>(ops.out, gxs, n, h, channels, buffer + buffers.in_floats);
-      Pixels<const Real> gy{};
+      const Pixels<Number> gx =
+          pixels_to_write<Number>(ops.out, gxs, n, h, channels, buffer + buffers.in_floats);
+      Pixels<const Number> gy{};
       if (!in.empty())
-        gy = read_pixels<Tensors>(p.dtype, ops.gy, gys, n, in, groups.read_by(vectors),
-                                  groups.in_place, buffers.columns, buffer);
+        gy = read_pixels<Number>(ops.gy, gys, n, in, groups.read_by(vectors), groups.in_place,
+                                 buffers.columns, buffer);
       for (const Residue& residue : list) {
         const Axis &rows = residue.rows.axis, &columns = residue.columns.axis;
         const Range u{band.begin, std::min(rows.out, band.end)};
         if (u.empty()) continue;
         const Range reached = in.empty() ? Range{0, 0} : in;
-        GroupCorrelation sum(groups, lanes, restrict_outputs(rows, u, reached),
-                             buffers.from_first(columns), columns);
+        GroupCorrelation<Number> sum(groups, lanes, restrict_outputs(rows, u, reached),
+                                     buffers.from_first(columns), columns);
         sum.in = gy;
         sum.fetches = fetches;
         if (groups.in_place) sum.channels = channels.size();
@@ -88,7 +88,7 @@ void GradInput<Tensors>::run(const Operands& ops, void* workspace, const Executo
                    p.stride_h * gx.row, 0};
         correlate_groups(sum);
       }
-      write_pixels<Tensors>(p.dtype, ops.out, gxs, n, h, channels, gx);
+      write_pixels(ops.out, gxs, n, h, channels, gx);
     }
   });
 }

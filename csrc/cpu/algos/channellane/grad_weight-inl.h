@@ -3,45 +3,81 @@
 #pragma once
 
 #include "cpu/algos/channellane/shared-inl.h"
+#include "cpu/algos/channellane/weight_strips-inl.h"
 #include "cpu/blocking/reduction-inl.h"
 
 namespace convkern::cpu {
 namespace {
 namespace channellane {
 
-// The bands of gy rows, and a thread's buffers for the pixels of x and gy that a band reads.
+// Returns whether strips sum the weights: those of depthwise problems in place with few taps.
+bool sums_in_strips(const Problem& p) {
+  return Groups(p).in_place && p.R <= kStripTaps && p.S <= kStripTaps;
+}
+
+// The bands of gy rows, and a thread's buffers for the pixels of x and gy that a band reads. Only
+// strips sum more than one vector of channels in a task.
 struct BufferedTasks : Tasks {
   PixelBuffers buffers;
 
   explicit BufferedTasks(const Problem& p)
       : Tasks(p, p.OH()),
-        buffers(p, *this, input_rows(forward_rows(p), band_rows),
-                columns_read(Groups(p), forward_columns(p)), band_rows, p.OW()) {}
+        buffers(p, input_rows(forward_rows(p), band_rows),
+                columns_read(Groups(p), forward_columns(p)), band_rows, p.OW()) {
+    if (!sums_in_strips(p)) slices = most_slices;
+  }
+  Range slice(int64_t index) const {
+    return with_overlap(near_equal_part(most_slices, slices, index));
+  }
+  // Returns the floats of the sums of a vector of channels, and those of the largest slice.
+  int64_t vector_sums(const Problem& p) const { return p.Cg * p.R * p.S * kLanes; }
+  int64_t slice_sums(const Problem& p) const {
+    return (ceil_div(most_slices, slices) + 1) * vector_sums(p);
+  }
   Reduction reduction(const Problem& p) const {
-    return {p, p.N * bands, /*buffer_floats=*/0, p.Cg * p.R * p.S * kLanes + buffers.floats()};
+    return {p, p.N * bands, /*buffer_floats=*/0, slice_sums(p) + buffers.floats()};
   }
 };
 
+// Adds the products of one band of gy rows of an image to the sums of some vectors of channels.
+template <class Number>
+void accumulate_strips(const Problem& p, const Operands& ops, const BufferedTasks& tasks,
+                       const Groups& groups, const TermLanes& lanes, int64_t unit, Range vectors,
+                       Real* sums) {
+  const Axis rows = forward_rows(p), columns = forward_columns(p);
+  const int64_t n = unit / tasks.bands;
+  const Range band = tasks.band(unit % tasks.bands), channels = groups.channels_of(vectors);
+  const Range in = inputs_read(rows, band);
+  if (in.empty()) return;
+  GroupCorrelation<Number> sum(groups, lanes, restrict_outputs(rows, band, in), columns, columns);
+  sum.in = pixels_of(static_cast<const Number*>(ops.x), x_shape(p),
+                     rows_of_image(x_shape(p), n, in, channels));
+  sum.gy = pixels_of(static_cast<const Number*>(ops.gy), y_shape(p),
+                     rows_of_image(y_shape(p), n, band, channels));
+  sum.channels = channels.size();
+  sum.fetches = fetches_pixels(p);
+  sum.sums = sums;
+  add_weight_strips(sum);
+}
+
 // Adds the products of one band of gy rows of an image to the sums of a vector of channels. The
-// sums are vectors (term, row, column). The thread's buffers come after them in memory.
+// sums are vectors (term, row, column).
 void accumulate_pixels(const Problem& p, const Operands& ops, const BufferedTasks& tasks,
                        const Groups& groups, const TermLanes& lanes, int64_t unit, int64_t vector,
-                       Real* sums) {
+                       Real* sums, Real* buffer) {
   const Axis rows = forward_rows(p), columns = tasks.buffers.from_first(forward_columns(p));
   const int64_t n = unit / tasks.bands;
   const Range band = tasks.band(unit % tasks.bands), vectors{vector, vector + 1};
   const Range in = inputs_read(rows, band);
   if (in.empty()) return;
-  Real* buffer = sums + p.Cg * p.R * p.S * kLanes;
-  const Pixels<const Real> x =
-      read_pixels<RealTensors>(p.dtype, ops.x, x_shape(p), n, in, groups.read_by(vectors),
-                               groups.in_place, tasks.buffers.columns, buffer);
-  const Pixels<const Real> gy = read_pixels<RealTensors>(
-      p.dtype, ops.gy, y_shape(p), n, band, groups.channels_of(vectors), groups.in_place,
-      ColumnSpan(p.OW()), buffer + tasks.buffers.in_floats);
+  const Pixels<const Real> x = read_pixels<Real>(ops.x, x_shape(p), n, in, groups.read_by(vectors),
+                                                 groups.in_place, tasks.buffers.columns, buffer);
+  const Pixels<const Real> gy =
+      read_pixels<Real>(ops.gy, y_shape(p), n, band, groups.channels_of(vectors), groups.in_place,
+                        ColumnSpan(p.OW()), buffer + tasks.buffers.in_floats);
   if (!groups.depthwise()) {
-    GroupCorrelation sum(groups, lanes, restrict_outputs(rows, band, in), columns,
-                         forward_columns(p));
+    GroupCorrelation<Real> sum(groups, lanes, restrict_outputs(rows, band, in), columns,
+                               forward_columns(p));
     sum.in = x;
     sum.sums = sums;
     sum.gy = gy;
@@ -66,31 +102,41 @@ void accumulate_pixels(const Problem& p, const Operands& ops, const BufferedTask
   }
 }
 
+template <class Number>
 struct GradWeight final : Plan, WeightParts<BufferedTasks> {
-  using WeightParts::WeightParts;
+  using WeightParts<BufferedTasks>::WeightParts;
   int64_t workspace(int threads) const override { return reduction.workspace(threads); }
   void run(const Operands& ops, void* workspace, const Executor& executor) const override;
 };
 
-void GradWeight::run(const Operands& ops, void* workspace, const Executor& executor) const {
+template <class Number>
+void GradWeight<Number>::run(const Operands& ops, void* workspace, const Executor& executor) const {
   const Groups groups(p);
   const TermLanes lanes(groups);
-  const int64_t weights = p.Cg * p.R * p.S;
-  const auto sum_vector = [&](int64_t vector, Range units, Real* sums, Real* partial) {
-    set_zero(sums, weights * kLanes);
-    for (int64_t unit = units.begin; unit < units.end; ++unit) {
-      accumulate_pixels(p, ops, tasks, groups, lanes, unit, vector, sums);
+  const int64_t weights = p.Cg * p.R * p.S, vector_sums = tasks.vector_sums(p);
+  const bool strips = sums_in_strips(p);
+  const auto add_unit = [&](int64_t unit, Range vectors, Real* sums) {
+    if (strips) return accumulate_strips<Number>(p, ops, tasks, groups, lanes, unit, vectors, sums);
+    if constexpr (std::is_same_v<Number, Real>) {
+      for (int64_t i = 0; i < vectors.size(); ++i) {
+        accumulate_pixels(p, ops, tasks, groups, lanes, unit, vectors.begin + i,
+                          sums + i * vector_sums, sums + tasks.slice_sums(p));
+      }
     }
-    const Range channels = groups.channels_of({vector, vector + 1});
-    const ImageBlock block{weights, static_cast<int>(channels.size())};
-    lanes_to_images(partial + channels.begin * weights, block, weights,
-                    VectorCursor(sums, kLanes, weights, 0));
   };
-  reduce_chunks(p, reduction, tasks.most_slices, workspace, static_cast<Real*>(ops.out), executor,
+  // The memory holds the sums of the slice's vectors of channels, and then the buffers.
+  reduce_chunks(p, reduction, tasks.slices, workspace, static_cast<Real*>(ops.out), executor,
                 [&](int64_t slice, Range units, Real* sums, Real* partial) {
-                  const Range vectors = tasks.with_overlap({slice, slice + 1});
-                  for (int64_t vector = vectors.begin; vector < vectors.end; ++vector) {
-                    sum_vector(vector, units, sums, partial);
+                  const Range vectors = tasks.slice(slice);
+                  set_zero(sums, vectors.size() * vector_sums);
+                  for (int64_t unit = units.begin; unit < units.end; ++unit) {
+                    add_unit(unit, vectors, sums);
+                  }
+                  for (int64_t i = 0; i < vectors.size(); ++i) {
+                    const Range channels = groups.channels_of(shifted({0, 1}, vectors.begin + i));
+                    const ImageBlock block{weights, static_cast<int>(channels.size())};
+                    lanes_to_images(partial + channels.begin * weights, block, weights,
+                                    VectorCursor(sums + i * vector_sums, kLanes, weights, 0));
                   }
                 });
 }

@@ -24,10 +24,10 @@ namespace channellane {
 // gy.
 struct Groups {
   int64_t count, terms, columns;
-  // Whether images are read and written in place (or, if their numbers are not Real, converted and
-  // otherwise left as they are). These are depthwise problems in channels_last with at least a
-  // vector of channels, except for some of grad_weight. The tiles of other groups read a pixel many
-  // times, and pixels that are far apart would compete for a few lines of the cache.
+  // Whether images are read and written in place. These are depthwise problems in channels_last
+  // with at least a vector of channels, except for some of grad_weight. The tiles of other groups
+  // read a pixel many times, and pixels that are far apart would compete for a few lines of the
+  // cache.
   bool in_place;
 
   explicit Groups(const Problem& p) : count(p.groups), terms(p.Cg), columns(p.Og()) {
@@ -82,7 +82,9 @@ struct TermLanes {
 };
 
 // The correlation of one vector of channels or, in place, of some adjacent channels. Forward and
-// grad_input read `taps` and write `out`. grad_weight reads `gy` and adds to `sums`.
+// grad_input read `taps` and write `out`. grad_weight reads `gy` and adds to `sums`. Inputs and
+// outputs are of type Number, and are computed as Real.
+template <class Number>
 struct GroupCorrelation {
   const Groups groups;
   const TermLanes& lanes;
@@ -91,15 +93,15 @@ struct GroupCorrelation {
   const Axis image_columns;
   const int64_t row_shift;     // rows of taps between two output rows that read the same input row
   const int64_t blocks;        // see count_blocks()
-  Pixels<const Real> in{};     // the input from row 0 and column 0 of the axes on
+  Pixels<const Number> in{};   // the input from row 0 and column 0 of the axes on
   const Real* taps = nullptr;  // the taps as vectors (vector of channels, term, row, column)
-  Pixels<Real> out{};
+  Pixels<Number> out{};
   const Real* bias = nullptr;
   const Epilogue* bounds = nullptr;  // null, or what bounds the sums
   int64_t channels = kLanes;         // adjacent channels, at least a vector
   bool fetches = false;              // whether strips and tiles prefetch, see fetches_pixels()
-  Real* sums = nullptr;              // the sums as vectors (term, row, column)
-  Pixels<const Real> gy{};
+  Real* sums = nullptr;              // the sums as vectors (vector of channels, term, row, column)
+  Pixels<const Number> gy{};
 
   GroupCorrelation(const Groups& groups, const TermLanes& lanes, const Axis& rows,
                    const Axis& columns, const Axis& image_columns)

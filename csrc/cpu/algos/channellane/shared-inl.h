@@ -12,28 +12,19 @@ namespace convkern::cpu {
 namespace {
 namespace channellane {
 
-// How the passes read and write tensors in place, whose numbers are Real. A class for tensors of
-// other numbers has the same members, and copies to and from buffers.
-struct RealTensors {
-  static bool hold(DType dtype) { return dtype == kDType; }
-  // Returns the pixels of a region of a tensor, or a copy of them in the buffer.
-  static Pixels<const Real> read(DType, const void* tensor, const ImageShape& shape,
-                                 const Region& region, Real*) {
-    return pixels_of(static_cast<const Real*>(tensor), shape, region);
-  }
-  // Returns where the pixels of a region are to be written.
-  static Pixels<Real> to_write(void* tensor, const ImageShape& shape, const Region& region, Real*) {
-    return pixels_of(static_cast<Real*>(tensor), shape, region);
-  }
-  // Writes them to the tensor if they are in a buffer.
-  static void write(DType, void*, const ImageShape&, const Region&, const Pixels<Real>&) {}
-};
+// The dtype of tensors of a number type.
+template <class Number>
+constexpr DType kDTypeOf = kDType;
+template <>
+constexpr DType kDTypeOf<BFloat16> = DType::bf16;
+template <>
+constexpr DType kDTypeOf<Half> = DType::f16;
 
-// Makes a plan of class PassPlan, which reads Tensors, or says why direct_channellane does not
-// compute the problem.
-template <class PassPlan, class Tensors = RealTensors>
+// Makes a plan of class PassPlan, or says why direct_channellane does not compute the problem. The
+// plan is for tensors of type Number. Those that are not Real are only read and written in place.
+template <class PassPlan, class Number = Real>
 Planned plan_if_grouped(const Problem& p) {
-  if (!Tensors::hold(p.dtype)) return Reason::dtype;
+  if (p.dtype != kDTypeOf<Number>) return Reason::dtype;
   if (p.empty()) return Reason::empty;
   if (p.groups == 1) return Reason::not_grouped;
   const Groups groups(p);
@@ -43,14 +34,15 @@ Planned plan_if_grouped(const Problem& p) {
 }
 
 // Returns whether strips and tiles prefetch. They do if the tensors are read and written in place
-// and are too large to stay in the caches, and the stride is at most 2 in forward and 1 in
-// grad_input. With tensors of 12 MB prefetching was measured to be a tenth slower, and with 20 MB
-// it was faster (Zen 5).
+// and are too large to stay in the caches, and the stride is at most 2, and 1 in grad_input. With
+// float32 tensors of 12 MB prefetching was measured to be a tenth slower, and with 20 MB it was
+// faster. With bfloat16, of whose lines two vectors take half each, it was faster with 12 MB (Zen
+// 5).
 bool fetches_pixels(const Problem& p) {
-  constexpr int64_t kFetchedBytes = 16 << 20;
+  constexpr int64_t kFetchedNumbers = 4 << 20;
   const int64_t stride = std::max(p.stride_h, p.stride_w);
-  const bool in_order = stride <= (p.pass == Pass::forward ? 2 : 1);
-  return in_order && Groups(p).in_place && p.dtype == kDType && p.min_bytes() > kFetchedBytes;
+  const bool in_order = stride <= (p.pass == Pass::grad_input ? 1 : 2);
+  return in_order && Groups(p).in_place && p.min_bytes() > kFetchedNumbers * size_of(p.dtype);
 }
 
 // The tasks of a pass. A task is a band of output rows of one image, for a slice of the vectors of
@@ -82,14 +74,7 @@ struct Tasks {
     }
     band_rows = ceil_div(rows, bands);
     slices = most_slices;
-    if (!groups.in_place) return;
-    int64_t least_slices = ceil_div(kLeastTasks, p.N * bands);
-    if (p.dtype != kDType) {  // then a band is copied, with the rows around it
-      const int64_t in_rows = band_rows * p.stride_h + (p.R - 1) * p.dilation_h;
-      const int64_t copied = (in_rows * p.W + band_rows * p.OW()) * p.C;
-      least_slices = std::max(least_slices, copied * int64_t{sizeof(Real)} / kBandBytes);
-    }
-    slices = std::min(slices, least_slices);
+    if (groups.in_place) slices = std::min(slices, ceil_div(kLeastTasks, p.N * bands));
   }
   int64_t count(const Problem& p) const { return p.N * bands * slices; }
   int64_t image(int64_t task) const { return task / slices / bands; }
@@ -97,11 +82,6 @@ struct Tasks {
   Range rows_of(int64_t task) const { return band(task / slices % bands); }
   Range vectors_of(int64_t task) const {
     return with_overlap(near_equal_part(most_slices, slices, task % slices));
-  }
-  // Returns the most channels of a slice.
-  int64_t slice_channels(const Problem& p) const {
-    if (!Groups(p).in_place) return kLanes;
-    return std::min(p.C, (ceil_div(most_slices, slices) + 1) * kLanes);
   }
   // Returns some of the vectors that overlap none before them, with the one that overlaps them.
   Range with_overlap(Range part) const {
@@ -117,19 +97,18 @@ ColumnSpan columns_read(const Groups& groups, const Axis& axis) {
   return columns;
 }
 
-// A thread's buffers for the pixels of a slice of channels. They are empty if images are read in
-// place and their numbers are Real.
+// A thread's buffers for the pixels of a vector of channels. They are empty if images are read in
+// place.
 struct PixelBuffers {
   ColumnSpan columns;  // of an input row
   int64_t in_floats = 0, out_floats = 0;
 
-  PixelBuffers(const Problem& p, const Tasks& tasks, int64_t in_rows, const ColumnSpan& columns,
-               int64_t out_rows, int64_t out_width)
+  PixelBuffers(const Problem& p, int64_t in_rows, const ColumnSpan& columns, int64_t out_rows,
+               int64_t out_width)
       : columns(columns) {
-    if (Groups(p).in_place && p.dtype == kDType) return;
-    const int64_t channels = tasks.slice_channels(p);
-    in_floats = in_rows * columns.width() * channels;
-    out_floats = out_rows * out_width * channels;
+    if (Groups(p).in_place) return;
+    in_floats = in_rows * columns.width() * kLanes;
+    out_floats = out_rows * out_width * kLanes;
   }
   int64_t floats() const { return in_floats + out_floats; }
   // Returns the axis with its input columns counted from the first that is read.
@@ -147,51 +126,65 @@ Region rows_of_image(const ImageShape& shape, int64_t image, Range rows, Range c
   return {{image, image + 1}, rows, {0, shape.width}, channels};
 }
 
-// Returns some rows and channels of an image from the first of `columns` on, either in place or as
-// a copy in the buffer.
-template <class Tensors>
-Pixels<const Real> read_pixels(DType dtype, const void* tensor, const ImageShape& shape,
-                               int64_t image, Range rows, Range channels, bool in_place,
-                               const ColumnSpan& columns, Real* buffer) {
-  const Region region = rows_of_image(shape, image, rows, channels);
-  if (in_place) return Tensors::read(dtype, tensor, shape, region, buffer);
-  const auto* from = static_cast<const Real*>(tensor);
+// Copies rows of an image to the buffer, and returns them from the first of `columns` on. Columns
+// beyond the image are zeros.
+Pixels<const Real> copy_rows(const Real* tensor, const ImageShape& shape, const Region& region,
+                             const ColumnSpan& columns, Real* buffer) {
   const Pixels<Real> whole = vector_of_pixels(buffer, columns.width());
   Pixels<Real> to = whole;
   to.at -= columns.low * to.pixel;
   const int64_t before = -columns.low * kLanes, after = (columns.high + 1 - shape.width) * kLanes;
-  for (int64_t row = 0; row < rows.size(); ++row) {
+  for (int64_t row = 0; row < region.rows.size(); ++row) {
     Real* first = whole.at + row * whole.row;
     set_zero(first, before);
     set_zero(first + whole.row - after, after);
   }
   if (shape.layout == Layout::nchw) {
-    load_pixels(from, shape, region, to);
+    load_pixels(tensor, shape, region, to);
   } else {
-    copy_pixels(pixels_of(from, shape, region), region, to);
+    copy_pixels(pixels_of(tensor, shape, region), region, to);
   }
   return whole.read_only();
 }
 
-// Returns whether outputs are written in place. Otherwise they go to the buffer, and write_pixels()
-// copies them to the tensor.
+// Returns some rows and channels of an image from the first of `columns` on, either in place or as
+// a copy in the buffer.
+template <class Number>
+Pixels<const Number> read_pixels(const void* tensor, const ImageShape& shape, int64_t image,
+                                 Range rows, Range channels, bool in_place,
+                                 const ColumnSpan& columns, Real* buffer) {
+  const auto* from = static_cast<const Number*>(tensor);
+  const Region region = rows_of_image(shape, image, rows, channels);
+  if (in_place) return pixels_of(from, shape, region);
+  if constexpr (std::is_same_v<Number, Real>)
+    return copy_rows(from, shape, region, columns, buffer);
+  return {};
+}
+
+// Returns whether outputs are written in place, as those of images that are read in place are.
+// Otherwise they go to the buffer, and write_pixels() copies them to the tensor.
 bool writes_in_place(const ImageShape& shape, Range channels) {
   return shape.layout == Layout::nhwc && channels.size() >= kLanes;
 }
 
-template <class Tensors>
-Pixels<Real> pixels_to_write(void* tensor, const ImageShape& shape, int64_t image, Range rows,
-                             Range channels, Real* buffer) {
-  if (!writes_in_place(shape, channels)) return vector_of_pixels(buffer, shape.width);
-  return Tensors::to_write(tensor, shape, rows_of_image(shape, image, rows, channels), buffer);
+template <class Number>
+Pixels<Number> pixels_to_write(void* tensor, const ImageShape& shape, int64_t image, Range rows,
+                               Range channels, Real* buffer) {
+  if constexpr (std::is_same_v<Number, Real>) {
+    if (!writes_in_place(shape, channels)) return vector_of_pixels(buffer, shape.width);
+  }
+  return pixels_of(static_cast<Number*>(tensor), shape,
+                   rows_of_image(shape, image, rows, channels));
 }
 
-template <class Tensors>
-void write_pixels(DType dtype, void* tensor, const ImageShape& shape, int64_t image, Range rows,
-                  Range channels, const Pixels<Real>& from) {
-  const Region region = rows_of_image(shape, image, rows, channels);
-  if (writes_in_place(shape, channels)) return Tensors::write(dtype, tensor, shape, region, from);
-  store_pixels(static_cast<Real*>(tensor), shape, region, from);
+template <class Number>
+void write_pixels(void* tensor, const ImageShape& shape, int64_t image, Range rows, Range channels,
+                  const Pixels<Number>& from) {
+  if constexpr (std::is_same_v<Number, Real>) {
+    if (writes_in_place(shape, channels)) return;
+    store_pixels(static_cast<Real*>(tensor), shape, rows_of_image(shape, image, rows, channels),
+                 from);
+  }
 }
 
 // Packs the taps of each channel with the channels of a vector innermost. Tap `tap` of the i-th

@@ -18,7 +18,8 @@ namespace channellane {
 // lanes the same channel. permuted: each lane a channel of its group.
 enum class Terms { own, broadcast, permuted };
 
-alignas(64) constexpr Real kZeros[kLanes] = {};
+template <class Number>
+alignas(64) constexpr Number kZeros[kLanes] = {};
 
 template <int kValue>
 using Constant = std::integral_constant<int, kValue>;
@@ -32,8 +33,9 @@ CONVKERN_INLINE void for_each_index(const Body& body, std::integer_sequence<int,
 // neighbouring columns in the input, 1 or 2, if neighbouring taps are one column apart. Otherwise
 // it is 0, and every product loads its pixel. kInside says that the tile reads no columns out of
 // range.
-template <int kRows, int kColumns, int kStep, Terms kTerms, bool kInside>
+template <class Number, int kRows, int kColumns, int kStep, Terms kTerms, bool kInside>
 struct GroupTile {
+  using Correlation = GroupCorrelation<Number>;
   using Pixel = Vec[kRows][kColumns];
   static constexpr bool kOwn = kTerms == Terms::own;
   // The most neighbouring taps of a row that make a run.
@@ -42,20 +44,20 @@ struct GroupTile {
   // A run of neighbouring taps and the row of the input that the tile reads with them. A run is
   // worked out once for all terms, because that takes as long as the products of one term.
   struct Run {
-    const GroupCorrelation& c;
-    const Real* in;
+    const Correlation& c;
+    const Number* in;
     int64_t column;    // the input column that the tile's first column reads with the first tap
     int64_t tap;       // offset in floats of the first tap, for term 0 and tile row 0
     int64_t tap_step;  // floats from the taps of tile row 1 to those of tile row 0
   };
 
   // Returns the vector at a pixel, which is `column` in the image and `offset` columns from `in`.
-  static CONVKERN_INLINE Vec read(const GroupCorrelation& c, const Real* in, int64_t offset,
+  static CONVKERN_INLINE Vec read(const Correlation& c, const Number* in, int64_t offset,
                                   int64_t column, int64_t term, Vec::Lanes lanes) {
     if constexpr (kOwn) {
       const bool inside =
           kInside || static_cast<uint64_t>(column) < static_cast<uint64_t>(c.columns.in);
-      return held(Vec::load_unaligned(inside ? in + offset * c.in.pixel : kZeros));
+      return held(load_vector(inside ? in + offset * c.in.pixel : kZeros<Number>));
     } else if constexpr (kTerms == Terms::broadcast) {
       return held(Vec::broadcast(in + offset * kLanes + term));
     } else {
@@ -65,7 +67,7 @@ struct GroupTile {
 
   // Calls body(x, k, t) for every tap k and tile column t. x is the vector that they read.
   template <int kTaps, class Body>
-  static CONVKERN_INLINE void for_each_product(const GroupCorrelation& c, const Real* in,
+  static CONVKERN_INLINE void for_each_product(const Correlation& c, const Number* in,
                                                int64_t column, int64_t term, Vec::Lanes lanes,
                                                const Body& body) {
     if constexpr (kStep == 0) {
@@ -106,7 +108,7 @@ struct GroupTile {
   // Adds the products of the run's taps for some terms to the tile rows [kFirst, kLast].
   template <int kFirst, int kLast, int kTaps>
   static CONVKERN_INLINE void add_products(Pixel& out, const Run& run, Range terms) {
-    const GroupCorrelation& c = run.c;
+    const Correlation& c = run.c;
     const auto add_term = [&](int64_t term) CONVKERN_INLINE_LAMBDA {
       const Real* taps = c.taps + run.tap + term * c.term_taps();
       Vec w[kRows][kTaps];
@@ -133,7 +135,7 @@ struct GroupTile {
   // neighbouring tiles of gy from the address `gy` on. Tile rows are [kFirst, kLast].
   template <int kFirst, int kLast, int kTaps>
   static CONVKERN_INLINE void add_to_sums(const Run& run, const Real* gy, int64_t count) {
-    const GroupCorrelation& c = run.c;
+    const Correlation& c = run.c;
     Real* sums = c.sums + run.tap;
     for (int64_t term = 0; term < c.groups.terms; ++term, sums += c.term_taps()) {
       const Vec::Lanes lanes = Vec::load_lanes(c.lanes.of[term]);
@@ -148,7 +150,8 @@ struct GroupTile {
           for (auto& chain : w) chain[r][k] = Vec::zero();
         }
       }
-      const Real *in = run.in, *at = gy;
+      const Number* in = run.in;
+      const Real* at = gy;
       int64_t column = run.column;
       for (int64_t i = 0; i < count; ++i) {
         Pixel g;
@@ -188,7 +191,7 @@ struct GroupTile {
   // of channels. The run is for the tile rows [first, last] and has `taps` taps; these three are
   // constants. Of wide kernels, taps that reach no column of the image are left out.
   template <class Body>
-  static CONVKERN_INLINE void for_each_run(const GroupCorrelation& c, int64_t u, int64_t v,
+  static CONVKERN_INLINE void for_each_run(const Correlation& c, int64_t u, int64_t v,
                                            int64_t vector, Range m, const Body& body) {
     using First = Constant<0>;
     using Last = Constant<kRows - 1>;
@@ -198,7 +201,7 @@ struct GroupTile {
     const int64_t shift = c.row_shift;
     const int64_t first_column = c.columns.offset + v * c.columns.out_step;
     const int64_t pixel = kOwn ? c.in.pixel : kLanes;
-    const Real* in = c.in.at + c.first_lane(vector);
+    const Number* in = c.in.at + c.first_lane(vector);
     const int64_t taps = vector * c.groups.terms * c.term_taps();
     Range columns{0, c.columns.taps};
     if (kOwn && columns.end > kRunTaps) columns = taps_in_range(c.image_columns, {v, v + kColumns});
@@ -230,28 +233,27 @@ struct GroupTile {
 
   // Prefetches the memory that the next tile of the row writes, and the pixels that no tile before
   // it has read.
-  static CONVKERN_INLINE void fetch_next(const GroupCorrelation& c, int64_t u, int64_t v,
-                                         int64_t lane) {
+  static CONVKERN_INLINE void fetch_next(const Correlation& c, int64_t u, int64_t v, int64_t lane) {
     const int64_t rows = kRows * c.rows.out_step, columns = kColumns * c.columns.out_step;
     const int64_t row = c.rows.offset + (u + kRows - 1) * c.rows.out_step +
                         (c.rows.taps - 1) * c.rows.tap_step + 1 - rows;
     const int64_t column = c.columns.offset + (v + kColumns - 1) * c.columns.out_step +
                            (c.columns.taps - 1) * c.columns.tap_step + 1;
     for (int64_t m = 0; m < rows; ++m) {
-      const Real* in = c.in.at + lane + (row + m) * c.in.row + column * c.in.pixel;
+      const Number* in = c.in.at + lane + (row + m) * c.in.row + column * c.in.pixel;
       for (int64_t k = 0; k < columns; ++k) __builtin_prefetch(in + k * c.in.pixel);
     }
     for (int r = 0; r < kRows; ++r) {
-      Real* out = c.out.at + lane + (u + r) * c.out.row + (v + kColumns) * c.out.pixel;
+      Number* out = c.out.at + lane + (u + r) * c.out.row + (v + kColumns) * c.out.pixel;
       for (int t = 0; t < kColumns; ++t) __builtin_prefetch(out + t * c.out.pixel, /*write=*/1);
     }
   }
 
   // Computes the tile's outputs in a vector of channels. The first is at row u, column v. The
   // products are summed in blocks, and the blocks are then added up.
-  static CONVKERN_NOINLINE void outputs(const GroupCorrelation& c, int64_t u, int64_t v,
+  static CONVKERN_NOINLINE void outputs(const Correlation& c, int64_t u, int64_t v,
                                         int64_t vector) {
-    Real* first = c.out.at + c.first_lane(vector) + u * c.out.row + v * c.out.pixel;
+    Number* first = c.out.at + c.first_lane(vector) + u * c.out.row + v * c.out.pixel;
     if constexpr (kOwn) {
       if (c.fetches) fetch_next(c, u, v, c.first_lane(vector));
     }
@@ -286,14 +288,13 @@ struct GroupTile {
       for_each(out, [&](Vec& sum, int, int) CONVKERN_INLINE_LAMBDA { sum = c.bounds->bound(sum); });
     }
     for_each(out, [&](Vec& sum, int r, int t) CONVKERN_INLINE_LAMBDA {
-      sum.store_unaligned(first + r * c.out.row + t * c.out.pixel);
+      store_vector(first + r * c.out.row + t * c.out.pixel, sum);
     });
   }
 
   // Adds the products of `count` neighbouring tiles of gy to the sums. The first is at row u,
   // column v.
-  static CONVKERN_NOINLINE void weights(const GroupCorrelation& c, int64_t u, int64_t v,
-                                        int64_t count) {
+  static CONVKERN_NOINLINE void weights(const Correlation& c, int64_t u, int64_t v, int64_t count) {
     const Real* gy = c.gy.at + u * c.gy.row + v * kLanes;
     for_each_run(c, u, v, 0, {0, c.rows.taps},
                  [&](const Run& run, auto from, auto to, auto taps)
@@ -325,10 +326,10 @@ CONVKERN_INLINE void with_inside(const Axis& axis, Range v, const Body& body) {
 }
 
 // Calls body(terms, step, rows, u) for the rows of tiles of a correlation. The first three are
-// those of the tiles, as constants, and u is the first output row. Only if kDepthwise can the lanes
-// read their own channels.
-template <bool kDepthwise, class Body>
-void for_each_row_of_tiles(const GroupCorrelation& c, const Body& body) {
+// those of the tiles, as constants, and u is the first output row. The lanes read their own
+// channels only if kDepthwise, and other lanes only if the numbers are Real.
+template <bool kDepthwise, class Number, class Body>
+void for_each_row_of_tiles(const GroupCorrelation<Number>& c, const Body& body) {
   const int64_t most = c.rows.out_step % c.rows.tap_step == 0 ? 2 : 1;
   const auto with_step = [&](auto terms, auto step) {
     for (int64_t u = 0; u < c.rows.out; u += most) {
@@ -351,16 +352,16 @@ void for_each_row_of_tiles(const GroupCorrelation& c, const Body& body) {
   if constexpr (kDepthwise) {
     if (c.groups.depthwise()) return with_terms(std::integral_constant<Terms, Terms::own>{});
   }
-  if (c.lanes.broadcast) {
-    with_terms(std::integral_constant<Terms, Terms::broadcast>{});
-  } else {
+  if constexpr (std::is_same_v<Number, Real>) {
+    if (c.lanes.broadcast) return with_terms(std::integral_constant<Terms, Terms::broadcast>{});
     with_terms(std::integral_constant<Terms, Terms::permuted>{});
   }
 }
 
 // Computes the outputs of forward or grad_input. If the columns are not whole tiles, the last tile
 // ends with them and overlaps the one before it. Both compute the same numbers.
-void correlate_groups(const GroupCorrelation& c) {
+template <class Number>
+void correlate_groups(const GroupCorrelation<Number>& c) {
   if (in_strips(c)) return correlate_strips(c);
   for_each_row_of_tiles<true>(c, [&](auto terms, auto step, auto rows, int64_t u) {
     with_columns(c.columns.out, [&](auto columns) {
@@ -369,7 +370,8 @@ void correlate_groups(const GroupCorrelation& c) {
         const int64_t column = std::min(v, c.columns.out - kColumns);
         with_inside<terms()>(c.columns, {column, column + kColumns}, [&](auto inside) {
           for (int64_t vector = 0; vector < c.vectors(); ++vector) {
-            GroupTile<rows(), kColumns, step(), terms(), inside()>::outputs(c, u, column, vector);
+            GroupTile<Number, rows(), kColumns, step(), terms(), inside()>::outputs(c, u, column,
+                                                                                    vector);
           }
         });
       }
@@ -378,13 +380,13 @@ void correlate_groups(const GroupCorrelation& c) {
 }
 
 // Adds the products of grad_weight to the sums. The problem must not be depthwise.
-void add_group_weights(const GroupCorrelation& c) {
+inline void add_group_weights(const GroupCorrelation<Real>& c) {
   for_each_row_of_tiles<false>(c, [&](auto terms, auto step, auto rows, int64_t u) {
     for (int64_t v = 0; v < c.columns.out;) {
       with_columns(c.columns.out - v, [&](auto columns) {
         constexpr int kColumns = columns();
         const int64_t count = (c.columns.out - v) / kColumns;
-        GroupTile<rows(), kColumns, step(), terms(), true>::weights(c, u, v, count);
+        GroupTile<Real, rows(), kColumns, step(), terms(), true>::weights(c, u, v, count);
         v += count * kColumns;
       });
     }

@@ -10,12 +10,6 @@ namespace half {
 
 constexpr int64_t kGrain = 1 << 15;  // fewer numbers are not worth waking a thread
 
-// Vectors of bits. Compilers make no vectors of loops over so few numbers of memory that may
-// overlap.
-using Halves = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
-using Bits = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
-using SignedBits = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
-
 // Calls convert(from, to) for n numbers, a vector at a time. The last vector is moved through
 // buffers if there are fewer.
 template <class From, class To, class Convert>
@@ -31,38 +25,37 @@ CONVKERN_INLINE void for_each_vector_of(const From* from, int64_t n, To* to,
   std::memcpy(to + i, converted, (n - i) * sizeof(To));
 }
 
-inline void widen_bf16(const uint16_t* from, int64_t n, float* to) {
+template <class Number>
+void widen_numbers(const uint16_t* from, int64_t n, float* to) {
   for_each_vector_of(from, n, to, [](const uint16_t* p, float* at) CONVKERN_INLINE_LAMBDA {
-    Halves halves;
-    std::memcpy(&halves, p, sizeof(halves));
-    const Bits bits = __builtin_convertvector(halves, Bits) << 16;
-    std::memcpy(at, &bits, sizeof(bits));
+    load_vector(reinterpret_cast<const Number*>(p)).store_unaligned(at);
   });
 }
 
-inline void narrow_bf16(const float* from, int64_t n, uint16_t* to) {
+template <class Number>
+void narrow_numbers(const float* from, int64_t n, uint16_t* to) {
   for_each_vector_of(from, n, to, [](const float* p, uint16_t* at) CONVKERN_INLINE_LAMBDA {
-    constexpr uint32_t kNaN = 0x7fc0, kInfinity = 0x7f800000, kMagnitude = 0x7fffffff;
-    Bits bits;
-    std::memcpy(&bits, p, sizeof(bits));
-    const Bits to_even = 0x7fff + (bits >> 16 & 1);
-    // The difference is negative for NaN, and its sign fills all bits.
-    const auto is_nan = (Bits)((SignedBits)(kInfinity - (bits & kMagnitude)) >> 31);
-    const Bits rounded = ((bits + to_even) >> 16 & ~is_nan) | (kNaN & is_nan);
-    const Halves halves = __builtin_convertvector(rounded, Halves);
-    std::memcpy(at, &halves, sizeof(halves));
+    store_vector(reinterpret_cast<Number*>(at), Vec::load_unaligned(p));
   });
+}
+
+// These return the functions that convert numbers of a dtype of 16 bits.
+constexpr auto widening(DType dtype) {
+  return dtype == DType::bf16 ? widen_numbers<BFloat16> : widen_numbers<Half>;
+}
+constexpr auto narrowing(DType dtype) {
+  return dtype == DType::bf16 ? narrow_numbers<BFloat16> : narrow_numbers<Half>;
 }
 
 void widen(DType dtype, const uint16_t* from, int64_t n, float* to, const Executor& executor) {
-  const auto convert = dtype == DType::bf16 ? widen_bf16 : widen_f16;
+  const auto convert = widening(dtype);
   executor.run(n, kGrain, [&](int64_t begin, int64_t end, int) {
     convert(from + begin, end - begin, to + begin);
   });
 }
 
 void narrow(DType dtype, const float* from, int64_t n, uint16_t* to, const Executor& executor) {
-  const auto convert = dtype == DType::bf16 ? narrow_bf16 : narrow_f16;
+  const auto convert = narrowing(dtype);
   executor.run(n, kGrain, [&](int64_t begin, int64_t end, int) {
     convert(from + begin, end - begin, to + begin);
   });
@@ -72,8 +65,8 @@ void narrow(DType dtype, const float* from, int64_t n, uint16_t* to, const Execu
 // and are in `out` where `sums` is null. `residual` may be null.
 void finish(const Problem& p, float* sums, const uint16_t* residual, int64_t n, uint16_t* out,
             const Executor& executor) {
-  const auto to_float = p.dtype == DType::bf16 ? widen_bf16 : widen_f16;
-  const auto from_float = p.dtype == DType::bf16 ? narrow_bf16 : narrow_f16;
+  const auto to_float = widening(p.dtype);
+  const auto from_float = narrowing(p.dtype);
   executor.run(n, kGrain, [&](int64_t begin, int64_t end, int) {
     constexpr int64_t kPart = 512;  // numbers converted at a time, which stay in the L1 cache
     float wide_sums[kPart], wide_residual[kPart];
