@@ -102,7 +102,9 @@ def run(ops: Operands) -> Tensor:
     if problem.pass_ == "fwd":
         result = op.conv2d(ops.x, ops.w, ops.b, *ops.window, problem.activation, ops.residual)
     elif problem.pass_ == "gx":
-        result = op.conv2d_grad_input(ops.gy, ops.w, list(problem.input_size), *ops.window)
+        # Where gy has one channel, both layouts fit it. Autograd passes that of the input, too.
+        sizes, layout = list(problem.input_size), FORMATS[problem.layout]
+        result = op.conv2d_grad_input(ops.gy, ops.w, sizes, *ops.window, layout)
     else:
         result = op.conv2d_grad_weight(ops.gy, ops.x, list(problem.weight_size), *ops.window)
     return result

@@ -40,7 +40,7 @@ bool has_wide_pixels(const Problem& p) {
 // Returns whether a problem of 1x1 kernels in channels_last has pixels of so few numbers that whole
 // images are copied to lanes as fast as they are read.
 bool has_narrow_pixels(const Problem& p) {
-  constexpr int64_t kFewChannels = 8;
+  constexpr int64_t kFewChannels = 12;
   return p.layout == Layout::nhwc && p.R * p.S == 1 && p.groups == 1 &&
          p.pass != Pass::grad_weight && std::max(p.C, p.O) <= kFewChannels;
 }
@@ -54,17 +54,20 @@ double share_beside_sums(double vectors, double overhead) { return vectors / (ve
 
 // The estimate is the share of useful lanes, less the costs below. Tiles with one vector in a row
 // are bound by their loads. In grad_weight a vector of gy is loaded for the Cg products that it
-// has. And a sum starts anew with every run of products whose factors are adjacent in memory, which
-// costs about as much as 9 products.
+// has, which takes as long as 1.5 of them, and 3 in tiles of one vector. And a sum starts anew with
+// every run of products whose factors are adjacent in memory, which costs about as much as 9
+// products, and 14 if the products are those of one channel.
 double estimate_implicit_gemm(const Problem& p, int lanes) {
   const int64_t columns = p.pass == Pass::grad_input ? p.Cg : p.Og();
-  const double used = used_lanes(columns, lanes) * (columns <= lanes ? 0.65 : 1);
-  if (p.pass == Pass::grad_weight) return used * p.Cg / (p.Cg + 1);
+  const bool one_vector = columns <= lanes;
+  const double used = used_lanes(columns, lanes) * (one_vector ? 0.65 : 1);
+  const auto channels = static_cast<double>(p.Cg);
+  if (p.pass == Pass::grad_weight) return used * channels / (channels + (one_vector ? 3 : 1.5));
   const int64_t terms = p.pass == Pass::grad_input ? p.Og() : p.Cg;
   const bool adjacent =
       p.dilation_w == 1 && (p.layout == Layout::nchw ? terms <= lanes : p.groups == 1);
   const double run = static_cast<double>(adjacent ? terms * p.S : terms);
-  return used * run / (run + 9);
+  return used * run / (run + (terms == 1 ? 14 : 9));
 }
 
 // The estimate is the share of useful lanes, less what copying takes and further costs, each fitted
@@ -102,7 +105,7 @@ double estimate_batchlane(const Problem& p, int lanes) {
   constexpr int64_t kManyOutputs = 64;
   if (p.pass == Pass::forward && p.stride_w >= p.S && p.Og() > kManyOutputs) share *= 0.6;
   if (p.R * p.S > 1 || has_narrow_pixels(p)) return share;
-  return share * (p.layout == Layout::nhwc ? 0.35 : 0.5);
+  return share * (p.layout == Layout::nhwc ? 0.35 : 0.6);
 }
 
 // With more channels in a group the products of spectra take most of the time. They are no matrix
@@ -203,29 +206,35 @@ static bool takes_pixels(const Problem& p) {
   return few <= kFewDots && many >= kDotLength;
 }
 
-// Returns whether skinny_gemm takes a problem whose windows are patches. Forward copies each patch,
-// which pays if it has many numbers for few outputs, and in NCHW no short rows: in channels_last
-// also for some more outputs if it has very many. grad_input pays unless there are many channels,
-// of which implicit_gemm fills whole vectors. grad_weight pays if there are few channels, and in
-// channels_last also if there are few outputs or not many of either, unless the kernel is small or
-// the rows of a patch are short.
+// Returns whether skinny_gemm takes a problem whose windows are patches. Forward copies each patch.
+// In channels_last this pays if a patch has more numbers, the more outputs there are. In NCHW its
+// rows must be very long, or there must be few channels and few outputs. grad_input pays unless
+// there are many channels, of which implicit_gemm fills whole vectors. grad_weight pays if there
+// are few channels, and in channels_last also if there are few outputs, not many of either, or very
+// long patches, unless the kernel is small or the rows of a patch are short.
 static bool takes_patches(const Problem& p) {
-  constexpr int64_t kFewDots = 8, kSomeDots = 48, kLength = 512, kGreatLength = 3072;
+  constexpr int64_t kFewDots = 8, kSomeDots = 32;
+  constexpr int64_t kLength = 512, kSomeLength = 1024, kGreatLength = 4096;
   constexpr int64_t kManyChannelsOfX = 32, kFewChannels = 3, kSomeChannels = 16;
-  constexpr int64_t kFewTaps = 9, kShortRun = 8;
+  constexpr int64_t kFewTaps = 9, kShortRun = 8, kLongRun = 32;
   const int64_t taps = p.R * p.S, length = p.C * taps;  // numbers of a patch
   const bool nhwc = p.layout == Layout::nhwc;
+  const bool is_long = nhwc && length >= kGreatLength;
   if (p.pass == Pass::forward) {
-    if (!nhwc && p.S < kShortRun) return false;
-    if (p.O <= kFewDots) return length >= (nhwc ? kLength : kLength / 2);
-    return nhwc && p.O <= kSomeDots && length >= kGreatLength;
+    if (nhwc) {
+      if (p.O <= kFewDots) return length >= kLength;
+      return p.O <= kSomeDots ? length >= kSomeLength : is_long;
+    }
+    if (p.S >= kLongRun) return true;
+    const bool few = p.O <= kFewDots && p.C <= kFewChannels;
+    return few && p.S >= kShortRun && length >= kLength / 2;
   }
   if (p.pass == Pass::grad_input) {
     return p.C <= kManyChannelsOfX && (taps >= kFewTaps || p.O > kFewDots);
   }
   const int64_t run = nhwc ? p.S * p.C : p.S;  // adjacent numbers of a patch
   const bool few_in_nhwc = p.O <= kFewDots || std::max(p.C, p.O) <= kSomeChannels;
-  const bool few = p.C <= kFewChannels || (nhwc && few_in_nhwc);
+  const bool few = p.C <= kFewChannels || (nhwc && few_in_nhwc) || is_long;
   return few && taps >= kFewTaps && (run >= kShortRun || p.O > kFewDots);
 }
 
@@ -243,11 +252,14 @@ Reason skinny_gemm_declines(const Candidate& candidate) {
   return takes ? Reason::none : Reason::slower;
 }
 
+// The margin was fitted to measurements of problems for which both estimates are close.
 Reason implicit_gemm_declines(const Candidate& candidate) {
+  constexpr double kMargin = 0.85;
   const Problem& p = candidate.problem;
   const double here = estimate_implicit_gemm(p, candidate.lanes);
+  const double of_columnlane = kMargin * estimate_columnlane(p, candidate.lanes);
   const bool leaves =
-      (here < estimate_columnlane(p, candidate.lanes) && candidate.supported_by(kColumnlane)) ||
+      (here < of_columnlane && candidate.supported_by(kColumnlane)) ||
       (here < estimate_batchlane(p, candidate.lanes) && candidate.supported_by(kBatchlane));
   return leaves ? Reason::slower : Reason::none;
 }

@@ -96,17 +96,38 @@ struct MatmulKernel {
     return add(load(t.lanes, v, t.out + r * t.out_row + v * kLanes), sum);
   }
 
-  static CONVKERN_INLINE void store(const Sums& sum, const MatmulTile& t, const Before& before) {
+  // Calls change(sum, r, v) for every sum.
+  template <class Change>
+  static CONVKERN_INLINE void for_each_sum(Sums& sum, const Change& change) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) {
-        Real* at = t.out + r * t.out_row + v * kLanes;
-        Vec total = add_before(sum[r][v], t, before, r, v);
-        if (t.bounds != nullptr) total = t.bounds->bound(total);
-        is_whole(t.lanes, v) ? total.store_unaligned(at) : total.store_first(at, t.lanes);
-      }
+      for (int v = 0; v < kVectors; ++v) change(sum[r][v], r, v);
     }
+  }
+
+  // Stores the sums. What is done to all of them is decided once, since a tile of few products
+  // would otherwise take longer for its decisions than for its products.
+  static CONVKERN_INLINE void store(Sums& sum, const MatmulTile& t, const Before& before) {
+    if (before.where != Before::kNone) {
+      for_each_sum(sum, [&](Vec& s, int r, int v)
+                            CONVKERN_INLINE_LAMBDA { s = add_before(s, t, before, r, v); });
+    }
+    if (t.bounds != nullptr) {
+      for_each_sum(sum, [&](Vec& s, int, int) CONVKERN_INLINE_LAMBDA { s = t.bounds->bound(s); });
+    }
+    Real* const out = t.out;
+    const int64_t row = t.out_row;
+    if (t.lanes == kLanes) {
+      for_each_sum(sum, [&](Vec& s, int r, int v) CONVKERN_INLINE_LAMBDA {
+        s.store_unaligned(out + r * row + v * kLanes);
+      });
+      return;
+    }
+    for_each_sum(sum, [&](Vec& s, int r, int v) CONVKERN_INLINE_LAMBDA {
+      Real* at = out + r * row + v * kLanes;
+      v < kVectors - 1 ? s.store_unaligned(at) : s.store_first(at, t.lanes);
+    });
   }
 
   static CONVKERN_NOINLINE void run(const MatmulTile& t) {

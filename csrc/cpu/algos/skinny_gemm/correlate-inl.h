@@ -169,24 +169,24 @@ struct Spread : WithWeights {
                 const Epilogue& ends, const Matrix<Real>& to) const {
     const int64_t most = tile_rows(kPanelVectors);
     const int64_t together = m.narrow * columns.size() <= kSmall ? most : rows;
+    MatmulTile t;
+    t.a_row = m.narrow_row();
+    t.a_k = m.narrow_column();
+    t.b_k = step;
+    t.k = m.narrow;
+    t.block = near_equal_block(m.narrow, kProducts);
+    t.out_row = to.step;
+    t.init = b == nullptr ? Init::zero : Init::bias;
+    t.bounds = ends.if_bounds();
     for (int64_t i = 0; i < rows; i += together) {
       for (int64_t c = columns.begin; c < columns.end; c += kPanelColumns) {
         const Panel panel{c, std::min(kPanelColumns, columns.end - c)};
+        t.b = w + c;
+        t.lanes = t.bias_lanes = panel.last_lanes();
+        t.bias = b == nullptr ? nullptr : b + c;
         for (int64_t row = i; row < std::min(rows, i + together); row += most) {
-          MatmulTile t;
           t.a = narrow + row * m.narrow_row();
-          t.a_row = m.narrow_row();
-          t.a_k = m.narrow_column();
-          t.b = w + c;
-          t.b_k = step;
-          t.k = m.narrow;
-          t.block = near_equal_block(m.narrow, kProducts);
           t.out = to.at + row * to.step + c - columns.begin;
-          t.out_row = to.step;
-          t.lanes = t.bias_lanes = panel.last_lanes();
-          t.init = b == nullptr ? Init::zero : Init::bias;
-          t.bias = b == nullptr ? nullptr : b + c;
-          t.bounds = ends.if_bounds();
           matmul_of(std::min(most, rows - row), panel.vectors())(t);
         }
       }
