@@ -3,7 +3,7 @@
 // innermost.
 #pragma once
 
-#include "cpu/algos/channellane/tiles-inl.h"
+#include "cpu/algos/channellane/row_tiles-inl.h"
 #include "cpu/blocking/finish-inl.h"
 #include "cpu/blocking/pixels-inl.h"
 #include "cpu/blocking/tasks-inl.h"
