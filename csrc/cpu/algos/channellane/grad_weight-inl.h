@@ -26,9 +26,6 @@ struct BufferedTasks : Tasks {
                 columns_read(Groups(p), forward_columns(p)), band_rows, p.OW()) {
     if (!sums_in_strips(p)) slices = most_slices;
   }
-  Range slice(int64_t index) const {
-    return with_overlap(near_equal_part(most_slices, slices, index));
-  }
   // Returns the floats of the sums of a vector of channels, and those of the largest slice.
   int64_t vector_sums(const Problem& p) const { return p.Cg * p.R * p.S * kLanes; }
   int64_t slice_sums(const Problem& p) const {

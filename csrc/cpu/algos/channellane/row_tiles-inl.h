@@ -8,12 +8,14 @@ namespace convkern::cpu {
 namespace {
 namespace channellane {
 
+constexpr int kLess = 4;  // columns of the tiles that are narrower than the widest
+
 // Calls body(columns) with the widest tile that has at most n columns.
 template <class Body>
 CONVKERN_INLINE void with_columns(int64_t n, const Body& body) {
   constexpr int kMost = Vec::kTiles.group_columns;
   if (n >= kMost) return body(Constant<kMost>{});
-  if (n >= 4) return body(Constant<4>{});
+  if (n >= kLess) return body(Constant<kLess>{});
   if (n >= 2) return body(Constant<2>{});
   body(Constant<1>{});
 }
@@ -22,7 +24,7 @@ CONVKERN_INLINE void with_columns(int64_t n, const Body& body) {
 // of which the last ends with the row and overlaps the one before it. A tile takes about as long as
 // its columns and half a column more, or a whole one if it is narrow.
 inline int64_t count_widest_tiles(int64_t n) {
-  constexpr int64_t kMost = Vec::kTiles.group_columns, kLess = 4;
+  constexpr int64_t kMost = Vec::kTiles.group_columns;
   int64_t best = 0, least = INT64_MAX;
   for (int64_t widest = n / kMost; widest >= 0; --widest) {
     const int64_t others = ceil_div(n - widest * kMost, kLess);
@@ -85,11 +87,10 @@ void for_each_row_of_tiles(const GroupCorrelation<Number>& c, const Body& body) 
 template <class Number>
 void correlate_groups(const GroupCorrelation<Number>& c) {
   if (in_strips(c)) return correlate_strips(c);
-  constexpr int64_t kLess = 4;
   const int64_t n = c.columns.out, widest = count_widest_tiles(n) * Vec::kTiles.group_columns;
   for_each_row_of_tiles<true>(c, [&](auto terms, auto step, auto rows, int64_t u) {
     for (int64_t v = 0; v < n;) {
-      with_columns(v < widest ? widest - v : std::min(n, kLess), [&](auto columns) {
+      with_columns(v < widest ? widest - v : std::min<int64_t>(n, kLess), [&](auto columns) {
         constexpr int kColumns = columns();
         const int64_t column = std::min(v, n - kColumns);
         v = column + kColumns;

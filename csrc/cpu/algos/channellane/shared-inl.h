@@ -80,8 +80,9 @@ struct Tasks {
   int64_t image(int64_t task) const { return task / slices / bands; }
   Range band(int64_t index) const { return near_equal_part(rows, bands, index); }
   Range rows_of(int64_t task) const { return band(task / slices % bands); }
-  Range vectors_of(int64_t task) const {
-    return with_overlap(near_equal_part(most_slices, slices, task % slices));
+  Range vectors_of(int64_t task) const { return slice(task % slices); }
+  Range slice(int64_t index) const {
+    return with_overlap(near_equal_part(most_slices, slices, index));
   }
   // Returns some of the vectors that overlap none before them, with the one that overlaps them.
   Range with_overlap(Range part) const {

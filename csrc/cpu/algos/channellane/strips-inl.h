@@ -157,10 +157,11 @@ bool fits_strips(const Axis& axis) {
          !taps_in_range(axis, {axis.out - 1, axis.out}).empty();
 }
 
-// Returns the strip that begins with output column v and has at most `most` outputs. If it may
-// slide, three taps that are one column apart are taken by slide_strip(). The outputs may have no
-// tap in range.
-StripColumns strip_from(const Axis& axis, int64_t v, int64_t most, bool may_slide) {
+// Returns the strip that begins with output column v and has at most `most` outputs. Where it may
+// slide, three taps that are one column apart are taken so by at least `least_sliding` outputs. The
+// outputs may have no tap in range.
+StripColumns strip_from(const Axis& axis, int64_t v, int64_t most, bool may_slide,
+                        int64_t least_sliding) {
   const auto taps_of = [&](int64_t output) { return taps_in_range(axis, {output, output + 1}); };
   const Range k = taps_of(v);
   // Outputs before this one have their last tap in range.
@@ -168,7 +169,9 @@ StripColumns strip_from(const Axis& axis, int64_t v, int64_t most, bool may_slid
   const int64_t end = std::min({axis.out, v + most, floor_div(last, axis.out_step) + 1});
   if (may_slide && axis.taps == 3 && k.begin <= 1 && k.end == 3) {
     const bool lacks_last = end < std::min(axis.out, v + most) && taps_of(end).size() == 2;
-    return {v, end + lacks_last, {0, 3}, true, k.begin == 1, lacks_last};
+    if (end + lacks_last - v >= least_sliding) {
+      return {v, end + lacks_last, {0, 3}, true, k.begin == 1, lacks_last};
+    }
   }
   // Other outputs at an edge are computed one by one.
   return {v, k.size() < axis.taps ? v + 1 : end, k, false, false, false};
@@ -185,32 +188,45 @@ bool in_strips(const GroupCorrelation<Number>& c) {
   return c.groups.depthwise() && fits_strips(c.rows) && fits_strips(c.columns);
 }
 
-// Computes a correlation that passes in_strips().
-template <class Number>
-void correlate_strips(const GroupCorrelation<Number>& c) {
-  const auto& run_of = c.fetches ? kRunStrip<Number, true> : kRunStrip<Number, false>;
-  const auto& slide_of = c.fetches ? kSlideStrip<Number, true> : kSlideStrip<Number, false>;
+// Calls body(columns, m, u, in, tap) for the strips of all rows whose outputs have taps in range.
+// The outputs are in row u, and m are the rows of their taps. `in` is the first channel of the
+// pixel that the first output reads with its first tap, whose number is `tap`.
+template <class Number, class Body>
+void for_each_strip(const GroupCorrelation<Number>& c, bool may_slide, int64_t least_sliding,
+                    const Body& body) {
   const int64_t most = strip_outputs(c.columns);
   for (int64_t u = 0; u < c.rows.out; ++u) {
     const Range m = taps_in_range(c.rows, {u, u + 1});
     const int64_t in_row = c.rows.offset + u * c.rows.out_step + m.begin * c.rows.tap_step;
     for (int64_t v = 0; v < c.columns.out;) {
-      const StripColumns columns = strip_from(c.columns, v, most, c.shares_columns());
-      const Range k = columns.k;
-      const RunStrip<Number> run = columns.slides ? slide_of[c.columns.out_step - 1][m.size() - 1]
-                                                  : run_of[m.size() - 1][k.size() - 1];
+      const StripColumns columns = strip_from(c.columns, v, most, may_slide, least_sliding);
       const int64_t in_column =
-          c.columns.offset + v * c.columns.out_step + k.begin * c.columns.tap_step;
-      const Number* in = c.in.at + in_row * c.in.row + in_column * c.in.pixel;
-      const Real* taps = c.taps + (m.begin * c.columns.taps + k.begin) * kLanes;
-      Number* out = c.out.at + u * c.out.row + v * c.out.pixel;
-      for (int64_t vector = 0; vector < c.vectors(); ++vector) {
-        const int64_t lane = c.first_lane(vector);
-        run(c, {in + lane, taps + vector * c.term_taps(), out + lane, c.start(vector)}, columns);
-      }
+          c.columns.offset + v * c.columns.out_step + columns.k.begin * c.columns.tap_step;
       v = columns.end;
+      if (m.empty() || columns.k.empty()) continue;
+      body(columns, m, u, c.in.at + in_row * c.in.row + in_column * c.in.pixel,
+           m.begin * c.columns.taps + columns.k.begin);
     }
   }
+}
+
+// Computes a correlation that passes in_strips().
+template <class Number>
+void correlate_strips(const GroupCorrelation<Number>& c) {
+  const auto& run_of = c.fetches ? kRunStrip<Number, true> : kRunStrip<Number, false>;
+  const auto& slide_of = c.fetches ? kSlideStrip<Number, true> : kSlideStrip<Number, false>;
+  for_each_strip(
+      c, c.shares_columns(), /*least_sliding=*/1,
+      [&](const StripColumns& columns, Range m, int64_t u, const Number* in, int64_t tap) {
+        const RunStrip<Number> run = columns.slides ? slide_of[c.columns.out_step - 1][m.size() - 1]
+                                                    : run_of[m.size() - 1][columns.k.size() - 1];
+        const Real* taps = c.taps + tap * kLanes;
+        Number* out = c.out.at + u * c.out.row + columns.begin * c.out.pixel;
+        for (int64_t vector = 0; vector < c.vectors(); ++vector) {
+          const int64_t lane = c.first_lane(vector);
+          run(c, {in + lane, taps + vector * c.term_taps(), out + lane, c.start(vector)}, columns);
+        }
+      });
 }
 
 }  // namespace channellane

@@ -137,30 +137,18 @@ void add_weight_strips(const GroupCorrelation<Number>& c) {
   const auto& add_of = c.fetches ? kAddStrip<Number, true> : kAddStrip<Number, false>;
   const auto& slide_of = c.fetches ? kSlideAlong<Number, true> : kSlideAlong<Number, false>;
   const bool may_slide = c.columns.tap_step == 1 && c.columns.out_step == 1;
-  const int64_t most = strip_outputs(c.columns);
-  for (int64_t u = 0; u < c.rows.out; ++u) {
-    const Range m = taps_in_range(c.rows, {u, u + 1});
-    if (m.empty()) continue;
-    const int64_t in_row = c.rows.offset + u * c.rows.out_step + m.begin * c.rows.tap_step;
-    for (int64_t v = 0; v < c.columns.out;) {
-      StripColumns columns = strip_from(c.columns, v, most, may_slide);
-      if (columns.end - v == 1) columns = strip_from(c.columns, v, 1, /*may_slide=*/false);
-      v = columns.end;
-      const Range k = columns.k;
-      if (k.empty()) continue;
-      const AddStrip<Number> run =
-          columns.slides ? slide_of[m.size() - 1] : add_of[m.size() - 1][k.size() - 1];
-      const int64_t in_column =
-          c.columns.offset + columns.begin * c.columns.out_step + k.begin * c.columns.tap_step;
-      const Number* in = c.in.at + in_row * c.in.row + in_column * c.in.pixel;
-      const Number* gy = c.gy.at + u * c.gy.row + columns.begin * c.gy.pixel;
-      Real* sums = c.sums + (m.begin * c.columns.taps + k.begin) * kLanes;
-      for (int64_t vector = 0; vector < c.vectors(); ++vector) {
-        const int64_t lane = c.first_lane(vector);
-        run(c, {in + lane, gy + lane, sums + vector * c.term_taps()}, columns);
-      }
-    }
-  }
+  for_each_strip(
+      c, may_slide, /*least_sliding=*/2,
+      [&](const StripColumns& columns, Range m, int64_t u, const Number* in, int64_t tap) {
+        const AddStrip<Number> run =
+            columns.slides ? slide_of[m.size() - 1] : add_of[m.size() - 1][columns.k.size() - 1];
+        const Number* gy = c.gy.at + u * c.gy.row + columns.begin * c.gy.pixel;
+        Real* sums = c.sums + tap * kLanes;
+        for (int64_t vector = 0; vector < c.vectors(); ++vector) {
+          const int64_t lane = c.first_lane(vector);
+          run(c, {in + lane, gy + lane, sums + vector * c.term_taps()}, columns);
+        }
+      });
 }
 
 }  // namespace channellane

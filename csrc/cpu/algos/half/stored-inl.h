@@ -10,28 +10,19 @@ namespace convkern::cpu {
 namespace {
 namespace half {
 
-// The form of class Through<Form> for images as they are stored.
-struct Stored {
+// The form of class Through<Form> for images as they are stored. Only weights are widened.
+struct Stored : Widened {
   static constexpr bool kRounds = true;  // the kernel itself rounds y and gx
-  static constexpr Reason (*kDeclines)(const Candidate&) = nullptr;
-  const Problem& p;
 
-  Reason supports() const {
-    return p.dtype == DType::bf16 || p.dtype == DType::f16 ? Reason::none : Reason::dtype;
-  }
   Problem problem() const { return p; }
   int64_t x_floats() const { return 0; }
   int64_t y_floats() const { return 0; }
-  int64_t w_floats() const { return p.O * p.Cg * p.R * p.S; }
 
   const void* x(const uint16_t* from, Range images, float*, const Executor&) const {
-    return from + images.begin * p.C * p.H * p.W;
+    return from + images.begin * Widened::x_floats();
   }
   const void* gy(const uint16_t* from, Range images, float*, const Executor&) const {
-    return from + images.begin * p.O * p.OH() * p.OW();
-  }
-  void weights(const uint16_t* from, float* to, const Executor& executor) const {
-    widen(p.dtype, from, w_floats(), to, executor);
+    return from + images.begin * Widened::y_floats();
   }
 };
 
