@@ -177,6 +177,38 @@ typedef struct convkern_epilogue_gradient {
 convkern_status convkern_run_epilogue_gradient(const convkern_epilogue_gradient* gradient,
                                                const convkern_executor* executor);
 
+// Batch normalisation, with an activation after it and a residual before that:
+//   y = activation((x - mean) * invstd * weight + bias + residual)
+// The tensors are (images, channels, pixels) of `dtype`, dense in `layout`, and are read and written
+// in place. The numbers of channels are float64 for float64 tensors and else float32.
+// cpu/norm/batch_norm.h says which pointers may be null.
+typedef struct convkern_batch_norm {
+  int64_t images, channels, pixels;
+  uint8_t layout, dtype;
+  uint8_t given_statistics;  // whether mean and invstd are given, and are not the batch's
+  uint8_t activation;
+  uint8_t isa;  // convkern_batch_norm_isa(): the backward pass must have that of the forward pass
+  double activation_parameters[2];
+  double eps, momentum;
+  const void *x, *residual, *weight, *bias;
+  void *mean, *invstd, *running_mean, *running_var;
+  void* y;
+  uint16_t* kept;  // convkern_batch_norm_kept_bytes(); with a residual and an activation
+  // The backward pass: two gradients of y to be added up, of which the second may be null.
+  const void* gy[2];
+  void *gx, *gresidual, *gweight, *gbias;
+} convkern_batch_norm;
+
+convkern_status convkern_batch_norm_forward(const convkern_batch_norm* norm,
+                                            const convkern_executor* executor);
+convkern_status convkern_batch_norm_backward(const convkern_batch_norm* norm,
+                                             const convkern_executor* executor);
+// Whether the derivative of an activation is known, which the passes need; with a residual only
+// those of bounds are.
+int convkern_batch_norm_has(uint8_t activation, int residual);
+int64_t convkern_batch_norm_kept_bytes(const convkern_batch_norm* norm);
+uint8_t convkern_batch_norm_isa(void);
+
 // ---- Settings and facts of the process ----
 
 // Sets "precision" (highest, high, medium; high at first, see core/kernel.h), "verbosity" (empty,

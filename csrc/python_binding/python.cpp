@@ -11,6 +11,7 @@
 #include "python_binding/eager_call.h"
 #include "python_binding/program.h"
 #include "python_binding/watch.h"
+#include "torch_binding/batch_norm.h"
 #include "torch_binding/checks.h"
 #include "torch_binding/execute.h"
 #include "torch_binding/executors.h"
@@ -222,6 +223,21 @@ void define_problem(py::module_& m) {
       .def_property_readonly("min_bytes", [](const P& p) { return convkern_facts(&p).min_bytes; });
 }
 
+// torch_binding/batch_norm.h for Python; None in the place of no results.
+std::optional<std::vector<at::Tensor>> batch_norm_of(
+    const at::Tensor& x, const std::optional<at::Tensor>& running_mean,
+    const std::optional<at::Tensor>& running_var, const std::optional<at::Tensor>& weight,
+    const std::optional<at::Tensor>& bias, bool training, double momentum, double eps,
+    const std::optional<std::string>& activation, const std::optional<at::Tensor>& residual,
+    bool twice, bool recompute) {
+  const auto given = [](const std::optional<at::Tensor>& t) { return t.value_or(at::Tensor()); };
+  std::vector<at::Tensor> results =
+      batch_norm({x, given(running_mean), given(running_var), given(weight), given(bias),
+                  given(residual), training, momentum, eps, activation, twice, recompute});
+  if (results.empty()) return std::nullopt;
+  return results;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -238,6 +254,10 @@ PYBIND11_MODULE(_C, m) {
       "conv2d", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(eager_conv2d)),
       METH_FASTCALL, "The short road to the op; None where functional.conv2d must take another."};
   m.add_object("conv2d", PyCFunction_New(&conv2d, nullptr));
+  m.def("batch_norm_has", [](const std::string& activation, bool residual) {
+    return convkern_batch_norm_has(with_activation(activation).activation, residual) != 0;
+  });
+  m.def("batch_norm", batch_norm_of, py::call_guard<py::gil_scoped_release>());
   m.def(
       "check_activation", [](const std::string& text) { with_activation(text); }, py::arg("text"),
       "Raises ValueError unless the text names an activation.");

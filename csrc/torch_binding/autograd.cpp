@@ -9,19 +9,13 @@
 // functorch's transforms and have no forward mode, and the latter enters Python in every call.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/clone.h>
-#include <ATen/ops/gelu.h>
-#include <ATen/ops/hardsigmoid.h>
-#include <ATen/ops/hardswish.h>
-#include <ATen/ops/hardtanh.h>
-#include <ATen/ops/leaky_relu.h>
-#include <ATen/ops/relu.h>
-#include <ATen/ops/sigmoid.h>
-#include <ATen/ops/silu.h>
 #include <ATen/ops/threshold_backward.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/saved_variable.h>
 
+#include "torch_binding/activations.h"
+#include "torch_binding/batch_norm.h"
 #include "torch_binding/checks.h"
 #include "torch_binding/grad_epilogue.h"
 #include "torch_binding/op_handles.h"
@@ -71,6 +65,7 @@ struct BilinearNode : Node {
   const SymInts a_size, b_size;
   const at::MemoryFormat b_format;
   SavedVariable a_, b_;
+  Recomputed recomputed_a_;  // in the place of a_
 
   BilinearNode(const Window& window, const Tensor& a, const Tensor& b)
       : stride(window.stride.vec()),
@@ -81,10 +76,14 @@ struct BilinearNode : Node {
         b_size(b.sym_sizes().vec()),
         b_format(b.suggest_memory_format()) {}
   void save(const Tensor& a, const Tensor& b) {
-    if (should_compute_output(1)) a_ = SavedVariable(a, /*is_output=*/false);
+    if (should_compute_output(1)) {
+      recomputed_a_ = Recomputed::of(a);
+      if (!recomputed_a_.known()) a_ = SavedVariable(a, /*is_output=*/false);
+    }
     if (should_compute_output(0)) b_ = SavedVariable(b, /*is_output=*/false);
   }
   virtual void save_result(const Tensor&) {}
+  Tensor a() const { return recomputed_a_.known() ? recomputed_a_.get() : a_.unpack(); }
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);
     a_.reset_data();
@@ -133,7 +132,7 @@ struct Conv2dBackward : BilinearNode {  // a = x, b = w
       // A leaf accumulates in the weight's own format and would copy a gradient in any other
       // format.
       const at::MemoryFormat gw_format = only_accumulates() ? b_format : format;
-      result[1] = window.grad_weight(gy, a_.unpack(), b_size, gw_format);
+      result[1] = window.grad_weight(gy, a(), b_size, gw_format);
     }
     return result;
   }
@@ -149,7 +148,7 @@ struct Conv2dGradInputBackward : BilinearNode {  // a = gy, b = w
     if (!ggx.defined()) return result;
     if (task_should_compute_output(0)) result[0] = window.conv2d(ggx, b_.unpack());
     if (task_should_compute_output(1)) {
-      result[1] = window.grad_weight(a_.unpack(), ggx, b_size, b_format);
+      result[1] = window.grad_weight(a(), ggx, b_size, b_format);
     }
     return result;
   }
@@ -165,7 +164,7 @@ struct Conv2dGradWeightBackward : BilinearNode {  // a = gy, b = x
     if (!ggw.defined()) return result;
     if (task_should_compute_output(0)) result[0] = window.conv2d(b_.unpack(), ggw);
     if (task_should_compute_output(1)) {
-      result[1] = window.grad_input(a_.unpack(), ggw, b_size, b_format);
+      result[1] = window.grad_input(a(), ggw, b_size, b_format);
     }
     return result;
   }
@@ -204,38 +203,6 @@ Tensor bilinear_tangent(const Tensor& a, const Tensor& b, const Op& op) {
   return tangent;
 }
 
-// Returns torch's result for an activation that is not fused with the op where derivatives are
-// wanted.
-Tensor activated_by_torch(const Tensor& y, std::string_view name) {
-  const convkern_problem parsed = parse_activation(name);
-  const double* parameters = parsed.activation_parameters;
-  switch (static_cast<convkern_activation>(parsed.activation)) {
-    case CONVKERN_NO_ACTIVATION:
-      return y;
-    case CONVKERN_RELU:
-      return at::relu(y);
-    case CONVKERN_RELU6:
-      return at::hardtanh(y, 0, 6);
-    case CONVKERN_CLAMP:
-      return at::hardtanh(y, parameters[0], parameters[1]);
-    case CONVKERN_LEAKY_RELU:
-      return at::leaky_relu(y, parameters[0]);
-    case CONVKERN_HARDSIGMOID:
-      return at::hardsigmoid(y);
-    case CONVKERN_HARDSWISH:
-      return at::hardswish(y);
-    case CONVKERN_SIGMOID:
-      return at::sigmoid(y);
-    case CONVKERN_SILU:
-      return at::silu(y);
-    case CONVKERN_GELU:
-      return at::gelu(y);
-    case CONVKERN_GELU_TANH:
-      return at::gelu(y, "tanh");
-  }
-  return y;
-}
-
 Tensor conv2d(DispatchKeySet keys, const Tensor& x, const Tensor& w, const OptionalTensor& b,
               SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
               OptionalName activation, const OptionalTensor& residual) {
@@ -247,7 +214,7 @@ Tensor conv2d(DispatchKeySet keys, const Tensor& x, const Tensor& w, const Optio
       (tangents || torch::autograd::compute_requires_grad(x, w, b, residual))) {
     const Tensor y =
         forward_op().call(x, w, b, stride, padding, dilation, groups, std::nullopt, residual);
-    return activated_by_torch(y, *activation);
+    return activated_by_torch(y, parse_activation(*activation));
   }
   const auto node = make_node<Conv2dBackward>(window, x, w, b, residual);
   const Tensor y = [&] {

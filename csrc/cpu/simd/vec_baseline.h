@@ -16,6 +16,8 @@
 //   times_power_of_2(a, n)             a * 2^n for integers n (float32 only)
 //   larger_magnitude(a, b)             the larger of a >= 0 and the magnitude of b; of NaN, either
 //   exceeds(a, b)                      whether a is not at most b in some lane, as NaN is not
+//   between(a, low, high)              bit i: whether low < a < high in lane i; true for NaN
+//   kept(a, bits)                      a in the lanes whose bits are set, and zero in the others
 //   held(a)                            keeps a in a register from here to its last use; without
 //                                      it a compiler may load it from memory for each use
 //   transpose_quarters(a)              transposes the 4x4 numbers in each quarter of a[0..3]
@@ -84,6 +86,20 @@ CONVKERN_INLINE Vec larger_magnitude(Vec a, Vec b) {
 CONVKERN_INLINE bool exceeds(Vec a, Vec b) {
   const auto within = a.v <= b.v;
   return !(within[0] && within[1] && within[2] && within[3]);
+}
+CONVKERN_INLINE LaneBits between(Vec a, Vec low, Vec high) {
+  const auto outside = (a.v <= low.v) | (a.v >= high.v);
+  LaneBits bits = 0;
+  for (int i = 0; i < Vec::kLanes; ++i) bits |= LaneBits{outside[i] == 0} << i;
+  return bits;
+}
+CONVKERN_INLINE Vec kept(Vec a, LaneBits bits) {
+  Vec r;
+  for (int i = 0; i < Vec::kLanes; ++i) {
+    const Real either[] = {0, a.v[i]};  // a branch would be mispredicted half the time
+    r.v[i] = either[bits >> i & 1];
+  }
+  return r;
 }
 CONVKERN_INLINE Vec div(Vec a, Vec b) { return {a.v / b.v}; }
 CONVKERN_INLINE Vec bounded(Vec a, Vec low, Vec high) {

@@ -57,6 +57,13 @@ CONVKERN_INLINE Vec larger_magnitude(Vec a, Vec b) {
 CONVKERN_INLINE bool exceeds(Vec a, Vec b) {
   return _mm512_cmp_ps_mask(a.v, b.v, _CMP_NLE_UQ) != 0;
 }
+CONVKERN_INLINE LaneBits between(Vec a, Vec low, Vec high) {
+  const __mmask16 above = _mm512_cmp_ps_mask(a.v, low.v, _CMP_NLE_UQ);
+  return _mm512_mask_cmp_ps_mask(above, a.v, high.v, _CMP_NGE_UQ);
+}
+CONVKERN_INLINE Vec kept(Vec a, LaneBits bits) {
+  return {_mm512_maskz_mov_ps(static_cast<__mmask16>(bits), a.v)};
+}
 CONVKERN_INLINE Vec div(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
 CONVKERN_INLINE Vec bounded(Vec a, Vec low, Vec high) {
   return {_mm512_min_ps(high.v, _mm512_max_ps(low.v, a.v))};

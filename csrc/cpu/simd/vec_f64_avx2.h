@@ -54,6 +54,16 @@ CONVKERN_INLINE Vec larger_magnitude(Vec a, Vec b) {
 CONVKERN_INLINE bool exceeds(Vec a, Vec b) {
   return _mm256_movemask_pd(_mm256_cmp_pd(a.v, b.v, _CMP_NLE_UQ)) != 0;
 }
+CONVKERN_INLINE LaneBits between(Vec a, Vec low, Vec high) {
+  const __m256d above = _mm256_cmp_pd(a.v, low.v, _CMP_NLE_UQ);
+  const __m256d below = _mm256_cmp_pd(a.v, high.v, _CMP_NGE_UQ);
+  return static_cast<LaneBits>(_mm256_movemask_pd(_mm256_and_pd(above, below)));
+}
+CONVKERN_INLINE Vec kept(Vec a, LaneBits bits) {
+  const __m256i lane = _mm256_setr_epi64x(1, 2, 4, 8);
+  const __m256i set = _mm256_and_si256(_mm256_set1_epi64x(bits), lane);
+  return {_mm256_and_pd(a.v, _mm256_castsi256_pd(_mm256_cmpeq_epi64(set, lane)))};
+}
 CONVKERN_INLINE Vec div(Vec a, Vec b) { return {_mm256_div_pd(a.v, b.v)}; }
 CONVKERN_INLINE Vec bounded(Vec a, Vec low, Vec high) {
   return {_mm256_min_pd(high.v, _mm256_max_pd(low.v, a.v))};

@@ -50,6 +50,13 @@ CONVKERN_INLINE Vec larger_magnitude(Vec a, Vec b) {
 CONVKERN_INLINE bool exceeds(Vec a, Vec b) {
   return _mm512_cmp_pd_mask(a.v, b.v, _CMP_NLE_UQ) != 0;
 }
+CONVKERN_INLINE LaneBits between(Vec a, Vec low, Vec high) {
+  const __mmask8 above = _mm512_cmp_pd_mask(a.v, low.v, _CMP_NLE_UQ);
+  return _mm512_mask_cmp_pd_mask(above, a.v, high.v, _CMP_NGE_UQ);
+}
+CONVKERN_INLINE Vec kept(Vec a, LaneBits bits) {
+  return {_mm512_maskz_mov_pd(static_cast<__mmask8>(bits), a.v)};
+}
 CONVKERN_INLINE Vec div(Vec a, Vec b) { return {_mm512_div_pd(a.v, b.v)}; }
 CONVKERN_INLINE Vec bounded(Vec a, Vec low, Vec high) {
   return {_mm512_min_pd(high.v, _mm512_max_pd(low.v, a.v))};

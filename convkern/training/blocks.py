@@ -1,0 +1,48 @@
+"""The functions that fused training graphs call. Each has torch's derivatives of every order, and is
+torch's own functions wherever the native passes do not compute the arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from convkern import _C
+from convkern.activations import activated
+from convkern.choices import Activation
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    activation: Activation | None,
+    residual: Tensor | None,
+    twice: bool,
+    recompute: bool,
+) -> Any:
+    """Returns activation(batch_norm(input) + residual).
+
+    The arguments up to `eps` are those of :func:`torch.nn.functional.batch_norm`.
+
+    Args:
+        residual: a tensor like the result, or None.
+        twice: return the result as a pair of tensors of one memory, for two users. The backward
+            pass then adds their gradients where it loads them.
+        recompute: convolutions of the result do not save it for their backward pass. They compute
+            it again from `input`.
+    """
+    results = _C.batch_norm(
+        input, running_mean, running_var, weight, bias, training, momentum, eps, activation,
+        residual, twice, recompute,
+    )  # fmt: skip
+    if results is None:
+        y = F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        results = [activated(y, activation, residual)] * 2
+    return results if twice else results[0]

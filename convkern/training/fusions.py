@@ -1,0 +1,205 @@
+"""Rewrites graphs of Dynamo for training: batch norms take in their activations and residual sums,
+and convolutions and linear layers become convkern's."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.fx import GraphModule, Node
+
+from convkern import _C, functional
+from convkern.training import blocks
+from convkern.training.graphs import (
+    activation_of,
+    arguments,
+    changes_a_result,
+    changes_in_place,
+    path_of,
+    summands,
+    value_of,
+)
+
+_DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+_BATCH_NORM = (
+    "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps",
+)  # fmt: skip
+_DEFAULTS = {"weight": None, "bias": None, "training": False, "momentum": 0.1, "eps": 1e-5}
+
+
+@dataclass
+class Fusions:
+    """What was found in a graph.
+
+    Attributes:
+        blocks: for each batch norm that is computed by the native passes, its path in the model
+            and what it took in, such as "residual + relu"; "" for nothing.
+        layers: the paths of the convolutions and linear layers that convkern computes.
+        kept: paths of batch norms that stay torch's, or take in less than follows them, with the
+            reason.
+    """
+
+    blocks: dict[str, str] = field(default_factory=dict)
+    layers: list[str] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+
+
+def fuse(module: GraphModule, *, recompute: bool = False) -> Fusions:
+    """Rewrites a graph in place, of which the gradients are wanted. Returns what it did."""
+    result = Fusions()
+    for node in list(module.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if node.target is F.batch_norm:
+            _fuse_batch_norm(node, result, recompute)
+        else:
+            _replace_layer(node, result)
+    for node in list(module.graph.find_nodes(op="call_function", target=blocks.batch_norm)):
+        _return_twice(node)
+    module.recompile()
+    return result
+
+
+def _replace_layer(node: Node, result: Fusions) -> None:
+    """Lets convkern compute a convolution or a linear layer."""
+    x = value_of(node.args[0]) if node.args else None
+    if x is None or not x.is_cpu or x.dtype not in _DTYPES:
+        return
+    if node.target in (torch.conv2d, torch.ops.convkern.conv2d):
+        if node.target is torch.conv2d:
+            node.target = functional.conv2d
+        elif not node.kwargs and len(node.args) == 9 and node.args[7:] == (None, None):
+            node.target, node.args = functional.conv2d, node.args[:7]
+    elif node.target is functional.torch_linear:
+        node.target = functional.linear
+    else:
+        return
+    result.layers.append(path_of(node))
+
+
+@dataclass
+class _Chain:
+    """A batch norm and the calls after it that it takes in.
+
+    Attributes:
+        nodes: the calls, in their order.
+        why: the reason why the next call is not taken in, if one could have been.
+    """
+
+    nodes: list[Node]
+    residual: Node | None = None
+    activation: str | None = None
+    why: str | None = None
+
+
+def _fuse_batch_norm(node: Node, result: Fusions, recompute: bool) -> None:
+    given: dict[str, Any] = {**_DEFAULTS, **arguments(node, *_BATCH_NORM)}
+    why = _why_not(given)
+    path = path_of(node)
+    if why is not None:
+        result.kept[path] = why
+        return
+    chain = _chain_of(node)
+    last = chain.nodes[-1]
+    with node.graph.inserting_after(last):
+        fused = node.graph.call_function(
+            blocks.batch_norm,
+            (*(given[name] for name in _BATCH_NORM), chain.activation, chain.residual, False,
+             recompute and chain.residual is None),
+        )  # fmt: skip
+    fused.meta.update(last.meta)
+    last.replace_all_uses_with(fused)
+    for taken in reversed(chain.nodes):
+        node.graph.erase_node(taken)
+    taken_in = [*(["residual"] if chain.residual is not None else []), chain.activation]
+    result.blocks[path] = " + ".join(name for name in taken_in if name)
+    if chain.why is not None:
+        result.kept[path] = chain.why
+
+
+def _why_not(given: dict[str, Any]) -> str | None:
+    """Returns the reason why a batch norm stays torch's, or None."""
+    x = value_of(given["input"])
+    if x is None or x.dim() != 4:
+        return "its input is no batch of images"
+    if not x.is_cpu or x.dtype not in _DTYPES:
+        return f"its input is {x.dtype} on {x.device.type}"
+    if not all(isinstance(given[name], (int, float)) for name in ("momentum", "eps")):
+        return "its momentum or eps is computed"
+    return None
+
+
+def _chain_of(node: Node) -> _Chain:
+    """Finds the sum and the activation after a batch norm that its passes can compute. A call in
+    between that changes something in place would be overtaken, so that it ends the chain."""
+    chain = _Chain([node])
+    while True:
+        last = chain.nodes[-1]
+        users = list(last.users)
+        if chain.activation is not None or len(users) != 1:
+            return chain
+        user = users[0]
+        name = activation_of(user)
+        pair = None if chain.residual is not None else summands(user)
+        if name is not None:
+            if not _C.batch_norm_has(name, chain.residual is not None):
+                kind = " after a sum" if chain.residual is not None else ""
+                chain.why = f"the passes have no derivative of {name}{kind}"
+                return chain
+            chain.activation = name
+        elif pair is not None:
+            if changes_in_place(user) and pair[0] is not last:
+                chain.why = "the other summand is changed in place"
+                return chain
+            chain.residual = pair[1] if pair[0] is last else pair[0]
+        else:
+            return chain
+        if _overtakes(last, user):
+            chain.activation = None
+            if pair is not None:
+                chain.residual = None
+            chain.why = "a tensor is changed in place before the next call"
+            return chain
+        chain.nodes.append(user)
+
+
+def _overtakes(first: Node, last: Node) -> bool:
+    """Returns whether a call between two nodes may change the result of another in place."""
+    node = first.next
+    while node is not last:
+        if changes_a_result(node):
+            return True
+        node = node.next
+    return False
+
+
+def _return_twice(node: Node) -> None:
+    """Gives each of a block's two users a result of its own, whose gradients the backward pass adds
+    up where it loads them."""
+    users = list(node.users)
+    if len(users) != 2 or any(u.op == "output" or changes_in_place(u) for u in users):
+        return
+    if any(u.all_input_nodes.count(node) != 1 or _uses(u, node) != 1 for u in users):
+        return
+    node.args = (*node.args[:-2], True, node.args[-1])
+    with node.graph.inserting_after(node):
+        second = node.graph.call_function(operator.getitem, (node, 1))
+        first = node.graph.call_function(operator.getitem, (node, 0))
+    users[0].replace_input_with(node, first)
+    users[1].replace_input_with(node, second)
+
+
+def _uses(user: Node, node: Node) -> int:
+    """Returns in how many places a call has a node as its argument."""
+    count = 0
+
+    def visit(argument: Node) -> Node:
+        nonlocal count
+        count += argument is node
+        return argument
+
+    torch.fx.node.map_arg((user.args, user.kwargs), visit)
+    return count

@@ -1,0 +1,308 @@
+#include "torch_binding/batch_norm.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/dispatch/DispatchKeyExtractor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/record_function.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/saved_variable.h>
+
+#include "torch_binding/activations.h"
+#include "torch_binding/checks.h"
+#include "torch_binding/executors.h"
+#include "torch_binding/fresh_memory.h"
+#include "torch_binding/library.h"
+
+namespace convkern::torch_binding {
+namespace {
+
+using at::Tensor;
+using torch::autograd::Node;
+using torch::autograd::SavedVariable;
+using torch::autograd::variable_list;
+
+const void* data_or_null(const Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; }
+void* mutable_data_or_null(const Tensor& t) { return t.defined() ? t.mutable_data_ptr() : nullptr; }
+
+at::MemoryFormat format_of(const Tensor& x) { return x.suggest_memory_format(); }
+
+// Returns the problem's sizes and kind; its pointers are null.
+convkern_batch_norm norm_of(const Tensor& x, const convkern_problem& activation) {
+  convkern_batch_norm norm{};
+  norm.images = x.size(0);
+  norm.channels = x.size(1);
+  norm.pixels = x.size(2) * x.size(3);
+  norm.layout = format_of(x) == at::MemoryFormat::ChannelsLast ? CONVKERN_NHWC : CONVKERN_NCHW;
+  norm.dtype = x.scalar_type() == at::kDouble     ? CONVKERN_F64
+               : x.scalar_type() == at::kBFloat16 ? CONVKERN_BF16
+               : x.scalar_type() == at::kHalf     ? CONVKERN_F16
+                                                  : CONVKERN_F32;
+  norm.activation = activation.activation;
+  std::copy(std::begin(activation.activation_parameters),
+            std::end(activation.activation_parameters), norm.activation_parameters);
+  norm.isa = convkern_batch_norm_isa();
+  return norm;
+}
+
+Tensor numbers_of_channels(const Tensor& x) {
+  const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return at::empty({x.size(1)}, x.options().dtype(dtype).memory_format(std::nullopt));
+}
+
+// Returns whether an op on the tensor would reach the CPU's kernels directly: nothing traces,
+// batches or wraps it. Autograd and autocast, which has no rule for what is computed here, do not
+// count.
+bool is_plain(const Tensor& t) {
+  const auto aside = c10::autograd_dispatch_keyset_with_ADInplaceOrView |
+                     c10::autocast_dispatch_keyset |
+                     c10::DispatchKeySet(c10::DispatchKey::BackendSelect);
+  const auto keys = c10::impl::computeDispatchKeySet(
+      t.key_set(), c10::DispatchKeySet(c10::DispatchKeySet::FULL) - aside);
+  return keys.highestPriorityTypeId() == c10::DispatchKey::CPU && t.layout() == at::kStrided &&
+         !has_tangent(t);
+}
+
+bool is_known_dtype(const Tensor& x) {
+  const auto dtype = x.scalar_type();
+  return dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 ||
+         dtype == at::kHalf;
+}
+
+// Returns whether a tensor of channels is absent, or the passes can read it.
+bool fits_channels(const Tensor& t, const Tensor& x) {
+  if (!t.defined()) return true;
+  const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return is_plain(t) && t.dim() == 1 && t.size(0) == x.size(1) && t.is_contiguous() &&
+         t.scalar_type() == dtype;
+}
+
+bool computes(const BatchNormArguments& a, const convkern_problem& activation) {
+  const Tensor& x = a.x;
+  if (!is_plain(x) || x.dim() != 4 || x.numel() == 0 || !is_known_dtype(x)) return false;
+  if (!x.is_contiguous(format_of(x))) return false;
+  for (const Tensor& t : {a.running_mean, a.running_var, a.weight, a.bias}) {
+    if (!fits_channels(t, x)) return false;
+  }
+  if (a.residual.defined() && (!is_plain(a.residual) || a.residual.sizes() != x.sizes() ||
+                               a.residual.scalar_type() != x.scalar_type())) {
+    return false;
+  }
+  if (a.training ? x.numel() == x.size(1) : !(a.running_mean.defined() && a.running_var.defined()))
+    return false;  // torch raises an error
+  return convkern_batch_norm_has(activation.activation, a.residual.defined()) != 0;
+}
+
+struct BatchNormNode : Node {
+  convkern_batch_norm norm;  // sizes and kind
+  convkern_problem activation;
+  bool recomputes = false;
+  uint32_t version = 0;  // of the result when it was made
+  SavedVariable x_, weight_, bias_;
+  Tensor mean, invstd, kept;
+
+  std::string name() const override { return "BatchNormActivationBackward"; }
+  void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    x_.reset_data();
+    weight_.reset_data();
+    bias_.reset_data();
+    kept.reset();
+  }
+
+  // Fills in what both passes read.
+  convkern_batch_norm with_operands(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+    convkern_batch_norm n = norm;
+    n.x = x.const_data_ptr();
+    n.weight = data_or_null(weight);
+    n.bias = data_or_null(bias);
+    n.mean = mean.mutable_data_ptr();
+    n.invstd = invstd.mutable_data_ptr();
+    n.kept = static_cast<uint16_t*>(mutable_data_or_null(kept));
+    return n;
+  }
+
+  Tensor recomputed() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    RECORD_FUNCTION("convkern::batch_norm", c10::ArrayRef<const c10::IValue>{});
+    const Tensor x = x_.unpack(), weight = weight_.unpack(), bias = bias_.unpack();
+    const at::AutoDispatchBelowADInplaceOrView below;
+    const Tensor y = fresh_output(x.sizes(), x.options(), format_of(x));
+    convkern_batch_norm n = with_operands(x, weight, bias);
+    n.given_statistics = 1;
+    n.y = y.mutable_data_ptr();
+    check(convkern_batch_norm_forward(&n, TorchExecutor()));
+    return y;
+  }
+
+  variable_list apply(variable_list&& grads) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    variable_list result(4);  // of x, weight, bias and the residual
+    if (!grads[0].defined() && grads.size() > 1) std::swap(grads[0], grads[1]);
+    if (!grads[0].defined()) return result;
+    const Tensor x = x_.unpack(), weight = weight_.unpack(), bias = bias_.unpack();
+    const bool two = grads.size() > 1 && grads[1].defined();
+    if (c10::GradMode::is_enabled() || !is_plain(grads[0]) || (two && !is_plain(grads[1]))) {
+      return by_formula(two ? grads[0] + grads[1] : grads[0], x, weight, bias);
+    }
+    RECORD_FUNCTION("convkern::batch_norm_backward", c10::ArrayRef<const c10::IValue>{});
+    const at::AutoDispatchBelowADInplaceOrView below;
+    const auto format = format_of(x);
+    // A gradient that nobody else holds is overwritten, as autograd does when it adds up gradients.
+    const bool reuses = grads[0].use_count() == 1 && grads[0].has_storage() &&
+                        grads[0].storage().use_count() == 1 && grads[0].is_contiguous(format);
+    const Tensor gy = grads[0].contiguous(format);
+    const Tensor gy2 = two ? grads[1].contiguous(format) : Tensor();
+    convkern_batch_norm n = with_operands(x, weight, bias);
+    n.gy[0] = gy.const_data_ptr();
+    n.gy[1] = data_or_null(gy2);
+    const bool wants_residual = task_should_compute_output(3);
+    const bool writes_residual = wants_residual && (two || norm.activation != 0);
+    if (wants_residual) {
+      result[3] = writes_residual ? fresh_output(x.sizes(), x.options(), format) : gy;
+    }
+    if (writes_residual) n.gresidual = result[3].mutable_data_ptr();
+    if (task_should_compute_output(0)) {
+      const bool in_place = reuses && !(wants_residual && !writes_residual);
+      result[0] = in_place ? gy : fresh_output(x.sizes(), x.options(), format);
+      n.gx = result[0].mutable_data_ptr();
+    }
+    for (const int i : {1, 2}) {
+      if (task_should_compute_output(i)) result[i] = numbers_of_channels(x);
+    }
+    n.gweight = mutable_data_or_null(result[1]);
+    n.gbias = mutable_data_or_null(result[2]);
+    check(convkern_batch_norm_backward(&n, TorchExecutor()));
+    return result;
+  }
+
+  // Returns the gradients by torch's operators, which are differentiable.
+  variable_list by_formula(const Tensor& gy, const Tensor& x, const Tensor& weight,
+                           const Tensor& bias) {
+    Tensor wide = mean.scalar_type() == x.scalar_type() ? x : x.to(mean.scalar_type());
+    const auto column = [](const Tensor& t) { return t.view({1, -1, 1, 1}); };
+    Tensor u;
+    {
+      const at::AutoGradMode enabled(true);
+      if (norm.given_statistics != 0) {
+        u = (wide - column(mean)) * column(invstd);
+      } else {
+        const Tensor d = wide - wide.mean(at::IntArrayRef{0, 2, 3}, /*keepdim=*/true);
+        const Tensor variance = (d * d).mean(at::IntArrayRef{0, 2, 3}, /*keepdim=*/true);
+        u = d * at::rsqrt(variance + norm.eps);
+      }
+      if (weight.defined()) u = u * column(weight);
+      if (bias.defined()) u = u + column(bias);
+      u = u.to(x.scalar_type());
+      if (!kept.defined()) u = activated_by_torch(u, activation);
+    }
+    const Tensor g = kept.defined() ? gy * kept_as_numbers(x, weight, bias) : gy;
+    variable_list wanted, result(4);
+    std::vector<int> places;
+    const Tensor* const operands[] = {&x, &weight, &bias};
+    for (int i = 0; i < 3; ++i) {
+      if (!task_should_compute_output(i)) continue;
+      wanted.push_back(*operands[i]);
+      places.push_back(i);
+    }
+    if (!wanted.empty()) {
+      const bool differentiable = c10::GradMode::is_enabled();
+      const variable_list found = torch::autograd::grad({u}, wanted, {g}, true, differentiable);
+      for (size_t i = 0; i < found.size(); ++i) result[places[i]] = found[i];
+    }
+    if (task_should_compute_output(3)) result[3] = g;
+    return result;
+  }
+
+  // Returns 1 where the activation passes gradients on, and else 0.
+  Tensor kept_as_numbers(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    const Tensor ones = at::ones_like(x), mask = at::empty_like(x);
+    convkern_batch_norm n = with_operands(x, weight, bias);
+    n.gy[0] = ones.const_data_ptr();
+    n.gresidual = mask.mutable_data_ptr();
+    check(convkern_batch_norm_backward(&n, TorchExecutor()));
+    return mask;
+  }
+};
+
+// Returns the statistics that the layer has kept, as the passes read them.
+std::pair<Tensor, Tensor> kept_statistics(const BatchNormArguments& a) {
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return {a.running_mean.detach(), at::rsqrt(a.running_var.detach() + a.eps)};
+}
+
+}  // namespace
+
+std::vector<Tensor> batch_norm(const BatchNormArguments& a) {
+  const convkern_problem activation = parse_activation(a.activation);
+  if (!computes(a, activation)) return {};
+  const Tensor& x = a.x;
+  check_allocated(x, "input");
+  const auto format = format_of(x);
+  const Tensor residual = a.residual.defined() ? a.residual.contiguous(format) : Tensor();
+  RECORD_FUNCTION("convkern::batch_norm", c10::ArrayRef<const c10::IValue>{});
+  const auto node = new_node<BatchNormNode>();
+  node->norm = norm_of(x, activation);
+  node->activation = activation;
+  node->norm.given_statistics = !a.training;
+  node->norm.eps = a.eps;
+  if (a.training) {
+    node->mean = numbers_of_channels(x);
+    node->invstd = numbers_of_channels(x);
+  } else {
+    std::tie(node->mean, node->invstd) = kept_statistics(a);
+  }
+  const bool differentiable = torch::autograd::compute_requires_grad(x, a.weight, a.bias, residual);
+  if (differentiable && residual.defined() && activation.activation != 0) {
+    node->kept = at::empty({convkern_batch_norm_kept_bytes(&node->norm)},
+                           x.options().dtype(at::kByte).memory_format(std::nullopt));
+  }
+  const Tensor y = fresh_output(x.sizes(), x.options(), format);
+  convkern_batch_norm n = node->with_operands(x, a.weight, a.bias);
+  n.residual = data_or_null(residual);
+  n.y = y.mutable_data_ptr();
+  if (a.training) {
+    n.momentum = a.momentum;
+    n.running_mean = mutable_data_or_null(a.running_mean);
+    n.running_var = mutable_data_or_null(a.running_var);
+  }
+  check(convkern_batch_norm_forward(&n, TorchExecutor()));
+  if (a.training) {
+    for (const Tensor& running : {a.running_mean, a.running_var}) {
+      if (running.defined()) running.unsafeGetTensorImpl()->bump_version();
+    }
+  }
+  std::vector<Tensor> results = {y};
+  if (a.twice) results.push_back(differentiable ? y.detach() : y);
+  if (!differentiable) return results;
+  node->set_next_edges(torch::autograd::collect_next_edges(x, a.weight, a.bias, residual));
+  node->x_ = SavedVariable(x, /*is_output=*/false);
+  if (a.weight.defined()) node->weight_ = SavedVariable(a.weight, /*is_output=*/false);
+  if (a.bias.defined()) node->bias_ = SavedVariable(a.bias, /*is_output=*/false);
+  node->recomputes = a.recompute && !residual.defined();
+  node->version = y._version();
+  for (const Tensor& result : results) torch::autograd::set_history(result, node);
+  call_creation_hooks(node);
+  return results;
+}
+
+Recomputed Recomputed::of(const Tensor& x) {
+  Recomputed found;
+  const auto& function = x.grad_fn();
+  auto* node = function ? dynamic_cast<BatchNormNode*>(function.get()) : nullptr;
+  if (node == nullptr || !node->recomputes || x._version() != node->version) return found;
+  found.node_ = function;
+  found.output_ = x.output_nr();
+  return found;
+}
+
+Tensor Recomputed::get() const {
+  Tensor x = static_cast<BatchNormNode&>(*node_).recomputed();
+  torch::autograd::impl::set_gradient_edge(x, {node_, output_});
+  return x;
+}
+
+}  // namespace convkern::torch_binding
