@@ -84,6 +84,22 @@ def conv2d(
     residual: object,
     /,
 ) -> Tensor | None: ...
+def batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    activation: str | None,
+    residual: Tensor | None,
+    twice: bool,
+    recompute: bool,
+    /,
+) -> list[Tensor] | None: ...
+def batch_norm_has(activation: str, residual: bool, /) -> bool: ...
 def check_activation(text: str) -> None: ...
 def kernels() -> list[KernelRow]: ...
 def plan(problem: Problem, device: str = "cpu") -> Plan: ...

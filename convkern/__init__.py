@@ -35,6 +35,7 @@ from convkern.optimize import CannotTrace, optimize
 from convkern.profiling import measure_roof as _measure_roof
 from convkern.profiling import profile
 from convkern.surgery import replace_conv2d, replace_layers, restore_conv2d, restore_layers
+from convkern.training import fuse_training, restore_training
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ __all__ = [
     "Linear",
     "conv2d",
     "explain",
+    "fuse_training",
     "get_float32_precision",
     "keep_memory",
     "linear",
@@ -57,6 +59,7 @@ __all__ = [
     "replace_layers",
     "restore_conv2d",
     "restore_layers",
+    "restore_training",
     "same_padding",
     "set_batch_invariant",
     "set_float32_precision",

@@ -1,5 +1,5 @@
-"""The backend "convkern" of torch.compile: the fusions and programs of :func:`convkern.optimize`
-for the graphs that Dynamo captures. torch finds it by its entry point."""
+"""Inference of the graphs that Dynamo captures, by the fusions and programs of
+:func:`convkern.optimize`."""
 
 from __future__ import annotations
 
@@ -18,22 +18,13 @@ from convkern.optimize.optimized import MAX_PLANS, Optimized
 from convkern.optimize.recent import Recent
 
 
-def backend(module: GraphModule, example: Sequence[Any], **_: Any) -> Callable[..., Any]:
-    """Returns a function that computes a graph of Dynamo in inference.
+def inference(module: GraphModule, tensors: Sequence[Tensor]) -> Callable[..., Any]:
+    """Returns a function that computes a graph of Dynamo with these tensors in inference.
 
     Plans are made when the function is first called with inputs of some shapes, which serves
-    dynamic shapes too. Graphs for which there can be none, graphs whose gradients are wanted, and
-    graphs of other devices than the CPU run as they are, on torch's own operators.
+    dynamic shapes too. Graphs for which there can be none, and graphs of other devices than the CPU,
+    run as they are, on torch's own operators.
     """
-    tensors = [t for t in example if isinstance(t, Tensor)]
-    tensors += [*module.parameters(), *module.buffers()]
-    if any(t.requires_grad for t in tensors) and torch.is_grad_enabled():
-        warnings.warn(
-            "torch.compile(backend='convkern') computes inference: a graph whose gradients are "
-            "wanted stays torch's. Call the model under torch.no_grad().",
-            stacklevel=2,
-        )
-        return module.forward
     if not all(t.is_cpu for t in tensors):
         return module.forward
     return _Compiled(module)

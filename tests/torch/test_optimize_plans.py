@@ -151,7 +151,7 @@ def test_compiled_graphs_are_kept_in_the_same_way() -> None:
     compiled: list[Any] = []
 
     def remember(module: torch.fx.GraphModule, example: list[Tensor]) -> Any:
-        from convkern.optimize.backend import backend
+        from convkern.training.fused import backend
 
         compiled.append(backend(module, example))
         return compiled[-1]
