@@ -46,3 +46,17 @@ def batch_norm(
         y = F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
         results = [activated(y, activation, residual)] * 2
     return results if twice else results[0]
+
+
+def scale_channels(input: Tensor, scale: Tensor) -> Tensor:
+    """Returns input * scale, for one number for each image and channel: (N, C, H, W) and
+    (N, C, 1, 1). Its backward pass reads the gradient and the input once for both gradients."""
+    y = _C.scale_channels(input, scale)
+    return input * scale if y is None else y
+
+
+def mean_of_pixels(input: Tensor) -> Tensor:
+    """Returns the mean over the pixels, (N, C, H, W) to (N, C, 1, 1). Its gradient is one number for
+    each image and channel, expanded to the pixels, which :func:`batch_norm` does not write out."""
+    pixels = input.shape[2] * input.shape[3]
+    return input.sum((2, 3), keepdim=True) / pixels

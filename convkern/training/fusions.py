@@ -23,6 +23,8 @@ from convkern.training.graphs import (
     value_of,
 )
 
+_PRODUCTS = frozenset({operator.mul, torch.mul})
+_SUMMED = frozenset({torch.float32, torch.float64})
 _DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 _BATCH_NORM = (
     "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps",
@@ -55,12 +57,38 @@ def fuse(module: GraphModule, *, recompute: bool = False) -> Fusions:
             continue
         if node.target is F.batch_norm:
             _fuse_batch_norm(node, result, recompute)
+        elif node.target in _PRODUCTS:
+            _scale_channels(node)
+        elif node.target is F.adaptive_avg_pool2d:
+            _mean_of_pixels(node)
         else:
             _replace_layer(node, result)
     for node in list(module.graph.find_nodes(op="call_function", target=blocks.batch_norm)):
         _return_twice(node)
     module.recompile()
     return result
+
+
+def _scale_channels(node: Node) -> None:
+    """Recognises the product of images with one number for each image and channel."""
+    if node.kwargs or len(node.args) != 2:
+        return
+    for x, scale in (node.args, node.args[::-1]):
+        images, numbers = value_of(x), value_of(scale)
+        if images is None or numbers is None or images.dim() != 4 or not images.is_cpu:
+            continue
+        if images.dtype == numbers.dtype == torch.float32 and images.shape == value_of(node).shape:
+            if numbers.shape == (*images.shape[:2], 1, 1) and images.shape != numbers.shape:
+                node.target, node.args = blocks.scale_channels, (x, scale)
+                return
+
+
+def _mean_of_pixels(node: Node) -> None:
+    """Recognises the mean over all pixels."""
+    x = value_of(node.args[0])
+    size = node.args[1] if len(node.args) == 2 else None
+    if x is not None and x.dim() == 4 and x.dtype in _SUMMED and size in (1, (1, 1), [1, 1]):
+        node.target, node.args = blocks.mean_of_pixels, node.args[:1]
 
 
 def _replace_layer(node: Node, result: Fusions) -> None:

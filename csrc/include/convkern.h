@@ -196,6 +196,7 @@ typedef struct convkern_batch_norm {
   uint16_t* kept;  // convkern_batch_norm_kept_bytes(); with a residual and an activation
   // The backward pass: two gradients of y to be added up, of which the second may be null.
   const void* gy[2];
+  const void* gy_images;  // (images, channels), numbers like those of channels, or null
   void *gx, *gresidual, *gweight, *gbias;
 } convkern_batch_norm;
 

@@ -25,6 +25,7 @@ cpu::BatchNorm from_c(const convkern_batch_norm& c) {
   norm.residual = c.residual;
   norm.gy[0] = c.gy[0];
   norm.gy[1] = c.gy[1];
+  norm.gy_images = c.gy_images;
   norm.y = c.y;
   norm.gx = c.gx;
   norm.gresidual = c.gresidual;

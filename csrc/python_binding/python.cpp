@@ -17,6 +17,7 @@
 #include "torch_binding/executors.h"
 #include "torch_binding/library.h"
 #include "torch_binding/registration.h"
+#include "torch_binding/scale_channels.h"
 #include "torch_binding/torch_versions.h"
 #include "torch_binding/weight_cache.h"
 
@@ -258,6 +259,13 @@ PYBIND11_MODULE(_C, m) {
     return convkern_batch_norm_has(with_activation(activation).activation, residual) != 0;
   });
   m.def("batch_norm", batch_norm_of, py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "scale_channels",
+      [](const at::Tensor& x, const at::Tensor& scale) -> std::optional<at::Tensor> {
+        const at::Tensor y = scale_channels(x, scale);
+        return y.defined() ? std::optional(y) : std::nullopt;
+      },
+      py::call_guard<py::gil_scoped_release>());
   m.def(
       "check_activation", [](const std::string& text) { with_activation(text); }, py::arg("text"),
       "Raises ValueError unless the text names an activation.");

@@ -64,8 +64,8 @@ struct BilinearNode : Node {
   const Window window{stride, padding, dilation, groups};  // refers to the node's own copies
   const SymInts a_size, b_size;
   const at::MemoryFormat b_format;
-  SavedVariable a_, b_;
-  Recomputed recomputed_a_;  // in the place of a_
+  SavedOperand a_;
+  SavedVariable b_;
 
   BilinearNode(const Window& window, const Tensor& a, const Tensor& b)
       : stride(window.stride.vec()),
@@ -76,17 +76,13 @@ struct BilinearNode : Node {
         b_size(b.sym_sizes().vec()),
         b_format(b.suggest_memory_format()) {}
   void save(const Tensor& a, const Tensor& b) {
-    if (should_compute_output(1)) {
-      recomputed_a_ = Recomputed::of(a);
-      if (!recomputed_a_.known()) a_ = SavedVariable(a, /*is_output=*/false);
-    }
+    if (should_compute_output(1)) a_.save(a);
     if (should_compute_output(0)) b_ = SavedVariable(b, /*is_output=*/false);
   }
   virtual void save_result(const Tensor&) {}
-  Tensor a() const { return recomputed_a_.known() ? recomputed_a_.get() : a_.unpack(); }
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    a_.reset_data();
+    a_.reset();
     b_.reset_data();
   }
 };
@@ -132,7 +128,7 @@ struct Conv2dBackward : BilinearNode {  // a = x, b = w
       // A leaf accumulates in the weight's own format and would copy a gradient in any other
       // format.
       const at::MemoryFormat gw_format = only_accumulates() ? b_format : format;
-      result[1] = window.grad_weight(gy, a(), b_size, gw_format);
+      result[1] = window.grad_weight(gy, a_.unpack(), b_size, gw_format);
     }
     return result;
   }
@@ -148,7 +144,7 @@ struct Conv2dGradInputBackward : BilinearNode {  // a = gy, b = w
     if (!ggx.defined()) return result;
     if (task_should_compute_output(0)) result[0] = window.conv2d(ggx, b_.unpack());
     if (task_should_compute_output(1)) {
-      result[1] = window.grad_weight(a(), ggx, b_size, b_format);
+      result[1] = window.grad_weight(a_.unpack(), ggx, b_size, b_format);
     }
     return result;
   }
@@ -164,7 +160,7 @@ struct Conv2dGradWeightBackward : BilinearNode {  // a = gy, b = x
     if (!ggw.defined()) return result;
     if (task_should_compute_output(0)) result[0] = window.conv2d(b_.unpack(), ggw);
     if (task_should_compute_output(1)) {
-      result[1] = window.grad_input(a(), ggw, b_size, b_format);
+      result[1] = window.grad_input(a_.unpack(), ggw, b_size, b_format);
     }
     return result;
   }

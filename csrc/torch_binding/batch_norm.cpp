@@ -1,20 +1,19 @@
 #include "torch_binding/batch_norm.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/core/dispatch/DispatchKeyExtractor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/saved_variable.h>
 
 #include "torch_binding/activations.h"
 #include "torch_binding/checks.h"
 #include "torch_binding/executors.h"
 #include "torch_binding/fresh_memory.h"
 #include "torch_binding/library.h"
+#include "torch_binding/plain.h"
 
 namespace convkern::torch_binding {
 namespace {
@@ -52,19 +51,6 @@ Tensor numbers_of_channels(const Tensor& x) {
   return at::empty({x.size(1)}, x.options().dtype(dtype).memory_format(std::nullopt));
 }
 
-// Returns whether an op on the tensor would reach the CPU's kernels directly: nothing traces,
-// batches or wraps it. Autograd and autocast, which has no rule for what is computed here, do not
-// count.
-bool is_plain(const Tensor& t) {
-  const auto aside = c10::autograd_dispatch_keyset_with_ADInplaceOrView |
-                     c10::autocast_dispatch_keyset |
-                     c10::DispatchKeySet(c10::DispatchKey::BackendSelect);
-  const auto keys = c10::impl::computeDispatchKeySet(
-      t.key_set(), c10::DispatchKeySet(c10::DispatchKeySet::FULL) - aside);
-  return keys.highestPriorityTypeId() == c10::DispatchKey::CPU && t.layout() == at::kStrided &&
-         !has_tangent(t);
-}
-
 bool is_known_dtype(const Tensor& x) {
   const auto dtype = x.scalar_type();
   return dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 ||
@@ -93,6 +79,13 @@ bool computes(const BatchNormArguments& a, const convkern_problem& activation) {
   if (a.training ? x.numel() == x.size(1) : !(a.running_mean.defined() && a.running_var.defined()))
     return false;  // torch raises an error
   return convkern_batch_norm_has(activation.activation, a.residual.defined()) != 0;
+}
+
+// Returns whether a gradient is one number for each image and channel, expanded to all pixels, as
+// that of a sum over the pixels is.
+bool is_same_in_pixels(const Tensor& g) {
+  return g.defined() && g.dim() == 4 && g.stride(2) == 0 && g.stride(3) == 0 &&
+         g.size(2) * g.size(3) > 1;
 }
 
 struct BatchNormNode : Node {
@@ -140,7 +133,10 @@ struct BatchNormNode : Node {
   variable_list apply(variable_list&& grads) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     variable_list result(4);  // of x, weight, bias and the residual
-    if (!grads[0].defined() && grads.size() > 1) std::swap(grads[0], grads[1]);
+    if (grads.size() > 1 && (!grads[0].defined() || is_same_in_pixels(grads[0]))) {
+      std::swap(grads[0], grads[1]);
+    }
+    if (!grads[0].defined()) std::swap(grads[0], grads.back());
     if (!grads[0].defined()) return result;
     const Tensor x = x_.unpack(), weight = weight_.unpack(), bias = bias_.unpack();
     const bool two = grads.size() > 1 && grads[1].defined();
@@ -151,13 +147,18 @@ struct BatchNormNode : Node {
     const at::AutoDispatchBelowADInplaceOrView below;
     const auto format = format_of(x);
     // A gradient that nobody else holds is overwritten, as autograd does when it adds up gradients.
-    const bool reuses = grads[0].use_count() == 1 && grads[0].has_storage() &&
-                        grads[0].storage().use_count() == 1 && grads[0].is_contiguous(format);
+    const bool reuses = is_owned(grads[0]) && grads[0].is_contiguous(format);
     const Tensor gy = grads[0].contiguous(format);
-    const Tensor gy2 = two ? grads[1].contiguous(format) : Tensor();
     convkern_batch_norm n = with_operands(x, weight, bias);
     n.gy[0] = gy.const_data_ptr();
-    n.gy[1] = data_or_null(gy2);
+    Tensor second;
+    if (two && !kept.defined() && is_same_in_pixels(grads[1])) {
+      second = grads[1].select(3, 0).select(2, 0).to(mean.scalar_type()).contiguous();
+      n.gy_images = second.const_data_ptr();
+    } else if (two) {
+      second = grads[1].contiguous(format);
+      n.gy[1] = second.const_data_ptr();
+    }
     const bool wants_residual = task_should_compute_output(3);
     const bool writes_residual = wants_residual && (two || norm.activation != 0);
     if (wants_residual) {
@@ -289,20 +290,24 @@ std::vector<Tensor> batch_norm(const BatchNormArguments& a) {
   return results;
 }
 
-Recomputed Recomputed::of(const Tensor& x) {
-  Recomputed found;
+void SavedOperand::save(const Tensor& x) {
   const auto& function = x.grad_fn();
   auto* node = function ? dynamic_cast<BatchNormNode*>(function.get()) : nullptr;
-  if (node == nullptr || !node->recomputes || x._version() != node->version) return found;
-  found.node_ = function;
-  found.output_ = x.output_nr();
-  return found;
+  if (node != nullptr && node->recomputes && x._version() == node->version) {
+    node_ = function;
+    output_ = x.output_nr();
+  } else {
+    saved_ = SavedVariable(x, /*is_output=*/false);
+  }
 }
 
-Tensor Recomputed::get() const {
+Tensor SavedOperand::unpack() const {
+  if (!node_) return saved_.unpack();
   Tensor x = static_cast<BatchNormNode&>(*node_).recomputed();
   torch::autograd::impl::set_gradient_edge(x, {node_, output_});
   return x;
 }
+
+void SavedOperand::reset() { saved_.reset_data(); }
 
 }  // namespace convkern::torch_binding

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <torch/csrc/autograd/saved_variable.h>
 
 #include <optional>
 #include <string_view>
@@ -23,8 +24,7 @@ struct BatchNormArguments {
   // Return y twice, as two tensors of one memory. A caller that uses y in two places gives one to
   // each, and the backward pass adds the two gradients where it loads them.
   bool twice;
-  // Let convolutions of y not save y for their backward pass, but compute it again from x. Without
-  // a residual only.
+  // Let a SavedOperand not save y, but compute it again from x. Without a residual only.
   bool recompute;
 };
 
@@ -33,19 +33,18 @@ struct BatchNormArguments {
 // functions. In training the running statistics are updated in place.
 std::vector<at::Tensor> batch_norm(const BatchNormArguments& arguments);
 
-// A tensor that is not saved because the node that made it can make it again.
-class Recomputed {
+// An operand that a node keeps for its backward pass. It is not saved if it is the result of a
+// batch_norm() with `recompute`, as that returned it: the node of the batch norm makes it again.
+class SavedOperand {
  public:
-  Recomputed() = default;
-  // Finds out whether x is such a tensor, as it was made.
-  static Recomputed of(const at::Tensor& x);
-  bool known() const { return node_ != nullptr; }
-  // Returns the tensor, with its place in the graph. Raises torch's error if the graph was freed.
-  at::Tensor get() const;
-  void reset() { node_ = nullptr; }
+  void save(const at::Tensor& x);
+  // Returns the operand, with its place in the graph. Raises torch's error if the graph was freed.
+  at::Tensor unpack() const;
+  void reset();
 
  private:
-  NodePtr node_;
+  torch::autograd::SavedVariable saved_;
+  NodePtr node_;  // that makes the operand again, as this output
   uint32_t output_ = 0;
 };
 

@@ -6,33 +6,10 @@
 #include <cstring>
 #include <limits>
 
-// A function is compiled for each of these, and the machine's best is called. The compiler makes
-// vectors of its loops.
-#if defined(__x86_64__) && defined(__gnu_linux__)
-#define CONVKERN_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define CONVKERN_CLONES
-#endif
+#include "torch_binding/pixel_loops.h"
 
 namespace convkern::torch_binding {
 namespace {
-
-constexpr int64_t kBlock = 64;  // channels that a loop over pixels takes together
-
-// Calls body(begin, end) for ranges of [0, count), on the threads of the executor. The whole of
-// `count` moves so many floats; fewer than kLeastFloats are not worth another thread.
-template <class Body>
-void in_parallel(const convkern_executor* executor, int64_t count, int64_t floats,
-                 const Body& body) {
-  constexpr int64_t kLeastFloats = 1 << 12;
-  const int64_t grain = std::max<int64_t>(1, kLeastFloats * count / std::max<int64_t>(1, floats));
-  executor->run(
-      executor->self, count, grain,
-      [](void* context, int64_t begin, int64_t end, int) {
-        (*static_cast<const Body*>(context))(begin, end);
-      },
-      const_cast<Body*>(&body));
-}
 
 int64_t pixels_of(const at::Tensor& t) { return t.size(2) * t.size(3); }
 
@@ -234,14 +211,6 @@ class PickChannels final : public Pass {
   const float least_;
 };
 
-CONVKERN_CLONES void scale_pixels(const float* x, const float* scale, int64_t channels,
-                                  int64_t pixels, float* y) {
-  for (int64_t pixel = 0; pixel < pixels; ++pixel, x += channels, y += channels) {
-#pragma GCC ivdep
-    for (int64_t c = 0; c < channels; ++c) y[c] = x[c] * scale[c];
-  }
-}
-
 class ScaleChannels final : public Pass {
   void run(const std::vector<at::Tensor>& inputs, const at::Tensor& y,
            const convkern_executor* executor) const override {
@@ -250,40 +219,10 @@ class ScaleChannels final : public Pass {
     auto* out = y.mutable_data_ptr<float>();
     const int64_t channels = y.size(1), pixels = pixels_of(y);
     in_parallel(executor, y.size(0) * pixels, y.numel(), [&](int64_t begin, int64_t end) {
-      while (begin < end) {  // a range may have pixels of several images
-        const int64_t image = begin / pixels;
-        const int64_t last = std::min(end, (image + 1) * pixels);
-        scale_pixels(x + begin * channels, scale + image * channels, channels, last - begin,
-                     out + begin * channels);
-        begin = last;
-      }
+      scale_pixels(x, scale, channels, pixels, begin, end, out);
     });
   }
 };
-
-// Adds up some pixels. They are summed in blocks, which keeps rounding errors small.
-CONVKERN_CLONES void sum_pixels(const float* x, int64_t channels, int64_t pixels, float* sums) {
-  constexpr int64_t kPixels = 64;
-  std::memset(sums, 0, channels * sizeof(float));
-  for (int64_t first = 0; first < pixels; first += kPixels, x += kPixels * channels) {
-    const int64_t count = std::min(kPixels, pixels - first);
-    for (int64_t c = 0; c < channels; c += kBlock) {
-      const int64_t width = std::min(kBlock, channels - c);
-      float sum[kBlock] = {};
-      const auto add = [&](const float* from, int64_t floats) {
-        for (int64_t i = 0; i < floats; ++i) sum[i] += from[i];
-      };
-      for (int64_t pixel = 0; pixel < count; ++pixel) {
-        if (width == kBlock) {
-          add(x + pixel * channels + c, kBlock);
-        } else {
-          add(x + pixel * channels + c, width);
-        }
-      }
-      for (int64_t i = 0; i < width; ++i) sums[c + i] += sum[i];
-    }
-  }
-}
 
 class MeanOfPixels final : public Pass {
   // An image is cut into so many parts, whose sums are added in order, so that the result does not

@@ -69,11 +69,13 @@ class Passes {
         count_(norm.images * norm.pixels),
         rows_(NormLoop::kRows, columns()) {
     loop_.channels = norm.channels;
-    loop_.size = norm.images * norm.channels * norm.pixels;
     loop_.layout = norm.layout;
     loop_.activation = norm.activation;
     loop_.width = norm.layout == Layout::nchw ? norm.pixels : columns();
-    loop_.units = (loop_.size + loop_.width - 1) / loop_.width;
+    const bool merged = norm.layout == Layout::nhwc && norm.gy_images == nullptr;
+    loop_.image_size = norm.channels * norm.pixels * (merged ? norm.images : 1);
+    const int64_t images = merged ? 1 : norm.images;
+    loop_.units = images * ((loop_.image_size + loop_.width - 1) / loop_.width);
     loop_.x = norm.x;
     loop_.residual = norm.residual;
     loop_.gy[0] = norm.gy[0];
@@ -93,6 +95,8 @@ class Passes {
 
   void backward() {
     set_affine();
+    Rows<Real> of_images(1, norm_.gy_images == nullptr ? 0 : norm_.images * columns());
+    if (norm_.gy_images != nullptr) set_images(of_images[0]);
     const std::vector<double> sums = run_sums(loops_.gradient_sums);
     const auto count = static_cast<double>(count_);
     for (int64_t c = 0; c < norm_.channels; ++c) {
@@ -130,6 +134,18 @@ class Passes {
     for (int64_t i = norm_.channels; i < loop_.columns(); ++i) at[i] = at[i - norm_.channels];
   }
 
+  // Repeats the numbers of an image in a row of columns, if it is walked in rows.
+  void set_images(Real* row) {
+    const auto* numbers = static_cast<const Real*>(norm_.gy_images);
+    loop_.gy_images = norm_.layout == Layout::nchw ? numbers : row;
+    if (norm_.layout == Layout::nchw) return;
+    for (int64_t image = 0; image < norm_.images; ++image) {
+      for (int64_t i = 0; i < columns(); ++i) {
+        *row++ = numbers[image * norm_.channels + i % norm_.channels];
+      }
+    }
+  }
+
   void set_affine() {
     const auto *weight = static_cast<const Real*>(norm_.weight),
                *bias = static_cast<const Real*>(norm_.bias);
@@ -151,8 +167,8 @@ class Passes {
   // Returns the two sums of each channel.
   std::vector<double> run_sums(Loop loop) {
     const int64_t least = loop_.layout == Layout::nchw ? 1 : kPartUnits;
-    const int64_t parts =
-        std::max<int64_t>(1, std::min({kMostParts, loop_.units / least, loop_.size / kGrain}));
+    const int64_t parts = std::max<int64_t>(
+        1, std::min({kMostParts, loop_.units / least, count_ * norm_.channels / kGrain}));
     const int64_t columns = loop_.columns(), size = NormSums::kRows * columns;
     std::vector<double> partial(parts * size);
     Rows<Real> blocks(executor_.threads(), size);

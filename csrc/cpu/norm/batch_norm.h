@@ -23,6 +23,9 @@ struct BatchNorm {
 
   // Tensors of `dtype`. Null: residual, without one; gy[1], if the result has one gradient only.
   const void *x, *residual, *gy[2];
+  // Numbers of images and channels, (images, channels), which are added to the gradient of each
+  // pixel; null for none. Not with `kept`.
+  const void* gy_images;
   void *y, *gx;
   void* gresidual;  // null if not wanted; may be gy[0] if that is its value, see below
   uint16_t* kept;   // a bit an element: where the slope of a bound is 1; see kept_bytes()
@@ -49,7 +52,7 @@ struct BatchNorm {
   int64_t kept_bytes(Isa isa) const;
   // Returns whether the gradient of the residual is a tensor of its own. It is gy[0] otherwise.
   bool writes_gresidual() const {
-    return activation.kind != ActivationKind::none || gy[1] != nullptr;
+    return activation.kind != ActivationKind::none || gy[1] != nullptr || gy_images != nullptr;
   }
 };
 

@@ -36,11 +36,13 @@ CONVKERN_INLINE void write(Number* p, Vec v, int lanes) {
 struct AtColumns {
   const NormLoop& loop;
   Real* sums;  // NormSums::kRows rows
+  const Real* image;
   int64_t column;
 
   CONVKERN_INLINE Vec operator[](NormLoop::Row row) const {
     return Vec::load(static_cast<const Real*>(loop.rows[row]) + column);
   }
+  CONVKERN_INLINE Vec of_image() const { return Vec::load(image + column); }
   CONVKERN_INLINE void add_to(int sum, Vec v) const {
     Real* at = sums + sum * loop.width + column;
     add(Vec::load(at), v).store(at);
@@ -49,9 +51,10 @@ struct AtColumns {
 
 // The channel of a plane (NCHW).
 struct AtPlane {
-  Vec numbers[NormLoop::kRows], sums[NormSums::kRows];
+  Vec numbers[NormLoop::kRows], sums[NormSums::kRows], image;
 
   CONVKERN_INLINE Vec operator[](NormLoop::Row row) const { return numbers[row]; }
+  CONVKERN_INLINE Vec of_image() const { return image; }
   CONVKERN_INLINE void add_to(int sum, Vec v) { sums[sum] = add(sums[sum], v); }
 };
 
@@ -62,19 +65,25 @@ CONVKERN_INLINE LaneBits first_lanes(int lanes) { return (LaneBits{1} << lanes) 
 template <bool kSummed, class Body>
 CONVKERN_INLINE void walk_rows(const NormLoop& loop, int64_t begin, int64_t end,
                                const NormSums& sums, const Body& body) {
-  const int64_t width = loop.width;
+  const int64_t width = loop.width, rows = (loop.image_size + width - 1) / width;
+  const int64_t vectors = (loop.image_size + kLanes - 1) / kLanes;
   auto* block = kSummed ? static_cast<Real*>(sums.block) : nullptr;
   for (int64_t first = begin; first < end; first += kBlockTerms) {
-    for (int64_t row = first; row < std::min(end, first + kBlockTerms); ++row) {
-      const int64_t start = row * width, count = std::min(width, loop.size - start);
+    for (int64_t unit = first; unit < std::min(end, first + kBlockTerms); ++unit) {
+      const int64_t image = unit / rows, start = unit % rows * width;
+      const int64_t count = std::min(width, loop.image_size - start);
+      const int64_t offset = image * loop.image_size + start;
+      const int64_t vector = image * vectors + start / kLanes;
+      const auto* of_image = static_cast<const Real*>(loop.gy_images);
+      if (of_image != nullptr) of_image += image * width;
       int64_t column = 0;
       for (; column + kLanes <= count; column += kLanes) {
-        AtColumns at{loop, block, column};
-        body(at, start + column, (start + column) / kLanes, kLanes);
+        AtColumns at{loop, block, of_image, column};
+        body(at, offset + column, vector + column / kLanes, kLanes);
       }
       if (column < count) {
-        AtColumns at{loop, block, column};
-        body(at, start + column, (start + column) / kLanes, static_cast<int>(count - column));
+        AtColumns at{loop, block, of_image, column};
+        body(at, offset + column, vector + column / kLanes, static_cast<int>(count - column));
       }
     }
     if (!kSummed) continue;
@@ -94,6 +103,10 @@ CONVKERN_INLINE void walk_planes(const NormLoop& loop, int64_t begin, int64_t en
     AtPlane at;
     for (int row = 0; row < NormLoop::kRows; ++row) {
       at.numbers[row] = Vec::broadcast(static_cast<const Real*>(loop.rows[row]) + channel);
+    }
+    at.image = Vec::zero();
+    if (loop.gy_images != nullptr) {
+      at.image = Vec::broadcast(static_cast<const Real*>(loop.gy_images) + plane);
     }
     for (int64_t first = 0; first < vectors; first += kBlockTerms) {
       for (Vec& sum : at.sums) sum = Vec::zero();
@@ -173,6 +186,7 @@ CONVKERN_INLINE Vec inner_gradient(const NormLoop& loop, const At& at, Vec x, in
                                    int64_t vector, int lanes, const Activated& activated) {
   Vec g = read(static_cast<const Number*>(loop.gy[0]) + i, lanes);
   if (loop.gy[1] != nullptr) g = add(g, read(static_cast<const Number*>(loop.gy[1]) + i, lanes));
+  if (loop.gy_images != nullptr) g = add(g, at.of_image());
   if constexpr (std::is_same_v<Activated, Unchanged>) {
     return g;
   } else {

@@ -8,14 +8,16 @@
 namespace convkern::cpu {
 
 // What a loop reads and writes. Tensors are walked in units: in channels_last a row of `width`
-// numbers, which is a whole number of pixels and of vectors, and the last row may be shorter; in
-// NCHW a plane.
+// numbers, which is a whole number of pixels and of vectors, and the last row of an image may be
+// shorter; in NCHW a plane.
 struct NormLoop {
-  int64_t channels, size;  // size: numbers in the tensor
-  int64_t units, width;    // numbers in a unit
+  int64_t channels, units;
+  int64_t width;       // numbers in a unit
+  int64_t image_size;  // numbers in an image; in channels_last all images may count as one
   Layout layout;
   Activation activation;
   const void *x, *residual, *gy[2];
+  const void* gy_images;  // rows of columns for each image, like `rows`
   void *y, *gx, *gresidual;
   uint16_t* kept;  // of each vector, in the order of the walk
 
@@ -42,8 +44,8 @@ struct NormLoops {
   void (*moments)(const NormLoop& loop, int64_t begin, int64_t end, const NormSums& sums);
   // y = activation((x - mean) * scale + bias + residual), and the bits `kept`.
   void (*normalise)(const NormLoop& loop, int64_t begin, int64_t end, const NormSums& sums);
-  // g = (gy[0] + gy[1]) * the derivative of the activation: adds up g and g * (x - mean), and
-  // writes g to gresidual.
+  // g = (gy[0] + gy[1] + gy_images) * the derivative of the activation: adds up g and g * (x -
+  // mean), and writes g to gresidual.
   void (*gradient_sums)(const NormLoop& loop, int64_t begin, int64_t end, const NormSums& sums);
   // gx = g * scale + (x - mean) * slope + shift, where g is read from gresidual if there is one.
   void (*gradient)(const NormLoop& loop, int64_t begin, int64_t end, const NormSums& sums);
