@@ -179,9 +179,12 @@ class Passes {
       }
     });
     std::vector<double> sums(NormSums::kRows * norm_.channels);
-    for (int64_t i = 0; i < parts * size; ++i) {
-      const int64_t sum = i / columns % NormSums::kRows, channel = i % columns % norm_.channels;
-      sums[sum * norm_.channels + channel] += partial[i];
+    const double* row = partial.data();
+    for (int64_t i = 0; i < parts * NormSums::kRows; ++i) {
+      double* to = sums.data() + i % NormSums::kRows * norm_.channels;
+      for (int64_t column = 0; column < columns; column += norm_.channels) {
+        for (int64_t c = 0; c < norm_.channels; ++c) to[c] += *row++;
+      }
     }
     return sums;
   }
@@ -191,16 +194,18 @@ class Passes {
   void sample_means() {
     const auto* x = static_cast<const Number*>(norm_.x);
     const int64_t samples = std::min(kSamples, count_);
+    const bool nchw = norm_.layout == Layout::nchw;
+    const int64_t step = nchw ? norm_.pixels : 1;  // from channel to channel
+    std::vector<double> totals(norm_.channels);
     for (int64_t sample = 0; sample < samples; ++sample) {
       const int64_t at = count_ * sample / samples;
-      for (int64_t c = 0; c < norm_.channels; ++c) {
-        const int64_t i =
-            norm_.layout == Layout::nchw
-                ? (at / norm_.pixels * norm_.channels + c) * norm_.pixels + at % norm_.pixels
-                : at * norm_.channels + c;
-        rows_[NormLoop::kMean][c] +=
-            static_cast<Real>(to_double(x[i]) / static_cast<double>(samples));
-      }
+      const Number* pixel =
+          x + (nchw ? at / norm_.pixels * norm_.channels * norm_.pixels + at % norm_.pixels
+                    : at * norm_.channels);
+      for (int64_t c = 0; c < norm_.channels; ++c) totals[c] += to_double(pixel[c * step]);
+    }
+    for (int64_t c = 0; c < norm_.channels; ++c) {
+      rows_[NormLoop::kMean][c] = static_cast<Real>(totals[c] / static_cast<double>(samples));
     }
     repeat(NormLoop::kMean);
   }
