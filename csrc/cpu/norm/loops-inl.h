@@ -139,7 +139,8 @@ CONVKERN_INLINE void walk(const NormLoop& loop, int64_t begin, int64_t end, cons
 }
 
 template <class Number>
-void moments(const NormLoop& loop, int64_t begin, int64_t end, const NormSums& sums) {
+void moments(const NormLoop& given, int64_t begin, int64_t end, const NormSums& sums) {
+  const NormLoop loop = given;
   const auto* x = static_cast<const Number*>(loop.x);
   walk<true>(loop, begin, end, sums,
              [&](auto& at, int64_t i, int64_t, int lanes) CONVKERN_INLINE_LAMBDA {
@@ -156,8 +157,8 @@ CONVKERN_INLINE Vec normalised(const At& at, Vec x) {
 }
 
 template <class Number, class Activated>
-CONVKERN_NOINLINE void normalise_with(const NormLoop& loop, int64_t begin, int64_t end,
-                                      const Activated& activated) {
+CONVKERN_NOINLINE void normalise_with(NormLoop loop, int64_t begin, int64_t end,
+                                      Activated activated) {
   const auto* x = static_cast<const Number*>(loop.x);
   const auto* residual = static_cast<const Number*>(loop.residual);
   auto* y = static_cast<Number*>(loop.y);
@@ -196,8 +197,8 @@ CONVKERN_INLINE Vec inner_gradient(const NormLoop& loop, const At& at, Vec x, in
 }
 
 template <class Number, class Activated>
-CONVKERN_NOINLINE void gradient_sums_with(const NormLoop& loop, int64_t begin, int64_t end,
-                                          const NormSums& sums, const Activated& activated) {
+CONVKERN_NOINLINE void gradient_sums_with(NormLoop loop, int64_t begin, int64_t end,
+                                          const NormSums& sums, Activated activated) {
   const auto* input = static_cast<const Number*>(loop.x);
   auto* gresidual = static_cast<Number*>(loop.gresidual);
   walk<true>(loop, begin, end, sums,
@@ -219,8 +220,8 @@ void gradient_sums(const NormLoop& loop, int64_t begin, int64_t end, const NormS
 }
 
 template <class Number, class Activated>
-CONVKERN_NOINLINE void gradient_with(const NormLoop& loop, int64_t begin, int64_t end,
-                                     const Activated& activated) {
+CONVKERN_NOINLINE void gradient_with(NormLoop loop, int64_t begin, int64_t end,
+                                     Activated activated) {
   const auto* input = static_cast<const Number*>(loop.x);
   const auto* gresidual = static_cast<const Number*>(loop.gresidual);
   auto* gx = static_cast<Number*>(loop.gx);
