@@ -105,7 +105,18 @@ def _replace_layer(node: Node, result: Fusions) -> None:
         node.target = functional.linear
     else:
         return
+    if node.target is functional.conv2d:
+        _take_relu(node)
     result.layers.append(path_of(node))
+
+
+def _take_relu(node: Node) -> None:
+    """Computes the ReLU after a convolution in it, if that is the only use of its result."""
+    users = list(node.users)
+    if len(users) == 1 and activation_of(users[0]) == "relu" and value_of(node) is not None:
+        node.kwargs = {"activation": "relu"}
+        users[0].replace_all_uses_with(node)
+        node.graph.erase_node(users[0])
 
 
 @dataclass
