@@ -35,6 +35,14 @@ from convkern.bench.suite import (
     with_batch,
 )
 from convkern.bench.timing import Sample, time_in_turn
+from convkern.bench.training import (
+    TRAINING_PEERS,
+    TrainingRow,
+    TrainingTimes,
+    check_training,
+    time_training,
+    training_table,
+)
 from convkern.peaks import Peaks, measure_peaks
 
 __all__ = [
@@ -45,6 +53,7 @@ __all__ = [
     "PASS_NAMES",
     "PEERS",
     "STEP_NAMES",
+    "TRAINING_PEERS",
     "VISION_MODELS",
     "InferenceRow",
     "InferenceTimes",
@@ -54,8 +63,11 @@ __all__ = [
     "Row",
     "Sample",
     "Suite",
+    "TrainingRow",
+    "TrainingTimes",
     "check_inference",
     "check_report",
+    "check_training",
     "compare",
     "inference_table",
     "mean_ratios",
@@ -68,6 +80,8 @@ __all__ = [
     "time_in_turn",
     "time_inference",
     "time_models",
+    "time_training",
+    "training_table",
     "with_batch",
     "write_report",
 ]

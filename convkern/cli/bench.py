@@ -16,12 +16,14 @@ from convkern.bench import (
     LAYOUT_NAMES,
     PASSES,
     PEERS,
+    TRAINING_PEERS,
     VISION_MODELS,
     InferenceTimes,
     ModelTimes,
     Suite,
     check_inference,
     check_report,
+    check_training,
     compare,
     inference_table,
     measure_peaks,
@@ -32,10 +34,12 @@ from convkern.bench import (
     table,
     time_inference,
     time_models,
+    time_training,
+    training_table,
     with_batch,
     write_report,
 )
-from convkern.cli.arguments import Commands, counts, names
+from convkern.cli.arguments import Commands, counts, names, positive
 from convkern.memory import keep_memory
 from convkern.problem import DTYPES
 from convkern.testing import variant
@@ -49,7 +53,15 @@ def add_command(commands: Commands) -> None:
     parser = commands.add_parser("bench", help=summary, description=description)
     parser.default_command = "problems"
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
-    for add in (_add_problems, _add_models, _add_inference, _add_compare, _add_report):
+    kinds_of = (
+        _add_problems,
+        _add_models,
+        _add_inference,
+        _add_training,
+        _add_compare,
+        _add_report,
+    )
+    for add in kinds_of:
         add(kinds)
 
 
@@ -157,6 +169,33 @@ def _add_inference(kinds: Commands) -> None:
     parser.set_defaults(run=_inference)
 
 
+def _add_training(kinds: Commands) -> None:
+    summary = "time training steps of torchvision's models by convkern and by torch"
+    description = (
+        f"{summary}, in channels_last: convkern.fuse_training, also with recompute, and only the "
+        "layers replaced; the process keeps freed memory (keep_memory), where it can"
+    )
+    parser = kinds.add_parser("training", help=summary, description=description)
+    parser.add_argument(
+        "models",
+        type=names,
+        metavar="NAME,...",
+        help="in the published table: " + ",".join(VISION_MODELS),
+    )
+    parser.add_argument(
+        "--peers",
+        type=names,
+        default=["torch"],
+        metavar="PEER,...",
+        help=f"of {', '.join(TRAINING_PEERS)} (torch)",
+    )
+    parser.add_argument("--batch", type=positive, default=8, metavar="N", help="images (8)")
+    parser.add_argument("--size", type=positive, default=224, metavar="N", help="their size (224)")
+    parser.add_argument("--medium", action="store_true", help="time float32 precision `medium` too")
+    _add_measuring(parser)
+    parser.set_defaults(run=_training)
+
+
 def _add_compare(kinds: Commands) -> None:
     summary = f"compare two results of problems that --out wrote; {_EXIT}"
     parser = kinds.add_parser("compare", help=summary, description=summary)
@@ -232,6 +271,23 @@ def _inference(args: argparse.Namespace) -> int:
             medium=args.medium, report=lambda name: bar.advance(),
         )  # fmt: skip
     print(inference_table(times.rows))
+    if args.out is not None:
+        times.write(args.out)
+    return 0
+
+
+def _training(args: argparse.Namespace) -> int:
+    check_training(args.models, args.peers)
+    if args.out is not None:
+        check_writable(args.out)
+    _keep_memory()
+    with Progress() as progress:
+        bar = progress.bar("measuring", len(args.models), "models")
+        times = time_training(
+            args.models, args.peers, args.seconds, args.batch, args.size,
+            medium=args.medium, report=lambda name: bar.advance(),
+        )  # fmt: skip
+    print(training_table(times.rows))
     if args.out is not None:
         times.write(args.out)
     return 0

@@ -1,5 +1,5 @@
-"""The functions that fused training graphs call. Each has torch's derivatives of every order, and is
-torch's own functions wherever the native passes do not compute the arguments."""
+"""The functions that fused training graphs call. Each has torch's derivatives of every order, and
+is computed by torch's own functions wherever the native passes do not compute the arguments."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def batch_norm(
     return results if twice else results[0]
 
 
-def scale_channels(input: Tensor, scale: Tensor) -> Tensor:
+def channel_product(input: Tensor, scale: Tensor) -> Tensor:
     """Returns input * scale, for one number for each image and channel: (N, C, H, W) and
     (N, C, 1, 1). Its backward pass reads the gradient and the input once for both gradients."""
-    y = _C.scale_channels(input, scale)
+    y = _C.channel_product(input, scale)
     return input * scale if y is None else y
 
 
 def mean_of_pixels(input: Tensor) -> Tensor:
-    """Returns the mean over the pixels, (N, C, H, W) to (N, C, 1, 1). Its gradient is one number for
-    each image and channel, expanded to the pixels, which :func:`batch_norm` does not write out."""
+    """Returns the mean over the pixels, (N, C, H, W) to (N, C, 1, 1). Its gradient is one number
+    for each image and channel, expanded to the pixels. :func:`batch_norm` does not write it out."""
     pixels = input.shape[2] * input.shape[3]
     return input.sum((2, 3), keepdim=True) / pixels

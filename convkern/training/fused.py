@@ -111,9 +111,9 @@ def fuse_training(
         result.layers.extend(fusions.layers)
         result.kept.update(fusions.kept)
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            if name not in result.blocks and name not in result.kept:
-                result.kept[name] = _why_unseen(module)
+        seen = name in result.blocks or name in result.kept
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not seen:
+            result.kept[name] = _why_unseen(module)
     return result
 
 

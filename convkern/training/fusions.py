@@ -58,7 +58,7 @@ def fuse(module: GraphModule, *, recompute: bool = False) -> Fusions:
         if node.target is F.batch_norm:
             _fuse_batch_norm(node, result, recompute)
         elif node.target in _PRODUCTS:
-            _scale_channels(node)
+            _channel_product(node)
         elif node.target is F.adaptive_avg_pool2d:
             _mean_of_pixels(node)
         else:
@@ -69,7 +69,7 @@ def fuse(module: GraphModule, *, recompute: bool = False) -> Fusions:
     return result
 
 
-def _scale_channels(node: Node) -> None:
+def _channel_product(node: Node) -> None:
     """Recognises the product of images with one number for each image and channel."""
     if node.kwargs or len(node.args) != 2:
         return
@@ -77,10 +77,10 @@ def _scale_channels(node: Node) -> None:
         images, numbers = value_of(x), value_of(scale)
         if images is None or numbers is None or images.dim() != 4 or not images.is_cpu:
             continue
-        if images.dtype == numbers.dtype == torch.float32 and images.shape == value_of(node).shape:
-            if numbers.shape == (*images.shape[:2], 1, 1) and images.shape != numbers.shape:
-                node.target, node.args = blocks.scale_channels, (x, scale)
-                return
+        fits = numbers.shape == (*images.shape[:2], 1, 1) != tuple(images.shape)
+        if fits and images.dtype == numbers.dtype == torch.float32:
+            node.target, node.args = blocks.channel_product, (x, scale)
+            return
 
 
 def _mean_of_pixels(node: Node) -> None:

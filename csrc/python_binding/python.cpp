@@ -17,7 +17,7 @@
 #include "torch_binding/executors.h"
 #include "torch_binding/library.h"
 #include "torch_binding/registration.h"
-#include "torch_binding/scale_channels.h"
+#include "torch_binding/channel_product.h"
 #include "torch_binding/torch_versions.h"
 #include "torch_binding/weight_cache.h"
 
@@ -260,9 +260,9 @@ PYBIND11_MODULE(_C, m) {
   });
   m.def("batch_norm", batch_norm_of, py::call_guard<py::gil_scoped_release>());
   m.def(
-      "scale_channels",
+      "channel_product",
       [](const at::Tensor& x, const at::Tensor& scale) -> std::optional<at::Tensor> {
-        const at::Tensor y = scale_channels(x, scale);
+        const at::Tensor y = channel_product(x, scale);
         return y.defined() ? std::optional(y) : std::nullopt;
       },
       py::call_guard<py::gil_scoped_release>());

@@ -9,6 +9,6 @@ namespace convkern::torch_binding {
 // Returns x * scale for x (N, C, H, W) and scale (N, C, 1, 1). Its backward pass computes both
 // gradients in one pass over gy and x. Returns an undefined tensor where the loops do not compute
 // these arguments: they are float32 and channels_last.
-at::Tensor scale_channels(const at::Tensor& x, const at::Tensor& scale);
+at::Tensor channel_product(const at::Tensor& x, const at::Tensor& scale);
 
 }  // namespace convkern::torch_binding

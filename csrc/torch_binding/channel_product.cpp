@@ -1,4 +1,4 @@
-#include "torch_binding/scale_channels.h"
+#include "torch_binding/channel_product.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
@@ -60,11 +60,11 @@ Gradients gradients(const Tensor& gy, bool reuses, const Tensor& x, const Tensor
   return result;
 }
 
-struct ScaleChannelsBackward : Node {
+struct ChannelProductBackward : Node {
   SavedOperand x_;
   SavedVariable scale_;
 
-  std::string name() const override { return "ScaleChannelsBackward"; }
+  std::string name() const override { return "ChannelProductBackward"; }
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);
     x_.reset();
@@ -77,7 +77,7 @@ struct ScaleChannelsBackward : Node {
     if (c10::GradMode::is_enabled() || !is_plain(grads[0])) {
       return {grads[0] * scale, (grads[0] * x).sum(at::IntArrayRef{2, 3}, /*keepdim=*/true)};
     }
-    RECORD_FUNCTION("convkern::scale_channels_backward", c10::ArrayRef<const c10::IValue>{});
+    RECORD_FUNCTION("convkern::channel_product_backward", c10::ArrayRef<const c10::IValue>{});
     const at::AutoDispatchBelowADInplaceOrView below;
     const bool reuses = is_owned(grads[0]) && grads[0].is_contiguous(kFormat);
     const Gradients found = gradients(grads[0].contiguous(kFormat), reuses, x, scale);
@@ -94,11 +94,11 @@ bool computes(const Tensor& x, const Tensor& scale) {
 
 }  // namespace
 
-Tensor scale_channels(const Tensor& x, const Tensor& scale) {
+Tensor channel_product(const Tensor& x, const Tensor& scale) {
   if (!computes(x, scale)) return {};
   check_allocated(x, "input");
   check_allocated(scale, "scale");
-  RECORD_FUNCTION("convkern::scale_channels", c10::ArrayRef<const c10::IValue>{});
+  RECORD_FUNCTION("convkern::channel_product", c10::ArrayRef<const c10::IValue>{});
   const Tensor y = fresh_output(x.sizes(), x.options(), kFormat);
   const int64_t channels = x.size(1), pixels = x.size(2) * x.size(3);
   const auto *in = x.const_data_ptr<float>(), *numbers = scale.const_data_ptr<float>();
@@ -107,7 +107,7 @@ Tensor scale_channels(const Tensor& x, const Tensor& scale) {
     scale_pixels(in, numbers, channels, pixels, begin, end, out);
   });
   if (!torch::autograd::compute_requires_grad(x, scale)) return y;
-  const auto node = new_node<ScaleChannelsBackward>();
+  const auto node = new_node<ChannelProductBackward>();
   node->set_next_edges(torch::autograd::collect_next_edges(x, scale));
   node->x_.save(x);
   node->scale_ = SavedVariable(scale, /*is_output=*/false);
