@@ -88,6 +88,7 @@ struct BilinearNode : Node {
     const std::lock_guard<std::mutex> lock(mutex_);
     a_.reset_data();
     b_.reset_data();
+    recomputed_a_.release();
   }
 };
 

@@ -2,6 +2,8 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/DispatchKeyExtractor.h>
+#include <ATen/ops/alias.h>
+#include <ATen/ops/clone.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/ones_like.h>
@@ -90,8 +92,9 @@ bool computes(const BatchNormArguments& a, const convkern_problem& activation) {
                                a.residual.scalar_type() != x.scalar_type())) {
     return false;
   }
-  if (a.training ? x.numel() == x.size(1) : !(a.running_mean.defined() && a.running_var.defined()))
-    return false;  // torch raises an error
+  const bool valid = a.training ? x.numel() != x.size(1) && a.eps > 0
+                                : a.running_mean.defined() && a.running_var.defined();
+  if (!valid) return false;  // torch raises an error
   return convkern_batch_norm_has(activation.activation, a.residual.defined()) != 0;
 }
 
@@ -179,13 +182,17 @@ struct BatchNormNode : Node {
   }
 
   // Returns the gradients by torch's operators, which are differentiable.
-  variable_list by_formula(const Tensor& gy, const Tensor& x, const Tensor& weight,
-                           const Tensor& bias) {
-    Tensor wide = mean.scalar_type() == x.scalar_type() ? x : x.to(mean.scalar_type());
+  variable_list by_formula(const Tensor& gy, const Tensor& x_given, const Tensor& weight_given,
+                           const Tensor& bias_given) {
     const auto column = [](const Tensor& t) { return t.view({1, -1, 1, 1}); };
-    Tensor u;
+    Tensor x, weight, bias, u;
     {
       const at::AutoGradMode enabled(true);
+      // The operands may depend on each other. Derivatives with respect to these end here.
+      x = at::alias(x_given);
+      if (weight_given.defined()) weight = at::alias(weight_given);
+      if (bias_given.defined()) bias = at::alias(bias_given);
+      const Tensor wide = mean.scalar_type() == x.scalar_type() ? x : x.to(mean.scalar_type());
       if (norm.given_statistics != 0) {
         u = (wide - column(mean)) * column(invstd);
       } else {
@@ -228,10 +235,11 @@ struct BatchNormNode : Node {
   }
 };
 
-// Returns the statistics that the layer has kept, as the passes read them.
+// Returns the statistics that the layer has kept, as the passes read them. They are copies: the layer
+// may change its own before the backward pass.
 std::pair<Tensor, Tensor> kept_statistics(const BatchNormArguments& a) {
   const at::AutoDispatchBelowADInplaceOrView below;
-  return {a.running_mean.detach(), at::rsqrt(a.running_var.detach() + a.eps)};
+  return {at::clone(a.running_mean), at::rsqrt(a.running_var.detach() + a.eps)};
 }
 
 }  // namespace
@@ -300,6 +308,7 @@ Recomputed Recomputed::of(const Tensor& x) {
 }
 
 Tensor Recomputed::get() const {
+  TORCH_CHECK(!released_, torch::autograd::ERR_BACKWARD_TWICE);
   Tensor x = static_cast<BatchNormNode&>(*node_).recomputed();
   torch::autograd::impl::set_gradient_edge(x, {node_, output_});
   return x;

@@ -42,11 +42,13 @@ class Recomputed {
   bool known() const { return node_ != nullptr; }
   // Returns the tensor, with its place in the graph. Raises torch's error if the graph was freed.
   at::Tensor get() const;
-  void reset() { node_ = nullptr; }
+  // Lets get() raise that error.
+  void release() { released_ = true; }
 
  private:
   NodePtr node_;
   uint32_t output_ = 0;
+  bool released_ = false;
 };
 
 }  // namespace convkern::torch_binding

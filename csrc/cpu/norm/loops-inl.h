@@ -217,7 +217,10 @@ CONVKERN_NOINLINE void gradient_with(const NormLoop& loop, int64_t begin, int64_
         const Vec g = gresidual != nullptr
                           ? read(gresidual + i, lanes)
                           : inner_gradient<Number>(loop, at, x, i, vector, lanes, activated);
-        const Vec d = fma(sub(x, at[NormLoop::kMean]), at[NormLoop::kSlope], at[NormLoop::kShift]);
+        // With given statistics an x that is not finite makes no other gradient than torch's.
+        const Vec d = loop.given_statistics ? Vec::zero()
+                                            : fma(sub(x, at[NormLoop::kMean]),
+                                                  at[NormLoop::kSlope], at[NormLoop::kShift]);
         write(gx + i, fma(g, at[NormLoop::kScale], d), lanes);
       });
 }
