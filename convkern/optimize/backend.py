@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
@@ -22,8 +21,8 @@ def inference(module: GraphModule, tensors: Sequence[Tensor]) -> Callable[..., A
     """Returns a function that computes a graph of Dynamo with these tensors in inference.
 
     Plans are made when the function is first called with inputs of some shapes, which serves
-    dynamic shapes too. Graphs for which there can be none, and graphs of other devices than the CPU,
-    run as they are, on torch's own operators.
+    dynamic shapes too. Graphs for which there can be none, and graphs of other devices than the
+    CPU, run as they are, on torch's own operators.
     """
     if not all(t.is_cpu for t in tensors):
         return module.forward

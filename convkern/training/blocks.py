@@ -1,5 +1,5 @@
-"""The functions that fused training graphs call. Each has torch's derivatives of every order, and is
-torch's own functions wherever the native passes do not compute the arguments."""
+"""The functions that fused training graphs call. Each has torch's derivatives of every order, and
+is torch's own functions wherever the native passes do not compute the arguments."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -94,7 +94,7 @@ def fuse_training(
         raise ValueError("model must be in training mode, call model.train() before")
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     restore_training(model)
-    backend = _Backend(recompute)
+    backend = _Backend(recompute, {str(id(m)): path for path, m in model.named_modules()})
     model.compile(backend=backend)
     setattr(model, _MARK, True)
     try:
@@ -103,7 +103,7 @@ def fuse_training(
     except BaseException:
         restore_training(model)
         raise
-    found, backend.found = backend.found, None
+    found, backend.found, backend.paths = backend.found, None, {}
     assert found is not None
     result = FusedTraining({}, [], {}, len(found))
     for fusions in found:
@@ -111,9 +111,9 @@ def fuse_training(
         result.layers.extend(fusions.layers)
         result.kept.update(fusions.kept)
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            if name not in result.blocks and name not in result.kept:
-                result.kept[name] = _why_unseen(module)
+        unseen = name not in result.blocks and name not in result.kept
+        if unseen and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            result.kept[name] = _why_unseen(module)
     return result
 
 
@@ -125,29 +125,33 @@ def restore_training(model: nn.Module) -> bool:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if _MARK not in vars(model):
-        return False
-    delattr(model, _MARK)
+    if vars(model).pop(_MARK, None) is None or model._compiled_call_impl is None:
+        return False  # or a copy of a model that was fused
     model._compiled_call_impl = None
     return True
 
 
 class _Backend:
-    """Compiles the graphs of one model. `found` has what was done, as long as it is wanted."""
+    """Compiles the graphs of one model. `found` has what was done, as long as it is wanted, with
+    the paths of modules by their ids."""
 
-    def __init__(self, recompute: bool) -> None:
+    def __init__(self, recompute: bool, paths: dict[str, str]) -> None:
         self.recompute = recompute
+        self.paths = paths
         self.found: list[Fusions] | None = []
 
     def __call__(self, module: GraphModule, example: Sequence[Any]) -> Callable[..., Any]:
-        call, fusions = compiled(module, example, self.recompute)
+        call, fusions = compiled(module, example, self.recompute, self.paths)
         if self.found is not None and fusions is not None:
             self.found.append(fusions)
         return call
 
 
 def compiled(
-    module: GraphModule, example: Sequence[Any], recompute: bool
+    module: GraphModule,
+    example: Sequence[Any],
+    recompute: bool,
+    paths: Mapping[str, str] | None = None,
 ) -> tuple[Callable[..., Any], Fusions | None]:
     """Returns a function that computes a graph of Dynamo, and what was fused if its gradients are
     wanted."""
@@ -155,7 +159,7 @@ def compiled(
     tensors += [*module.parameters(), *module.buffers()]
     if not torch.is_grad_enabled() or not any(t.requires_grad for t in tensors):
         return inference(module, tensors), None
-    fusions = fuse(module, recompute=recompute)
+    fusions = fuse(module, recompute=recompute, paths=paths)
     return module.forward, fusions
 
 

@@ -4,6 +4,7 @@ and convolutions and linear layers become convkern's."""
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,10 @@ from convkern.training import blocks
 from convkern.training.graphs import (
     activation_of,
     arguments,
-    changes_a_result,
+    changes_a_mode,
+    changes_a_number,
     changes_in_place,
+    is_changed_or_returned,
     path_of,
     summands,
     value_of,
@@ -47,23 +50,30 @@ class Fusions:
     kept: dict[str, str] = field(default_factory=dict)
 
 
-def fuse(module: GraphModule, *, recompute: bool = False) -> Fusions:
-    """Rewrites a graph in place, of which the gradients are wanted. Returns what it did."""
+def fuse(
+    module: GraphModule, *, recompute: bool = False, paths: Mapping[str, str] | None = None
+) -> Fusions:
+    """Rewrites a graph in place, of which the gradients are wanted. Returns what it did.
+
+    Args:
+        paths: the paths of the model's modules by their ids as text, for what is returned.
+    """
+    known = paths or {}
     result = Fusions()
     for node in list(module.graph.nodes):
         if node.op != "call_function":
             continue
         if node.target is F.batch_norm:
-            _fuse_batch_norm(node, result, recompute)
+            _fuse_batch_norm(node, result, recompute, known)
         else:
-            _replace_layer(node, result)
+            _replace_layer(node, result, known)
     for node in list(module.graph.find_nodes(op="call_function", target=blocks.batch_norm)):
         _return_twice(node)
     module.recompile()
     return result
 
 
-def _replace_layer(node: Node, result: Fusions) -> None:
+def _replace_layer(node: Node, result: Fusions, paths: Mapping[str, str]) -> None:
     """Lets convkern compute a convolution or a linear layer."""
     x = value_of(node.args[0]) if node.args else None
     if x is None or not x.is_cpu or x.dtype not in _DTYPES:
@@ -77,7 +87,7 @@ def _replace_layer(node: Node, result: Fusions) -> None:
         node.target = functional.linear
     else:
         return
-    result.layers.append(path_of(node))
+    result.layers.append(path_of(node, paths))
 
 
 @dataclass
@@ -95,10 +105,12 @@ class _Chain:
     why: str | None = None
 
 
-def _fuse_batch_norm(node: Node, result: Fusions, recompute: bool) -> None:
+def _fuse_batch_norm(
+    node: Node, result: Fusions, recompute: bool, paths: Mapping[str, str]
+) -> None:
     given: dict[str, Any] = {**_DEFAULTS, **arguments(node, *_BATCH_NORM)}
     why = _why_not(given)
-    path = path_of(node)
+    path = path_of(node, paths)
     if why is not None:
         result.kept[path] = why
         return
@@ -133,8 +145,9 @@ def _why_not(given: dict[str, Any]) -> str | None:
 
 
 def _chain_of(node: Node) -> _Chain:
-    """Finds the sum and the activation after a batch norm that its passes can compute. A call in
-    between that changes something in place would be overtaken, so that it ends the chain."""
+    """Finds the sum and the activation after a batch norm that its passes can compute. The batch
+    norm is computed where the last of them is, so that a call in between that has to do with its
+    operands ends the chain."""
     chain = _Chain([node])
     while True:
         last = chain.nodes[-1]
@@ -157,30 +170,37 @@ def _chain_of(node: Node) -> _Chain:
             chain.residual = pair[1] if pair[0] is last else pair[0]
         else:
             return chain
-        if _overtakes(last, user):
+        why = _why_not_overtaken(node, last, user)
+        if why is not None:
             chain.activation = None
             if pair is not None:
                 chain.residual = None
-            chain.why = "a tensor is changed in place before the next call"
+            chain.why = why
             return chain
         chain.nodes.append(user)
 
 
-def _overtakes(first: Node, last: Node) -> bool:
-    """Returns whether a call between two nodes may change the result of another in place."""
+def _why_not_overtaken(norm: Node, first: Node, last: Node) -> str | None:
+    """Returns the reason why a batch norm cannot be computed after the calls between two nodes."""
+    given = arguments(norm, *_BATCH_NORM)
+    statistics = {given.get("running_mean"), given.get("running_var")} - {None}
     node = first.next
     while node is not last:
-        if changes_a_result(node):
-            return True
+        if changes_a_number(node):
+            return "a tensor is changed in place before the next call"
+        if changes_a_mode(node):
+            return "a mode such as that of gradients is changed before the next call"
+        if not statistics.isdisjoint(node.all_input_nodes):
+            return "its statistics are used before the next call"
         node = node.next
-    return False
+    return None
 
 
 def _return_twice(node: Node) -> None:
     """Gives each of a block's two users a result of its own, whose gradients the backward pass adds
     up where it loads them."""
     users = list(node.users)
-    if len(users) != 2 or any(u.op == "output" or changes_in_place(u) for u in users):
+    if len(users) != 2 or is_changed_or_returned(node):
         return
     if any(u.all_input_nodes.count(node) != 1 or _uses(u, node) != 1 for u in users):
         return
