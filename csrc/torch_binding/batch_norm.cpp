@@ -235,8 +235,8 @@ struct BatchNormNode : Node {
   }
 };
 
-// Returns the statistics that the layer has kept, as the passes read them. They are copies: the layer
-// may change its own before the backward pass.
+// Returns the statistics that the layer has kept, as the passes read them. They are copies: the
+// layer may change its own before the backward pass.
 std::pair<Tensor, Tensor> kept_statistics(const BatchNormArguments& a) {
   const at::AutoDispatchBelowADInplaceOrView below;
   return {at::clone(a.running_mean), at::rsqrt(a.running_var.detach() + a.eps)};

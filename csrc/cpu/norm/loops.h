@@ -46,8 +46,8 @@ struct NormLoops {
   // g = (gy[0] + gy[1]) * the derivative of the activation: adds up g and g * (x - mean), and
   // writes g to gresidual.
   void (*gradient_sums)(const NormLoop& loop, int64_t begin, int64_t end, const NormSums& sums);
-  // gx = g * scale + (x - mean) * slope + shift, where g is read from gresidual if there is one; with
-  // given statistics gx = g * scale.
+  // gx = g * scale + (x - mean) * slope + shift, where g is read from gresidual if there is one;
+  // with given statistics gx = g * scale.
   void (*gradient)(const NormLoop& loop, int64_t begin, int64_t end, const NormSums& sums);
 };
 
