@@ -26,7 +26,12 @@ using torch::autograd::Node;
 using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 
-const void* data_or_null(const Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; }
+// Returns the memory of a tensor that may be absent. FSDP frees parameters between their uses.
+const void* data_or_null(const Tensor& t, const char* name) {
+  if (!t.defined()) return nullptr;
+  check_allocated(t, name, "batch_norm");
+  return t.const_data_ptr();
+}
 void* mutable_data_or_null(const Tensor& t) { return t.defined() ? t.mutable_data_ptr() : nullptr; }
 
 at::MemoryFormat format_of(const Tensor& x) { return x.suggest_memory_format(); }
@@ -118,9 +123,9 @@ struct BatchNormNode : Node {
   // Fills in what both passes read.
   convkern_batch_norm with_operands(const Tensor& x, const Tensor& weight, const Tensor& bias) {
     convkern_batch_norm n = norm;
-    n.x = x.const_data_ptr();
-    n.weight = data_or_null(weight);
-    n.bias = data_or_null(bias);
+    n.x = data_or_null(x, "input");
+    n.weight = data_or_null(weight, "weight");
+    n.bias = data_or_null(bias, "bias");
     n.mean = mean.mutable_data_ptr();
     n.invstd = invstd.mutable_data_ptr();
     n.kept = static_cast<uint16_t*>(mutable_data_or_null(kept));
@@ -159,8 +164,8 @@ struct BatchNormNode : Node {
     const Tensor gy = grads[0].contiguous(format);
     const Tensor gy2 = two ? grads[1].contiguous(format) : Tensor();
     convkern_batch_norm n = with_operands(x, weight, bias);
-    n.gy[0] = gy.const_data_ptr();
-    n.gy[1] = data_or_null(gy2);
+    n.gy[0] = data_or_null(gy, "the gradient");
+    n.gy[1] = data_or_null(gy2, "the gradient");
     const bool wants_residual = task_should_compute_output(3);
     const bool writes_residual = wants_residual && (two || norm.activation != 0);
     if (wants_residual) {
@@ -248,13 +253,14 @@ std::vector<Tensor> batch_norm(const BatchNormArguments& a) {
   const convkern_problem activation = parse_activation(a.activation);
   if (!computes(a, activation)) return {};
   const Tensor& x = a.x;
-  check_allocated(x, "input");
   const auto format = format_of(x);
   const Tensor residual = a.residual.defined() ? a.residual.contiguous(format) : Tensor();
   RECORD_FUNCTION("convkern::batch_norm", c10::ArrayRef<const c10::IValue>{});
   const auto node = new_node<BatchNormNode>();
   node->norm = norm_of(x, activation);
   node->activation = activation;
+  data_or_null(a.running_mean, "running_mean");
+  data_or_null(a.running_var, "running_var");
   node->norm.given_statistics = !a.training;
   node->norm.eps = a.eps;
   if (a.training) {
@@ -270,7 +276,7 @@ std::vector<Tensor> batch_norm(const BatchNormArguments& a) {
   }
   const Tensor y = fresh_output(x.sizes(), x.options(), format);
   convkern_batch_norm n = node->with_operands(x, a.weight, a.bias);
-  n.residual = data_or_null(residual);
+  n.residual = data_or_null(residual, "residual");
   n.y = y.mutable_data_ptr();
   if (a.training) {
     n.momentum = a.momentum;
