@@ -117,7 +117,19 @@ struct BatchNormNode : Node {
     x_.reset_data();
     weight_.reset_data();
     bias_.reset_data();
+    unpacked_ = {};
     kept.reset();
+  }
+
+  struct Operands {
+    Tensor x, weight, bias;
+  };
+  // What recomputed() unpacked, for the backward pass: torch.utils.checkpoint unpacks only once.
+  Operands unpacked_;
+
+  Operands unpacked() {
+    if (unpacked_.x.defined()) return unpacked_;
+    return {x_.unpack(), weight_.unpack(), bias_.unpack()};
   }
 
   // Fills in what both passes read.
@@ -135,7 +147,8 @@ struct BatchNormNode : Node {
   Tensor recomputed() {
     const std::lock_guard<std::mutex> lock(mutex_);
     RECORD_FUNCTION("convkern::batch_norm", c10::ArrayRef<const c10::IValue>{});
-    const Tensor x = x_.unpack(), weight = weight_.unpack(), bias = bias_.unpack();
+    unpacked_ = unpacked();
+    const auto& [x, weight, bias] = unpacked_;
     const at::AutoDispatchBelowADInplaceOrView below;
     const Tensor y = fresh_output(x.sizes(), x.options(), format_of(x));
     convkern_batch_norm n = with_operands(x, weight, bias);
@@ -150,7 +163,8 @@ struct BatchNormNode : Node {
     variable_list result(4);  // of x, weight, bias and the residual
     if (!grads[0].defined() && grads.size() > 1) std::swap(grads[0], grads[1]);
     if (!grads[0].defined()) return result;
-    const Tensor x = x_.unpack(), weight = weight_.unpack(), bias = bias_.unpack();
+    const auto [x, weight, bias] = unpacked();
+    unpacked_ = {};
     const bool two = grads.size() > 1 && grads[1].defined();
     if (c10::GradMode::is_enabled() || !is_plain(grads[0]) || (two && !is_plain(grads[1]))) {
       return by_formula(two ? grads[0] + grads[1] : grads[0], x, weight, bias);
