@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 from convkern.optimize.backend import inference
 from convkern.optimize.text import grouped
-from convkern.training.fusions import Fusions, fuse
+from convkern.training.fusions import Fusions, fuse, moves_statistics
 
 _MARK = "_fused_by_convkern"
 
@@ -63,7 +63,8 @@ def fuse_training(
     The modules, parameters, buffers, hooks and ``state_dict`` stay as they are. The call
     ``model(x)`` runs graphs that torch's compiler front end (Dynamo) captures: those for the
     example now, and those for other shapes, modes and dtypes when they are first called. Code that
-    Dynamo cannot capture runs as it is. Inference, under ``torch.no_grad()``, is computed as by
+    Dynamo cannot capture runs as it is. A hook of an inner module counts if it is registered before
+    this call. Inference, under ``torch.no_grad()``, is computed as by
     ``torch.compile(model, backend="convkern")``. Copies and pickles of the model are not fused.
 
     Args:
@@ -127,7 +128,7 @@ def restore_training(model: nn.Module) -> bool:
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if vars(model).pop(_MARK, None) is None or model._compiled_call_impl is None:
         return False  # or a copy of a model that was fused
-    model._compiled_call_impl = None
+    del model._compiled_call_impl
     return True
 
 
@@ -154,10 +155,11 @@ def compiled(
     paths: Mapping[str, str] | None = None,
 ) -> tuple[Callable[..., Any], Fusions | None]:
     """Returns a function that computes a graph of Dynamo, and what was fused if its gradients are
-    wanted."""
+    wanted, or it is a step of training without them."""
     tensors = [t for t in example if isinstance(t, Tensor)]
     tensors += [*module.parameters(), *module.buffers()]
-    if not torch.is_grad_enabled() or not any(t.requires_grad for t in tensors):
+    differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if not differentiable and not moves_statistics(module):
         return inference(module, tensors), None
     fusions = fuse(module, recompute=recompute, paths=paths)
     return module.forward, fusions

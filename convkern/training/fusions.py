@@ -50,10 +50,16 @@ class Fusions:
     kept: dict[str, str] = field(default_factory=dict)
 
 
+def moves_statistics(module: GraphModule) -> bool:
+    """Returns whether a graph has batch norms that are in training mode."""
+    norms = module.graph.find_nodes(op="call_function", target=F.batch_norm)
+    return any(arguments(n, *_BATCH_NORM).get("training", False) is not False for n in norms)
+
+
 def fuse(
     module: GraphModule, *, recompute: bool = False, paths: Mapping[str, str] | None = None
 ) -> Fusions:
-    """Rewrites a graph in place, of which the gradients are wanted. Returns what it did.
+    """Rewrites a graph of training in place. Returns what it did.
 
     Args:
         paths: the paths of the model's modules by their ids as text, for what is returned.
