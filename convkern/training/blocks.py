@@ -3,10 +3,13 @@ is torch's own functions wherever the native passes do not compute the arguments
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx import GraphModule
+from torch.utils.checkpoint import checkpoint
 
 from convkern import _C
 from convkern.activations import activated
@@ -46,3 +49,18 @@ def batch_norm(
         y = F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
         results = [activated(y, activation, residual)] * 2
     return results if twice else results[0]
+
+
+def checkpointed(body: GraphModule, *arguments: Any, **options: Any) -> Any:
+    """Returns the results of a part of a graph that the model calls by torch.utils.checkpoint.
+
+    torch's own operator for it is made to be traced. Run as it is, it does not put random numbers
+    back, and saves counters of batch norms, which then change.
+    """
+    known = {*inspect.signature(checkpoint).parameters, "preserve_rng_state"}
+    given = {name: value for name, value in options.items() if name not in known}
+    taken = {name: value for name, value in options.items() if name in known}
+    taken["use_reentrant"] = False
+    if "_checkpoint_context_fn" in body.meta:
+        taken["context_fn"] = body.meta["_checkpoint_context_fn"]
+    return checkpoint(lambda: body(*arguments, **given), **taken)

@@ -21,6 +21,7 @@ from convkern.training.graphs import (
     changes_a_number,
     changes_in_place,
     is_changed_or_returned,
+    is_number,
     path_of,
     summands,
     value_of,
@@ -64,19 +65,25 @@ def fuse(
     Args:
         paths: the paths of the model's modules by their ids as text, for what is returned.
     """
-    known = paths or {}
     result = Fusions()
+    _fuse(module, result, recompute, paths or {})
+    return result
+
+
+def _fuse(module: GraphModule, result: Fusions, recompute: bool, paths: Mapping[str, str]) -> None:
     for node in list(module.graph.nodes):
         if node.op != "call_function":
             continue
         if node.target is F.batch_norm:
-            _fuse_batch_norm(node, result, recompute, known)
+            _fuse_batch_norm(node, result, recompute, paths)
+        elif node.target is torch.ops.higher_order.tag_activation_checkpoint:
+            node.target = blocks.checkpointed
+            _fuse(getattr(module, node.args[0].target), result, recompute, paths)
         else:
-            _replace_layer(node, result, known)
+            _replace_layer(node, result, paths)
     for node in list(module.graph.find_nodes(op="call_function", target=blocks.batch_norm)):
         _return_twice(node)
     module.recompile()
-    return result
 
 
 def _replace_layer(node: Node, result: Fusions, paths: Mapping[str, str]) -> None:
@@ -145,8 +152,8 @@ def _why_not(given: dict[str, Any]) -> str | None:
         return "its input is no batch of images"
     if not x.is_cpu or x.dtype not in _DTYPES:
         return f"its input is {x.dtype} on {x.device.type}"
-    if not all(isinstance(given[name], (int, float)) for name in ("momentum", "eps")):
-        return "its momentum or eps is computed"
+    if not all(is_number(given[name]) for name in ("momentum", "eps")):
+        return "its momentum or eps is no number"
     return None
 
 

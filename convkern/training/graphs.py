@@ -32,6 +32,16 @@ def value_of(node: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
+def is_number(value: Any) -> bool:
+    """Returns whether an argument is a number, or a node that is one when the graph runs, as Dynamo
+    passes floats that change."""
+    if isinstance(value, Node):
+        return isinstance(
+            value.meta.get("example_value"), (int, float, torch.SymInt, torch.SymFloat)
+        )
+    return isinstance(value, (int, float))
+
+
 def arguments(node: Node, *names: str) -> dict[str, Any]:
     """Returns the arguments of a call by name. Those that are not given are missing."""
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
