@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import convkern
 from fused_nets import (
@@ -21,6 +22,7 @@ from fused_nets import (
     parts,
     residual_in_place,
     squeeze_and_excite,
+    step,
     two_norms,
 )
 
@@ -85,9 +87,9 @@ def test_a_model_without_gradients_updates_its_statistics() -> None:
     net = parts(residual_in_place)
     peer = copy.deepcopy(net)
     convkern.fuse_training(net, EXAMPLE)
-    for step in range(4):
+    for turn in range(4):
         x = torch.randn(2, 4, 5, 5, dtype=torch.float64)
-        with torch.no_grad() if step % 2 else torch.inference_mode():
+        with torch.no_grad() if turn % 2 else torch.inference_mode():
             torch.testing.assert_close(net(x), peer(x))
         torch.testing.assert_close(net.state_dict(), peer.state_dict())
     assert_trains_as(net, peer)
@@ -168,10 +170,10 @@ def test_attributes_that_change() -> None:
     net = parts(residual_in_place)
     peer = copy.deepcopy(net)
     convkern.fuse_training(net, EXAMPLE)
-    for step in range(4):
+    for turn in range(4):
         for model in (net, peer):
-            model.bn.momentum = 0.1 + 0.2 * step
-            model.bn2.eps = 1e-5 + 0.1 * step
+            model.bn.momentum = 0.1 + 0.2 * turn
+            model.bn2.eps = 1e-5 + 0.1 * turn
         assert_trains_as(net, peer)
     weight = torch.randn(4, dtype=torch.float64)
     for model in (net, peer):
@@ -210,3 +212,35 @@ def test_a_checkpoint_around_the_model(recompute: bool) -> None:
         y.square().sum().backward()
         results.append([x.grad, *(p.grad for p in model.parameters()), *model.buffers()])
     torch.testing.assert_close(results[0], results[1])
+
+
+def residual_and_dropout(net: Parts, x: Tensor) -> Tensor:
+    return F.dropout(residual_in_place(net, x))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointed_parts(recompute: bool, reentrant: bool) -> None:
+    """Random numbers are those of the first time when a part is computed again."""
+
+    def call(net: Parts, x: Tensor) -> Tensor:
+        y = F.relu(net.bn3(net.conv(x)))
+        return net.conv2(checkpoint(residual_and_dropout, net, y, use_reentrant=reentrant))
+
+    net = parts(call)
+    peer = copy.deepcopy(net)
+    report = convkern.fuse_training(net, EXAMPLE, recompute=recompute)
+    assert report.blocks == {"bn": "relu", "bn2": "residual + relu", "bn3": "relu"}
+    results = []
+    for model in (net, peer):
+        torch.manual_seed(3)
+        results.append(step(model, EXAMPLE) + step(model, EXAMPLE))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_momentum_that_changes_at_each_step_stays_fused() -> None:
+    net = parts(conv_norm_relu)
+    fast = torch.compile(net, backend="convkern")
+    for momentum in (0.1, 0.2, 0.3, 0.4):
+        net.bn.momentum = momentum
+        assert fast(EXAMPLE).grad_fn.name() == "BatchNormActivationBackward"
