@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,10 @@ from convkern.optimize.text import grouped
 from convkern.training.fusions import Fusions, fuse, moves_statistics
 
 _MARK = "_fused_by_convkern"
+# Dynamo keeps few graphs of a function. It counts those of each model alone where it can, and else
+# those of all models whose calls begin in the same function, such as all of nn.Sequential.
+_OPTIONS = inspect.signature(torch.compile).parameters
+_ISOLATED: dict[str, Any] = {"isolate_recompiles": True} if "isolate_recompiles" in _OPTIONS else {}
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def fuse_training(
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     restore_training(model)
     backend = _Backend(recompute, {str(id(m)): path for path, m in model.named_modules()})
-    model.compile(backend=backend)
+    model.compile(backend=backend, **_ISOLATED)
     setattr(model, _MARK, True)
     try:
         with _undone(model), torch.enable_grad():
