@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import pickle
 from collections.abc import Iterator
@@ -196,6 +197,16 @@ def test_wrong_arguments() -> None:
         convkern.restore_training(conv_norm_relu)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="model must be in training mode"):
         convkern.fuse_training(parts(two_norms).eval(), EXAMPLE)
+
+
+@pytest.mark.skipif(
+    "isolate_recompiles" not in inspect.signature(torch.compile).parameters,
+    reason="this torch counts the graphs of all models together",
+)
+def test_many_models_of_one_class() -> None:
+    for _ in range(2 * torch._dynamo.config.recompile_limit):
+        report = convkern.fuse_training(nn.Sequential(nn.BatchNorm2d(4)), EXAMPLE.float())
+        assert report.blocks == {"0": ""}
 
 
 def test_several_arguments() -> None:
