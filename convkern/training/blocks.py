@@ -3,10 +3,13 @@ is computed by torch's own functions wherever the native passes do not compute t
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx import GraphModule
+from torch.utils.checkpoint import checkpoint
 
 from convkern import _C
 from convkern.activations import activated
@@ -60,3 +63,18 @@ def mean_of_pixels(input: Tensor) -> Tensor:
     for each image and channel, expanded to the pixels. :func:`batch_norm` does not write it out."""
     pixels = input.shape[2] * input.shape[3]
     return input.sum((2, 3), keepdim=True) / pixels
+
+
+def checkpointed(body: GraphModule, *arguments: Any, **options: Any) -> Any:
+    """Returns the results of a part of a graph that the model calls by torch.utils.checkpoint.
+
+    torch's own operator for it is made to be traced. Run as it is, it does not put random numbers
+    back, and saves counters of batch norms, which then change.
+    """
+    known = {*inspect.signature(checkpoint).parameters, "preserve_rng_state"}
+    given = {name: value for name, value in options.items() if name not in known}
+    taken = {name: value for name, value in options.items() if name in known}
+    taken["use_reentrant"] = False
+    if "_checkpoint_context_fn" in body.meta:
+        taken["context_fn"] = body.meta["_checkpoint_context_fn"]
+    return checkpoint(lambda: body(*arguments, **given), **taken)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,13 @@ from torch.fx import GraphModule
 
 from convkern.optimize.backend import inference
 from convkern.optimize.text import grouped
-from convkern.training.fusions import Fusions, fuse
+from convkern.training.fusions import Fusions, fuse, moves_statistics
 
 _MARK = "_fused_by_convkern"
+# Dynamo keeps few graphs of a function. It counts those of each model alone where it can, and else
+# those of all models whose calls begin in the same function, such as all of nn.Sequential.
+_OPTIONS = inspect.signature(torch.compile).parameters
+_ISOLATED: dict[str, Any] = {"isolate_recompiles": True} if "isolate_recompiles" in _OPTIONS else {}
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ def fuse_training(
     The modules, parameters, buffers, hooks and ``state_dict`` stay as they are. The call
     ``model(x)`` runs graphs that torch's compiler front end (Dynamo) captures: those for the
     example now, and those for other shapes, modes and dtypes when they are first called. Code that
-    Dynamo cannot capture runs as it is. Inference, under ``torch.no_grad()``, is computed as by
+    Dynamo cannot capture runs as it is. A hook of an inner module counts if it is registered before
+    this call. Inference, under ``torch.no_grad()``, is computed as by
     ``torch.compile(model, backend="convkern")``. Copies and pickles of the model are not fused.
 
     Args:
@@ -94,8 +100,8 @@ def fuse_training(
         raise ValueError("model must be in training mode, call model.train() before")
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     restore_training(model)
-    backend = _Backend(recompute)
-    model.compile(backend=backend)
+    backend = _Backend(recompute, {str(id(m)): path for path, m in model.named_modules()})
+    model.compile(backend=backend, **_ISOLATED)
     setattr(model, _MARK, True)
     try:
         with _undone(model), torch.enable_grad():
@@ -103,7 +109,7 @@ def fuse_training(
     except BaseException:
         restore_training(model)
         raise
-    found, backend.found = backend.found, None
+    found, backend.found, backend.paths = backend.found, None, {}
     assert found is not None
     result = FusedTraining({}, [], {}, len(found))
     for fusions in found:
@@ -111,8 +117,8 @@ def fuse_training(
         result.layers.extend(fusions.layers)
         result.kept.update(fusions.kept)
     for name, module in model.named_modules():
-        seen = name in result.blocks or name in result.kept
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not seen:
+        unseen = name not in result.blocks and name not in result.kept
+        if unseen and isinstance(module, nn.modules.batchnorm._BatchNorm):
             result.kept[name] = _why_unseen(module)
     return result
 
@@ -125,37 +131,42 @@ def restore_training(model: nn.Module) -> bool:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if _MARK not in vars(model):
-        return False
-    delattr(model, _MARK)
-    model._compiled_call_impl = None
+    if vars(model).pop(_MARK, None) is None or model._compiled_call_impl is None:
+        return False  # or a copy of a model that was fused
+    del model._compiled_call_impl
     return True
 
 
 class _Backend:
-    """Compiles the graphs of one model. `found` has what was done, as long as it is wanted."""
+    """Compiles the graphs of one model. `found` has what was done, as long as it is wanted, with
+    the paths of modules by their ids."""
 
-    def __init__(self, recompute: bool) -> None:
+    def __init__(self, recompute: bool, paths: dict[str, str]) -> None:
         self.recompute = recompute
+        self.paths = paths
         self.found: list[Fusions] | None = []
 
     def __call__(self, module: GraphModule, example: Sequence[Any]) -> Callable[..., Any]:
-        call, fusions = compiled(module, example, self.recompute)
+        call, fusions = compiled(module, example, self.recompute, self.paths)
         if self.found is not None and fusions is not None:
             self.found.append(fusions)
         return call
 
 
 def compiled(
-    module: GraphModule, example: Sequence[Any], recompute: bool
+    module: GraphModule,
+    example: Sequence[Any],
+    recompute: bool,
+    paths: Mapping[str, str] | None = None,
 ) -> tuple[Callable[..., Any], Fusions | None]:
     """Returns a function that computes a graph of Dynamo, and what was fused if its gradients are
-    wanted."""
+    wanted, or it is a step of training without them."""
     tensors = [t for t in example if isinstance(t, Tensor)]
     tensors += [*module.parameters(), *module.buffers()]
-    if not torch.is_grad_enabled() or not any(t.requires_grad for t in tensors):
+    differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if not differentiable and not moves_statistics(module):
         return inference(module, tensors), None
-    fusions = fuse(module, recompute=recompute)
+    fusions = fuse(module, recompute=recompute, paths=paths)
     return module.forward, fusions
 
 

@@ -4,6 +4,7 @@ and convolutions and linear layers become convkern's."""
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,11 @@ from convkern.training import blocks
 from convkern.training.graphs import (
     activation_of,
     arguments,
-    changes_a_result,
+    changes_a_mode,
+    changes_a_number,
     changes_in_place,
+    is_changed_or_returned,
+    is_number,
     path_of,
     summands,
     value_of,
@@ -49,24 +53,43 @@ class Fusions:
     kept: dict[str, str] = field(default_factory=dict)
 
 
-def fuse(module: GraphModule, *, recompute: bool = False) -> Fusions:
-    """Rewrites a graph in place, of which the gradients are wanted. Returns what it did."""
+def moves_statistics(module: GraphModule) -> bool:
+    """Returns whether a graph has batch norms that are in training mode."""
+    norms = module.graph.find_nodes(op="call_function", target=F.batch_norm)
+    return any(arguments(n, *_BATCH_NORM).get("training", False) is not False for n in norms)
+
+
+def fuse(
+    module: GraphModule, *, recompute: bool = False, paths: Mapping[str, str] | None = None
+) -> Fusions:
+    """Rewrites a graph of training in place. Returns what it did.
+
+    Args:
+        paths: the paths of the model's modules by their ids as text, for what is returned.
+    """
     result = Fusions()
+    _fuse(module, result, recompute, paths or {})
+    return result
+
+
+def _fuse(module: GraphModule, result: Fusions, recompute: bool, paths: Mapping[str, str]) -> None:
     for node in list(module.graph.nodes):
         if node.op != "call_function":
             continue
         if node.target is F.batch_norm:
-            _fuse_batch_norm(node, result, recompute)
+            _fuse_batch_norm(node, result, recompute, paths)
         elif node.target in _PRODUCTS:
             _channel_product(node)
         elif node.target is F.adaptive_avg_pool2d:
             _mean_of_pixels(node)
+        elif node.target is torch.ops.higher_order.tag_activation_checkpoint:
+            node.target = blocks.checkpointed
+            _fuse(getattr(module, node.args[0].target), result, recompute, paths)
         else:
-            _replace_layer(node, result)
+            _replace_layer(node, result, paths)
     for node in list(module.graph.find_nodes(op="call_function", target=blocks.batch_norm)):
         _return_twice(node)
     module.recompile()
-    return result
 
 
 def _channel_product(node: Node) -> None:
@@ -91,7 +114,7 @@ def _mean_of_pixels(node: Node) -> None:
         node.target, node.args = blocks.mean_of_pixels, node.args[:1]
 
 
-def _replace_layer(node: Node, result: Fusions) -> None:
+def _replace_layer(node: Node, result: Fusions, paths: Mapping[str, str]) -> None:
     """Lets convkern compute a convolution or a linear layer."""
     x = value_of(node.args[0]) if node.args else None
     if x is None or not x.is_cpu or x.dtype not in _DTYPES:
@@ -107,7 +130,7 @@ def _replace_layer(node: Node, result: Fusions) -> None:
         return
     if node.target is functional.conv2d:
         _take_relu(node)
-    result.layers.append(path_of(node))
+    result.layers.append(path_of(node, paths))
 
 
 def _take_relu(node: Node) -> None:
@@ -134,10 +157,12 @@ class _Chain:
     why: str | None = None
 
 
-def _fuse_batch_norm(node: Node, result: Fusions, recompute: bool) -> None:
+def _fuse_batch_norm(
+    node: Node, result: Fusions, recompute: bool, paths: Mapping[str, str]
+) -> None:
     given: dict[str, Any] = {**_DEFAULTS, **arguments(node, *_BATCH_NORM)}
     why = _why_not(given)
-    path = path_of(node)
+    path = path_of(node, paths)
     if why is not None:
         result.kept[path] = why
         return
@@ -166,14 +191,15 @@ def _why_not(given: dict[str, Any]) -> str | None:
         return "its input is no batch of images"
     if not x.is_cpu or x.dtype not in _DTYPES:
         return f"its input is {x.dtype} on {x.device.type}"
-    if not all(isinstance(given[name], (int, float)) for name in ("momentum", "eps")):
-        return "its momentum or eps is computed"
+    if not all(is_number(given[name]) for name in ("momentum", "eps")):
+        return "its momentum or eps is no number"
     return None
 
 
 def _chain_of(node: Node) -> _Chain:
-    """Finds the sum and the activation after a batch norm that its passes can compute. A call in
-    between that changes something in place would be overtaken, so that it ends the chain."""
+    """Finds the sum and the activation after a batch norm that its passes can compute. The batch
+    norm is computed where the last of them is, so that a call in between that has to do with its
+    operands ends the chain."""
     chain = _Chain([node])
     while True:
         last = chain.nodes[-1]
@@ -196,30 +222,37 @@ def _chain_of(node: Node) -> _Chain:
             chain.residual = pair[1] if pair[0] is last else pair[0]
         else:
             return chain
-        if _overtakes(last, user):
+        why = _why_not_overtaken(node, last, user)
+        if why is not None:
             chain.activation = None
             if pair is not None:
                 chain.residual = None
-            chain.why = "a tensor is changed in place before the next call"
+            chain.why = why
             return chain
         chain.nodes.append(user)
 
 
-def _overtakes(first: Node, last: Node) -> bool:
-    """Returns whether a call between two nodes may change the result of another in place."""
+def _why_not_overtaken(norm: Node, first: Node, last: Node) -> str | None:
+    """Returns the reason why a batch norm cannot be computed after the calls between two nodes."""
+    given = arguments(norm, *_BATCH_NORM)
+    statistics = {given.get("running_mean"), given.get("running_var")} - {None}
     node = first.next
     while node is not last:
-        if changes_a_result(node):
-            return True
+        if changes_a_number(node):
+            return "a tensor is changed in place before the next call"
+        if changes_a_mode(node):
+            return "a mode such as that of gradients is changed before the next call"
+        if not statistics.isdisjoint(node.all_input_nodes):
+            return "its statistics are used before the next call"
         node = node.next
-    return False
+    return None
 
 
 def _return_twice(node: Node) -> None:
     """Gives each of a block's two users a result of its own, whose gradients the backward pass adds
     up where it loads them."""
     users = list(node.users)
-    if len(users) != 2 or any(u.op == "output" or changes_in_place(u) for u in users):
+    if len(users) != 2 or is_changed_or_returned(node):
         return
     if any(u.all_input_nodes.count(node) != 1 or _uses(u, node) != 1 for u in users):
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fx import Node
 
+from convkern import _C
 from convkern.optimize.activations import clamp
 
 _SUMS = frozenset({operator.add, operator.iadd, torch.add, "add", "add_"})
@@ -30,19 +32,35 @@ def value_of(node: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
+def is_number(value: Any) -> bool:
+    """Returns whether an argument is a number, or a node that is one when the graph runs, as Dynamo
+    passes floats that change."""
+    if isinstance(value, Node):
+        return isinstance(
+            value.meta.get("example_value"), (int, float, torch.SymInt, torch.SymFloat)
+        )
+    return isinstance(value, (int, float))
+
+
 def arguments(node: Node, *names: str) -> dict[str, Any]:
     """Returns the arguments of a call by name. Those that are not given are missing."""
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
-def path_of(node: Node) -> str:
+def path_of(node: Node, paths: Mapping[str, str]) -> str:
     """Returns the path of the module that a call comes from, such as "layer1.0.bn1"; "" if it comes
-    from the model itself."""
+    from the model itself.
+
+    Args:
+        paths: the paths of the model's modules by their ids as text. A graph that begins within a
+            module has paths from there.
+    """
     stack = node.meta.get("nn_module_stack")
     if not stack:
         return ""
-    path: str = next(reversed(stack.values()))[0]
-    return path.removeprefix("L['self']").removeprefix(".")
+    module = next(reversed(stack))
+    path: str = stack[module][0]
+    return paths.get(module, path.removeprefix("L['self']").removeprefix("."))
 
 
 def changes_in_place(node: Node) -> bool:
@@ -57,10 +75,33 @@ def changes_in_place(node: Node) -> bool:
     return bool(node.kwargs.get("inplace")) or node.target in _IN_PLACE or named_so
 
 
-def changes_a_result(node: Node) -> bool:
-    """Returns whether a call may change in place what another call of the graph returned, and not
-    only what was given to the graph, such as the counters of batch norms."""
-    return changes_in_place(node) and any(n.op != "placeholder" for n in node.all_input_nodes)
+def changes_a_number(node: Node) -> bool:
+    """Returns whether a call may change a tensor in place that batch norms compute with: any but
+    those of integers, such as their counters."""
+    values = [value_of(n) for n in node.all_input_nodes]
+    return changes_in_place(node) and any(v is None or v.is_floating_point() for v in values)
+
+
+def changes_a_mode(node: Node) -> bool:
+    """Returns whether a call is there for what it does to the thread, such as to turn gradients
+    off: Dynamo knows of no value."""
+    return node.op == "call_function" and "example_value" not in node.meta
+
+
+def is_changed_or_returned(node: Node) -> bool:
+    """Returns whether a call changes the memory of a node's result in place, or the graph returns
+    it. Views are found by their memory."""
+    value = value_of(node)
+    if value is None:
+        return True
+    memory = value.untyped_storage()._cdata
+    for other in node.graph.nodes:
+        if other.op != "output" and not changes_in_place(other):
+            continue
+        tensors = (value_of(n) for n in other.all_input_nodes)
+        if any(t is not None and t.untyped_storage()._cdata == memory for t in tensors):
+            return True
+    return False
 
 
 def summands(node: Node) -> tuple[Node, Node] | None:
@@ -85,8 +126,19 @@ def activation_of(node: Node) -> str | None:
         low, high = (given.get(name, None if plain else default) for name, default in
                      zip(names[1:3], (-1.0, 1.0), strict=True))  # fmt: skip
         numbers = all(v is None or isinstance(v, (int, float)) for v in (low, high))
-        return clamp(low, high) if numbers else None
+        return _if_valid(clamp(low, high)) if numbers else None
     if node.target in (F.leaky_relu, torch._C._nn.leaky_relu):
         slope = arguments(node, "input", "negative_slope", "inplace").get("negative_slope", 0.01)
-        return f"leaky_relu({float(slope)!r})" if isinstance(slope, (int, float)) else None
+        number = isinstance(slope, (int, float))
+        return _if_valid(f"leaky_relu({float(slope)!r})") if number else None
     return _ACTIVATIONS.get(node.target)
+
+
+def _if_valid(activation: str) -> str | None:
+    """Returns the activation if conv2d has it. torch also allows bounds that are no interval and
+    slopes that are not finite."""
+    try:
+        _C.check_activation(activation)
+    except ValueError:
+        return None
+    return activation

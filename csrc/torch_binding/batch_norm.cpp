@@ -1,6 +1,8 @@
 #include "torch_binding/batch_norm.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/alias.h>
+#include <ATen/ops/clone.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/ones_like.h>
@@ -23,7 +25,12 @@ using torch::autograd::Node;
 using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 
-const void* data_or_null(const Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; }
+// Returns the memory of a tensor that may be absent. FSDP frees parameters between their uses.
+const void* data_or_null(const Tensor& t, const char* name) {
+  if (!t.defined()) return nullptr;
+  check_allocated(t, name, "batch_norm");
+  return t.const_data_ptr();
+}
 void* mutable_data_or_null(const Tensor& t) { return t.defined() ? t.mutable_data_ptr() : nullptr; }
 
 at::MemoryFormat format_of(const Tensor& x) { return x.suggest_memory_format(); }
@@ -76,8 +83,9 @@ bool computes(const BatchNormArguments& a, const convkern_problem& activation) {
                                a.residual.scalar_type() != x.scalar_type())) {
     return false;
   }
-  if (a.training ? x.numel() == x.size(1) : !(a.running_mean.defined() && a.running_var.defined()))
-    return false;  // torch raises an error
+  const bool valid = a.training ? x.numel() != x.size(1) && a.eps > 0
+                                : a.running_mean.defined() && a.running_var.defined();
+  if (!valid) return false;  // torch raises an error
   return convkern_batch_norm_has(activation.activation, a.residual.defined()) != 0;
 }
 
@@ -102,15 +110,27 @@ struct BatchNormNode : Node {
     x_.reset_data();
     weight_.reset_data();
     bias_.reset_data();
+    unpacked_ = {};
     kept.reset();
+  }
+
+  struct Operands {
+    Tensor x, weight, bias;
+  };
+  // What recomputed() unpacked, for the backward pass: torch.utils.checkpoint unpacks only once.
+  Operands unpacked_;
+
+  Operands unpacked() {
+    if (unpacked_.x.defined()) return unpacked_;
+    return {x_.unpack(), weight_.unpack(), bias_.unpack()};
   }
 
   // Fills in what both passes read.
   convkern_batch_norm with_operands(const Tensor& x, const Tensor& weight, const Tensor& bias) {
     convkern_batch_norm n = norm;
-    n.x = x.const_data_ptr();
-    n.weight = data_or_null(weight);
-    n.bias = data_or_null(bias);
+    n.x = data_or_null(x, "input");
+    n.weight = data_or_null(weight, "weight");
+    n.bias = data_or_null(bias, "bias");
     n.mean = mean.mutable_data_ptr();
     n.invstd = invstd.mutable_data_ptr();
     n.kept = static_cast<uint16_t*>(mutable_data_or_null(kept));
@@ -120,7 +140,8 @@ struct BatchNormNode : Node {
   Tensor recomputed() {
     const std::lock_guard<std::mutex> lock(mutex_);
     RECORD_FUNCTION("convkern::batch_norm", c10::ArrayRef<const c10::IValue>{});
-    const Tensor x = x_.unpack(), weight = weight_.unpack(), bias = bias_.unpack();
+    unpacked_ = unpacked();
+    const auto& [x, weight, bias] = unpacked_;
     const at::AutoDispatchBelowADInplaceOrView below;
     const Tensor y = fresh_output(x.sizes(), x.options(), format_of(x));
     convkern_batch_norm n = with_operands(x, weight, bias);
@@ -138,7 +159,8 @@ struct BatchNormNode : Node {
     }
     if (!grads[0].defined()) std::swap(grads[0], grads.back());
     if (!grads[0].defined()) return result;
-    const Tensor x = x_.unpack(), weight = weight_.unpack(), bias = bias_.unpack();
+    const auto [x, weight, bias] = unpacked();
+    unpacked_ = {};
     const bool two = grads.size() > 1 && grads[1].defined();
     if (c10::GradMode::is_enabled() || !is_plain(grads[0]) || (two && !is_plain(grads[1]))) {
       return by_formula(two ? grads[0] + grads[1] : grads[0], x, weight, bias);
@@ -150,14 +172,14 @@ struct BatchNormNode : Node {
     const bool reuses = is_owned(grads[0]) && grads[0].is_contiguous(format);
     const Tensor gy = grads[0].contiguous(format);
     convkern_batch_norm n = with_operands(x, weight, bias);
-    n.gy[0] = gy.const_data_ptr();
+    n.gy[0] = data_or_null(gy, "the gradient");
     Tensor second;
     if (two && !kept.defined() && is_same_in_pixels(grads[1])) {
       second = grads[1].select(3, 0).select(2, 0).to(mean.scalar_type()).contiguous();
-      n.gy_images = second.const_data_ptr();
+      n.gy_images = data_or_null(second, "the gradient");
     } else if (two) {
       second = grads[1].contiguous(format);
-      n.gy[1] = second.const_data_ptr();
+      n.gy[1] = data_or_null(second, "the gradient");
     }
     const bool wants_residual = task_should_compute_output(3);
     const bool writes_residual = wants_residual && (two || norm.activation != 0);
@@ -180,13 +202,17 @@ struct BatchNormNode : Node {
   }
 
   // Returns the gradients by torch's operators, which are differentiable.
-  variable_list by_formula(const Tensor& gy, const Tensor& x, const Tensor& weight,
-                           const Tensor& bias) {
-    Tensor wide = mean.scalar_type() == x.scalar_type() ? x : x.to(mean.scalar_type());
+  variable_list by_formula(const Tensor& gy, const Tensor& x_given, const Tensor& weight_given,
+                           const Tensor& bias_given) {
     const auto column = [](const Tensor& t) { return t.view({1, -1, 1, 1}); };
-    Tensor u;
+    Tensor x, weight, bias, u;
     {
       const at::AutoGradMode enabled(true);
+      // The operands may depend on each other. Derivatives with respect to these end here.
+      x = at::alias(x_given);
+      if (weight_given.defined()) weight = at::alias(weight_given);
+      if (bias_given.defined()) bias = at::alias(bias_given);
+      const Tensor wide = mean.scalar_type() == x.scalar_type() ? x : x.to(mean.scalar_type());
       if (norm.given_statistics != 0) {
         u = (wide - column(mean)) * column(invstd);
       } else {
@@ -229,10 +255,11 @@ struct BatchNormNode : Node {
   }
 };
 
-// Returns the statistics that the layer has kept, as the passes read them.
+// Returns the statistics that the layer has kept, as the passes read them. They are copies: the
+// layer may change its own before the backward pass.
 std::pair<Tensor, Tensor> kept_statistics(const BatchNormArguments& a) {
   const at::AutoDispatchBelowADInplaceOrView below;
-  return {a.running_mean.detach(), at::rsqrt(a.running_var.detach() + a.eps)};
+  return {at::clone(a.running_mean), at::rsqrt(a.running_var.detach() + a.eps)};
 }
 
 }  // namespace
@@ -241,13 +268,14 @@ std::vector<Tensor> batch_norm(const BatchNormArguments& a) {
   const convkern_problem activation = parse_activation(a.activation);
   if (!computes(a, activation)) return {};
   const Tensor& x = a.x;
-  check_allocated(x, "input");
   const auto format = format_of(x);
   const Tensor residual = a.residual.defined() ? a.residual.contiguous(format) : Tensor();
   RECORD_FUNCTION("convkern::batch_norm", c10::ArrayRef<const c10::IValue>{});
   const auto node = new_node<BatchNormNode>();
   node->norm = norm_of(x, activation);
   node->activation = activation;
+  data_or_null(a.running_mean, "running_mean");
+  data_or_null(a.running_var, "running_var");
   node->norm.given_statistics = !a.training;
   node->norm.eps = a.eps;
   if (a.training) {
@@ -263,7 +291,7 @@ std::vector<Tensor> batch_norm(const BatchNormArguments& a) {
   }
   const Tensor y = fresh_output(x.sizes(), x.options(), format);
   convkern_batch_norm n = node->with_operands(x, a.weight, a.bias);
-  n.residual = data_or_null(residual);
+  n.residual = data_or_null(residual, "residual");
   n.y = y.mutable_data_ptr();
   if (a.training) {
     n.momentum = a.momentum;
@@ -303,11 +331,15 @@ void SavedOperand::save(const Tensor& x) {
 
 Tensor SavedOperand::unpack() const {
   if (!node_) return saved_.unpack();
+  TORCH_CHECK(!released_, torch::autograd::ERR_BACKWARD_TWICE);
   Tensor x = static_cast<BatchNormNode&>(*node_).recomputed();
   torch::autograd::impl::set_gradient_edge(x, {node_, output_});
   return x;
 }
 
-void SavedOperand::reset() { saved_.reset_data(); }
+void SavedOperand::reset() {
+  saved_.reset_data();
+  released_ = true;
+}
 
 }  // namespace convkern::torch_binding

@@ -40,12 +40,14 @@ class SavedOperand {
   void save(const at::Tensor& x);
   // Returns the operand, with its place in the graph. Raises torch's error if the graph was freed.
   at::Tensor unpack() const;
+  // Lets unpack() raise that error.
   void reset();
 
  private:
   torch::autograd::SavedVariable saved_;
   NodePtr node_;  // that makes the operand again, as this output
   uint32_t output_ = 0;
+  bool released_ = false;
 };
 
 }  // namespace convkern::torch_binding

@@ -51,15 +51,15 @@ inline void check_same_kind(const at::Tensor& a, const char* a_name, const at::T
 
 // Checks that the operand's memory is there. A tensor keeps its sizes when its storage is freed or
 // made smaller, and FSDP frees parameters between their uses.
-inline void check_allocated(const at::Tensor& t, const char* name) {
+inline void check_allocated(const at::Tensor& t, const char* name, const char* op = "conv2d") {
   if (t.numel() == 0) return;
   int64_t elements = t.storage_offset() + 1;
   for (int64_t dim = 0; dim < t.dim(); ++dim) elements += (t.size(dim) - 1) * t.stride(dim);
   const int64_t needed = elements * static_cast<int64_t>(t.itemsize());
   const c10::Storage& storage = t.storage();
   TORCH_CHECK(
-      storage && storage.data() != nullptr && static_cast<int64_t>(storage.nbytes()) >= needed,
-      "conv2d: ", name,
+      storage && storage.data() != nullptr && static_cast<int64_t>(storage.nbytes()) >= needed, op,
+      ": ", name,
       " has a non-zero number of elements, but its data is not allocated yet: its shape ",
       t.sizes(), " needs a storage of ", needed, " bytes, and it has ",
       storage ? storage.nbytes() : 0);

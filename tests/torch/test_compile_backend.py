@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -79,14 +81,45 @@ def test_weights_that_change_are_noticed() -> None:
         torch.testing.assert_close(fast(x), model(x))
 
 
-def test_training_stays_torchs() -> None:
+def test_training_is_fused() -> None:
     model = Net()
+    peer = copy.deepcopy(model)
     fast = torch.compile(model, backend="convkern")
     x = torch.randn(2, 3, 12, 12)
-    with pytest.warns(UserWarning, match="computes inference"):
-        y = fast(x)
-    y.sum().backward()
-    assert model.second.weight.grad is not None
+    for _ in range(2):
+        y, expected = fast(x), peer(x)
+        torch.testing.assert_close(y, expected)
+        y.sum().backward()
+        expected.sum().backward()
+    for p, q in zip(model.parameters(), peer.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(model.state_dict(), peer.state_dict())
+    names = {function.name() for function in graph_of(y)}
+    assert "BatchNormActivationBackward" in names
+    assert "ReluBackward0" not in names
+
+
+def test_training_without_gradients_moves_the_statistics() -> None:
+    model = Net()
+    peer = copy.deepcopy(model)
+    fast = torch.compile(model, backend="convkern")
+    with torch.no_grad():
+        for _ in range(2):
+            x = torch.randn(2, 3, 12, 12)
+            torch.testing.assert_close(fast(x), peer(x))
+    torch.testing.assert_close(model.state_dict(), peer.state_dict())
+
+
+def graph_of(y: Tensor) -> set[Any]:
+    """Returns the functions of the graph that y was computed by."""
+    found: set[Any] = set()
+    rest = [y.grad_fn]
+    while rest:
+        function = rest.pop()
+        if function is not None and function not in found:
+            found.add(function)
+            rest += [following for following, _ in function.next_functions]
+    return found
 
 
 def test_a_graph_that_cannot_be_traced_stays_torchs() -> None:

@@ -16,6 +16,7 @@ constexpr int64_t kMostParts = 32;    // with sums of their own
 constexpr int64_t kPartUnits = 32;    // in a part at least, in channels_last
 constexpr int64_t kGrain = 1 << 14;   // fewest numbers worth handing to a thread
 constexpr int64_t kSamples = 16;      // pixels whose mean is near the mean of the channel
+constexpr double kFar = 64;           // variances: a square this far from the mean, which cancels
 
 const NormLoops& loops_of(DType dtype, [[maybe_unused]] Isa isa) {
   const NormTables* tables = &norm_f32_baseline;
@@ -71,6 +72,7 @@ class Passes {
     loop_.channels = norm.channels;
     loop_.layout = norm.layout;
     loop_.activation = norm.activation;
+    loop_.given_statistics = norm.given_statistics;
     loop_.width = norm.layout == Layout::nchw ? norm.pixels : columns();
     const bool merged = norm.layout == Layout::nhwc && norm.gy_images == nullptr;
     loop_.image_size = norm.channels * norm.pixels * (merged ? norm.images : 1);
@@ -105,7 +107,7 @@ class Passes {
       if (norm_.gweight != nullptr) {
         numbers(norm_.gweight)[c] = static_cast<Real>(product * invstd(c));
       }
-      const double scale = norm_.given_statistics ? 0 : double{rows_[NormLoop::kScale][c]};
+      const double scale = rows_[NormLoop::kScale][c];
       rows_[NormLoop::kSlope][c] =
           static_cast<Real>(-scale * invstd(c) * invstd(c) * product / count);
       rows_[NormLoop::kShift][c] = static_cast<Real>(-scale * sum / count);
@@ -207,7 +209,29 @@ class Passes {
     for (int64_t c = 0; c < norm_.channels; ++c) {
       rows_[NormLoop::kMean][c] = static_cast<Real>(totals[c] / static_cast<double>(samples));
     }
+    for (int64_t c = 0; c < norm_.channels; ++c) {
+      Real& mean = rows_[NormLoop::kMean][c];
+      if (!std::isfinite(mean)) mean = 0;
+    }
     repeat(NormLoop::kMean);
+  }
+
+  // Returns the sums of the moments about numbers near the means, which are those of samples unless
+  // these turn out to be far from the means of their channels.
+  std::vector<double> moments() {
+    std::vector<double> sums = run_sums(loops_.moments);
+    const auto count = static_cast<double>(count_);
+    bool far = false;
+    for (int64_t c = 0; c < norm_.channels; ++c) {
+      const double offset = sums[c] / count, square = offset * offset;
+      const double variance = std::max(0.0, sums[norm_.channels + c] / count - square);
+      if (!(square > kFar * (variance + norm_.eps)) || !std::isfinite(square)) continue;
+      rows_[NormLoop::kMean][c] += static_cast<Real>(offset);
+      far = true;
+    }
+    if (!far) return sums;
+    repeat(NormLoop::kMean);
+    return run_sums(loops_.moments);
   }
 
   void find_statistics() {
@@ -224,7 +248,7 @@ class Passes {
       default:
         sample_means<float>();
     }
-    const std::vector<double> sums = run_sums(loops_.moments);
+    const std::vector<double> sums = moments();
     const auto count = static_cast<double>(count_);
     for (int64_t c = 0; c < norm_.channels; ++c) {
       const double offset = sums[c] / count, mean = rows_[NormLoop::kMean][c] + offset;

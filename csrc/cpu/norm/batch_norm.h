@@ -3,9 +3,9 @@
 //   y = activation((x - mean) / sqrt(variance + eps) * weight + bias + residual)
 //
 // forward and backward. The tensors are (images, channels, pixels), dense in `layout`. Mean and
-// variance are those of the batch, or given. The forward pass reads x twice and writes y once. The
-// backward pass reads gy and x twice and writes gx once; the activation's derivative is computed
-// again from x, or read from one bit an element where a residual was added.
+// variance are those of the batch, or given. The forward pass reads x twice, rarely once more, and
+// writes y once. The backward pass reads gy and x twice and writes gx once; the activation's
+// derivative is computed again from x, or read from one bit an element where a residual was added.
 #pragma once
 
 #include "core/executor.h"

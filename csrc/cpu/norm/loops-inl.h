@@ -225,16 +225,20 @@ CONVKERN_NOINLINE void gradient_with(NormLoop loop, int64_t begin, int64_t end,
   const auto* input = static_cast<const Number*>(loop.x);
   const auto* gresidual = static_cast<const Number*>(loop.gresidual);
   auto* gx = static_cast<Number*>(loop.gx);
-  walk<false>(
-      loop, begin, end, NormSums{},
-      [&](const auto& at, int64_t i, int64_t vector, int lanes) CONVKERN_INLINE_LAMBDA {
-        const Vec x = read(input + i, lanes);
-        const Vec g = gresidual != nullptr
-                          ? read(gresidual + i, lanes)
-                          : inner_gradient<Number>(loop, at, x, i, vector, lanes, activated);
-        const Vec d = fma(sub(x, at[NormLoop::kMean]), at[NormLoop::kSlope], at[NormLoop::kShift]);
-        write(gx + i, fma(g, at[NormLoop::kScale], d), lanes);
-      });
+  walk<false>(loop, begin, end, NormSums{},
+              [&](const auto& at, int64_t i, int64_t vector, int lanes) CONVKERN_INLINE_LAMBDA {
+                const Vec x = read(input + i, lanes);
+                const Vec g = gresidual != nullptr ? read(gresidual + i, lanes)
+                                                   : inner_gradient<Number>(loop, at, x, i, vector,
+                                                                            lanes, activated);
+                // With given statistics an x that is not finite makes no other gradient than
+                // torch's.
+                const Vec d = loop.given_statistics
+                                  ? Vec::zero()
+                                  : fma(sub(x, at[NormLoop::kMean]), at[NormLoop::kSlope],
+                                        at[NormLoop::kShift]);
+                write(gx + i, fma(g, at[NormLoop::kScale], d), lanes);
+              });
 }
 
 template <class Number>

@@ -16,6 +16,7 @@ struct NormLoop {
   int64_t image_size;  // numbers in an image; in channels_last all images may count as one
   Layout layout;
   Activation activation;
+  bool given_statistics;  // which take no part in derivatives
   const void *x, *residual, *gy[2];
   const void* gy_images;  // rows of columns for each image, like `rows`
   void *y, *gx, *gresidual;
@@ -47,7 +48,8 @@ struct NormLoops {
   // g = (gy[0] + gy[1] + gy_images) * the derivative of the activation: adds up g and g * (x -
   // mean), and writes g to gresidual.
   void (*gradient_sums)(const NormLoop& loop, int64_t begin, int64_t end, const NormSums& sums);
-  // gx = g * scale + (x - mean) * slope + shift, where g is read from gresidual if there is one.
+  // gx = g * scale + (x - mean) * slope + shift, where g is read from gresidual if there is one;
+  // with given statistics gx = g * scale.
   void (*gradient)(const NormLoop& loop, int64_t begin, int64_t end, const NormSums& sums);
 };
 

@@ -31,13 +31,16 @@ struct Bounded {
 };
 
 struct LeakyRelu {
-  Vec slope, rest;  // of the slope: 1 - slope
-  explicit LeakyRelu(const Activation& a)
-      : slope(number(a.parameters[0])), rest(number(1 - a.parameters[0])) {}
-  static CONVKERN_INLINE LaneBits positive(Vec u) { return between(u, Vec::zero(), number(NAN)); }
+  Vec slope;
+  explicit LeakyRelu(const Activation& a) : slope(number(a.parameters[0])) {}
+  // NaN, for which both bounds are true, is not positive.
+  static CONVKERN_INLINE LaneBits positive(Vec u) {
+    return between(u, Vec::zero(), number(NAN)) & ~between(u, number(NAN), Vec::zero());
+  }
   CONVKERN_INLINE Vec value(Vec u) const { return times_slope(u, u); }
   CONVKERN_INLINE Vec times_slope(Vec g, Vec u) const {
-    return add(mul(g, slope), kept(mul(g, rest), positive(u)));
+    const LaneBits whole = positive(u);
+    return add(kept(g, whole), kept(mul(g, slope), ~whole));
   }
 };
 
