@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -193,7 +192,7 @@ def _undone(model: nn.Module) -> Iterator[None]:
     """Puts back the buffers of a model and torch's random numbers."""
     before = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     try:
-        with torch.random.fork_rng(), warnings.catch_warnings():
+        with torch.random.fork_rng():
             yield
     finally:
         with torch.no_grad():

@@ -42,7 +42,8 @@ class Fusions:
 
     Attributes:
         blocks: for each batch norm that is computed by the native passes, its path in the model
-            and what it took in, such as "residual + relu"; "" for nothing.
+            and what it took in, such as "residual + relu"; "" for nothing. Of several calls of one
+            batch norm it is the last.
         layers: the paths of the convolutions and linear layers that convkern computes.
         kept: paths of batch norms that stay torch's, or take in less than follows them, with the
             reason.
@@ -69,11 +70,14 @@ def fuse(
     """
     result = Fusions()
     _fuse(module, result, recompute, paths or {})
-    return result
+    blocks = dict(reversed(result.blocks.items()))
+    return Fusions(blocks, result.layers[::-1], dict(reversed(result.kept.items())))
 
 
 def _fuse(module: GraphModule, result: Fusions, recompute: bool, paths: Mapping[str, str]) -> None:
-    for node in list(module.graph.nodes):
+    # Backwards: of two batch norms that are added up the later one takes in the sum, and calls that
+    # change something in place are mostly gone when an earlier one is looked at.
+    for node in reversed(list(module.graph.nodes)):
         if node.op != "call_function":
             continue
         if node.target is F.batch_norm:
@@ -179,7 +183,7 @@ def _fuse_batch_norm(
     for taken in reversed(chain.nodes):
         node.graph.erase_node(taken)
     taken_in = [*(["residual"] if chain.residual is not None else []), chain.activation]
-    result.blocks[path] = " + ".join(name for name in taken_in if name)
+    result.blocks.setdefault(path, " + ".join(name for name in taken_in if name))
     if chain.why is not None:
         result.kept[path] = chain.why
 
@@ -217,7 +221,8 @@ def _chain_of(node: Node) -> _Chain:
             chain.activation = name
         elif pair is not None:
             if changes_in_place(user) and pair[0] is not last:
-                chain.why = "the other summand is changed in place"
+                if pair[0].target is not F.batch_norm:  # which takes in the sum itself
+                    chain.why = "the other summand is changed in place"
                 return chain
             chain.residual = pair[1] if pair[0] is last else pair[0]
         else:
@@ -254,7 +259,7 @@ def _return_twice(node: Node) -> None:
     users = list(node.users)
     if len(users) != 2 or is_changed_or_returned(node):
         return
-    if any(u.all_input_nodes.count(node) != 1 or _uses(u, node) != 1 for u in users):
+    if any(_uses(user, node) != 1 for user in users):
         return
     node.args = (*node.args[:-2], True, node.args[-1])
     with node.graph.inserting_after(node):
