@@ -78,7 +78,8 @@ CONVS: Final[Mapping[str, type[nn.Conv2d]]] = {"convkern": Conv2d, "torch": nn.C
 def build_convnet(
     model: str = "padding3", conv: str = "convkern", lr: float = 0.005, seed: int | None = None
 ) -> tuple[nn.Module, torch.optim.Adam, nn.CrossEntropyLoss]:
-    """Returns a new network, its Adam optimizer with learning rate `lr`, and its cost.
+    """Returns a new network, its Adam optimizer with learning rate `lr`, whose step is one call for
+    all parameters, and its cost.
 
     `model` is a name in `MODELS`, and `conv` one in `CONVS`. The initial parameters depend on
     `model` and `seed` alone, not on `conv`. With a seed, torch's global random state is left as it
@@ -94,7 +95,7 @@ def build_convnet(
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             net = build(layer)
-    return net, torch.optim.Adam(net.parameters(), lr=lr), nn.CrossEntropyLoss()
+    return net, torch.optim.Adam(net.parameters(), lr=lr, fused=True), nn.CrossEntropyLoss()
 
 
 def _choice(what: str, name: str, table: Mapping[str, T]) -> T:
