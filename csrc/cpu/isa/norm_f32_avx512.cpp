@@ -5,8 +5,6 @@
 #define CONVKERN_VEC "cpu/simd/vec_f32_avx512.h"
 #include "cpu/simd/prelude.h"
 
-#include "cpu/norm/loops.h"
-
 // GCC 12 warns about its own _mm512_undefined_ps() (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 

@@ -4,8 +4,6 @@
 #define CONVKERN_VEC "cpu/simd/vec_f64_avx2.h"
 #include "cpu/simd/prelude.h"
 
-#include "cpu/norm/loops.h"
-
 CONVKERN_BEGIN_TARGET("avx2,fma,f16c")
 #include "cpu/norm/loops-inl.h"
 CONVKERN_END_TARGET

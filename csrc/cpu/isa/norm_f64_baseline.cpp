@@ -2,8 +2,6 @@
 #define CONVKERN_VEC "cpu/simd/vec_f64_baseline.h"
 #include "cpu/simd/prelude.h"
 
-#include "cpu/norm/loops.h"
-
 #include "cpu/norm/loops-inl.h"
 
 namespace convkern::cpu {

@@ -24,6 +24,7 @@
 #include "cpu/choice.h"
 #include "cpu/fft_size.h"
 #include "cpu/kernel_list.h"
+#include "cpu/norm/loops.h"
 #include "cpu/peak.h"
 #include "cpu/simd/quarter.h"
 #include "cpu/simd/register_tiles.h"
