@@ -18,7 +18,7 @@ from convkern.training.fusions import Fusions, fuse, moves_statistics
 
 _MARK = "_fused_by_convkern"
 # Dynamo keeps few graphs of a function. It counts those of each model alone where it can, and else
-# those of all models whose calls begin in the same function, such as all of nn.Sequential.
+# those of all models whose calls begin in the same function, such as all of one class.
 _OPTIONS = inspect.signature(torch.compile).parameters
 _ISOLATED: dict[str, Any] = {"isolate_recompiles": True} if "isolate_recompiles" in _OPTIONS else {}
 
@@ -100,7 +100,7 @@ def fuse_training(
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     restore_training(model)
     backend = _Backend(recompute, {str(id(m)): path for path, m in model.named_modules()})
-    model.compile(backend=backend, **_ISOLATED)
+    _compile(model, backend)
     setattr(model, _MARK, True)
     try:
         with _undone(model), torch.enable_grad():
@@ -185,6 +185,23 @@ def backend(
     if unknown:
         raise ValueError(f"options of the backend convkern are: recompute; got {unknown[0]!r}")
     return compiled(module, example, bool(given.get("recompute", False)))[0]
+
+
+def _compile(model: nn.Module, backend: _Backend) -> None:
+    """Lets Dynamo capture the calls of a model."""
+    if not str(model.forward.__module__).startswith("torch."):
+        model.compile(backend=backend, **_ISOLATED)
+        return
+
+    # Dynamo captures no call that begins in torch's own code, such as that of nn.Sequential. torch
+    # puts a function around such a model itself, but older versions only in torch.compile(model).
+    inner: Callable[..., Any] = model._call_impl
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        return inner(*arguments, **options)
+
+    call.__code__ = call.__code__.replace()  # Dynamo counts the graphs of each code object alone
+    model._compiled_call_impl = torch.compile(call, backend=backend, **_ISOLATED)
 
 
 @contextmanager

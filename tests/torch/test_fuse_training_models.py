@@ -199,14 +199,31 @@ def test_wrong_arguments() -> None:
         convkern.fuse_training(parts(two_norms).eval(), EXAMPLE)
 
 
-@pytest.mark.skipif(
-    "isolate_recompiles" not in inspect.signature(torch.compile).parameters,
-    reason="this torch counts the graphs of all models together",
-)
-def test_many_models_of_one_class() -> None:
+def test_many_models_whose_forward_is_torchs() -> None:
     for _ in range(2 * torch._dynamo.config.recompile_limit):
         report = convkern.fuse_training(nn.Sequential(nn.BatchNorm2d(4)), EXAMPLE.float())
         assert report.blocks == {"0": ""}
+
+
+@pytest.mark.skipif(
+    "isolate_recompiles" not in inspect.signature(torch.compile).parameters,
+    reason="this torch counts the graphs of all models of a class together",
+)
+def test_many_models_of_one_class() -> None:
+    for _ in range(2 * torch._dynamo.config.recompile_limit):
+        report = convkern.fuse_training(parts(conv_norm_relu), EXAMPLE)
+        assert report.blocks == {"bn": "relu"}
+
+
+def test_a_model_whose_forward_is_torchs_with_hooks_of_its_own() -> None:
+    net = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()).double()
+    net.register_forward_pre_hook(lambda _, given: (given[0] + 1,))
+    net.register_forward_hook(lambda _, given, y: y * given[0])
+    peer = copy.deepcopy(net)
+    assert convkern.fuse_training(net, EXAMPLE).blocks == {"0": "relu"}
+    assert_trains_as(net, peer)
+    assert convkern.restore_training(net)
+    assert_trains_as(net, peer)
 
 
 def test_several_arguments() -> None:
