@@ -17,6 +17,7 @@ from convkern.training import blocks
 from convkern.training.graphs import (
     activation_of,
     arguments,
+    calls_between,
     changes_a_mode,
     changes_a_number,
     changes_in_place,
@@ -112,10 +113,10 @@ def _channel_product(node: Node) -> None:
 
 def _mean_of_pixels(node: Node) -> None:
     """Recognises the mean over all pixels."""
-    x = value_of(node.args[0])
-    size = node.args[1] if len(node.args) == 2 else None
+    given = arguments(node, "input", "output_size")
+    x, size = value_of(given["input"]), given["output_size"]
     if x is not None and x.dim() == 4 and x.dtype in _SUMMED and size in (1, (1, 1), [1, 1]):
-        node.target, node.args = blocks.mean_of_pixels, node.args[:1]
+        node.target, node.args, node.kwargs = blocks.mean_of_pixels, (given["input"],), {}
 
 
 def _replace_layer(node: Node, result: Fusions, paths: Mapping[str, str]) -> None:
@@ -140,8 +141,10 @@ def _replace_layer(node: Node, result: Fusions, paths: Mapping[str, str]) -> Non
 def _take_relu(node: Node) -> None:
     """Computes the ReLU after a convolution in it, if that is the only use of its result."""
     users = list(node.users)
-    if len(users) == 1 and activation_of(users[0]) == "relu" and value_of(node) is not None:
-        node.kwargs = {"activation": "relu"}
+    if len(users) != 1 or activation_of(users[0]) != "relu" or value_of(node) is None:
+        return
+    if not any(changes_a_mode(between) for between in calls_between(node, users[0])):
+        node.kwargs = {**node.kwargs, "activation": "relu"}
         users[0].replace_all_uses_with(node)
         node.graph.erase_node(users[0])
 
@@ -241,15 +244,13 @@ def _why_not_overtaken(norm: Node, first: Node, last: Node) -> str | None:
     """Returns the reason why a batch norm cannot be computed after the calls between two nodes."""
     given = arguments(norm, *_BATCH_NORM)
     statistics = {given.get("running_mean"), given.get("running_var")} - {None}
-    node = first.next
-    while node is not last:
+    for node in calls_between(first, last):
         if changes_a_number(node):
             return "a tensor is changed in place before the next call"
         if changes_a_mode(node):
             return "a mode such as that of gradients is changed before the next call"
         if not statistics.isdisjoint(node.all_input_nodes):
             return "its statistics are used before the next call"
-        node = node.next
     return None
 
 

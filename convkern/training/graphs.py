@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -61,6 +61,14 @@ def path_of(node: Node, paths: Mapping[str, str]) -> str:
     module = next(reversed(stack))
     path: str = stack[module][0]
     return paths.get(module, path.removeprefix("L['self']").removeprefix("."))
+
+
+def calls_between(first: Node, last: Node) -> Iterator[Node]:
+    """Yields the nodes that a graph runs after one node and before another one."""
+    node = first.next
+    while node is not last:
+        yield node
+        node = node.next
 
 
 def changes_in_place(node: Node) -> bool:
