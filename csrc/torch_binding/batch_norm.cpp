@@ -122,7 +122,14 @@ struct BatchNormNode : Node {
 
   Operands unpacked() {
     if (unpacked_.x.defined()) return unpacked_;
-    return {x_.unpack(), weight_.unpack(), bias_.unpack()};
+    // Hooks of saved tensors may return other strides.
+    const auto dense = [](const SavedVariable& saved, at::MemoryFormat format) {
+      const Tensor t = saved.unpack();
+      return t.defined() ? t.contiguous(format) : t;
+    };
+    constexpr auto kFlat = at::MemoryFormat::Contiguous;
+    return {dense(x_, norm.layout == CONVKERN_NHWC ? at::MemoryFormat::ChannelsLast : kFlat),
+            dense(weight_, kFlat), dense(bias_, kFlat)};
   }
 
   // Fills in what both passes read.

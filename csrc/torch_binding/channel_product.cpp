@@ -73,12 +73,14 @@ struct ChannelProductBackward : Node {
   variable_list apply(variable_list&& grads) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!grads[0].defined()) return variable_list(2);
-    const Tensor x = x_.unpack(), scale = scale_.unpack();
+    Tensor x = x_.unpack(), scale = scale_.unpack();
     if (c10::GradMode::is_enabled() || !is_plain(grads[0])) {
       return {grads[0] * scale, (grads[0] * x).sum(at::IntArrayRef{2, 3}, /*keepdim=*/true)};
     }
     RECORD_FUNCTION("convkern::channel_product_backward", c10::ArrayRef<const c10::IValue>{});
     const at::AutoDispatchBelowADInplaceOrView below;
+    x = x.contiguous(kFormat);  // hooks of saved tensors may return other strides
+    scale = scale.contiguous(kFormat);
     const bool reuses = is_owned(grads[0]) && grads[0].is_contiguous(kFormat);
     const Gradients found = gradients(grads[0].contiguous(kFormat), reuses, x, scale);
     return {found.x, found.scale};
