@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import convkern
-from batch_norms import ACTIVATIONS, BOUNDS, DTYPES, FORMATS, ISAS, Case, native, theirs
+from batch_norms import (
+    ACTIVATIONS,
+    BOUNDS,
+    DTYPES,
+    FORMATS,
+    ISAS,
+    Case,
+    assert_as_accurate,
+    native,
+    theirs,
+)
 from convkern.choices import Isa
 
 # (N, C, H, W): channels around vectors of 4, 8 and 16 numbers; one pixel, planes that are whole
@@ -35,34 +44,6 @@ def threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-
-
-def assert_as_accurate(
-    case: Case, activation: str | None, gradients: str = "first", call: Any = native
-) -> None:
-    """Asserts that each result's error, relative to its root mean square, is at most twice that of
-    torch in the same dtype, or a few roundings."""
-    ours = case.run(call, activation, case.dtype, gradients)
-    peers = case.run(theirs, activation, case.dtype, gradients)
-    expected = case.run(theirs, activation, torch.float64, gradients)
-    assert ours.keys() == peers.keys() == expected.keys()
-    for name, value in expected.items():
-        ours_now, peer = ours[name], peers[name]
-        assert ours_now.dtype == peer.dtype, name
-        assert ours_now.shape == value.shape, name
-        if name == "y":
-            assert ours_now.is_contiguous(memory_format=case.layout)
-        rms = value.square().mean().sqrt().item()
-        error = (ours_now.double() - value).abs().max().item()
-        peers_error = (peer.double() - value).abs().max().item()
-        # Where torch is very accurate by luck, a rounding of the largest sum of absolute terms is
-        # allowed. In float64, torch's own result has the roundings of these sums, and what few
-        # pixels and a small variance make of them.
-        eps, terms = torch.finfo(ours_now.dtype).eps, case.x.numel() / case.x.shape[1]
-        roundings = 64 * terms**0.5 if case.dtype == torch.float64 else 1
-        largest = max(4 * value.abs().max().item(), case.magnitude(name))
-        bound = 2 * peers_error + roundings * eps * largest
-        assert error <= bound, f"{name}: {error:.2e}, torch {peers_error:.2e}, rms {rms:.2e}"
 
 
 @pytest.mark.parametrize("layout", FORMATS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -46,12 +47,13 @@ def native(*arguments: Any) -> Any:
 
 
 class Case:
-    """Operands and gradients of the result, in float64."""
+    """Operands and gradients of the result, in float64. Of the two gradients those at the places
+    `same` are one number for each image and channel, expanded to the pixels."""
 
     def __init__(
         self, shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format,
         *, residual: bool = False, affine: bool = True, training: bool = True, scale: float = 1,
-        offset: float = 0.5,
+        offset: float = 0.5, same: Sequence[int] = (),
     ) -> None:  # fmt: skip
         channels = shape[1]
         self.dtype, self.training, self.layout = dtype, training, layout
@@ -63,7 +65,9 @@ class Case:
 
         self.x = (images() * scale + offset).to(dtype).double()
         self.residual = images() if residual else None
-        self.gy = [images(), images()]
+        self.gy, self.same = [images(), images()], same
+        for place in same:
+            self.gy[place] = self.gy[place][:, :, :1, :1].expand(shape)
         self.weight = torch.randn(channels).to(small).double() if affine else None
         self.bias = torch.randn(channels).to(small).double() if affine else None
         self.mean = torch.randn(channels).to(small).double()
@@ -96,6 +100,8 @@ class Case:
         y = call(x, mean, var, weight, bias, self.training, 0.1, 1e-5, activation, residual,
                  twice, False)  # fmt: skip
         gy = [g.to(dtype) for g in self.gy]
+        for place in self.same:
+            gy[place] = gy[place][:, :, :1, :1].expand(gy[place].shape)
         if gradients == "first":
             torch.autograd.backward([y], [gy[0]])
         elif gradients == "second":
@@ -108,6 +114,34 @@ class Case:
         named |= {f"grad of {name}": t.grad for name, t in operands.items()
                   if t is not None and t.grad is not None}  # fmt: skip
         return named
+
+
+def assert_as_accurate(
+    case: Case, activation: str | None, gradients: str = "first", call: Any = native
+) -> None:
+    """Asserts that each result's error, relative to its root mean square, is at most twice that of
+    torch in the same dtype, or a few roundings."""
+    ours = case.run(call, activation, case.dtype, gradients)
+    peers = case.run(theirs, activation, case.dtype, gradients)
+    expected = case.run(theirs, activation, torch.float64, gradients)
+    assert ours.keys() == peers.keys() == expected.keys()
+    for name, value in expected.items():
+        ours_now, peer = ours[name], peers[name]
+        assert ours_now.dtype == peer.dtype, name
+        assert ours_now.shape == value.shape, name
+        if name == "y":
+            assert ours_now.is_contiguous(memory_format=case.layout)
+        rms = value.square().mean().sqrt().item()
+        error = (ours_now.double() - value).abs().max().item()
+        peers_error = (peer.double() - value).abs().max().item()
+        # Where torch is very accurate by luck, a rounding of the largest sum of absolute terms is
+        # allowed. In float64, torch's own result has the roundings of these sums, and what few
+        # pixels and a small variance make of them.
+        eps, terms = torch.finfo(ours_now.dtype).eps, case.x.numel() / case.x.shape[1]
+        roundings = 64 * terms**0.5 if case.dtype == torch.float64 else 1
+        largest = max(4 * value.abs().max().item(), case.magnitude(name))
+        bound = 2 * peers_error + roundings * eps * largest
+        assert error <= bound, f"{name}: {error:.2e}, torch {peers_error:.2e}, rms {rms:.2e}"
 
 
 def doubles(*shape: int) -> Tensor:

@@ -51,8 +51,8 @@ struct Hardswish {
   static CONVKERN_INLINE Vec times_slope(Vec g, Vec u) {
     const Vec middle = mul(g, fma(u, number(1.0 / 3), number(0.5)));
     const LaneBits inside = between(u, number(-3), number(3));
-    const LaneBits above = between(u, number(3), number(NAN)) & ~inside;
-    return add(kept(middle, inside), kept(g, above));
+    const LaneBits below_3 = between(u, number(NAN), number(3));
+    return add(kept(middle, inside), kept(g, ~below_3));
   }
 };
 
