@@ -179,8 +179,8 @@ convkern_status convkern_run_epilogue_gradient(const convkern_epilogue_gradient*
 
 // Batch normalisation, with an activation after it and a residual before that:
 //   y = activation((x - mean) * invstd * weight + bias + residual)
-// The tensors are (images, channels, pixels) of `dtype`, dense in `layout`, and are read and written
-// in place. The numbers of channels are float64 for float64 tensors and else float32.
+// The tensors are (images, channels, pixels) of `dtype`, dense in `layout`, and are read and
+// written in place. The numbers of channels are float64 for float64 tensors and else float32.
 // cpu/norm/batch_norm.h says which pointers may be null.
 typedef struct convkern_batch_norm {
   int64_t images, channels, pixels;
