@@ -118,6 +118,14 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     started.kill()
 
 
+@pytest.fixture
+def fresh_dynamo() -> Iterator[None]:
+    """Lets no graphs of other tests count as known."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
 @pytest.fixture(autouse=True)
 def _state_of_torch() -> None:
     """Each test begins with the same seed, and may set the flags of torch.backends. Importing

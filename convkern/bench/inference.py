@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from statistics import geometric_mean
 from typing import Any, Final
 
 import torch
@@ -19,7 +18,7 @@ from convkern import _C
 from convkern._show.tables import Table
 from convkern.bench.models import check_models
 from convkern.bench.nets import NETS
-from convkern.bench.results import Result, check_samples
+from convkern.bench.results import Result, check_samples, mean_cells
 from convkern.bench.timing import Call, Sample, time_in_turn
 from convkern.choices import Precision
 from convkern.optimize import optimize
@@ -152,10 +151,7 @@ def inference_table(rows: Sequence[InferenceRow]) -> Table:
         ratios = [row.ratio(name) for name in ours]
         cells += ["" if ratio is None else f"{ratio:.2f}x" for ratio in ratios]
         result.add_row(row.model, str(row.batch), *cells)
-    means = []
-    for name in ours:
-        known = [ratio for row in rows if (ratio := row.ratio(name)) is not None]
-        means.append(f"{geometric_mean(known):.2f}x" if known else "")
+    means = mean_cells(rows, ours)
     result.add_row("geometric mean", "", *[""] * len(names), *means)
     return result
 

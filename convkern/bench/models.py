@@ -113,7 +113,7 @@ def time_models(
             labels = torch.randint(1000, (batch,))
             for model in (theirs, ours):
                 model.to(memory_format=FORMATS[layout])
-            for what, prepare in (("inference", _inference), ("training", _training)):
+            for what, prepare in (("inference", _inference), ("training", training_step)):
                 calls = {"torch": prepare(theirs, x, labels), "convkern": prepare(ours, x, labels)}
                 times.rows.append(ModelRow(name, layout, what, time_in_turn(calls, seconds)))
         report(name)
@@ -125,7 +125,7 @@ def models_table(rows: Sequence[ModelRow]) -> Table:
     ratios for inference and for training in each layout."""
     result = Table(("model", "layout", ""), ("torch, ms", "convkern, ms", "ratio"))
     for row in rows:
-        times = (_cell(row.samples[peer]) for peer in ("torch", "convkern"))
+        times = (milliseconds(row.samples[peer]) for peer in ("torch", "convkern"))
         result.add_row(row.model, row.layout, row.what, *times, f"{row.ratio:.2f}x")
     for (layout, what), mean in mean_ratios(rows).items():
         result.add_row("geometric mean", layout, what, "", "", f"{mean:.2f}x")
@@ -149,7 +149,8 @@ def _inference(model: nn.Module, x: Tensor, labels: Tensor) -> Call:
     return call
 
 
-def _training(model: nn.Module, x: Tensor, labels: Tensor) -> Call:
+def training_step(model: nn.Module, x: Tensor, labels: Tensor) -> Call:
+    """Returns a step of training: forward, cross-entropy, backward and SGD."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
 
     def call() -> None:
@@ -162,5 +163,6 @@ def _training(model: nn.Module, x: Tensor, labels: Tensor) -> Call:
     return call
 
 
-def _cell(sample: Sample) -> str:
+def milliseconds(sample: Sample) -> str:
+    """Returns the median with its spread."""
     return f"{sample.median * 1e3:.1f} ±{sample.spread:.0%}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from statistics import geometric_mean
+from typing import ClassVar, Protocol, TypeVar
 
 from convkern._files import write_file
 from convkern._json import read_json
@@ -52,3 +53,19 @@ def check_samples(samples: Mapping[str, Sample], *needed: str) -> None:
     """Raises ValueError if a row lacks the times of one of the `needed`."""
     if missing := [name for name in needed if name not in samples]:
         raise ValueError(f"samples must have times of {' and '.join(missing)}")
+
+
+class Compared(Protocol):
+    """A row whose times are compared with the fastest peer's."""
+
+    def ratio(self, ours: str) -> float | None:
+        """Returns the time of the fastest peer as a multiple of ours, or None without both."""
+
+
+def mean_cells(rows: Sequence[Compared], ours: Sequence[str]) -> list[str]:
+    """Returns the geometric means of the rows' ratios for the last line of a table."""
+    means = []
+    for name in ours:
+        known = [ratio for row in rows if (ratio := row.ratio(name)) is not None]
+        means.append(f"{geometric_mean(known):.2f}x" if known else "")
+    return means

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import geometric_mean
 from typing import Any, Final
 
 import torch
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 
 from convkern import _C
 from convkern._show.tables import Table
-from convkern.bench.models import check_models
-from convkern.bench.results import Result, check_one_of, check_samples
+from convkern.bench.models import check_models, milliseconds, training_step
+from convkern.bench.results import Result, check_one_of, check_samples, mean_cells
 from convkern.bench.timing import Call, Sample, time_in_turn
 from convkern.choices import Precision
 from convkern.surgery import replace_layers
@@ -122,18 +121,12 @@ def training_table(rows: Sequence[TrainingRow]) -> Table:
     heads = [f"{name}, ms" for name in names] + [f"best peer / {name}" for name in ours]
     result = Table(("model",), [*heads, *(f"{name}, MB saved" for name in saved)])
     for row in rows:
-        cells = [
-            f"{s.median * 1e3:.1f} ±{s.spread:.0%}" if (s := row.samples.get(name)) else ""
-            for name in names
-        ]
+        cells = [milliseconds(row.samples[name]) if name in row.samples else "" for name in names]
         ratios = [row.ratio(name) for name in ours]
         cells += ["" if ratio is None else f"{ratio:.2f}x" for ratio in ratios]
         cells += [f"{row.saved[name]:.0f}" if name in row.saved else "" for name in saved]
         result.add_row(row.model, *cells)
-    means = []
-    for name in ours:
-        known = [ratio for row in rows if (ratio := row.ratio(name)) is not None]
-        means.append(f"{geometric_mean(known):.2f}x" if known else "")
+    means = mean_cells(rows, ours)
     result.add_row("geometric mean", *[""] * len(names), *means, *[""] * len(saved))
     return result
 
@@ -161,16 +154,13 @@ class _Steps:
             fuse_training(copied, self.x, recompute=name == "recompute")
         self.copies[name] = run
         precision: Precision = "medium" if name == "medium" else "high"
-        optimizer = torch.optim.SGD(copied.parameters(), lr=1e-6)
+        step = training_step(run, self.x, self.labels)
 
-        def step() -> None:
+        def call() -> None:
             _C.set_float32_precision(precision)
-            optimizer.zero_grad()
-            loss = F.cross_entropy(run(self.x), self.labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            step()
 
-        return step
+        return call
 
     def saved(self, name: str) -> float:
         """Returns the megabytes of activations that a forward pass saves for the backward pass."""

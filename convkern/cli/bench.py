@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -132,12 +132,7 @@ def _add_models(kinds: Commands) -> None:
     summary = "time models of torchvision with their own layers and with convkern's"
     description = f"{summary}; the process keeps freed memory (keep_memory), where it can"
     parser = kinds.add_parser("models", help=summary, description=description)
-    parser.add_argument(
-        "models",
-        type=names,
-        metavar="NAME,...",
-        help="in the published table: " + ",".join(VISION_MODELS),
-    )
+    _add_names(parser, VISION_MODELS)
     parser.add_argument("--layout", choices=tuple(LAYOUT_NAMES), help="of the models (both)")
     _add_measuring(parser)
     parser.add_argument("--report", type=Path, metavar="DIR", help="write DIR/index.html")
@@ -148,23 +143,11 @@ def _add_inference(kinds: Commands) -> None:
     summary = "time models by convkern.optimize and by other libraries for inference"
     description = f"{summary}; the process keeps freed memory (keep_memory), where it can"
     parser = kinds.add_parser("inference", help=summary, description=description)
-    parser.add_argument(
-        "models",
-        type=names,
-        metavar="NAME,...",
-        help="in the published table: " + ",".join(INFERENCE_MODELS),
-    )
-    parser.add_argument(
-        "--peers",
-        type=names,
-        default=["torch"],
-        metavar="PEER,...",
-        help=f"of {', '.join(INFERENCE_PEERS)} (torch)",
-    )
+    _add_names(parser, INFERENCE_MODELS)
+    _add_peers(parser, INFERENCE_PEERS)
     parser.add_argument(
         "--batches", type=counts, default=[1, 8], metavar="N,...", help="batch sizes (1,8)"
     )
-    parser.add_argument("--medium", action="store_true", help="time float32 precision `medium` too")
     _add_measuring(parser)
     parser.set_defaults(run=_inference)
 
@@ -176,22 +159,10 @@ def _add_training(kinds: Commands) -> None:
         "layers replaced; the process keeps freed memory (keep_memory), where it can"
     )
     parser = kinds.add_parser("training", help=summary, description=description)
-    parser.add_argument(
-        "models",
-        type=names,
-        metavar="NAME,...",
-        help="in the published table: " + ",".join(VISION_MODELS),
-    )
-    parser.add_argument(
-        "--peers",
-        type=names,
-        default=["torch"],
-        metavar="PEER,...",
-        help=f"of {', '.join(TRAINING_PEERS)} (torch)",
-    )
+    _add_names(parser, VISION_MODELS)
+    _add_peers(parser, TRAINING_PEERS)
     parser.add_argument("--batch", type=positive, default=8, metavar="N", help="images (8)")
     parser.add_argument("--size", type=positive, default=224, metavar="N", help="their size (224)")
-    parser.add_argument("--medium", action="store_true", help="time float32 precision `medium` too")
     _add_measuring(parser)
     parser.set_defaults(run=_training)
 
@@ -215,6 +186,26 @@ def _add_report(kinds: Commands) -> None:
         "--against", type=Path, metavar="OLD", help=f"compare with an older result, too; {_EXIT}"
     )
     parser.set_defaults(run=_report)
+
+
+def _add_names(parser: argparse.ArgumentParser, published: Iterable[str]) -> None:
+    parser.add_argument(
+        "models",
+        type=names,
+        metavar="NAME,...",
+        help="in the published table: " + ",".join(published),
+    )
+
+
+def _add_peers(parser: argparse.ArgumentParser, peers: Iterable[str]) -> None:
+    parser.add_argument(
+        "--peers",
+        type=names,
+        default=["torch"],
+        metavar="PEER,...",
+        help=f"of {', '.join(peers)} (torch)",
+    )
+    parser.add_argument("--medium", action="store_true", help="time float32 precision `medium` too")
 
 
 def _add_measuring(parser: argparse.ArgumentParser) -> None:

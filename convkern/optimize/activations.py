@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from convkern.activations import parse
+from convkern.activations import check_activation, parse
 from convkern.optimize.graphs import arguments, aten
 
 
@@ -23,9 +23,9 @@ def activation_of(node: Node) -> str | None:
     if target is aten.gelu.default:
         return "gelu_tanh" if given["approximate"] == "tanh" else "gelu"
     if target is aten.leaky_relu.default:
-        return _if_valid(f"leaky_relu({float(given['negative_slope'])!r})")
+        return if_valid(f"leaky_relu({float(given['negative_slope'])!r})")
     low, high = (given.get(name) for name in _WITH_NUMBERS[target])
-    return _if_valid(clamp(low, high)) if _is_number(low) and _is_number(high) else None
+    return if_valid(clamp(low, high)) if _is_number(low) and _is_number(high) else None
 
 
 def operator_of(activation: str) -> tuple[Any, list[float], dict[str, str]]:
@@ -43,11 +43,11 @@ def operator_of(activation: str) -> tuple[Any, list[float], dict[str, str]]:
     return next(target for target, known in _NAMES.items() if known == name), numbers, {}
 
 
-def _if_valid(activation: str) -> str | None:
+def if_valid(activation: str) -> str | None:
     """Returns the activation if conv2d has it: torch also allows bounds that are no interval and
     slopes that are not finite."""
     try:
-        parse(activation)
+        check_activation(activation)  # also while torch compiles, where parse() does not
     except ValueError:
         return None
     return activation

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fx import Node
 
-from convkern import _C
-from convkern.optimize.activations import clamp
+from convkern.optimize.activations import clamp, if_valid
 
 _SUMS = frozenset({operator.add, operator.iadd, torch.add, "add", "add_"})
 _ACTIVATIONS: dict[Any, str] = {
@@ -134,19 +133,9 @@ def activation_of(node: Node) -> str | None:
         low, high = (given.get(name, None if plain else default) for name, default in
                      zip(names[1:3], (-1.0, 1.0), strict=True))  # fmt: skip
         numbers = all(v is None or isinstance(v, (int, float)) for v in (low, high))
-        return _if_valid(clamp(low, high)) if numbers else None
+        return if_valid(clamp(low, high)) if numbers else None
     if node.target in (F.leaky_relu, torch._C._nn.leaky_relu):
         slope = arguments(node, "input", "negative_slope", "inplace").get("negative_slope", 0.01)
         number = isinstance(slope, (int, float))
-        return _if_valid(f"leaky_relu({float(slope)!r})") if number else None
+        return if_valid(f"leaky_relu({float(slope)!r})") if number else None
     return _ACTIVATIONS.get(node.target)
-
-
-def _if_valid(activation: str) -> str | None:
-    """Returns the activation if conv2d has it. torch also allows bounds that are no interval and
-    slopes that are not finite."""
-    try:
-        _C.check_activation(activation)
-    except ValueError:
-        return None
-    return activation

@@ -12,6 +12,7 @@
 
 #include "torch_binding/activations.h"
 #include "torch_binding/checks.h"
+#include "torch_binding/execute.h"
 #include "torch_binding/executors.h"
 #include "torch_binding/fresh_memory.h"
 #include "torch_binding/library.h"
@@ -42,10 +43,7 @@ convkern_batch_norm norm_of(const Tensor& x, const convkern_problem& activation)
   norm.channels = x.size(1);
   norm.pixels = x.size(2) * x.size(3);
   norm.layout = format_of(x) == at::MemoryFormat::ChannelsLast ? CONVKERN_NHWC : CONVKERN_NCHW;
-  norm.dtype = x.scalar_type() == at::kDouble     ? CONVKERN_F64
-               : x.scalar_type() == at::kBFloat16 ? CONVKERN_BF16
-               : x.scalar_type() == at::kHalf     ? CONVKERN_F16
-                                                  : CONVKERN_F32;
+  norm.dtype = dtype_of(x);
   norm.activation = activation.activation;
   std::copy(std::begin(activation.activation_parameters),
             std::end(activation.activation_parameters), norm.activation_parameters);
@@ -53,9 +51,13 @@ convkern_batch_norm norm_of(const Tensor& x, const convkern_problem& activation)
   return norm;
 }
 
+// Returns the dtype of the numbers of channels.
+at::ScalarType numbers_dtype(const Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
 Tensor numbers_of_channels(const Tensor& x) {
-  const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  return at::empty({x.size(1)}, x.options().dtype(dtype).memory_format(std::nullopt));
+  return at::empty({x.size(1)}, x.options().dtype(numbers_dtype(x)).memory_format(std::nullopt));
 }
 
 bool is_known_dtype(const Tensor& x) {
@@ -67,9 +69,8 @@ bool is_known_dtype(const Tensor& x) {
 // Returns whether a tensor of channels is absent, or the passes can read it.
 bool fits_channels(const Tensor& t, const Tensor& x) {
   if (!t.defined()) return true;
-  const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   return is_plain(t) && t.dim() == 1 && t.size(0) == x.size(1) && t.is_contiguous() &&
-         t.scalar_type() == dtype;
+         t.scalar_type() == numbers_dtype(x);
 }
 
 bool computes(const BatchNormArguments& a, const convkern_problem& activation) {
@@ -281,8 +282,8 @@ std::vector<Tensor> batch_norm(const BatchNormArguments& a) {
   const auto node = new_node<BatchNormNode>();
   node->norm = norm_of(x, activation);
   node->activation = activation;
-  data_or_null(a.running_mean, "running_mean");
-  data_or_null(a.running_var, "running_var");
+  if (a.running_mean.defined()) check_allocated(a.running_mean, "running_mean", "batch_norm");
+  if (a.running_var.defined()) check_allocated(a.running_var, "running_var", "batch_norm");
   node->norm.given_statistics = !a.training;
   node->norm.eps = a.eps;
   if (a.training) {

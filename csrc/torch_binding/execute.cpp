@@ -14,7 +14,6 @@
 #include "torch_binding/workspace.h"
 
 namespace convkern::torch_binding {
-namespace {
 
 convkern_dtype dtype_of(const at::Tensor& t) {
   switch (t.scalar_type()) {
@@ -32,6 +31,8 @@ convkern_dtype dtype_of(const at::Tensor& t) {
           t.scalar_type());
   }
 }
+
+namespace {
 
 convkern_problem problem_of(const Call& call, at::MemoryFormat format, const at::Tensor& out) {
   convkern_problem problem{};

@@ -17,6 +17,9 @@ struct Call {
   convkern_problem epilogue{};  // of which only the activation is set
 };
 
+// Returns the library's name for a tensor's dtype. Raises NotImplementedError where it has none.
+convkern_dtype dtype_of(const at::Tensor& t);
+
 // Writes the result of the call to `out`, y, gx or gw.
 void execute(const Call& call, at::MemoryFormat format, at::Tensor& out);
 

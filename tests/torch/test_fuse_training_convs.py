@@ -4,7 +4,7 @@ the convolution's result; and the calls of squeeze-and-excitation are recognised
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,12 +19,7 @@ from convkern.training import blocks
 from convkern.training.fused import compiled
 from fused_nets import EXAMPLE, Parts, assert_trains_as, parts, step
 
-
-@pytest.fixture(autouse=True)
-def fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
 
 
 def calls_of(net: nn.Module, x: Tensor) -> list[tuple[Any, dict[str, Any]]]:

@@ -6,7 +6,6 @@ import copy
 import inspect
 import io
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,12 +23,7 @@ from fused_nets import (
     two_norms,
 )
 
-
-@pytest.fixture(autouse=True)
-def fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
 
 
 def saved_elements(model: nn.Module, x: Tensor) -> int:

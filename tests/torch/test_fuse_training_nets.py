@@ -4,7 +4,7 @@ loss, against torch."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,12 +14,7 @@ from torch import Tensor, nn
 import convkern
 from convkern.training import FusedTraining
 
-
-@pytest.fixture(autouse=True)
-def fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
 
 
 def conv_norm(c: int, o: int, size: int = 1, *, stride: int = 1, groups: int = 1) -> nn.Sequential:

@@ -207,11 +207,8 @@ class Passes {
       for (int64_t c = 0; c < norm_.channels; ++c) totals[c] += to_double(pixel[c * step]);
     }
     for (int64_t c = 0; c < norm_.channels; ++c) {
-      rows_[NormLoop::kMean][c] = static_cast<Real>(totals[c] / static_cast<double>(samples));
-    }
-    for (int64_t c = 0; c < norm_.channels; ++c) {
-      Real& mean = rows_[NormLoop::kMean][c];
-      if (!std::isfinite(mean)) mean = 0;
+      const auto mean = static_cast<Real>(totals[c] / static_cast<double>(samples));
+      rows_[NormLoop::kMean][c] = std::isfinite(mean) ? mean : 0;
     }
     repeat(NormLoop::kMean);
   }
