@@ -19,8 +19,17 @@ T = TypeVar("T")
 
 class _ConvNet(nn.Sequential):
     def __init__(self, *convs: nn.Conv2d, features: int) -> None:
-        activated = [layer for conv in convs for layer in (conv, nn.ReLU())]
+        activated = [layer for conv in convs for layer in _with_relu(conv)]
         super().__init__(*activated, nn.Flatten(), nn.Linear(features, 10))
+
+
+def _with_relu(conv: nn.Conv2d) -> tuple[nn.Module, nn.Module]:
+    """Returns a layer and its ReLU. convkern's layer computes it itself, and its place is then left
+    empty, so that parameters have the same names whatever the class."""
+    if not isinstance(conv, Conv2d):
+        return conv, nn.ReLU()
+    conv.activation = "relu"
+    return conv, nn.Identity()
 
 
 class ConvNetPlain(_ConvNet):

@@ -52,7 +52,7 @@ def network(dead: int | None) -> tuple[nn.Module, torch.optim.Optimizer, nn.Cros
 def test_the_first_dead_relu_is_named(dead: int) -> None:
     images, _ = next(iter(batches()))
     model, _, _ = network(dead)
-    assert dead_relu(model, images) == f"ReLU {dead} of 3 (module '{2 * dead - 1}')"
+    assert dead_relu(model, images) == f"ReLU {dead} of 3 (module '{2 * dead - 2}')"
     assert dead_relu(network(None)[0], images) is None
 
 
@@ -79,7 +79,7 @@ def test_training_warns_once() -> None:
         train_model(model, optimizer, cost, batches(), 4, progress=False)
     assert len(found) == 1
     words = str(found[0].message)
-    assert "that of guessing 1 of 10 classes: ReLU 3 of 3 (module '5') gives 0" in words
+    assert "that of guessing 1 of 10 classes: ReLU 3 of 3 (module '4') gives 0" in words
     assert found[0].filename == __file__
 
 
@@ -135,7 +135,7 @@ def test_the_command_says_it_in_a_line(
     assert cli.main(["train", "--data", str(data_dir), "--epochs", "3"]) == 0
     captured = capsys.readouterr()
     assert captured.err.startswith("convkern: the loss stays at 2.30")
-    assert "ReLU 3 of 3 (module '5') gives 0 for every image of a batch" in captured.err
+    assert "ReLU 3 of 3 (module '4') gives 0 for every image of a batch" in captured.err
     assert captured.err.count("\n") == 1
     assert "accuracy 0.1" in captured.out
 

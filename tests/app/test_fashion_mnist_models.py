@@ -75,6 +75,14 @@ def test_relu_follows_each_convolution_and_logits_end_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_layers_of_convkern_compute_their_relu(name: str) -> None:
+    model, _, _ = build_convnet(name)
+    for layer in model.children():
+        assert not isinstance(layer, nn.ReLU)
+        assert not isinstance(layer, Conv2d) or layer.activation == "relu"
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_initial_parameters_do_not_depend_on_the_convolution(name: str) -> None:
     ours, _, _ = build_convnet(name, "convkern", seed=5)
     theirs, _, _ = build_convnet(name, "torch", seed=5)

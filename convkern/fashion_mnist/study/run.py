@@ -149,10 +149,9 @@ def evaluate(net: nn.Module, loader: Loader) -> tuple[list[list[int]], list[floa
 
 
 def activations(net: nn.Module, images: Tensor) -> list[Tensor]:
-    """Returns the outputs of each convolution before its ReLU, each (N, 1, rows, columns), and the
-    logits.
+    """Returns the outputs of each layer of convolution, each (N, 1, rows, columns), and the logits.
 
-    The same outputs are above 0 before and after the ReLU.
+    A layer may compute its ReLU or not. The same outputs are above 0 before and after it.
     """
     assert isinstance(net, nn.Sequential)
     outputs, y = [], images

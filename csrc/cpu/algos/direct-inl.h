@@ -132,11 +132,13 @@ inline bool is_safe_energy(const Real& number) {
 }
 
 // Returns whether `count` results are finite and not all tiny, so that their operands were not
-// either.
+// either. Zeros alone, such as the gradient behind a ReLU that is zero everywhere, are safe.
 inline bool are_safe_results(const Real* p, int64_t count) {
   Loudness seen;
   seen.see_run(p, count);
-  return is_safe_energy(seen.total());
+  const Real energy = seen.total();
+  const bool zero = energy == 0 && !exceeds(seen.largest(), Vec::zero());
+  return zero || is_safe_energy(energy);
 }
 
 // The direct sum for single images of forward or grad_input.

@@ -1,8 +1,8 @@
 // The grad_weight pass of implicit_gemm: computes gw from gy and x. For each tap it is a matrix
 // product that sums over pixels: x (channels x pixels) times gy (pixels x output channels). The
 // channels of gy are the columns of panels. They are read in place if they are adjacent and whole
-// vectors, and otherwise copied. x is read in place, unless it is in channels_last and its pixels
-// are far apart (packs_x).
+// vectors, and otherwise copied. Tensors in channels_last are copied too where their pixels are far
+// apart (packs_x, packs_gy), and x of NCHW is read in place.
 #pragma once
 
 #include "cpu/algos/implicit_gemm/correlate-inl.h"
@@ -50,13 +50,17 @@ struct WeightTasks : WeightSlices {
             ceil_div(kTasks, count(p))};
   }
 
-  // Returns whether x is copied to a buffer. One channel of pixels that are far apart would use few
-  // lines of the cache.
+  // Return whether x and gy are copied to buffers. Some channels of pixels that are far apart would
+  // use few lines of the cache, and each pixel another page. A panel of gy is copied if many tiles
+  // read it.
   static bool packs_x(const Problem& p) { return p.layout == Layout::nhwc && p.C > 128; }
+  static bool packs_gy(const Problem& p) {
+    return p.layout == Layout::nhwc && p.O > 256 && p.Cg >= 64;
+  }
 
   static constexpr int64_t kAccumulatorFloats = 1 << 16;  // target for the accumulators of a slice
   static constexpr int64_t kSlabFloats = 1 << 16;         // target for the floats of x in a band
-  static constexpr int64_t kBandColumns = 1 << 11;        // the most columns of gy in a band
+  static constexpr int64_t kBandColumns = 1 << 8;         // the most columns of gy in a band
 };
 
 // One slice of gw, with the thread's accumulators and the buffers for gy and x.
@@ -109,7 +113,7 @@ struct GradWeightSlice {
       load_pixels(from, shape, region, to);
     } else {
       const Pixels<const Real> rows = pixels_of(from, shape, region);
-      if (panel.columns == width) return rows;
+      if (panel.columns == width && !WeightTasks::packs_gy(p)) return rows;
       copy_pixels(rows, region, to);
     }
     return to.read_only();
