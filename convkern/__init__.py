@@ -27,6 +27,7 @@ from convkern.config import (
     use_kernel,
     weight_cache_bytes,
 )
+from convkern.conv1d import Conv1d, ConvTranspose1d, conv1d, conv_transpose1d
 from convkern.explain import explain
 from convkern.functional import conv2d, linear, output_size, same_padding
 from convkern.memory import keep_memory
@@ -36,15 +37,22 @@ from convkern.profiling import measure_roof as _measure_roof
 from convkern.profiling import profile
 from convkern.surgery import replace_conv2d, replace_layers, restore_conv2d, restore_layers
 from convkern.training import fuse_training, restore_training
+from convkern.transposed import ConvTranspose2d, conv_transpose2d
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CannotTrace",
+    "Conv1d",
     "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "LazyConv2d",
     "Linear",
+    "conv1d",
     "conv2d",
+    "conv_transpose1d",
+    "conv_transpose2d",
     "explain",
     "fuse_training",
     "get_float32_precision",

@@ -120,7 +120,7 @@ def _general_conv2d(
         )  # fmt: skip
     check_types(input, weight, bias, residual, activation)
     groups = _int(groups, "groups", groups)
-    if not has_kernels(input, weight, bias, residual) or _exporting_to_onnx():
+    if not has_kernels(input, weight, bias, residual) or exporting_to_onnx():
         y: Tensor = torch_conv2d(input, weight, bias, stride, padding, dilation, groups)
         if residual is not None:
             _check_residual(residual, input, y)
@@ -184,7 +184,7 @@ def _has_product(input: Any, weight: Any, bias: Any) -> bool:
     """Returns whether convkern's kernels compute linear(input, weight, bias): the product is large
     enough, and of plain tensors of the CPU whose sizes and dtypes fit. Traced calls are torch's,
     because their sizes are not known."""
-    if torch.compiler.is_compiling() or torch._C._is_tracing() or _exporting_to_onnx():
+    if torch.compiler.is_compiling() or torch._C._is_tracing() or exporting_to_onnx():
         return False
     tensors = (input, weight) if bias is None else (input, weight, bias)
     if not all(_is_plain(t) for t in tensors):
@@ -206,7 +206,7 @@ def _is_plain(value: Any) -> bool:
     return plain and value.is_cpu and value.layout is torch.strided and not value.is_nested
 
 
-def _exporting_to_onnx() -> bool:
+def exporting_to_onnx() -> bool:
     """Returns whether torch.onnx.export is tracing the call. It knows torch's conv2d only.
 
     Importing its package takes a while, but a program that exports has already imported it. Dynamo
@@ -226,14 +226,19 @@ def _meet_dtensor(input: Tensor) -> None:
 
 
 def check_types(
-    input: Any, weight: Any, bias: Any, residual: Any = None, activation: Any = None
+    input: Any,
+    weight: Any,
+    bias: Any,
+    residual: Any = None,
+    activation: Any = None,
+    function: str = "conv2d",
 ) -> None:
-    """Raises TypeError unless these arguments of conv2d are tensors and the activation is a string.
-    The last three may be None."""
+    """Raises TypeError unless these arguments of a function are tensors and the activation is a
+    string. All but input and weight may be None."""
     required, optional = {"input": input, "weight": weight}, {"bias": bias, "residual": residual}
     for name, value in (required | optional).items():
         if not isinstance(value, Tensor) and (value is not None or name in required):
-            raise TypeError(f"conv2d: {name} must be a Tensor, got {type(value).__name__}")
+            raise TypeError(f"{function}: {name} must be a Tensor, got {type(value).__name__}")
     check_type(activation)
 
 
@@ -372,14 +377,14 @@ def _kernel_size(weight: Tensor) -> tuple[int, int]:
         return int(rows), int(columns)
 
 
-def integers(value: Any, name: str) -> list[int]:
+def integers(value: Any, name: str, function: str = "conv2d") -> list[int]:
     """Returns one integer, or a sequence of one or two integers, as two integers."""
     values = list(value) if isinstance(value, (list, tuple)) else [value]
-    values = [_int(v, name, value) for v in values]
+    values = [_int(v, name, value, function) for v in values]
     return values * 2 if len(values) == 1 else values
 
 
-def _int(value: Any, name: str, given: Any) -> int:
+def _int(value: Any, name: str, given: Any, function: str = "conv2d") -> int:
     """Returns the value as an int. int, symbolic int, NumPy's integers and tensors of one integer
     count as integers. Anything else raises TypeError, including bool."""
     if isinstance(value, torch.SymInt):
@@ -391,9 +396,9 @@ def _int(value: Any, name: str, given: Any) -> int:
         number = value if type(value) is int else operator.index(value)
     except TypeError:
         raise TypeError(
-            f"conv2d: {name} must be an integer{' or two' * (name != 'groups')}, "
+            f"{function}: {name} must be an integer{' or two' * (name != 'groups')}, "
             f"got {name}={given!r}"
         ) from None
     if not -(2**63) <= number < 2**63:
-        raise ValueError(f"conv2d: {name} must fit int64, got {name}={given!r}")
+        raise ValueError(f"{function}: {name} must fit int64, got {name}={given!r}")
     return number

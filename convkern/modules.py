@@ -47,14 +47,14 @@ class Conv2d(nn.Conv2d):
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
             padding_mode, device, dtype,
         )  # fmt: skip
-        self.activation = _checked(activation)
+        self.activation = checked(activation)
 
     def forward(self, input: Tensor) -> Tensor:
         """Computes the layer."""
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return self._conv_forward(input, self.weight, self.bias)
         if isinstance(input, Proxy):
-            node = _recorded(self, Conv2d, nn.Conv2d, input)
+            node = recorded(self, Conv2d, nn.Conv2d, input)
             if node is not None:
                 return node
         return self._conv_forward(input, self.weight, self.bias)
@@ -137,7 +137,21 @@ class LazyConv2d(nn.LazyConv2d):
             device,
             dtype,
         )
-        self.activation = _checked(activation)
+        self.activation = checked(activation)
+
+
+class Activated:
+    """What layers with an activation share beside torch's class."""
+
+    activation: Activation | None = None  # a class attribute serves a converted layer too
+
+    def __init__(self, *args: Any, activation: Activation | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.activation = checked(activation)
+
+    def extra_repr(self) -> str:
+        text: str = super().extra_repr()  # type: ignore[misc]
+        return f"{text}, activation={self.activation!r}" if self.activation else text
 
 
 class Linear(nn.Linear):
@@ -152,13 +166,13 @@ class Linear(nn.Linear):
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return torch.ops.aten.linear(input, self.weight, self.bias)  # type: ignore[no-any-return]
         if isinstance(input, Proxy):
-            node = _recorded(self, Linear, nn.Linear, input)
+            node = recorded(self, Linear, nn.Linear, input)
             if node is not None:
                 return node
         return linear(input, self.weight, self.bias)
 
 
-def _recorded(layer: nn.Module, ours: type, theirs: type, input: Proxy) -> Any:
+def recorded(layer: nn.Module, ours: type, theirs: type, input: Proxy) -> Any:
     """Returns the node of a torch.fx graph that calls a layer of the class `ours`, or None.
 
     There is a node if the tracer would make one for torch's class, `theirs`. Tracers recognise
@@ -180,6 +194,6 @@ def _recorded(layer: nn.Module, ours: type, theirs: type, input: Proxy) -> Any:
     return tracer.create_proxy("call_module", name, (input,), {})
 
 
-def _checked(activation: Activation | None) -> Activation | None:
+def checked(activation: Activation | None) -> Activation | None:
     check_activation(activation)
     return activation

@@ -128,3 +128,50 @@ def conv2d_reference(
             planes.append(plane if b is None else plane + b[o])
         images.append(torch.stack(planes))
     return torch.stack(images)
+
+
+def conv_transpose2d_reference(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Tensor:
+    """The transposed convolution of x (N, C, H, W) with w (C, O / groups, R, S) and b (O,). Each
+    element of x adds its kernel, times its value, to a canvas. `padding` rows and columns are then
+    cut off on each side, and `output_padding` ones added at the end. Returns y (N, O, OH, OW).
+
+    Raises:
+        ValueError: channels and groups do not fit.
+
+    >>> x, w = torch.tensor([[[[1.0, 2]]]]), torch.tensor([[[[1.0, 10, 100]]]])
+    >>> conv_transpose2d_reference(x, w, stride=2)
+    tensor([[[[  1.,  10., 102.,  20., 200.]]]])
+    """
+    (N, C, H, W), group_outputs = x.shape, w.shape[1]
+    if groups < 1 or C % groups or w.shape[0] != C:
+        raise ValueError(
+            "C must be weight.size(0) and a multiple of groups, got "
+            f"C={C}, weight.size(0)={w.shape[0]}, groups={groups}"
+        )
+    (sh, sw), (ph, pw) = pair(stride, "stride"), pair(padding, "padding")
+    extra_rows, extra_columns = pair(output_padding, "output_padding")
+    kernels = [[dilate(w[c, o], dilation) for o in range(group_outputs)] for c in range(C)]
+    rows, columns = kernels[0][0].shape
+    height, width = (H - 1) * sh + rows, (W - 1) * sw + columns
+    canvas = x.new_zeros(N, group_outputs * groups, height + extra_rows, width + extra_columns)
+    for n in range(N):
+        for c in range(C):
+            first = c // (C // groups) * group_outputs
+            for o in range(group_outputs):
+                for i in range(H):
+                    for j in range(W):
+                        place = canvas[
+                            n, first + o, i * sh : i * sh + rows, j * sw : j * sw + columns
+                        ]
+                        place += x[n, c, i, j] * kernels[c][o]
+    y = canvas[:, :, ph : canvas.shape[2] - ph, pw : canvas.shape[3] - pw]
+    return y if b is None else y + b.view(-1, 1, 1)

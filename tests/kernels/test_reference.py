@@ -7,7 +7,11 @@ import torch
 import torch.nn.functional as F
 
 import convkern
-from convkern.reference import conv2d_reference, cross_correlate2d
+from convkern.reference import (
+    conv2d_reference,
+    conv_transpose2d_reference,
+    cross_correlate2d,
+)
 
 IMAGE = torch.tensor([[1.0, 2, 3], [2, 3, 4], [3, 4, 5]])
 KERNEL = torch.tensor([[0.0, 1, 2], [0, 1, 2], [0, 1, 2]])
@@ -51,6 +55,17 @@ def test_conv2d_reference_is_conv2d(groups: int, bias: bool) -> None:
     b = torch.randn(4).double() if bias else None
     arguments = (2, (1, 2), (2, 1), groups)
     torch.testing.assert_close(conv2d_reference(x, w, b, *arguments), F.conv2d(x, w, b, *arguments))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("output_padding", [0, (1, 2)])
+def test_conv_transpose2d_reference(groups: int, output_padding: int | tuple[int, int]) -> None:
+    x, w = torch.randn(2, 4, 3, 5).double(), torch.randn(4, 3, 3, 2).double()
+    b = torch.randn(3 * groups).double()
+    arguments = ((2, 3), (1, 2), output_padding, groups, (2, 1))
+    expected = F.conv_transpose2d(x, w, b, *arguments)
+    torch.testing.assert_close(conv_transpose2d_reference(x, w, b, *arguments), expected)
+    torch.testing.assert_close(convkern.conv_transpose2d(x, w, b, *arguments), expected)
 
 
 @pytest.mark.parametrize(

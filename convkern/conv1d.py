@@ -1,0 +1,221 @@
+"""One-dimensional convolutions: images of one row for the kernels of two dimensions."""
+
+# No `from __future__ import annotations` here, because torch.jit.script reads the annotations.
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx import Proxy
+
+from convkern.activations import activated
+from convkern.choices import Activation, Padding
+from convkern.functional import check_types, conv2d, exporting_to_onnx
+from convkern.modules import Activated, recorded
+from convkern.transposed import arguments_of, conv_transpose2d
+
+# torch's own functions: a program may have put others in their place.
+torch_conv1d: Callable[..., Tensor] = torch._C._VariableFunctions.conv1d
+torch_conv_transpose1d: Callable[..., Tensor] = torch._C._VariableFunctions.conv_transpose1d
+
+
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    activation: Activation | None = None,
+) -> Tensor:
+    """1D cross-correlation, a drop-in for :func:`torch.nn.functional.conv1d`.
+
+    It is computed as :func:`convkern.conv2d` of images of one row, so that the length is the
+    columns. An input whose channels are adjacent, such as ``x.transpose(1, 2)`` of a contiguous
+    (N, L, C), is read in place, and the result is then of that form too.
+
+    Args:
+        input: (N, C, L), or (C, L) without a batch.
+        weight: (O, C / groups, K).
+        bias: (O,), added to every output channel.
+        stride, padding, dilation: one int each. ``padding`` may be ``"valid"`` or ``"same"``.
+        groups, activation: as in :func:`convkern.conv2d`.
+
+    Returns:
+        (N, O, OL), or (O, OL) without a batch, of input's dtype, where OL = floor((L + 2 * padding
+        - dilation * (K - 1) - 1) / stride) + 1.
+
+    Dtypes, devices, autocast and derivatives of every order are those of :func:`convkern.conv2d`,
+    and so are the errors raised.
+
+    Example:
+        >>> x, w = torch.randn(8, 512, 256), torch.randn(512, 1, 4)
+        >>> causal = torch.nn.functional.pad(x, (3, 0))
+        >>> convkern.conv1d(causal, w, groups=512, activation="silu").shape
+        torch.Size([8, 512, 256])
+    """
+    tensors = (input, weight, bias)
+    if torch.overrides.has_torch_function(tensors):
+        return torch.overrides.handle_torch_function(
+            conv1d, tensors, input, weight, bias, stride, padding, dilation, groups,
+            activation=activation,
+        )  # fmt: skip
+    check_types(input, weight, bias, None, activation, "conv1d")
+    window = _row(0, padding), _row(1, stride), _row(1, dilation)
+    has_rank = _has_rank(input, weight)
+    if not has_rank or input.shape[-2] != weight.shape[1] * groups or None in window:
+        y = torch_conv1d(input, weight, bias, stride, padding, dilation, groups)
+        return activated(y, activation)
+    return conv2d(
+        input.unsqueeze(-2), weight.unsqueeze(-2), bias, window[1], window[0], window[2], groups,
+        activation=activation,
+    ).squeeze(-2)  # fmt: skip
+
+
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+    *,
+    activation: Activation | None = None,
+) -> Tensor:
+    """Transposed 1D convolution, a drop-in for :func:`torch.nn.functional.conv_transpose1d`. It is
+    computed as :func:`convkern.conv_transpose2d` of images of one row, which says more.
+
+    Args:
+        input: (N, C, L), or (C, L) without a batch.
+        weight: (C, O / groups, K).
+        bias: (O,), added to every output channel.
+        stride, padding, output_padding, dilation: one int each.
+        groups, activation: as in :func:`convkern.conv_transpose2d`.
+
+    Returns:
+        (N, O, OL), or (O, OL) without a batch, of input's dtype, where OL = (L - 1) * stride - 2 *
+        padding + dilation * (K - 1) + output_padding + 1.
+
+    Example:
+        >>> x, w = torch.randn(2, 16, 100), torch.randn(16, 8, 4)
+        >>> convkern.conv_transpose1d(x, w, stride=2, padding=1).shape
+        torch.Size([2, 8, 200])
+    """
+    tensors = (input, weight, bias)
+    if torch.overrides.has_torch_function(tensors):
+        return torch.overrides.handle_torch_function(
+            conv_transpose1d, tensors, input, weight, bias, stride, padding, output_padding, groups,
+            dilation, activation=activation,
+        )  # fmt: skip
+    check_types(input, weight, bias, None, activation, "conv_transpose1d")
+    window = _row(1, stride), _row(0, padding), _row(0, output_padding), _row(1, dilation)
+    has_rank = _has_rank(input, weight)
+    if not has_rank or input.shape[-2] != weight.shape[0] or None in window:
+        y = torch_conv_transpose1d(
+            input, weight, bias, stride, padding, output_padding, groups, dilation
+        )
+        return activated(y, activation)
+    return conv_transpose2d(
+        input.unsqueeze(-2), weight.unsqueeze(-2), bias, *window[:3], groups, window[3],
+        activation=activation,
+    ).squeeze(-2)  # fmt: skip
+
+
+def _has_rank(input: Tensor, weight: Tensor) -> bool:
+    """Returns whether the tensors have the axes of a 1D convolution. torch says what is wrong with
+    others, and is what an exporter to ONNX knows."""
+    return input.dim() in (2, 3) and weight.dim() == 3 and not exporting_to_onnx()
+
+
+def _row(of_rows: int, value: Any) -> Any:
+    """Returns a parameter of the columns as one of both axes, or the name of a padding as it is.
+    Returns None for a sequence that is not of one number."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)):
+        return (of_rows, value[0]) if len(value) == 1 else None
+    return of_rows, value
+
+
+class Conv1d(Activated, nn.Conv1d):
+    """A drop-in for :class:`torch.nn.Conv1d` that runs on convkern's kernels.
+
+    The constructor, initialisation, state_dict and the four padding modes are those of nn.Conv1d.
+    Each class therefore loads the other's state. One keyword is added: ``activation``, as in
+    :func:`convkern.conv1d`, whose shapes, dtypes and errors the layer has.
+
+    Example:
+        >>> layer = convkern.Conv1d(80, 512, 5, padding="same", activation="relu")
+        >>> layer(torch.randn(8, 80, 200)).shape
+        torch.Size([8, 512, 200])
+    """
+
+    __constants__ = [*nn.Conv1d.__constants__, "activation"]  # noqa: RUF012  (as torch's are)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Computes the layer."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            assert self.activation is None, "TorchScript has this layer without an activation"
+            y: Tensor = self._conv_forward(input, self.weight, self.bias)
+            return y
+        if isinstance(input, Proxy):
+            node: Any = recorded(self, Conv1d, nn.Conv1d, input)
+            if node is not None:
+                return node
+        return self._computed(input)
+
+    @torch.jit.unused
+    def _computed(self, input: Tensor) -> Tensor:
+        padding: Any = self.padding
+        if self.padding_mode != "zeros":
+            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = 0
+        return conv1d(
+            input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups,
+            activation=self.activation,
+        )  # fmt: skip
+
+
+class ConvTranspose1d(Activated, nn.ConvTranspose1d):
+    """A drop-in for :class:`torch.nn.ConvTranspose1d` that runs on convkern's kernels.
+
+    The constructor, initialisation and state_dict are those of nn.ConvTranspose1d. One keyword is
+    added: ``activation``, as in :func:`convkern.conv_transpose1d`, whose shapes, dtypes and errors
+    the layer has.
+
+    Example:
+        >>> convkern.ConvTranspose1d(16, 8, 4, stride=2, padding=1)(torch.randn(2, 16, 50)).shape
+        torch.Size([2, 8, 100])
+    """
+
+    __constants__ = [*nn.ConvTranspose1d.__constants__, "activation"]  # noqa: RUF012  (as torch's are)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Computes the layer. `output_size` is the length of the result, which decides the output
+        padding."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            assert self.activation is None, "TorchScript has this layer without an activation"
+            extra = self._output_padding(
+                input, output_size,
+                self.stride, self.padding, self.kernel_size, 1,  # type: ignore[arg-type]
+                self.dilation,  # type: ignore[arg-type]
+            )  # fmt: skip
+            return F.conv_transpose1d(
+                input, self.weight, self.bias, self.stride,
+                self.padding, extra,  # type: ignore[arg-type]
+                self.groups, self.dilation,
+            )  # fmt: skip
+        if isinstance(input, Proxy) and output_size is None:
+            node: Any = recorded(self, ConvTranspose1d, nn.ConvTranspose1d, input)
+            if node is not None:
+                return node
+        return self._computed(input, output_size)
+
+    @torch.jit.unused
+    def _computed(self, input: Tensor, output_size: list[int] | None) -> Tensor:
+        return conv_transpose1d(input, **arguments_of(self, input, output_size, 1))
