@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from convkern.activations import activated
-from convkern.choices import Activation, Padding
-from convkern.functional import check_types, conv2d, exporting_to_onnx
-from convkern.modules import Activated, recorded
-from convkern.transposed import arguments_of, conv_transpose2d
+from convkern.choices import Activation, Padding, PaddingMode
+from convkern.functional import check_types, conv2d, integer
+from convkern.modules import checked, recorded
+from convkern.transposed import arguments_of, conv_transpose2d, is_recorded
 
 # torch's own functions: a program may have put others in their place.
 torch_conv1d: Callable[..., Tensor] = torch._C._VariableFunctions.conv1d
@@ -35,7 +35,7 @@ def conv1d(
 
     It is computed as :func:`convkern.conv2d` of images of one row, so that the length is the
     columns. An input whose channels are adjacent, such as ``x.transpose(1, 2)`` of a contiguous
-    (N, L, C), is read in place, and the result is then of that form too.
+    (N, L, C), is read in place, and the result is then of that form too, not contiguous.
 
     Args:
         input: (N, C, L), or (C, L) without a batch.
@@ -64,15 +64,17 @@ def conv1d(
             activation=activation,
         )  # fmt: skip
     check_types(input, weight, bias, None, activation, "conv1d")
+    groups = integer(groups, "groups", groups, "conv1d")
     window = _row(0, padding), _row(1, stride), _row(1, dilation)
     has_rank = _has_rank(input, weight)
     if not has_rank or input.shape[-2] != weight.shape[1] * groups or None in window:
         y = torch_conv1d(input, weight, bias, stride, padding, dilation, groups)
         return activated(y, activation)
-    return conv2d(
+    y = conv2d(
         input.unsqueeze(-2), weight.unsqueeze(-2), bias, window[1], window[0], window[2], groups,
         activation=activation,
-    ).squeeze(-2)  # fmt: skip
+    )  # fmt: skip
+    return _without_row(y)
 
 
 def conv_transpose1d(
@@ -113,6 +115,7 @@ def conv_transpose1d(
             dilation, activation=activation,
         )  # fmt: skip
     check_types(input, weight, bias, None, activation, "conv_transpose1d")
+    groups = integer(groups, "groups", groups, "conv_transpose1d")
     window = _row(1, stride), _row(0, padding), _row(0, output_padding), _row(1, dilation)
     has_rank = _has_rank(input, weight)
     if not has_rank or input.shape[-2] != weight.shape[0] or None in window:
@@ -120,16 +123,26 @@ def conv_transpose1d(
             input, weight, bias, stride, padding, output_padding, groups, dilation
         )
         return activated(y, activation)
-    return conv_transpose2d(
+    y = conv_transpose2d(
         input.unsqueeze(-2), weight.unsqueeze(-2), bias, *window[:3], groups, window[3],
         activation=activation,
-    ).squeeze(-2)  # fmt: skip
+    )  # fmt: skip
+    return _without_row(y)
+
+
+def _without_row(y: Tensor) -> Tensor:
+    """Returns the result without the axis of its one row. Like torch's result, that of a batch is
+    no view of another tensor, which could not be changed in place everywhere."""
+    if y.dim() == 3:
+        return y.squeeze(-2)
+    sequences: Tensor = torch.ops.aten._unsafe_view(y, [y.shape[0], y.shape[1], y.shape[3]])
+    return sequences
 
 
 def _has_rank(input: Tensor, weight: Tensor) -> bool:
-    """Returns whether the tensors have the axes of a 1D convolution. torch says what is wrong with
-    others, and is what an exporter to ONNX knows."""
-    return input.dim() in (2, 3) and weight.dim() == 3 and not exporting_to_onnx()
+    """Returns whether the tensors have the axes of a 1D convolution, and the call is not recorded.
+    torch says what is wrong with others."""
+    return input.dim() in (2, 3) and weight.dim() == 3 and not is_recorded()
 
 
 def _row(of_rows: int, value: Any) -> Any:
@@ -142,7 +155,7 @@ def _row(of_rows: int, value: Any) -> Any:
     return of_rows, value
 
 
-class Conv1d(Activated, nn.Conv1d):
+class Conv1d(nn.Conv1d):
     """A drop-in for :class:`torch.nn.Conv1d` that runs on convkern's kernels.
 
     The constructor, initialisation, state_dict and the four padding modes are those of nn.Conv1d.
@@ -155,33 +168,76 @@ class Conv1d(Activated, nn.Conv1d):
         torch.Size([8, 512, 200])
     """
 
+    activation: Activation | None = None  # a class attribute serves a converted layer too
+    # torch.jit.script sees attributes of the class only if they are listed as constants.
     __constants__ = [*nn.Conv1d.__constants__, "activation"]  # noqa: RUF012  (as torch's are)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int],
+        stride: int | tuple[int] = 1,
+        padding: int | tuple[int] | Padding = 0,
+        dilation: int | tuple[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        activation: Activation | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            padding_mode, device, dtype,
+        )  # fmt: skip
+        self.activation = checked(activation)
 
     def forward(self, input: Tensor) -> Tensor:
         """Computes the layer."""
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            assert self.activation is None, "TorchScript has this layer without an activation"
-            y: Tensor = self._conv_forward(input, self.weight, self.bias)
-            return y
+            return self._conv_forward(input, self.weight, self.bias)
         if isinstance(input, Proxy):
             node: Any = recorded(self, Conv1d, nn.Conv1d, input)
             if node is not None:
                 return node
-        return self._computed(input)
+        return self._conv_forward(input, self.weight, self.bias)
 
-    @torch.jit.unused
-    def _computed(self, input: Tensor) -> Tensor:
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self._scripted(input, weight, bias)
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0
         return conv1d(
-            input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups,
+            input, weight, bias, self.stride, padding, self.dilation, self.groups,
             activation=self.activation,
         )  # fmt: skip
 
+    def _scripted(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Computes the layer by torch's function in the subset of Python that TorchScript
+        understands."""
+        assert self.activation is None, "TorchScript has this layer without an activation"
+        padding = [0]
+        if self.padding_mode != "zeros":
+            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+        elif isinstance(self.padding, str):
+            input = F.pad(input, self._reversed_padding_repeated_twice)
+        else:
+            padding = [self.padding[0]]
+        y: Tensor = torch.ops.aten.conv1d(
+            input, weight, bias, self.stride, padding, self.dilation, self.groups
+        )
+        return y
 
-class ConvTranspose1d(Activated, nn.ConvTranspose1d):
+    def extra_repr(self) -> str:
+        text = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{text}, activation={self.activation!r}" if self.activation else text
+
+
+class ConvTranspose1d(nn.ConvTranspose1d):
     """A drop-in for :class:`torch.nn.ConvTranspose1d` that runs on convkern's kernels.
 
     The constructor, initialisation and state_dict are those of nn.ConvTranspose1d. One keyword is
@@ -193,7 +249,32 @@ class ConvTranspose1d(Activated, nn.ConvTranspose1d):
         torch.Size([2, 8, 100])
     """
 
+    activation: Activation | None = None  # a class attribute serves a converted layer too
+    # torch.jit.script sees attributes of the class only if they are listed as constants.
     __constants__ = [*nn.ConvTranspose1d.__constants__, "activation"]  # noqa: RUF012  (as torch's are)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int],
+        stride: int | tuple[int] = 1,
+        padding: int | tuple[int] = 0,
+        output_padding: int | tuple[int] = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: int | tuple[int] = 1,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        activation: Activation | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias,
+            dilation, padding_mode, device, dtype,
+        )  # fmt: skip
+        self.activation = checked(activation)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Computes the layer. `output_size` is the length of the result, which decides the output
@@ -210,8 +291,9 @@ class ConvTranspose1d(Activated, nn.ConvTranspose1d):
                 self.padding, extra,  # type: ignore[arg-type]
                 self.groups, self.dilation,
             )  # fmt: skip
-        if isinstance(input, Proxy) and output_size is None:
-            node: Any = recorded(self, ConvTranspose1d, nn.ConvTranspose1d, input)
+        if isinstance(input, Proxy):
+            options = {"output_size": output_size}
+            node: Any = recorded(self, ConvTranspose1d, nn.ConvTranspose1d, input, options)
             if node is not None:
                 return node
         return self._computed(input, output_size)
@@ -219,3 +301,7 @@ class ConvTranspose1d(Activated, nn.ConvTranspose1d):
     @torch.jit.unused
     def _computed(self, input: Tensor, output_size: list[int] | None) -> Tensor:
         return conv_transpose1d(input, **arguments_of(self, input, output_size, 1))
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{text}, activation={self.activation!r}" if self.activation else text

@@ -119,7 +119,7 @@ def _general_conv2d(
             activation=activation, residual=residual,
         )  # fmt: skip
     check_types(input, weight, bias, residual, activation)
-    groups = _int(groups, "groups", groups)
+    groups = integer(groups, "groups", groups)
     if not has_kernels(input, weight, bias, residual) or exporting_to_onnx():
         y: Tensor = torch_conv2d(input, weight, bias, stride, padding, dilation, groups)
         if residual is not None:
@@ -127,7 +127,7 @@ def _general_conv2d(
             y = y + residual.to(y.dtype)
         return activated(y, activation)
     if not torch.compiler.is_compiling():
-        _meet_dtensor(input)
+        meet_dtensor(input)
     x, *window = canonical(input, weight, stride, padding, dilation)
     added = residual if residual is None or input.dim() == 4 else residual.unsqueeze(0)
     images: Tensor = torch.ops.convkern.conv2d(x, weight, bias, *window, groups, activation, added)
@@ -217,7 +217,7 @@ def exporting_to_onnx() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
-def _meet_dtensor(input: Tensor) -> None:
+def meet_dtensor(input: Tensor) -> None:
     """Tells DTensor how to shard the ops when the first DTensor appears. This is not done earlier
     because importing its package takes a second; a program that has a DTensor has imported it."""
     dtensor = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
@@ -380,11 +380,11 @@ def _kernel_size(weight: Tensor) -> tuple[int, int]:
 def integers(value: Any, name: str, function: str = "conv2d") -> list[int]:
     """Returns one integer, or a sequence of one or two integers, as two integers."""
     values = list(value) if isinstance(value, (list, tuple)) else [value]
-    values = [_int(v, name, value, function) for v in values]
+    values = [integer(v, name, value, function) for v in values]
     return values * 2 if len(values) == 1 else values
 
 
-def _int(value: Any, name: str, given: Any, function: str = "conv2d") -> int:
+def integer(value: Any, name: str, given: Any, function: str = "conv2d") -> int:
     """Returns the value as an int. int, symbolic int, NumPy's integers and tensors of one integer
     count as integers. Anything else raises TypeError, including bool."""
     if isinstance(value, torch.SymInt):

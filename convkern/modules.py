@@ -140,20 +140,6 @@ class LazyConv2d(nn.LazyConv2d):
         self.activation = checked(activation)
 
 
-class Activated:
-    """What layers with an activation share beside torch's class."""
-
-    activation: Activation | None = None  # a class attribute serves a converted layer too
-
-    def __init__(self, *args: Any, activation: Activation | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.activation = checked(activation)
-
-    def extra_repr(self) -> str:
-        text: str = super().extra_repr()  # type: ignore[misc]
-        return f"{text}, activation={self.activation!r}" if self.activation else text
-
-
 class Linear(nn.Linear):
     """A drop-in for :class:`torch.nn.Linear` that runs on convkern's kernels.
 
@@ -172,7 +158,13 @@ class Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
-def recorded(layer: nn.Module, ours: type, theirs: type, input: Proxy) -> Any:
+def recorded(
+    layer: nn.Module,
+    ours: type,
+    theirs: type,
+    input: Proxy,
+    options: dict[str, Any] | None = None,
+) -> Any:
     """Returns the node of a torch.fx graph that calls a layer of the class `ours`, or None.
 
     There is a node if the tracer would make one for torch's class, `theirs`. Tracers recognise
@@ -191,7 +183,7 @@ def recorded(layer: nn.Module, ours: type, theirs: type, input: Proxy) -> Any:
     plain.__dict__ = layer.__dict__
     if not tracer.is_leaf_module(plain, name):
         return None
-    return tracer.create_proxy("call_module", name, (input,), {})
+    return tracer.create_proxy("call_module", name, (input,), options or {})
 
 
 def checked(activation: Activation | None) -> Activation | None:

@@ -145,7 +145,7 @@ def conv_transpose2d_reference(
     cut off on each side, and `output_padding` ones added at the end. Returns y (N, O, OH, OW).
 
     Raises:
-        ValueError: channels and groups do not fit.
+        ValueError: channels and groups do not fit, or a number is out of range.
 
     >>> x, w = torch.tensor([[[[1.0, 2]]]]), torch.tensor([[[[1.0, 10, 100]]]])
     >>> conv_transpose2d_reference(x, w, stride=2)
@@ -159,6 +159,12 @@ def conv_transpose2d_reference(
         )
     (sh, sw), (ph, pw) = pair(stride, "stride"), pair(padding, "padding")
     extra_rows, extra_columns = pair(output_padding, "output_padding")
+    for name, least, values in (
+        ("stride", 1, (sh, sw)), ("padding", 0, (ph, pw)),
+        ("output_padding", 0, (extra_rows, extra_columns)),
+    ):  # fmt: skip
+        if min(values) < least:
+            raise ValueError(f"{name} must be at least {least}, got {name}={values}")
     kernels = [[dilate(w[c, o], dilation) for o in range(group_outputs)] for c in range(C)]
     rows, columns = kernels[0][0].shape
     height, width = (H - 1) * sh + rows, (W - 1) * sw + columns
@@ -173,5 +179,8 @@ def conv_transpose2d_reference(
                             n, first + o, i * sh : i * sh + rows, j * sw : j * sw + columns
                         ]
                         place += x[n, c, i, j] * kernels[c][o]
-    y = canvas[:, :, ph : canvas.shape[2] - ph, pw : canvas.shape[3] - pw]
+    bottom, right = canvas.shape[2] - ph, canvas.shape[3] - pw
+    if bottom <= ph or right <= pw:
+        raise ValueError(f"padding must leave something of the canvas, got padding={padding!r}")
+    y = canvas[:, :, ph:bottom, pw:right]
     return y if b is None else y + b.view(-1, 1, 1)

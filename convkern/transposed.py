@@ -11,9 +11,16 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from convkern.activations import activated
-from convkern.choices import Activation
-from convkern.functional import check_types, exporting_to_onnx, has_kernels, integers
-from convkern.modules import Activated, recorded
+from convkern.choices import Activation, PaddingMode
+from convkern.functional import (
+    check_types,
+    exporting_to_onnx,
+    has_kernels,
+    integer,
+    integers,
+    meet_dtensor,
+)
+from convkern.modules import checked, recorded
 
 # torch's own function: a program may have put another one in its place.
 torch_conv_transpose2d: Callable[..., Tensor] = torch._C._VariableFunctions.conv_transpose2d
@@ -56,7 +63,8 @@ def conv_transpose2d(
 
     Dtypes, devices, autocast and derivatives of every order are those of :func:`convkern.conv2d`.
     What that hands to torch, this hands to torch too, and so it does with calls that
-    torch.jit.trace or torch.onnx.export records. Bias and activation are torch's, after the kernel.
+    torch.jit.trace or torch.onnx.export records. Bias and activation are torch's, after the kernel:
+    in 16 bits the bias is added to the rounded result.
 
     Raises:
         RuntimeError: sizes, dtypes or devices do not fit each other, or a size is out of range.
@@ -82,10 +90,9 @@ def conv_transpose2d(
             (output_padding, "output_padding"),
         )
     ]  # fmt: skip
-    # A tracer's sizes are tensors, and it would record their values.
-    traced = not torch.compiler.is_compiling() and torch._C._is_tracing()
+    groups = integer(groups, "groups", groups, "conv_transpose2d")
     size = None
-    if not traced and not exporting_to_onnx():
+    if not is_recorded():
         input, weight, bias = _autocast(input, weight, bias)
         if _fits(input, weight, bias):
             size = _result_size(input, weight, bias, window, groups)
@@ -94,6 +101,8 @@ def conv_transpose2d(
             input, weight, bias, stride, padding, output_padding, groups, dilation
         )
         return activated(y, activation)
+    if not torch.compiler.is_compiling():
+        meet_dtensor(input)
     *window, extra = window
     x = input if input.dim() == 4 else input.unsqueeze(0)
     # The forward pass that this is the gradient of has more outputs than x if extra rows or columns
@@ -108,6 +117,13 @@ def conv_transpose2d(
         y = y + column if torch._C._are_functorch_transforms_active() else y.add_(column)
     y = activated(y, activation)
     return y if input.dim() == 4 else y.squeeze(0)
+
+
+def is_recorded() -> bool:
+    """Returns whether the call belongs to torch's own function: a tracer's sizes are tensors, whose
+    values it would record, and exporters to ONNX know torch's functions only."""
+    traced = not torch.compiler.is_compiling() and torch._C._is_tracing()
+    return traced or exporting_to_onnx()
 
 
 def _autocast(*tensors: Tensor | None) -> list[Any]:
@@ -138,6 +154,8 @@ def _result_size(
     rule: torch then says which, but for channels of zero, which the kernels do not plan."""
     if input.dim() not in (3, 4) or weight.dim() != 4 or min(weight.shape[1:]) < 1 or groups < 1:
         return None
+    if any(len(values) != 2 for values in window):
+        return None
     channels = input.shape[-3]
     outputs = weight.shape[1] * groups
     if channels < 1 or channels != weight.shape[0] or channels % groups:
@@ -155,7 +173,7 @@ def _result_size(
     return [outputs, *sizes] if min(sizes) >= 1 else None
 
 
-class ConvTranspose2d(Activated, nn.ConvTranspose2d):
+class ConvTranspose2d(nn.ConvTranspose2d):
     """A drop-in for :class:`torch.nn.ConvTranspose2d` that runs on convkern's kernels.
 
     The constructor, initialisation and state_dict are those of nn.ConvTranspose2d. Each class
@@ -168,7 +186,32 @@ class ConvTranspose2d(Activated, nn.ConvTranspose2d):
         torch.Size([1, 8, 16, 16])
     """
 
+    activation: Activation | None = None  # a class attribute serves a converted layer too
+    # torch.jit.script sees attributes of the class only if they are listed as constants.
     __constants__ = [*nn.ConvTranspose2d.__constants__, "activation"]  # noqa: RUF012  (as torch's are)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        output_padding: int | tuple[int, int] = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: int | tuple[int, int] = 1,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        activation: Activation | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias,
+            dilation, padding_mode, device, dtype,
+        )  # fmt: skip
+        self.activation = checked(activation)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Computes the layer. `output_size` are the rows and columns of the result, which decide
@@ -185,8 +228,9 @@ class ConvTranspose2d(Activated, nn.ConvTranspose2d):
                 self.padding, extra,  # type: ignore[arg-type]
                 self.groups, self.dilation,
             )  # fmt: skip
-        if isinstance(input, Proxy) and output_size is None:
-            node: Any = recorded(self, ConvTranspose2d, nn.ConvTranspose2d, input)
+        if isinstance(input, Proxy):
+            options = {"output_size": output_size}
+            node: Any = recorded(self, ConvTranspose2d, nn.ConvTranspose2d, input, options)
             if node is not None:
                 return node
         return self._computed(input, output_size)
@@ -194,6 +238,10 @@ class ConvTranspose2d(Activated, nn.ConvTranspose2d):
     @torch.jit.unused
     def _computed(self, input: Tensor, output_size: list[int] | None) -> Tensor:
         return conv_transpose2d(input, **arguments_of(self, input, output_size, 2))
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{text}, activation={self.activation!r}" if self.activation else text
 
 
 def arguments_of(layer: Any, input: Tensor, output_size: list[int] | None, axes: int) -> Any:

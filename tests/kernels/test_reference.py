@@ -13,6 +13,11 @@ from convkern.reference import (
     cross_correlate2d,
 )
 
+
+def transposed(**options: int) -> torch.Tensor:
+    return conv_transpose2d_reference(torch.ones(1, 3, 3, 4), torch.ones(3, 2, 3, 3), **options)
+
+
 IMAGE = torch.tensor([[1.0, 2, 3], [2, 3, 4], [3, 4, 5]])
 KERNEL = torch.tensor([[0.0, 1, 2], [0, 1, 2], [0, 1, 2]])
 
@@ -73,6 +78,11 @@ def test_conv_transpose2d_reference(groups: int, output_padding: int | tuple[int
     [
         (lambda: cross_correlate2d(IMAGE[None], KERNEL), "2D"),
         (lambda: cross_correlate2d(IMAGE, KERNEL, stride=0), "stride"),
+        (lambda: transposed(stride=0), "stride"),
+        (lambda: transposed(padding=-1), "padding"),
+        (lambda: transposed(padding=3), "padding"),
+        (lambda: transposed(output_padding=-1), "output_padding"),
+        (lambda: transposed(groups=2), "groups"),
         (lambda: cross_correlate2d(IMAGE, KERNEL, padding=-1), "padding"),
         (lambda: cross_correlate2d(IMAGE, KERNEL, stride=(1, 2, 3)), "stride"),
         (lambda: cross_correlate2d(IMAGE, KERNEL, stride=(1.5, 2)), "stride"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -189,6 +190,41 @@ def test_layers(name: str) -> None:
     assert "activation='silu'" in repr(activated)
     with pytest.raises(ValueError, match="gelus"):
         ours(4, 6, 3, activation="gelus")
+
+
+def test_results_are_no_views() -> None:
+    """Views could not be changed in place by a function that is differentiated."""
+    for function in FUNCTIONS:
+        x, w, b = operands(function, "plain", torch.float32, False)
+        with torch.no_grad():
+            y = getattr(convkern, function)(x, w, b)
+        y.add_(torch.zeros(y.shape[1], 1, requires_grad=True))
+        assert y.requires_grad
+        getattr(convkern, function)(x, w.requires_grad_(), b).detach_()
+
+
+def test_overrides_of_conv_forward_are_called() -> None:
+    class Constant(Conv1d):
+        def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return super()._conv_forward(input, weight, bias) * 0 + 7
+
+    assert (Constant(2, 3, 1)(torch.ones(1, 2, 4)) == 7).all()
+
+
+@pytest.mark.parametrize("ours", [Conv1d, ConvTranspose1d, convkern.ConvTranspose2d])
+def test_constructors(ours: type[nn.Module]) -> None:
+    layer = torch.nn.utils.skip_init(ours, 4, 4, 3)
+    assert layer.weight.shape[:2] == (4, 4)
+
+
+def test_traces_are_of_torchs_functions() -> None:
+    for function in FUNCTIONS:
+        x, w, b = operands(function, "plain", torch.float32, False)
+        call = getattr(convkern, function)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", torch.jit.TracerWarning)
+            traced = torch.jit.trace(lambda x, call=call, w=w, b=b: call(x, w, b), x)  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(traced(x[:1]), call(x[:1], w, b), rtol=1e-4, atol=1e-5)
 
 
 def test_layer_of_a_given_length() -> None:

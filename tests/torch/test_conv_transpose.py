@@ -125,6 +125,7 @@ BAD: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
     "rank of input": ((4, 5), (4, 4, 3, 3), {}),
     "rank of weight": ((1, 4, 5, 5), (4, 4, 3), {}),
     "groups": ((1, 4, 5, 5), (4, 4, 3, 3), {"groups": 3}),
+    "three strides": ((1, 4, 5, 5), (4, 4, 3, 3), {"stride": [1, 1, 1]}),
     "no groups": ((1, 4, 5, 5), (4, 4, 3, 3), {"groups": 0}),
     "stride": ((1, 4, 5, 5), (4, 4, 3, 3), {"stride": 0}),
     "padding": ((1, 4, 5, 5), (4, 4, 3, 3), {"padding": -1}),
@@ -157,6 +158,12 @@ def test_wrong_arguments_raise_what_torch_raises(case: str) -> None:
         ({"padding": "same"}, TypeError, "conv_transpose2d: padding must be an integer or two"),
         ({"output_padding": 2**63}, ValueError, "conv_transpose2d: output_padding must fit int64"),
         ({"activation": "gelus"}, ValueError, "gelus"),
+        (
+            {"groups": 1.0},
+            TypeError,
+            r"conv_transpose2d: groups.*got groups=1\.0",
+        ),
+        ({"groups": True}, TypeError, "conv_transpose2d: groups must be an integer"),
     ],
 )
 def test_wrong_kinds(arguments: dict[str, Any], error_class: type, words: str) -> None:
@@ -169,11 +176,9 @@ def test_wrong_kinds(arguments: dict[str, Any], error_class: type, words: str) -
 def test_autocast(dtype: torch.dtype) -> None:
     x, w, b = operands("gan", dtype, torch.contiguous_format)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        wide = dtype == torch.float64
-        results = [] if wide else [f(x, w, b, 2, 1) for f in (conv_transpose2d, F.conv_transpose2d)]
-        if wide:
-            results = [f(x, w, b, 2, 1) for f in (conv_transpose2d,)] * 2
-    assert results[0].dtype == results[1].dtype == (dtype if wide else torch.bfloat16)
+        results = [f(x, w, b, 2, 1) for f in (conv_transpose2d, F.conv_transpose2d)]
+    expected = torch.float64 if dtype == torch.float64 else torch.bfloat16
+    assert results[0].dtype == results[1].dtype == expected
     torch.testing.assert_close(*results, rtol=2e-2, atol=2e-2)
 
 
@@ -200,6 +205,18 @@ def test_transforms_and_compilers() -> None:
     torch.testing.assert_close(traced(x, w, b), expected, rtol=1e-4, atol=1e-4)
 
 
+class _Sized(nn.Module):
+    """Calls a layer with an output size."""
+
+    def __init__(self, layer: nn.Module, output_size: list[int] | None) -> None:
+        super().__init__()
+        self.layer, self.output_size = layer, output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x, output_size=self.output_size)
+        return y
+
+
 @pytest.mark.parametrize("output_size", [None, [9, 10]])
 def test_layer(output_size: list[int] | None) -> None:
     options: dict[str, Any] = {"stride": 2, "padding": 1}
@@ -213,6 +230,9 @@ def test_layer(output_size: list[int] | None) -> None:
     scripted = torch.jit.script(layer)  # type: ignore[no-untyped-call]
     torch.testing.assert_close(scripted(x, output_size), y, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(copy.deepcopy(layer)(x, output_size), y)
+    traced = torch.fx.symbolic_trace(_Sized(layer, output_size))
+    assert [n.op for n in traced.graph.nodes] == ["placeholder", "call_module", "output"]
+    torch.testing.assert_close(traced(x), y)
     if output_size is None:
         net = nn.Sequential(layer, nn.ReLU())
         graph = torch.fx.symbolic_trace(net)
