@@ -70,7 +70,7 @@ SMALL_BLOCKS = [
         "kAccumulatorFloats = 1 << 9",
     ),
     Edit("algos/implicit_gemm/grad_weight-inl.h", "kSlabFloats = 1 << 16", "kSlabFloats = 1 << 8"),
-    Edit("algos/implicit_gemm/grad_weight-inl.h", "kBandColumns = 1 << 11", "kBandColumns = 18"),
+    Edit("algos/implicit_gemm/grad_weight-inl.h", "kBandColumns = 1 << 8", "kBandColumns = 18"),
     Edit("algos/implicit_gemm/grad_weight-inl.h", "p.C > 128", "p.C > 8"),
     Edit("algos/skinny_gemm/matrices-inl.h", "kBlockRows = 96", "kBlockRows = 5"),
     Edit("algos/skinny_gemm/matrices-inl.h", "kGatheredFloats = 3 << 14", "kGatheredFloats = 96"),
