@@ -12,7 +12,7 @@ from torch.fx import Proxy
 from convkern.activations import activated
 from convkern.choices import Activation, Padding, PaddingMode
 from convkern.functional import check_types, conv2d, integer
-from convkern.modules import checked, recorded
+from convkern.modules import Activated, checked, recorded
 from convkern.transposed import arguments_of, conv_transpose2d, is_recorded
 
 # torch's own functions: a program may have put others in their place.
@@ -155,7 +155,7 @@ def _row(of_rows: int, value: Any) -> Any:
     return of_rows, value
 
 
-class Conv1d(nn.Conv1d):
+class Conv1d(Activated, nn.Conv1d):
     """A drop-in for :class:`torch.nn.Conv1d` that runs on convkern's kernels.
 
     The constructor, initialisation, state_dict and the four padding modes are those of nn.Conv1d.
@@ -168,7 +168,6 @@ class Conv1d(nn.Conv1d):
         torch.Size([8, 512, 200])
     """
 
-    activation: Activation | None = None  # a class attribute serves a converted layer too
     # torch.jit.script sees attributes of the class only if they are listed as constants.
     __constants__ = [*nn.Conv1d.__constants__, "activation"]  # noqa: RUF012  (as torch's are)
 
@@ -232,12 +231,8 @@ class Conv1d(nn.Conv1d):
         )
         return y
 
-    def extra_repr(self) -> str:
-        text = super().extra_repr()  # type: ignore[no-untyped-call]
-        return f"{text}, activation={self.activation!r}" if self.activation else text
 
-
-class ConvTranspose1d(nn.ConvTranspose1d):
+class ConvTranspose1d(Activated, nn.ConvTranspose1d):
     """A drop-in for :class:`torch.nn.ConvTranspose1d` that runs on convkern's kernels.
 
     The constructor, initialisation and state_dict are those of nn.ConvTranspose1d. One keyword is
@@ -249,7 +244,6 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         torch.Size([2, 8, 100])
     """
 
-    activation: Activation | None = None  # a class attribute serves a converted layer too
     # torch.jit.script sees attributes of the class only if they are listed as constants.
     __constants__ = [*nn.ConvTranspose1d.__constants__, "activation"]  # noqa: RUF012  (as torch's are)
 
@@ -301,7 +295,3 @@ class ConvTranspose1d(nn.ConvTranspose1d):
     @torch.jit.unused
     def _computed(self, input: Tensor, output_size: list[int] | None) -> Tensor:
         return conv_transpose1d(input, **arguments_of(self, input, output_size, 1))
-
-    def extra_repr(self) -> str:
-        text = super().extra_repr()  # type: ignore[no-untyped-call]
-        return f"{text}, activation={self.activation!r}" if self.activation else text

@@ -226,12 +226,7 @@ def meet_dtensor(input: Tensor) -> None:
 
 
 def check_types(
-    input: Any,
-    weight: Any,
-    bias: Any,
-    residual: Any = None,
-    activation: Any = None,
-    function: str = "conv2d",
+    input: Any, weight: Any, bias: Any, residual: Any, activation: Any, function: str = "conv2d"
 ) -> None:
     """Raises TypeError unless these arguments of a function are tensors and the activation is a
     string. All but input and weight may be None."""

@@ -13,7 +13,17 @@ from convkern.choices import Activation, Padding, PaddingMode
 from convkern.functional import conv2d, linear
 
 
-class Conv2d(nn.Conv2d):
+class Activated:
+    """What layers with an activation share."""
+
+    activation: Activation | None = None  # a class attribute serves a converted layer too
+
+    def extra_repr(self) -> str:
+        text: str = super().extra_repr()  # type: ignore[misc]
+        return f"{text}, activation={self.activation!r}" if self.activation else text
+
+
+class Conv2d(Activated, nn.Conv2d):
     """A drop-in for :class:`torch.nn.Conv2d` that runs on convkern's kernels.
 
     The constructor, initialisation, state_dict and the four padding modes are those of nn.Conv2d.
@@ -23,7 +33,6 @@ class Conv2d(nn.Conv2d):
     Shapes, dtypes and errors are those of :func:`convkern.conv2d`.
     """
 
-    activation: Activation | None = None  # a class attribute serves a converted nn.Conv2d too
     # torch.jit.script sees attributes of the class only if they are listed as constants.
     __constants__ = [*nn.Conv2d.__constants__, "activation"]  # noqa: RUF012  (as torch's are)
 
@@ -95,10 +104,6 @@ class Conv2d(nn.Conv2d):
                 assert self.activation == "relu", "integers have no activation but ReLU"
                 y = F.relu(y)
         return y if input.dim() == 4 else y.squeeze(0)
-
-    def extra_repr(self) -> str:
-        text = super().extra_repr()  # type: ignore[no-untyped-call]
-        return f"{text}, activation={self.activation!r}" if self.activation else text
 
 
 class LazyConv2d(nn.LazyConv2d):

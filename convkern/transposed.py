@@ -20,7 +20,7 @@ from convkern.functional import (
     integers,
     meet_dtensor,
 )
-from convkern.modules import checked, recorded
+from convkern.modules import Activated, checked, recorded
 
 # torch's own function: a program may have put another one in its place.
 torch_conv_transpose2d: Callable[..., Tensor] = torch._C._VariableFunctions.conv_transpose2d
@@ -151,7 +151,7 @@ def _result_size(
     input: Tensor, weight: Tensor, bias: Tensor | None, window: list[list[int]], groups: int
 ) -> list[int] | None:
     """Returns the channels, rows and columns of the result. Returns None if the arguments break a
-    rule: torch then says which, but for channels of zero, which the kernels do not plan."""
+    rule, which torch then names, or have no channels, which torch then computes."""
     if input.dim() not in (3, 4) or weight.dim() != 4 or min(weight.shape[1:]) < 1 or groups < 1:
         return None
     if any(len(values) != 2 for values in window):
@@ -173,7 +173,7 @@ def _result_size(
     return [outputs, *sizes] if min(sizes) >= 1 else None
 
 
-class ConvTranspose2d(nn.ConvTranspose2d):
+class ConvTranspose2d(Activated, nn.ConvTranspose2d):
     """A drop-in for :class:`torch.nn.ConvTranspose2d` that runs on convkern's kernels.
 
     The constructor, initialisation and state_dict are those of nn.ConvTranspose2d. Each class
@@ -186,7 +186,6 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         torch.Size([1, 8, 16, 16])
     """
 
-    activation: Activation | None = None  # a class attribute serves a converted layer too
     # torch.jit.script sees attributes of the class only if they are listed as constants.
     __constants__ = [*nn.ConvTranspose2d.__constants__, "activation"]  # noqa: RUF012  (as torch's are)
 
@@ -238,10 +237,6 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     @torch.jit.unused
     def _computed(self, input: Tensor, output_size: list[int] | None) -> Tensor:
         return conv_transpose2d(input, **arguments_of(self, input, output_size, 2))
-
-    def extra_repr(self) -> str:
-        text = super().extra_repr()  # type: ignore[no-untyped-call]
-        return f"{text}, activation={self.activation!r}" if self.activation else text
 
 
 def arguments_of(layer: Any, input: Tensor, output_size: list[int] | None, axes: int) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 import convkern
+from as_accurate import assert_as_accurate
 from convkern import Conv1d, ConvTranspose1d
 from op_calls import Count
 
@@ -50,19 +51,6 @@ def operands(function: str, case: str, dtype: torch.dtype, last: bool) -> list[T
     return [x, w, b]
 
 
-def step(
-    function: Any, operands: list[Tensor], gy: Tensor, options: dict[str, Any]
-) -> list[Tensor]:
-    """Returns the result and the gradients of the operands."""
-    leaves = [t.detach().clone().requires_grad_() for t in operands]
-    y = function(*leaves, **options)
-    return [y.detach(), *torch.autograd.grad(y, leaves, gy)]
-
-
-def error(result: Tensor, expected: Tensor) -> float:
-    return float((result.double() - expected).abs().max()) if result.numel() else 0.0
-
-
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("bias", [False, True])
@@ -70,7 +58,6 @@ def error(result: Tensor, expected: Tensor) -> float:
 def test_values_and_gradients(
     function: str, case: str, bias: bool, dtype: torch.dtype, last: bool
 ) -> None:
-    """Errors are at most twice torch's, or one rounding of the largest sum of absolute products."""
     torch.manual_seed(0)
     options = FUNCTIONS[function][case][2]
     given = operands(function, case, dtype, last)[: 3 if bias else 2]
@@ -82,16 +69,7 @@ def test_values_and_gradients(
     if last and given[0].shape[2] > 1 and y.numel():
         assert y.transpose(1, 2).is_contiguous()
     gy = torch.randn(y.shape, dtype=dtype)
-    wide = [t.double() for t in given]
-    exact = step(torchs, wide, gy.double(), options)
-    sums = step(torchs, [t.abs() for t in wide], gy.double().abs(), options)
-    results = (step(f, given, gy, options) for f in (mine, torchs))
-    # The reference of float64 is rounded as much itself.
-    roundings = (8 if dtype == torch.float64 else 1) * torch.finfo(dtype).eps
-    for ours, theirs, right, magnitude in zip(*results, exact, sums, strict=True):
-        assert ours.shape == theirs.shape
-        least = roundings * float(magnitude.max()) if magnitude.numel() else 0
-        assert error(ours, right) <= max(least, 2 * error(theirs, right))
+    assert_as_accurate(mine, torchs, given, gy, options)
 
 
 @pytest.mark.parametrize(("function", "case"), [pair for pair in ALL if "empty" not in pair[1]])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 import convkern
+from as_accurate import assert_as_accurate
 from convkern import ConvTranspose2d, conv_transpose2d
 from op_calls import Count
 
@@ -48,19 +49,6 @@ def operands(case: str, dtype: torch.dtype, format: torch.memory_format) -> list
     return [x.detach().contiguous(memory_format=format).requires_grad_(), w, b]
 
 
-def error(result: Tensor, expected: Tensor) -> float:
-    return float((result.double() - expected).abs().max()) if result.numel() else 0.0
-
-
-def step(
-    function: Any, operands: list[Tensor], gy: Tensor, options: dict[str, Any]
-) -> list[Tensor]:
-    """Returns the result and the gradients of the operands."""
-    leaves = [t.detach().clone().requires_grad_() for t in operands]
-    y = function(*leaves, **options)
-    return [y.detach(), *torch.autograd.grad(y, leaves, gy)]
-
-
 @pytest.mark.parametrize("format", FORMATS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("bias", [False, True])
@@ -68,7 +56,6 @@ def step(
 def test_values_and_gradients(
     case: str, bias: bool, dtype: torch.dtype, format: torch.memory_format
 ) -> None:
-    """Errors are at most twice torch's, or one rounding of the largest sum of absolute products."""
     torch.manual_seed(0)
     options = CASES[case][2]
     given = operands(case, dtype, format)[: 3 if bias else 2]
@@ -80,16 +67,7 @@ def test_values_and_gradients(
     if format == torch.channels_last and not given[0].is_contiguous():
         assert y.is_contiguous(memory_format=format)
     gy = torch.randn_like(y)
-    wide = [t.double() for t in given]
-    exact = step(F.conv_transpose2d, wide, gy.double(), options)
-    sums = step(F.conv_transpose2d, [t.abs() for t in wide], gy.double().abs(), options)
-    ours, theirs = (step(f, given, gy, options) for f in (conv_transpose2d, F.conv_transpose2d))
-    # The reference of float64 is rounded as much itself.
-    roundings = (8 if dtype == torch.float64 else 1) * torch.finfo(dtype).eps
-    for mine, torchs, right, magnitude in zip(ours, theirs, exact, sums, strict=True):
-        assert mine.shape == torchs.shape
-        least = roundings * float(magnitude.max()) if magnitude.numel() else 0
-        assert error(mine, right) <= max(least, 2 * error(torchs, right))
+    assert_as_accurate(conv_transpose2d, F.conv_transpose2d, given, gy, options)
 
 
 @pytest.mark.parametrize("case", [name for name in CASES if "empty" not in name])
