@@ -5,7 +5,7 @@ from typing import TypedDict, final
 
 from torch import Tensor
 
-from convkern.choices import Isa, Precision
+from convkern.choices import Isa, PaddingMode, Precision
 
 class KernelRow(TypedDict):
     name: str
@@ -60,7 +60,9 @@ class Problem:
     @property
     def stride(self) -> tuple[int, int]: ...
     @property
-    def padding(self) -> tuple[int, int]: ...
+    def padding(self) -> tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]: ...
+    @property
+    def padding_mode(self) -> PaddingMode: ...
     @property
     def dilation(self) -> tuple[int, int]: ...
     @property
@@ -82,6 +84,7 @@ def conv2d(
     groups: object,
     activation: object,
     residual: object,
+    padding_mode: object,
     /,
 ) -> Tensor | None: ...
 def batch_norm(

@@ -29,7 +29,7 @@ from convkern.config import (
 )
 from convkern.conv1d import Conv1d, ConvTranspose1d, conv1d, conv_transpose1d
 from convkern.explain import explain
-from convkern.functional import conv2d, linear, output_size, same_padding
+from convkern.functional import conv2d, linear
 from convkern.memory import keep_memory
 from convkern.modules import Conv2d, LazyConv2d, Linear
 from convkern.optimize import CannotTrace, optimize
@@ -38,6 +38,7 @@ from convkern.profiling import profile
 from convkern.surgery import replace_conv2d, replace_layers, restore_conv2d, restore_layers
 from convkern.training import fuse_training, restore_training
 from convkern.transposed import ConvTranspose2d, conv_transpose2d
+from convkern.window import output_size, same_padding
 
 __version__ = "0.1.0"
 

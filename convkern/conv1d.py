@@ -11,9 +11,10 @@ from torch.fx import Proxy
 
 from convkern.activations import activated
 from convkern.choices import Activation, Padding, PaddingMode
-from convkern.functional import check_types, conv2d, integer
-from convkern.modules import Activated, checked, recorded
+from convkern.functional import check_mode, check_types, conv2d
+from convkern.modules import Activated, checked, recorded, set_padding, torchs_padding
 from convkern.transposed import arguments_of, conv_transpose2d, is_recorded
+from convkern.window import integer, is_torchs, op_padding, pad_by_torch, sizes_of
 
 # torch's own functions: a program may have put others in their place.
 torch_conv1d: Callable[..., Tensor] = torch._C._VariableFunctions.conv1d
@@ -25,10 +26,11 @@ def conv1d(
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | Padding = 0,
+    padding: int | Sequence[int] | Sequence[Sequence[int]] | Padding = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     activation: Activation | None = None,
 ) -> Tensor:
     """1D cross-correlation, a drop-in for :func:`torch.nn.functional.conv1d`.
@@ -41,11 +43,13 @@ def conv1d(
         input: (N, C, L), or (C, L) without a batch.
         weight: (O, C / groups, K).
         bias: (O,), added to every output channel.
-        stride, padding, dilation: one int each. ``padding`` may be ``"valid"`` or ``"same"``.
-        groups, activation: as in :func:`convkern.conv2d`.
+        stride, dilation: one int each.
+        padding: cells on both sides, one int, or ((left, right),), as for causal convolutions
+            ((dilation * (K - 1), 0),); or a name, as in :func:`convkern.conv2d`.
+        groups, padding_mode, activation: as in :func:`convkern.conv2d`.
 
     Returns:
-        (N, O, OL), or (O, OL) without a batch, of input's dtype, where OL = floor((L + 2 * padding
+        (N, O, OL), or (O, OL) without a batch, of input's dtype, where OL = floor((L + left + right
         - dilation * (K - 1) - 1) / stride) + 1.
 
     Dtypes, devices, autocast and derivatives of every order are those of :func:`convkern.conv2d`,
@@ -53,26 +57,29 @@ def conv1d(
 
     Example:
         >>> x, w = torch.randn(8, 512, 256), torch.randn(512, 1, 4)
-        >>> causal = torch.nn.functional.pad(x, (3, 0))
-        >>> convkern.conv1d(causal, w, groups=512, activation="silu").shape
+        >>> causal = ((3, 0),)
+        >>> convkern.conv1d(x, w, padding=causal, groups=512, activation="silu").shape
         torch.Size([8, 512, 256])
     """
     tensors = (input, weight, bias)
     if torch.overrides.has_torch_function(tensors):
         return torch.overrides.handle_torch_function(
             conv1d, tensors, input, weight, bias, stride, padding, dilation, groups,
-            activation=activation,
+            padding_mode=padding_mode, activation=activation,
         )  # fmt: skip
     check_types(input, weight, bias, None, activation, "conv1d")
+    check_mode(padding_mode)
     groups = integer(groups, "groups", groups, "conv1d")
-    window = _row(0, padding), _row(1, stride), _row(1, dilation)
+    window = _row(1, stride), _row(0, padding), _row(1, dilation)
     has_rank = _has_rank(input, weight)
     if not has_rank or input.shape[-2] != weight.shape[1] * groups or None in window:
+        if None not in window and (padding_mode != "zeros" or not is_torchs(padding)):
+            input, padding = _padded(input, weight, window, padding_mode), 0
         y = torch_conv1d(input, weight, bias, stride, padding, dilation, groups)
         return activated(y, activation)
     y = conv2d(
-        input.unsqueeze(-2), weight.unsqueeze(-2), bias, window[1], window[0], window[2], groups,
-        activation=activation,
+        input.unsqueeze(-2), weight.unsqueeze(-2), bias, *window, groups,
+        padding_mode=padding_mode, activation=activation,
     )  # fmt: skip
     return _without_row(y)
 
@@ -130,6 +137,14 @@ def conv_transpose1d(
     return _without_row(y)
 
 
+def _padded(input: Tensor, weight: Tensor, window: Sequence[Any], mode: PaddingMode) -> Tensor:
+    """Returns a copy of the sequences with the cells around them, made by torch."""
+    stride, padding, dilation = window
+    size, kernel = (1, sizes_of(input)[1]), (1, sizes_of(weight)[1])
+    pads = op_padding(padding, size, kernel, stride, dilation, "conv1d")
+    return pad_by_torch(input.unsqueeze(-2), pads, mode).squeeze(-2)
+
+
 def _without_row(y: Tensor) -> Tensor:
     """Returns the result without the axis of its one row. Like torch's result, that of a batch is
     no view of another tensor, which could not be changed in place everywhere."""
@@ -147,12 +162,14 @@ def _has_rank(input: Tensor, weight: Tensor) -> bool:
 
 def _row(of_rows: int, value: Any) -> Any:
     """Returns a parameter of the columns as one of both axes, or the name of a padding as it is.
-    Returns None for a sequence that is not of one number."""
+    Returns None for a sequence that is not of one number, or of one pair."""
     if isinstance(value, str):
         return value
     if isinstance(value, (list, tuple)):
-        return (of_rows, value[0]) if len(value) == 1 else None
-    return of_rows, value
+        if len(value) != 1:
+            return None
+        value = value[0]
+    return ((of_rows, of_rows), value) if isinstance(value, (list, tuple)) else (of_rows, value)
 
 
 class Conv1d(Activated, nn.Conv1d):
@@ -160,7 +177,7 @@ class Conv1d(Activated, nn.Conv1d):
 
     The constructor, initialisation, state_dict and the four padding modes are those of nn.Conv1d.
     Each class therefore loads the other's state. One keyword is added: ``activation``, as in
-    :func:`convkern.conv1d`, whose shapes, dtypes and errors the layer has.
+    :func:`convkern.conv1d`, whose shapes, dtypes, paddings and errors the layer has.
 
     Example:
         >>> layer = convkern.Conv1d(80, 512, 5, padding="same", activation="relu")
@@ -177,7 +194,7 @@ class Conv1d(Activated, nn.Conv1d):
         out_channels: int,
         kernel_size: int | tuple[int],
         stride: int | tuple[int] = 1,
-        padding: int | tuple[int] | Padding = 0,
+        padding: int | tuple[int] | tuple[tuple[int, int]] | Padding = 0,
         dilation: int | tuple[int] = 1,
         groups: int = 1,
         bias: bool = True,
@@ -188,9 +205,10 @@ class Conv1d(Activated, nn.Conv1d):
         activation: Activation | None = None,
     ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
-            padding_mode, device, dtype,
+            in_channels, out_channels, kernel_size, stride, torchs_padding(padding), dilation,
+            groups, bias, padding_mode, device, dtype,
         )  # fmt: skip
+        set_padding(self, padding)
         self.activation = checked(activation)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -207,27 +225,24 @@ class Conv1d(Activated, nn.Conv1d):
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return self._scripted(input, weight, bias)
         padding: Any = self.padding
-        if self.padding_mode != "zeros":
-            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-            padding = 0
+        mode: Any = self.padding_mode
         return conv1d(
             input, weight, bias, self.stride, padding, self.dilation, self.groups,
-            activation=self.activation,
+            padding_mode=mode, activation=self.activation,
         )  # fmt: skip
 
     def _scripted(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Computes the layer by torch's function in the subset of Python that TorchScript
         understands."""
         assert self.activation is None, "TorchScript has this layer without an activation"
-        padding = [0]
-        if self.padding_mode != "zeros":
-            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-        elif isinstance(self.padding, str):
-            input = F.pad(input, self._reversed_padding_repeated_twice)
-        else:
-            padding = [self.padding[0]]
+        if isinstance(self.padding, str):
+            assert not self.padding.startswith("same_"), (
+                "TorchScript has no padding by ONNX's names"
+            )
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        x = F.pad(input, self._reversed_padding_repeated_twice, mode=mode)
         y: Tensor = torch.ops.aten.conv1d(
-            input, weight, bias, self.stride, padding, self.dilation, self.groups
+            x, weight, bias, self.stride, [0], self.dilation, self.groups
         )
         return y
 

@@ -18,13 +18,13 @@ from zlib import crc32
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from convkern._register.dtensor import register_sharding
-from convkern.choices import Activation, Padding
-from convkern.functional import conv2d, integers, same_padding
+from convkern.choices import Activation, Padding, Sides
+from convkern.functional import conv2d
+from convkern.window import integers, op_padding, sides_of, sizes_of
 
 __all__ = ["conv2d_sharded_rows", "register_sharding"]
 
@@ -36,7 +36,7 @@ def conv2d_sharded_rows(
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | Padding = 0,
+    padding: int | Sequence[int] | Sides | Padding = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
@@ -90,15 +90,15 @@ def conv2d_sharded_rows(
     )  # fmt: skip
 
     stride, dilation = integers(stride, "stride"), integers(dilation, "dilation")
-    (top, _), (left, right) = _padding(padding, weight, dilation)
+    numbers = op_padding(padding, sizes_of(whole), sizes_of(weight), stride, dilation)
+    (top, _), (left, right) = sides_of(numbers)
     extent = dilation[0] * (weight.shape[2] - 1) + 1
     plan = _plan(counts, y.shape[2], extent, stride[0], top)
-    if right > left:
-        input = F.pad(input, (0, right - left))
     x = _Halo.apply(input, plan, rank, group)
     weight = _Shared.apply(weight, group)
     bias = None if bias is None else _Shared.apply(bias, group)
-    return conv2d(x, weight, bias, stride, (0, left), dilation, groups, activation=activation)
+    sides = (0, 0), (left, right)
+    return conv2d(x, weight, bias, stride, sides, dilation, groups, activation=activation)
 
 
 def _row_counts(
@@ -124,16 +124,6 @@ def _row_counts(
             f"{input.dtype} in this one of rank {rank}"
         )
     return [shape[2] for shape in shapes]
-
-
-def _padding(
-    padding: int | Sequence[int] | Padding, weight: Tensor, dilation: Sequence[int]
-) -> tuple[Span, Span]:
-    """Returns the zeros before and after the rows, and before and after the columns."""
-    if padding == "same":
-        return same_padding(tuple(weight.shape[2:]), tuple(dilation))
-    rows, columns = (0, 0) if padding == "valid" else integers(padding, "padding")
-    return (rows, rows), (columns, columns)
 
 
 class _Plan(NamedTuple):

@@ -1,23 +1,19 @@
-"""convkern.conv2d and convkern.linear (the functional forms), and the arithmetic of output sizes
-and padding."""
+"""convkern.conv2d and convkern.linear, the functional forms."""
 
 from __future__ import annotations
 
-import operator
 import sys
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from convkern import _C
 from convkern.activations import activated, check_type
-from convkern.choices import Activation, Padding
+from convkern.choices import Activation, Padding, PaddingMode, Sides
 from convkern.problem import DTYPES
-from convkern.reference import pair
+from convkern.window import composed, integer, integers, is_torchs, op_padding, sizes_of
 
 _KERNEL_DTYPES = frozenset(DTYPES.values())
 _KERNEL_DEVICES = frozenset({"cpu", "cuda", "meta"})
@@ -40,10 +36,11 @@ def conv2d(
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | Padding = 0,
+    padding: int | Sequence[int] | Sides | Padding = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     activation: Activation | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
@@ -54,11 +51,18 @@ def conv2d(
         weight: (O, C / groups, R, S).
         bias: (O,), added to every output channel.
         stride: step of the window, one int or (rows, columns).
-        padding: zeros added on both sides of each axis, one int or (rows, columns). ``"valid"``
-            means 0. ``"same"`` means the padding that keeps the size, for stride 1 only; with an
-            even extent the extra zero goes after the input, as in torch.
+        padding: cells added around the input: one int for all sides, (rows, columns) for both
+            sides of each axis, or ((top, bottom), (left, right)). ``"valid"`` means 0. ``"same"``
+            means the padding that keeps the size, for stride 1 only; with an even extent the extra
+            cell goes after the input, as in torch. ``"same_upper"`` and ``"same_lower"`` are
+            ONNX's, for any stride: the output has ceil(size / stride) rows and columns, and an odd
+            cell goes after the input ("upper", which is TensorFlow's ``"SAME"``) or before it.
         dilation: spacing of the kernel's taps, one int or (rows, columns).
         groups: number of independent groups that C and O are split into.
+        padding_mode: what the cells around the input hold, as in nn.Conv2d: ``"zeros"``,
+            ``"reflect"`` (the image mirrored at its edge cells), ``"replicate"`` (the edge cells)
+            or ``"circular"`` (the image from its other side). Some images at a time are padded in
+            workspace. There is no padded copy of the batch.
         activation: None, or what is applied to the result in the same pass: ``"relu"``,
             ``"relu6"``, ``"clamp(low,high)"``, ``"leaky_relu(slope)"``, ``"hardsigmoid"``,
             ``"hardswish"``, ``"sigmoid"``, ``"silu"``, ``"gelu"`` (by erf) or ``"gelu_tanh"``, as
@@ -89,12 +93,15 @@ def conv2d(
         torch.Size([1, 16, 8, 8])
     """
     if not torch.compiler.is_compiling():
-        y = _C.conv2d(input, weight, bias, stride, padding, dilation, groups, activation, residual)
+        y = _C.conv2d(
+            input, weight, bias, stride, padding, dilation, groups, activation, residual,
+            padding_mode,
+        )  # fmt: skip
         if y is not None:
             return y
     return _general_conv2d(
         input, weight, bias, stride, padding, dilation, groups,
-        activation=activation, residual=residual,
+        padding_mode=padding_mode, activation=activation, residual=residual,
     )  # fmt: skip
 
 
@@ -103,10 +110,11 @@ def _general_conv2d(
     weight: Tensor,
     bias: Tensor | None,
     stride: int | Sequence[int],
-    padding: int | Sequence[int] | Padding,
+    padding: int | Sequence[int] | Sides | Padding,
     dilation: int | Sequence[int],
     groups: int,
     *,
+    padding_mode: PaddingMode,
     activation: Activation | None,
     residual: Tensor | None,
 ) -> Tensor:
@@ -116,12 +124,15 @@ def _general_conv2d(
     if torch.overrides.has_torch_function(tensors):
         return torch.overrides.handle_torch_function(
             conv2d, tensors, input, weight, bias, stride, padding, dilation, groups,
-            activation=activation, residual=residual,
+            padding_mode=padding_mode, activation=activation, residual=residual,
         )  # fmt: skip
     check_types(input, weight, bias, residual, activation)
     groups = integer(groups, "groups", groups)
+    check_mode(padding_mode)
     if not has_kernels(input, weight, bias, residual) or exporting_to_onnx():
-        y: Tensor = torch_conv2d(input, weight, bias, stride, padding, dilation, groups)
+        y = torchs_conv2d(
+            input, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode
+        )
         if residual is not None:
             _check_residual(residual, input, y)
             y = y + residual.to(y.dtype)
@@ -130,8 +141,29 @@ def _general_conv2d(
         meet_dtensor(input)
     x, *window = canonical(input, weight, stride, padding, dilation)
     added = residual if residual is None or input.dim() == 4 else residual.unsqueeze(0)
-    images: Tensor = torch.ops.convkern.conv2d(x, weight, bias, *window, groups, activation, added)
+    images: Tensor = torch.ops.convkern.conv2d(
+        x, weight, bias, *window, groups, activation, added, padding_mode
+    )
     return images if input.dim() == 4 else images.squeeze(0)
+
+
+def torchs_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int] | Sides | Padding,
+    dilation: int | Sequence[int],
+    groups: int,
+    *,
+    padding_mode: PaddingMode,
+) -> Tensor:
+    """Computes conv2d by torch's functions, which take more dtypes, layouts and devices."""
+    if padding_mode != "zeros" or not is_torchs(padding):
+        x, stride, pads, dilation = canonical(input, weight, stride, padding, dilation)
+        x, padding = composed(x, pads, padding_mode)
+        input = x if input.dim() == 4 else x.squeeze(0)
+    return torch_conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -171,7 +203,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     sizes = (rows, 1, 1, channels) if rows <= FEW_ROWS else (1, 1, rows, channels)
     x = input.contiguous().view(sizes).permute(0, 3, 1, 2)
     w = weight.view(outputs, channels, 1, 1)
-    y = _C.conv2d(x, w, bias, 1, 0, 1, 1, None, None)
+    y = _C.conv2d(x, w, bias, 1, 0, 1, 1, None, None, "zeros")
     if y is None:
         y = torch.ops.convkern.conv2d(x, w, bias, [1, 1], [0, 0], [1, 1], 1, None)
     # torch's result is no view of another tensor, which could not be changed in place everywhere.
@@ -237,6 +269,15 @@ def check_types(
     check_type(activation)
 
 
+def check_mode(padding_mode: Any) -> None:
+    """Raises what nn.Conv2d raises unless there is such a mode of padding."""
+    modes = get_args(PaddingMode)
+    if padding_mode not in modes:
+        raise ValueError(
+            f"padding_mode must be one of {set(modes)}, but got padding_mode={padding_mode!r}"
+        )
+
+
 def _check_residual(residual: Tensor, input: Tensor, y: Tensor) -> None:
     """Raises what the op raises for a residual that does not fit. torch's sum would broadcast it or
     promote its dtype. Under autocast, y has another dtype than the input."""
@@ -269,11 +310,11 @@ def canonical(
     input: Tensor,
     weight: Tensor,
     stride: int | Sequence[int],
-    padding: int | Sequence[int] | Padding,
+    padding: int | Sequence[int] | Sides | Padding,
     dilation: int | Sequence[int],
 ) -> tuple[Tensor, list[int], list[int], list[int]]:
-    """Returns the arguments in the form that the op takes: a batched input, and stride, padding and
-    dilation as two integers each."""
+    """Returns the arguments in the form that the op takes: a batched input, stride and dilation as
+    two integers each, and padding as two or four."""
     if input.dim() not in (3, 4):
         raise RuntimeError(
             "conv2d: Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of "
@@ -281,119 +322,5 @@ def canonical(
         )
     x = input if input.dim() == 4 else input.unsqueeze(0)
     stride, dilation = integers(stride, "stride"), integers(dilation, "dilation")
-    if isinstance(padding, str):
-        x, padding = _pad_for(padding, x, weight, stride, dilation)
-    return x, stride, integers(padding, "padding"), dilation
-
-
-def output_size(
-    input: int | Sequence[int],
-    kernel: int | Sequence[int],
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | Padding = 0,
-    dilation: int | Sequence[int] = 1,
-) -> tuple[int, int]:
-    """Returns the rows and columns of the output, floor((n + 2p - d(k - 1) - 1) / s) + 1 for each
-    axis.
-
-    Every argument is one int for both axes or a pair (rows, columns). padding may also be
-    ``"valid"`` or ``"same"``.
-
-    Raises:
-        ValueError: an argument is out of range, or the dilated kernel exceeds the padded input.
-    """
-    sizes, kernels = pair(input, "input"), pair(kernel, "kernel")
-    strides, dilations = pair(stride, "stride"), pair(dilation, "dilation")
-    if isinstance(padding, str):
-        if padding == "same":
-            if strides != (1, 1):
-                raise ValueError(f"padding='same' needs stride 1, got stride={strides}")
-            return sizes
-        if padding != "valid":
-            raise ValueError(f"padding must be 'same' or 'valid', got padding={padding!r}")
-        padding = 0
-    pads = pair(padding, "padding")
-    rules = ((sizes, "input", 0), (kernels, "kernel", 1), (strides, "stride", 1),
-             (pads, "padding", 0), (dilations, "dilation", 1))  # fmt: skip
-    for values, name, least in rules:
-        if min(values) < least:
-            raise ValueError(f"{name} must be at least {least}, got {name}={values}")
-    result = []
-    for n, k, s, p, d in zip(sizes, kernels, strides, pads, dilations, strict=True):
-        extent = d * (k - 1) + 1
-        if extent > n + 2 * p:
-            raise ValueError(
-                f"kernel must not exceed the padded input, got extent {extent} on {n + 2 * p}"
-            )
-        result.append((n + 2 * p - extent) // s + 1)
-    return result[0], result[1]
-
-
-def same_padding(
-    kernel: int | Sequence[int], dilation: int | Sequence[int] = 1
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Returns the zeros before and after each axis, ((top, bottom), (left, right)), that keep the
-    size at stride 1. These are d(k - 1) zeros in total, half on each side. An odd one goes after
-    the input, as in torch."""
-    kernels, dilations = pair(kernel, "kernel"), pair(dilation, "dilation")
-    totals = [d * (k - 1) for k, d in zip(kernels, dilations, strict=True)]
-    rows, columns = ((total // 2, total - total // 2) for total in totals)
-    return rows, columns
-
-
-def _pad_for(
-    mode: str, x: Tensor, weight: Tensor, stride: list[int], dilation: list[int]
-) -> tuple[Tensor, list[int]]:
-    """Returns the input and a symmetric padding that together amount to ``"same"`` or
-    ``"valid"``."""
-    if mode == "valid":
-        return x, [0, 0]
-    if mode != "same":
-        raise RuntimeError(f"conv2d: Invalid padding string: {mode!r}, must be 'same' or 'valid'")
-    if any(s != 1 for s in stride):
-        raise RuntimeError(
-            "conv2d: padding='same' is not supported for strided convolutions, "
-            f"got stride={tuple(stride)}"
-        )
-    if weight.dim() != 4:
-        return x, [0, 0]  # the op names the broken rule
-    (top, bottom), (left, right) = same_padding(_kernel_size(weight), dilation)
-    if (top, left) != (bottom, right):
-        x = F.pad(x, (0, right - left, 0, bottom - top))
-    return x, [top, left]
-
-
-def _kernel_size(weight: Tensor) -> tuple[int, int]:
-    rows, columns = weight.shape[2:]
-    if isinstance(rows, (int, torch.SymInt)):
-        return rows, columns
-    with warnings.catch_warnings():  # of jit.trace, where sizes are tensors
-        warnings.simplefilter("ignore")
-        return int(rows), int(columns)
-
-
-def integers(value: Any, name: str, function: str = "conv2d") -> list[int]:
-    """Returns one integer, or a sequence of one or two integers, as two integers."""
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
-    values = [integer(v, name, value, function) for v in values]
-    return values * 2 if len(values) == 1 else values
-
-
-def integer(value: Any, name: str, given: Any, function: str = "conv2d") -> int:
-    """Returns the value as an int. int, symbolic int, NumPy's integers and tensors of one integer
-    count as integers. Anything else raises TypeError, including bool."""
-    if isinstance(value, torch.SymInt):
-        return value  # type: ignore[return-value]
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        # index() would make torch.compile replace a symbolic int by the constant that it is now.
-        number = value if type(value) is int else operator.index(value)
-    except TypeError:
-        raise TypeError(
-            f"{function}: {name} must be an integer{' or two' * (name != 'groups')}, "
-            f"got {name}={given!r}"
-        ) from None
-    if not -(2**63) <= number < 2**63:
-        raise ValueError(f"{function}: {name} must fit int64, got {name}={given!r}")
-    return number
+    kernel = sizes_of(weight) if weight.dim() == 4 else (0, 0)  # the op names the broken rule
+    return x, stride, op_padding(padding, sizes_of(x), kernel, stride, dilation), dilation

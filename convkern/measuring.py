@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convkern.functional import conv2d, linear, torch_conv2d, torch_linear
+from convkern.functional import conv2d, linear, torch_linear, torchs_conv2d
 
 _SECONDS = 0.02  # for each call
 MARGIN = 0.97  # torch's call must take at most this share of the time
@@ -76,11 +76,8 @@ def _ratio(layer: Any, x: Tensor) -> float:
     both: list[Callable[..., Tensor]] = [torch_linear, linear]
     window: list[Any] = []
     if isinstance(layer, nn.Conv2d):
-        both = [torch_conv2d, conv2d]
+        both = [partial(f, padding_mode=layer.padding_mode) for f in (torchs_conv2d, conv2d)]
         window = [layer.stride, layer.padding, layer.dilation, layer.groups]
-        if layer.padding_mode != "zeros":
-            x = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
-            window[1] = 0
     operands = [t for t in (x, w, b) if t is not None]
     if layer.training:
         operands = [t.clone().requires_grad_() for t in operands]

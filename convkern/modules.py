@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.fx import Proxy, Tracer
 
 from convkern.activations import check_activation
-from convkern.choices import Activation, Padding, PaddingMode
+from convkern.choices import Activation, Padding, PaddingMode, Sides
 from convkern.functional import conv2d, linear
+from convkern.window import is_torchs, paddings, sides_of
 
 
 class Activated:
@@ -23,14 +24,41 @@ class Activated:
         return f"{text}, activation={self.activation!r}" if self.activation else text
 
 
+def torchs_padding(padding: Any) -> Any:
+    """Returns the padding for the constructor of torch's layer, or 0 where it knows no such
+    padding, which set_padding() then sets."""
+    return padding if is_torchs(padding) else 0
+
+
+def set_padding(layer: Any, padding: Any) -> None:
+    """Sets a padding that the constructor of torch's layer does not take: different numbers for the
+    sides of an axis, or a name of ONNX's, whose numbers depend on the input."""
+    if is_torchs(padding):
+        return
+    layer.padding = padding
+    if not isinstance(padding, str):
+        others = 2 - len(layer.kernel_size)  # axes that a layer of one dimension lacks
+        layer.padding = sides_of(paddings([0] * others + [*padding]))[others:]
+        # torch's functions of padding take the last axis first.
+        layer._reversed_padding_repeated_twice = tuple(
+            n for side in layer.padding[::-1] for n in side
+        )
+
+
 class Conv2d(Activated, nn.Conv2d):
     """A drop-in for :class:`torch.nn.Conv2d` that runs on convkern's kernels.
 
     The constructor, initialisation, state_dict and the four padding modes are those of nn.Conv2d.
     Each class therefore loads the other's state. One keyword is added: ``activation="relu"``
     applies max(0, y) in the same pass, and so do the other activations of :func:`convkern.conv2d`.
+    ``padding`` may also be ((top, bottom), (left, right)), ``"same_upper"`` or ``"same_lower"``.
 
     Shapes, dtypes and errors are those of :func:`convkern.conv2d`.
+
+    Example:
+        >>> layer = convkern.Conv2d(3, 8, 3, stride=2, padding="same_upper", padding_mode="reflect")
+        >>> layer(torch.randn(1, 3, 225, 224)).shape
+        torch.Size([1, 8, 113, 112])
     """
 
     # torch.jit.script sees attributes of the class only if they are listed as constants.
@@ -42,7 +70,7 @@ class Conv2d(Activated, nn.Conv2d):
         out_channels: int,
         kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | Padding = 0,
+        padding: int | tuple[int, int] | Sides | Padding = 0,
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
@@ -53,9 +81,10 @@ class Conv2d(Activated, nn.Conv2d):
         activation: Activation | None = None,
     ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
-            padding_mode, device, dtype,
+            in_channels, out_channels, kernel_size, stride, torchs_padding(padding), dilation,
+            groups, bias, padding_mode, device, dtype,
         )  # fmt: skip
+        set_padding(self, padding)
         self.activation = checked(activation)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -72,33 +101,32 @@ class Conv2d(Activated, nn.Conv2d):
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return self._scripted(input, weight, bias)
         padding: Any = self.padding
-        if self.padding_mode != "zeros":
-            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-            padding = 0, 0
+        mode: Any = self.padding_mode
         return conv2d(
             input, weight, bias, self.stride, padding, self.dilation, self.groups,
-            activation=self.activation,
+            padding_mode=mode, activation=self.activation,
         )  # fmt: skip
 
     def _scripted(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Calls the op in the subset of Python that TorchScript understands."""
+        if isinstance(self.padding, str):
+            assert not self.padding.startswith("same_"), (
+                "TorchScript has no padding by ONNX's names"
+            )
         x = input if input.dim() == 4 else input.unsqueeze(0)
-        padding = [0, 0]
-        if self.padding_mode != "zeros":
-            x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-        elif isinstance(self.padding, str):
-            x = F.pad(x, self._reversed_padding_repeated_twice)
-        else:
-            padding = [self.padding[0], self.padding[1]]
+        sides = self._reversed_padding_repeated_twice  # left, right, top and bottom
         if x.is_floating_point():
             y: Tensor = torch.ops.convkern.conv2d(
-                x, weight, bias, self.stride, padding, self.dilation, self.groups, self.activation
-            )
+                x, weight, bias, self.stride, [sides[2], sides[3], sides[0], sides[1]],
+                self.dilation, self.groups, self.activation, None, self.padding_mode,
+            )  # fmt: skip
         else:
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x = F.pad(x, sides, mode=mode)
             # Call torch's op by its own name, because a program may have put another function in
             # the place of F.conv2d.
             y = torch.ops.aten.conv2d(
-                x, weight, bias, self.stride, padding, self.dilation, self.groups
+                x, weight, bias, self.stride, [0, 0], self.dilation, self.groups
             )
             if self.activation is not None:
                 assert self.activation == "relu", "integers have no activation but ReLU"
@@ -120,7 +148,7 @@ class LazyConv2d(nn.LazyConv2d):
         out_channels: int,
         kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | Padding = 0,
+        padding: int | tuple[int, int] | Sides | Padding = 0,
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
@@ -134,7 +162,7 @@ class LazyConv2d(nn.LazyConv2d):
             out_channels,
             kernel_size,
             stride,
-            padding,  # type: ignore[arg-type]  # by name too, which torch forgets
+            torchs_padding(padding),  # by name too, which torch forgets
             dilation,
             groups,
             bias,
@@ -142,6 +170,7 @@ class LazyConv2d(nn.LazyConv2d):
             device,
             dtype,
         )
+        set_padding(self, padding)
         self.activation = checked(activation)
 
 

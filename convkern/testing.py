@@ -10,15 +10,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from convkern._C import Problem
 from convkern.activations import activated
-from convkern.choices import Dtype, Layout, Pass
+from convkern.choices import Dtype, Layout, PaddingMode, Pass
 from convkern.functional import torch_conv2d
 from convkern.problem import DTYPES, FORMATS
+from convkern.window import composed, paddings
 
 
 def variant(
@@ -32,7 +34,8 @@ def variant(
     is dropped if the new pass has none."""
     body, _, label = text.partition("#")
     sizes, own_dtype, own_layout, forward = body.split("_")
-    tail = forward if pass_ == "fwd" else pass_
+    mode = [word for word in forward.split("+")[1:2] if word in get_args(PaddingMode)]
+    tail = forward if pass_ == "fwd" else "+".join([pass_, *mode])
     changed = f"{sizes}_{dtype or own_dtype}_{layout or own_layout}_{tail}"
     return f"{changed}#{label}" if label else changed
 
@@ -52,7 +55,7 @@ class Operands:
     @property
     def window(self) -> tuple[list[int], list[int], list[int], int]:
         p = self.problem
-        return list(p.stride), list(p.padding), list(p.dilation), p.groups
+        return list(p.stride), paddings(p.padding), list(p.dilation), p.groups
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Operands:
         b = None if self.b is None else change(self.b)
@@ -100,13 +103,19 @@ def run(ops: Operands) -> Tensor:
     problem, op = ops.problem, torch.ops.convkern
     result: Tensor
     if problem.pass_ == "fwd":
-        result = op.conv2d(ops.x, ops.w, ops.b, *ops.window, problem.activation, ops.residual)
+        epilogue = problem.activation, ops.residual
+        result = op.conv2d(ops.x, ops.w, ops.b, *ops.window, *epilogue, problem.padding_mode)
     elif problem.pass_ == "gx":
         # Where gy has one channel, both layouts fit it. Autograd passes that of the input, too.
         sizes, layout = list(problem.input_size), FORMATS[problem.layout]
-        result = op.conv2d_grad_input(ops.gy, ops.w, sizes, *ops.window, layout)
+        result = op.conv2d_grad_input(
+            ops.gy, ops.w, sizes, *ops.window, layout, problem.padding_mode
+        )
     else:
-        result = op.conv2d_grad_weight(ops.gy, ops.x, list(problem.weight_size), *ops.window)
+        sizes = list(problem.weight_size)
+        result = op.conv2d_grad_weight(
+            ops.gy, ops.x, sizes, *ops.window, None, problem.padding_mode
+        )
     return result
 
 
@@ -115,7 +124,9 @@ def run_torch(ops: Operands) -> Tensor:
     problem = ops.problem
     x = ops.x.detach().requires_grad_(problem.pass_ == "gx")
     w = ops.w.detach().requires_grad_(problem.pass_ == "gw")
-    y = torch_conv2d(x, w, ops.b, *ops.window)
+    stride, padding, dilation, groups = ops.window
+    padded, pads = composed(x, padding, problem.padding_mode)
+    y = torch_conv2d(padded, w, ops.b, stride, pads, dilation, groups)
     if problem.pass_ == "fwd":
         return activated(y, problem.activation, ops.residual)
     return torch.autograd.grad(y, x if problem.pass_ == "gx" else w, ops.gy)[0]

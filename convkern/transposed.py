@@ -12,15 +12,9 @@ from torch.fx import Proxy
 
 from convkern.activations import activated
 from convkern.choices import Activation, PaddingMode
-from convkern.functional import (
-    check_types,
-    exporting_to_onnx,
-    has_kernels,
-    integer,
-    integers,
-    meet_dtensor,
-)
+from convkern.functional import check_types, exporting_to_onnx, has_kernels, meet_dtensor
 from convkern.modules import Activated, checked, recorded
+from convkern.window import integer, integers
 
 # torch's own function: a program may have put another one in its place.
 torch_conv_transpose2d: Callable[..., Tensor] = torch._C._VariableFunctions.conv_transpose2d

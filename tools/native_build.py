@@ -179,7 +179,7 @@ def cuda_library(toolkit: Path) -> Library:
             *sources("cuda", suffixes=(".cpp", ".cu")),
             *(
                 CSRC / "core" / f"{name}.cpp"
-                for name in ("activation", "geometry_rules", "kernel", "plan", "problem")
+                for name in ("activation", "geometry_rules", "kernel", "padding", "plan", "problem")
             ),
         ],
         exports="convkern_cuda_library_*",

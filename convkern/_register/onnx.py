@@ -8,6 +8,11 @@ from typing import Any
 
 import torch
 
+from convkern.window import sides_of
+
+# ONNX's names of the modes of padding.
+_PAD_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
 
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """A table with which :func:`torch.onnx.export` writes the ops of an exported program as
@@ -40,12 +45,19 @@ def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         groups: int = 1,
         activation: str | None = None,
         residual: Any = None,
+        padding_mode: str = "zeros",
     ) -> Any:
-        rows, columns = padding
+        (top, bottom), (left, right) = sides_of(padding)
+        pads = [top, left, bottom, right]
+        if padding_mode != "zeros":
+            every = [0, 0, top, left, 0, 0, bottom, right]
+            input = op.Pad(
+                input, op.Constant(value_ints=every), mode=_PAD_MODES[padding_mode]
+            )  # fmt: skip
+            pads = [0, 0, 0, 0]
         y = op.Conv(
             input, weight, bias,
-            strides=[*stride], pads=[rows, columns, rows, columns], dilations=[*dilation],
-            group=groups,
+            strides=[*stride], pads=pads, dilations=[*dilation], group=groups,
         )  # fmt: skip
         return activated(y if residual is None else op.Add(y, residual), activation)
 

@@ -94,15 +94,18 @@ def _conv2d(
     groups: int = 1,
     activation: str | None = None,
     residual: Tensor | None = None,
+    padding_mode: str = "zeros",
 ) -> tuple[Tensor, int]:
-    V, window = info.batch_size, (stride, padding, dilation)
+    V, window, mode = info.batch_size, (stride, padding, dilation), {"padding_mode": padding_mode}
     x_dim, w_dim = in_dims[0], in_dims[1]
     b_dim, z_dim = (in_dims[i] if len(in_dims) > i else None for i in (2, 8))
     z = None if residual is None else _all(residual, z_dim, V)
     if w_dim is None and b_dim is None:
         x = _all(input, x_dim, V)
         added = None if z is None else z.flatten(0, 1)
-        y = _ops.conv2d(x.flatten(0, 1), weight, bias, *window, groups, activation, added)
+        y = _ops.conv2d(
+            x.flatten(0, 1), weight, bias, *window, groups, activation, added, padding_mode
+        )
         return _split(y, 0, x.shape[:2]), 0
     x = _front(input, x_dim)
     # From here on, weight and bias are both batched.
@@ -112,7 +115,7 @@ def _conv2d(
         x, groups = _fold(x, _CHANNELS), groups * V
     w, b = _fold(w, _OUT_CHANNELS, parts), None if b is None else _fold(b, 0, parts)
     added = None if z is None else _fold(z, _CHANNELS, parts)
-    y = _ops.conv2d(x, w, b, *window, groups, activation, added)
+    y = _ops.conv2d(x, w, b, *window, groups, activation, added, **mode)
     return _unfold(y, _CHANNELS, V, parts), 0
 
 
@@ -128,21 +131,24 @@ def _conv2d_grad_input(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
     memory_format: torch.memory_format | None = None,
+    padding_mode: str = "zeros",
 ) -> tuple[Tensor, int]:
-    V, window = info.batch_size, (stride, padding, dilation)
+    V, window, mode = info.batch_size, (stride, padding, dilation), {"padding_mode": padding_mode}
     gy_dim, w_dim = in_dims[:2]
     gy, w = _front(grad_output, gy_dim), _front(weight, w_dim)
     if w_dim is None:
         size = _times(input_size, _IMAGES, V)
-        gx = _ops.conv2d_grad_input(gy.flatten(0, 1), w, size, *window, groups, memory_format)
+        gx = _ops.conv2d_grad_input(
+            gy.flatten(0, 1), w, size, *window, groups, memory_format, padding_mode
+        )
         return _split(gx, 0, gy.shape[:2]), 0
     size = _times(input_size, _CHANNELS, V)
     if gy_dim is None:
         w = _fold(w, _GROUP_CHANNELS)
-        gx = _ops.conv2d_grad_input(gy, w, size, *window, groups, memory_format)
+        gx = _ops.conv2d_grad_input(gy, w, size, *window, groups, memory_format, **mode)
         return _unfold(gx, _CHANNELS, V, groups), 0
     gy, w = _fold(gy, _CHANNELS), _fold(w, _OUT_CHANNELS)
-    gx = _ops.conv2d_grad_input(gy, w, size, *window, groups * V, memory_format)
+    gx = _ops.conv2d_grad_input(gy, w, size, *window, groups * V, memory_format, **mode)
     return _unfold(gx, _CHANNELS, V), 0
 
 
@@ -158,20 +164,21 @@ def _conv2d_grad_weight(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
     memory_format: torch.memory_format | None = None,
+    padding_mode: str = "zeros",
 ) -> tuple[Tensor, int]:
-    V, window = info.batch_size, (stride, padding, dilation)
+    V, window, mode = info.batch_size, (stride, padding, dilation), {"padding_mode": padding_mode}
     gy_dim, x_dim = in_dims[:2]
     gy, x = _front(grad_output, gy_dim), _front(input, x_dim)
     if gy_dim is None:
         size = _times(weight_size, _GROUP_CHANNELS, V)
         x = _fold(x, _CHANNELS, groups)
-        gw = _ops.conv2d_grad_weight(gy, x, size, *window, groups, memory_format)
+        gw = _ops.conv2d_grad_weight(gy, x, size, *window, groups, memory_format, **mode)
         return _unfold(gw, _GROUP_CHANNELS, V), 0
     size = _times(weight_size, _OUT_CHANNELS, V)
     if x_dim is None:
         gy = _fold(gy, _CHANNELS, groups)
-        gw = _ops.conv2d_grad_weight(gy, x, size, *window, groups, memory_format)
+        gw = _ops.conv2d_grad_weight(gy, x, size, *window, groups, memory_format, **mode)
         return _unfold(gw, _OUT_CHANNELS, V, groups), 0
     gy, x = _fold(gy, _CHANNELS), _fold(x, _CHANNELS)
-    gw = _ops.conv2d_grad_weight(gy, x, size, *window, groups * V, memory_format)
+    gw = _ops.conv2d_grad_weight(gy, x, size, *window, groups * V, memory_format, **mode)
     return _unfold(gw, _OUT_CHANNELS, V), 0

@@ -7,7 +7,7 @@ from typing import overload
 
 from torch import Tensor, nn
 
-from convkern.choices import Activation, Padding
+from convkern.choices import Activation, Padding, PaddingMode, Sides
 from convkern.explain.explanation import Explanation, explain_conv2d
 from convkern.explain.model import ModelExplanation, explain_model, explain_optimized
 from convkern.optimize import Optimized
@@ -28,10 +28,11 @@ def explain(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | Padding = 0,
+    padding: int | Sequence[int] | Sides | Padding = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     activation: Activation | None = None,
     residual: Tensor | None = None,
     device: str | None = None,
@@ -41,10 +42,11 @@ def explain(
     weight: Tensor | tuple[Tensor, ...] | None = None,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | Padding = 0,
+    padding: int | Sequence[int] | Sides | Padding = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     activation: Activation | None = None,
     residual: Tensor | None = None,
     device: str | None = None,
@@ -78,5 +80,5 @@ def explain(
         raise TypeError("conv2d: weight must be a Tensor, got tuple")
     return explain_conv2d(
         input, weight, bias, stride, padding, dilation, groups,
-        activation=activation, residual=residual, device=device,
+        padding_mode=padding_mode, activation=activation, residual=residual, device=device,
     )  # fmt: skip

@@ -12,8 +12,8 @@ from torch import Tensor
 from convkern import _C, peaks
 from convkern._C import Problem
 from convkern._show import html
-from convkern.choices import Activation, Padding
-from convkern.functional import canonical, check_types, has_kernels
+from convkern.choices import Activation, Padding, PaddingMode, Sides
+from convkern.functional import canonical, check_mode, check_types, has_kernels
 from convkern.peaks import Peaks
 from convkern.problem import forward_problem
 
@@ -128,10 +128,11 @@ def explain_conv2d(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | Padding = 0,
+    padding: int | Sequence[int] | Sides | Padding = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     activation: Activation | None = None,
     residual: Tensor | None = None,
     device: str | None = None,
@@ -140,6 +141,7 @@ def explain_conv2d(
     if isinstance(input, str):
         return _explain_problem(Problem(input), device or "cpu", input.partition("#")[2])
     check_types(input, weight, bias, residual, activation)
+    check_mode(padding_mode)
     assert weight is not None  # check_types() raised otherwise
     if not has_kernels(input, weight, bias, residual):
         return Explanation(
@@ -153,8 +155,11 @@ def explain_conv2d(
     added = None if residual is None else on_meta(residual)
     if added is not None and added.dim() == 3:
         added = added.unsqueeze(0)
-    torch.ops.convkern.conv2d(x, w, b, *window, activation, added)  # checks; computes nothing
-    problem = forward_problem(x, w, b is not None, *window, activation, added is not None)
+    # This checks and computes nothing.
+    torch.ops.convkern.conv2d(x, w, b, *window, activation, added, padding_mode)
+    problem = forward_problem(
+        x, w, b is not None, *window, activation, added is not None, padding_mode=padding_mode
+    )
     own_device = next((t.device.type for t in (input, weight) if not t.is_meta), "cpu")
     return _explain_problem(problem, device or own_device)
 

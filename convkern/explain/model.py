@@ -10,7 +10,6 @@ from math import prod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -180,13 +179,10 @@ def _explain_layer(layer: nn.Module, x: Tensor, y: Tensor, device: str | None) -
     b = None if layer.bias is None else _dataless(layer.bias)
     # The plan is made of real meta tensors, which exist outside the mode only.
     with unset_fake_temporarily():
-        padding: Any = layer.padding
-        if layer.padding_mode != "zeros":
-            x = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
-            padding = 0
+        given: Any = layer
         result = explain_conv2d(
-            x, w, b, layer.stride, padding, layer.dilation, layer.groups,
-            activation=getattr(layer, "activation", None),
+            x, w, b, layer.stride, given.padding, layer.dilation, layer.groups,
+            padding_mode=given.padding_mode, activation=getattr(layer, "activation", None),
             device=device or (own if own == "cuda" else "cpu"),
         )  # fmt: skip
         return result if isinstance(layer, Conv2d) else _of_torch(layer, result)

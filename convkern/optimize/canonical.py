@@ -19,6 +19,7 @@ from convkern.optimize.graphs import (
     val,
 )
 from convkern.optimize.rewriting import Fusion, dims_of
+from convkern.window import op_padding, with_pad_in_front
 
 FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 _RESHAPES = frozenset({
@@ -28,6 +29,17 @@ _RESHAPES = frozenset({
 })  # fmt: skip
 _PERMUTES = frozenset({aten.permute.default, aten.transpose.int, aten.t.default,
                        aten.movedim.int, aten.swapaxes.default})  # fmt: skip
+
+
+def _without_pad(image: Node, padding: list[int], mode: str) -> tuple[Any, list[int], str]:
+    """Returns what a convolution reads if it takes in a pad of its input, and its padding then."""
+    if image.target is aten.pad.default:
+        given = arguments(image)
+        pad = given["pad"], given["mode"], given["value"]
+        taken = with_pad_in_front(padding, mode, *pad)
+        if taken is not None and val(image).dim() == 4:
+            return given["self"], *taken
+    return image, padding, mode
 
 
 class Layers(Fusion):
@@ -52,19 +64,20 @@ class Layers(Fusion):
         if not all(is_constant(module, given[name]) for name in ("weight", "bias")):
             return "its weights are computed"
         stride, dilation = two(given["stride"]), two(given["dilation"])
-        image, padding = given["input"], given["padding"]
-        if padding == "valid":
-            padding = [0, 0]
-        elif padding == "same":
-            zeros = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-            padding = [n // 2 for n in zeros]
-            if any(n % 2 for n in zeros):  # the odd zero comes after the image
-                pads = [0, zeros[1] % 2, 0, zeros[0] % 2]
-                image = emit(module, node, aten.constant_pad_nd.default, image, pads)
+        if given.get("residual") is not None:
+            return "it has a residual of its own"
+        padding = given["padding"]
+        if isinstance(padding, str):
+            padding = op_padding(padding, x.shape[2:], weight.shape[2:], stride, dilation)
+        elif len(padding) < 4:
+            padding = two(padding)
+        image, padding, mode = _without_pad(
+            given["input"], padding, given.get("padding_mode", "zeros")
+        )
         node.target = fused.conv2d
         node.args = (
-            image, given["weight"], given["bias"], stride, two(padding), dilation,
-            given["groups"], given.get("activation"), None,
+            image, given["weight"], given["bias"], stride, padding, dilation, given["groups"], mode,
+            given.get("activation"), None,
         )  # fmt: skip
         node.kwargs = {}
         return True
@@ -144,7 +157,7 @@ class AveragePools(Fusion):
         weight = add_constant(module, node, compute, (), key)
         stride = two(given["stride"] or size)
         node.target = fused.conv2d
-        node.args = x, weight, None, stride, [0, 0], [1, 1], channels, None, None
+        node.args = x, weight, None, stride, [0, 0], [1, 1], channels, "zeros", None, None
         node.kwargs = {}
         return True
 

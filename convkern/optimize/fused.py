@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from convkern.activations import activated
+from convkern.choices import PaddingMode
 from convkern.functional import torch_conv2d, torch_linear
+from convkern.window import composed
 
 
 def conv2d(
@@ -17,12 +19,14 @@ def conv2d(
     padding: list[int],
     dilation: list[int],
     groups: int,
+    padding_mode: PaddingMode,
     activation: str | None,
     residual: Tensor | None,
 ) -> Tensor:
     """Returns activation(conv2d(input) + bias + residual). The residual has the shape and dtype of
-    the result."""
-    y = torch_conv2d(input, weight, bias, stride, padding, dilation, groups)
+    the result. The padding is as the op takes it."""
+    x, pads = composed(input, padding, padding_mode)
+    y = torch_conv2d(x, weight, bias, stride, pads, dilation, groups)
     return activated(y, activation, residual)
 
 

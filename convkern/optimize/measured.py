@@ -19,6 +19,7 @@ from convkern.optimize.activations import operator_of
 from convkern.optimize.graphs import aten, emit, path_of, replace, val
 from convkern.optimize.program import is_of_pixels, layer_of, result_like
 from convkern.optimize.rewriting import LAYERS, field
+from convkern.window import sides_of
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def _is_torch_faster(module: GraphModule, node: Node, threads: int) -> bool:
     w = weight[:, :, 0, 0] if node.target is fused.linear else weight
     if w.dim() == 4:
         w = w.contiguous(memory_format=torch.channels_last)
-    rest = [w, bias, *node.args[3:-2]]
-    layer: Any = torch.conv2d if node.target is fused.conv2d else torch._C._nn.linear
+    rest = [w, bias, *node.args[3:-2], None, None]
+    layer: Any = node.target  # torch's functions
 
     def theirs() -> Tensor:
         result: Tensor = layer(x, *rest)
@@ -98,8 +99,17 @@ def _random(like: Tensor) -> Tensor:
 
 def _leave_to_torch(module: GraphModule, node: Node) -> None:
     """Replaces a layer by torch's operators."""
+    operands: list[Any]
     *operands, activation, residual = node.args
-    target = aten.conv2d.default if node.target is fused.conv2d else aten.linear.default
+    target = aten.linear.default
+    if node.target is fused.conv2d:
+        target, mode = aten.conv2d.default, operands.pop()
+        padding: Any = operands[4]
+        if mode != "zeros" or len(padding) == 4:
+            (top, bottom), (left, right) = sides_of(padding)
+            pad = [left, right, top, bottom], "constant" if mode == "zeros" else mode
+            operands[0] = emit(module, node, aten.pad.default, operands[0], *pad)
+            operands[4] = [0, 0]
     result = emit(module, node, target, *operands)
     if residual is not None:
         result = emit(module, node, aten.add.Tensor, result, residual)

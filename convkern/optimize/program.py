@@ -308,6 +308,7 @@ def layer_of(
     value, dtype = val(x), val(node).dtype
     has_residual = False
     window: list[Any] = [[1, 1], [0, 0], [1, 1], 1]
+    mode = "zeros"
     if node.target is fused.scale_shift:
         scale, bias = constant_of("scale"), constant_of("shift")
         assert scale is not None
@@ -324,6 +325,7 @@ def layer_of(
             sizes = [rows, channels, 1, 1] if rows <= FEW_ROWS else [1, channels, 1, rows]
         else:
             window = [field(node, name) for name in ("stride", "padding", "dilation", "groups")]
+            mode = field(node, "padding_mode")
             sizes = [*value.shape]
             few = _FEW_PIXELS if threads == 1 else _UNSHARED_PIXELS
             if sizes[2] * sizes[3] <= few and _is_pointwise(weight, window):
@@ -336,6 +338,7 @@ def layer_of(
         meta_x, meta_w, bias is not None, stride, padding, dilation, groups,
         field(node, "activation"), has_residual,
         layout="nhwc" if node.target is fused.linear or value.dim() in (2, 4) else "nchw",
+        padding_mode=mode,
     )  # fmt: skip
     return weight, bias, problem
 

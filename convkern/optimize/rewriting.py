@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 from convkern.optimize import fused
 from convkern.optimize.graphs import arguments, aten, val
 
-_WINDOW = ("stride", "padding", "dilation", "groups")
+_WINDOW = ("stride", "padding", "dilation", "groups", "padding_mode")
 # The names of the arguments of fused nodes, which are all given by place.
 _FIELDS: dict[Any, tuple[str, ...]] = {
     fused.conv2d: ("input", "weight", "bias", *_WINDOW, "activation", "residual"),

@@ -27,6 +27,7 @@ from convkern.training.graphs import (
     summands,
     value_of,
 )
+from convkern.window import paddings, sides_of, with_pad_in_front
 
 _PRODUCTS = frozenset({operator.mul, torch.mul})
 _SUMMED = frozenset({torch.float32, torch.float64})
@@ -127,15 +128,40 @@ def _replace_layer(node: Node, result: Fusions, paths: Mapping[str, str]) -> Non
     if node.target in (torch.conv2d, torch.ops.convkern.conv2d):
         if node.target is torch.conv2d:
             node.target = functional.conv2d
-        elif not node.kwargs and len(node.args) == 9 and node.args[7:] == (None, None):
-            node.target, node.args = functional.conv2d, node.args[:7]
+        elif not node.kwargs and len(node.args) == 10 and node.args[7:9] == (None, None):
+            *arguments, padding_mode = *node.args[:7], node.args[9]
+            padding: Any = arguments[4]
+            arguments[4] = padding if len(padding) == 2 else sides_of(padding)
+            node.target, node.args = functional.conv2d, tuple(arguments)
+            node.kwargs = {"padding_mode": padding_mode} if padding_mode != "zeros" else {}
     elif node.target is functional.torch_linear:
         node.target = functional.linear
     else:
         return
     if node.target is functional.conv2d:
+        _take_pad(node)
         _take_relu(node)
     result.layers.append(path_of(node, paths))
+
+
+def _take_pad(node: Node) -> None:
+    """Computes a pad of the convolution's input in it, if nothing changes in between what was
+    padded."""
+    image: Any = node.args[0]
+    if image.target is not F.pad and image.target is not torch._C._nn.pad:
+        return
+    if len(node.args) != 7 or isinstance(node.args[4], str) or image.kwargs:
+        return
+    padding, mode = paddings(node.args[4]), node.kwargs.get("padding_mode", "zeros")
+    taken = with_pad_in_front(padding, mode, *image.args[1:])
+    between = list(calls_between(image, node))
+    if taken is None or any(changes_in_place(n) or changes_a_mode(n) for n in between):
+        return
+    sides, padding_mode = sides_of(taken[0]), taken[1]
+    node.args = (image.args[0], *node.args[1:4], sides, *node.args[5:])
+    node.kwargs = {**node.kwargs, "padding_mode": padding_mode}
+    if not image.users:
+        node.graph.erase_node(image)
 
 
 def _take_relu(node: Node) -> None:

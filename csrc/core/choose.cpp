@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "core/padding.h"
+
 namespace convkern {
 
 const Kernel& reference_kernel(const KernelList& kernels, Pass pass) {
@@ -19,11 +21,12 @@ const Kernel& reference_kernel(const KernelList& kernels, Pass pass) {
 // column wide. All operands have the same bytes in both. Kernels fill their lanes and buffers along
 // the rows of images.
 static Problem along_rows(const Problem& problem) {
-  if (problem.W != 1 || problem.S != 1 || problem.pad_w != 0) return problem;
+  if (problem.padded_w() != 1 || problem.S != 1 || problem.W != 1) return problem;
   Problem turned = problem;
   std::swap(turned.H, turned.W);
   std::swap(turned.R, turned.S);
   std::swap(turned.pad_h, turned.pad_w);
+  std::swap(turned.pad_h_end, turned.pad_w_end);
   std::swap(turned.stride_h, turned.stride_w);
   std::swap(turned.dilation_h, turned.dilation_w);
   return turned;
@@ -41,7 +44,9 @@ Planned& Chooser::planned(const Kernel& kernel) {
   for (Attempt& attempt : attempts_) {
     if (attempt.kernel == &kernel) return attempt.planned;
   }
-  attempts_.push_back({&kernel, kernel.plan(problem_)});
+  const bool padded = problem_.padding_mode != PaddingMode::zeros;
+  attempts_.push_back({&kernel, padded ? plan_padded(kernel.plan, problem_, kernels_.padding)
+                                       : kernel.plan(problem_)});
   return attempts_.back().planned;
 }
 
@@ -113,7 +118,7 @@ bool Chooser::is_passed_over_unplanned(const Kernel& kernel) {
       (kernel.dtype == KernelDType::f32 && problem_.dtype == DType::f32) ||
       (kernel.dtype == KernelDType::f64 && problem_.dtype == DType::f64);
   if (!is_compared_as_it_is || kernel.declines == nullptr) return false;
-  return why_declined(kernel, problem_) != Reason::none;
+  return why_declined(kernel, with_padded_images(problem_)) != Reason::none;
 }
 
 const Kernel& Chooser::first_that_supports() {

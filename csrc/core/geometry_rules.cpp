@@ -33,23 +33,28 @@ struct Extent {
 
 Geometry<int64_t> with_idle_steps_bounded(Geometry<int64_t> g) {
   constexpr int64_t kLargeStep = 1 << 16;  // smaller steps stay as the user wrote them
-  auto bound = [](int64_t size, int64_t pad, int64_t taps, int64_t& stride, int64_t& dilation) {
-    if (size < 0 || size > kLargestSize || pad < 0 || pad > kLargestSize) return;
-    const int64_t padded = size + 2 * pad;
+  auto bound = [](int64_t size, int64_t before, int64_t after, int64_t taps, int64_t& stride,
+                  int64_t& dilation) {
+    for (const int64_t summand : {size, before, after}) {
+      if (summand < 0 || summand > kLargestSize) return;
+    }
+    const int64_t padded = size + before + after;
     if (stride > kLargeStep && stride > padded) stride = std::max<int64_t>(1, padded);
     if (dilation > kLargeStep && taps == 1) dilation = 1;
   };
-  bound(g.H, g.pad_h, g.R, g.stride_h, g.dilation_h);
-  bound(g.W, g.pad_w, g.S, g.stride_w, g.dilation_w);
+  bound(g.H, g.pad_h, g.pad_h_end, g.R, g.stride_h, g.dilation_h);
+  bound(g.W, g.pad_w, g.pad_w_end, g.S, g.stride_w, g.dilation_w);
+  const bool padded = g.pad_h != 0 || g.pad_h_end != 0 || g.pad_w != 0 || g.pad_w_end != 0;
+  if (!padded) g.padding_mode = PaddingMode::zeros;
   return g;
 }
 
 std::string overflowing_size(const Geometry<int64_t>& g) {
-  const Extent extents[] = {{g.H, "input.size(2)"},        {g.W, "input.size(3)"},
-                            {g.pad_h, "padding[0]"},       {g.pad_w, "padding[1]"},
-                            {g.stride_h, "stride[0]"},     {g.stride_w, "stride[1]"},
-                            {g.R, "weight.size(2)"},       {g.S, "weight.size(3)"},
-                            {g.dilation_h, "dilation[0]"}, {g.dilation_w, "dilation[1]"}};
+  const Extent extents[] = {
+      {g.H, "input.size(2)"},    {g.W, "input.size(3)"},        {g.pad_h, "padding[0]"},
+      {g.pad_w, "padding[1]"},   {g.pad_h_end, "padding[0]"},   {g.pad_w_end, "padding[1]"},
+      {g.stride_h, "stride[0]"}, {g.stride_w, "stride[1]"},     {g.R, "weight.size(2)"},
+      {g.S, "weight.size(3)"},   {g.dilation_h, "dilation[0]"}, {g.dilation_w, "dilation[1]"}};
   for (const auto& [value, name] : extents) {
     if (value > kLargestSize) {
       return std::string(name) + "=" + std::to_string(value) +
@@ -63,7 +68,8 @@ std::string overflowing_size(const Geometry<int64_t>& g) {
   for (const int64_t least_1 : {g.stride_h, g.stride_w, g.dilation_h, g.dilation_w, g.groups}) {
     if (least_1 < 1) return {};
   }
-  for (const int64_t least_0 : {g.N, g.C, g.H, g.W, g.O, g.Cg, g.R, g.S, g.pad_h, g.pad_w}) {
+  for (const int64_t least_0 :
+       {g.N, g.C, g.H, g.W, g.O, g.Cg, g.R, g.S, g.pad_h, g.pad_w, g.pad_h_end, g.pad_w_end}) {
     if (least_0 < 0) return {};
   }
   if (!product_fits(g.dilation_h, g.R, 1, 1) || !product_fits(g.dilation_w, g.S, 1, 1)) {
@@ -71,6 +77,9 @@ std::string overflowing_size(const Geometry<int64_t>& g) {
   }
   if (!product_fits(g.Cg, g.groups, 1, 1)) return too_large("weight.size(1) * groups");
   if (!product_fits(g.N, g.C, g.H, g.W)) return too_large("input");
+  if (g.padding_mode != PaddingMode::zeros && !product_fits(g.N, g.C, g.padded_h(), g.padded_w())) {
+    return too_large("the padded input");
+  }
   if (!product_fits(g.O, g.Cg, g.R, g.S)) return too_large("weight");
   if (!product_fits(g.N, g.O, g.OH(), g.OW())) return too_large("output");
   return {};

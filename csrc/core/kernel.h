@@ -95,11 +95,14 @@ constexpr Pass kAllPasses[] = {Pass::forward, Pass::grad_input, Pass::grad_weigh
 // Appends the kernels of the algorithm's three passes.
 void add_kernels(const Algorithm& algorithm, const Target& target, std::vector<Kernel>& kernels);
 
+struct PaddingFunctions;  // core/padding.h
+
 // The kernels of one device, in order of preference; the last of each pass is the reference
 // kernel, which supports every problem.
 struct KernelList {
   const Kernel* first;
   size_t count;
+  const PaddingFunctions* padding;  // of the device
   const Kernel* begin() const { return first; }
   const Kernel* end() const { return first + count; }
 };

@@ -2,8 +2,26 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <type_traits>
 
 namespace convkern {
+
+Operands images_from(int64_t image, const Problem& p, const Operands& all) {
+  const int64_t x_bytes = image * p.C * p.H * p.W * size_of(p.dtype);
+  const int64_t y_bytes = image * p.O * p.OH() * p.OW() * size_of(p.dtype);
+  auto from = [](auto* data, int64_t bytes) -> decltype(data) {
+    using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(data)>>,
+                                    const char, char>;
+    return data == nullptr ? nullptr : static_cast<Byte*>(data) + bytes;
+  };
+  Operands operands = all;
+  operands.x = from(all.x, x_bytes);
+  operands.gy = from(all.gy, y_bytes);
+  operands.residual = from(all.residual, y_bytes);
+  if (p.pass == Pass::forward) operands.out = from(all.out, y_bytes);
+  if (p.pass == Pass::grad_input) operands.out = from(all.out, x_bytes);
+  return operands;
+}
 
 Plan::~Plan() = default;
 

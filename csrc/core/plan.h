@@ -26,6 +26,9 @@ struct Operands {
   const void* packed = nullptr;  // w as Plan::pack left it, in place of w
 };
 
+// Returns the operands of the images from `image` on. A gradient of weights has no images.
+Operands images_from(int64_t image, const Problem& problem, const Operands& operands);
+
 // A kernel's plan for one problem. It is made once a call, before the operands are known. It is
 // constant: run() may be called any number of times.
 class Plan {

@@ -17,15 +17,25 @@ struct SizeField {
   char letter;
   int64_t Geometry<int64_t>::* member;
   bool required;
+  int64_t Geometry<int64_t>::* end = nullptr;  // the member for "-" and a number after it
 };
 
 using G = Geometry<int64_t>;
 constexpr SizeField kSizeFields[] = {
-    {'n', &G::N, true},           {'c', &G::C, true},         {'h', &G::H, true},
-    {'w', &G::W, true},           {'k', &G::O, true},         {'r', &G::R, true},
-    {'s', &G::S, true},           {'p', &G::pad_h, false},    {'q', &G::pad_w, false},
-    {'u', &G::stride_h, false},   {'v', &G::stride_w, false}, {'d', &G::dilation_h, false},
-    {'e', &G::dilation_w, false}, {'g', &G::groups, false},
+    {'n', &G::N, true},
+    {'c', &G::C, true},
+    {'h', &G::H, true},
+    {'w', &G::W, true},
+    {'k', &G::O, true},
+    {'r', &G::R, true},
+    {'s', &G::S, true},
+    {'p', &G::pad_h, false, &G::pad_h_end},
+    {'q', &G::pad_w, false, &G::pad_w_end},
+    {'u', &G::stride_h, false},
+    {'v', &G::stride_w, false},
+    {'d', &G::dilation_h, false},
+    {'e', &G::dilation_w, false},
+    {'g', &G::groups, false},
 };
 
 template <class Enum>
@@ -38,6 +48,10 @@ constexpr Named<Pass> kPasses[] = {
 constexpr Named<DType> kDTypes[] = {
     {DType::f32, "f32"}, {DType::f64, "f64"}, {DType::bf16, "bf16"}, {DType::f16, "f16"}};
 constexpr Named<Layout> kLayouts[] = {{Layout::nchw, "nchw"}, {Layout::nhwc, "nhwc"}};
+constexpr Named<PaddingMode> kPaddingModes[] = {{PaddingMode::zeros, "zeros"},
+                                                {PaddingMode::reflect, "reflect"},
+                                                {PaddingMode::replicate, "replicate"},
+                                                {PaddingMode::circular, "circular"}};
 
 template <class Enum, size_t n>
 const char* name_of(const Named<Enum> (&table)[n], Enum value) {
@@ -74,6 +88,21 @@ std::vector<std::string_view> split(std::string_view text, char separator, size_
   }
 }
 
+// Parses the decimal number at the front of the sizes and removes it and the character before it.
+int64_t parse_number(std::string_view& sizes, char letter, std::string_view text) {
+  const std::string name = std::string("size '") + letter + "'";
+  sizes.remove_prefix(1);
+  int64_t number = 0;
+  const char* end = sizes.data() + sizes.size();
+  const auto [rest, error] = std::from_chars(sizes.data(), end, number);
+  if (error == std::errc::result_out_of_range) fail(text, name + " does not fit int64");
+  if (error != std::errc() || sizes.front() == '-') {
+    fail(text, name + " must be followed by a decimal number");
+  }
+  sizes.remove_prefix(static_cast<size_t>(rest - sizes.data()));
+  return number;
+}
+
 void parse_sizes(std::string_view sizes, std::string_view text, Problem& problem) {
   for (const SizeField& field : kSizeFields) {
     const std::string letter(1, field.letter);
@@ -81,16 +110,11 @@ void parse_sizes(std::string_view sizes, std::string_view text, Problem& problem
       if (field.required) fail(text, "size '" + letter + "' is missing or out of order");
       continue;
     }
-    sizes.remove_prefix(1);
-    const char* end = sizes.data() + sizes.size();
-    const auto [rest, error] = std::from_chars(sizes.data(), end, problem.*field.member);
-    if (error == std::errc::result_out_of_range) {
-      fail(text, "size '" + letter + "' does not fit int64");
-    }
-    if (error != std::errc() || sizes.front() == '-') {
-      fail(text, "size '" + letter + "' must be followed by a decimal number");
-    }
-    sizes.remove_prefix(static_cast<size_t>(rest - sizes.data()));
+    problem.*field.member = parse_number(sizes, field.letter, text);
+    if (field.end == nullptr) continue;
+    problem.*field.end = !sizes.empty() && sizes.front() == '-'
+                             ? parse_number(sizes, field.letter, text)
+                             : problem.*field.member;
   }
   if (!sizes.empty()) fail(text, "unexpected '" + std::string(sizes) + "' after the sizes");
 }
@@ -138,6 +162,7 @@ __int128 pairs_below(const Axis& axis, __int128 limit) {
 }  // namespace
 
 double Problem::real_flops() const {
+  if (padding_mode != PaddingMode::zeros) return flops();
   // Counts the pairs of an output and a tap whose input is real rather than padding.
   auto pairs = [](const Axis& axis) {
     return static_cast<double>(pairs_below(axis, static_cast<__int128>(axis.in) - axis.offset) -
@@ -153,7 +178,8 @@ bool Problem::windows_tile_image() const {
     const bool covered = out == 1 ? in == taps : step == taps && in == out * taps;
     return covered && (taps == 1 || dilation == 1);
   };
-  return pad_h == 0 && pad_w == 0 && tile(H, OH(), R, stride_h, dilation_h) &&
+  const bool padded = pad_h != 0 || pad_w != 0 || pad_h_end != 0 || pad_w_end != 0;
+  return !padded && tile(H, OH(), R, stride_h, dilation_h) &&
          tile(W, OW(), S, stride_w, dilation_w);
 }
 
@@ -165,8 +191,8 @@ int64_t Problem::min_bytes() const {
 }
 
 bool Problem::beyond_memory() const {
-  const double rows = static_cast<double>(H) + 2.0 * pad_h + kernel_extent_h() + stride_h;
-  const double columns = static_cast<double>(W) + 2.0 * pad_w + kernel_extent_w() + stride_w;
+  const double rows = static_cast<double>(padded_h()) + kernel_extent_h() + stride_h;
+  const double columns = static_cast<double>(padded_w()) + kernel_extent_w() + stride_w;
   const double images = rows * columns * N * std::max(C, O);
   const double weights = static_cast<double>(O) * Cg * R * S;
   return std::max(images, weights) > static_cast<double>(int64_t{1} << 47);
@@ -175,6 +201,17 @@ bool Problem::beyond_memory() const {
 const char* to_string(Pass pass) { return name_of(kPasses, pass); }
 const char* to_string(DType dtype) { return name_of(kDTypes, dtype); }
 const char* to_string(Layout layout) { return name_of(kLayouts, layout); }
+const char* to_string(PaddingMode mode) { return name_of(kPaddingModes, mode); }
+
+PaddingMode parse_padding_mode(std::string_view name) {
+  std::string choices;
+  for (const auto& [mode, known] : kPaddingModes) {
+    if (name == known) return mode;
+    choices += (choices.empty() ? "'" : ", '") + std::string(known) + "'";
+  }
+  throw std::invalid_argument("padding_mode must be one of {" + choices +
+                              "}, but got padding_mode='" + std::string(name) + "'");
+}
 
 int64_t size_of(DType dtype) {
   switch (dtype) {
@@ -191,9 +228,15 @@ std::string to_string(const Problem& problem) {
   std::string text;
   for (const SizeField& field : kSizeFields) {
     text += field.letter + std::to_string(problem.*field.member);
+    if (field.end != nullptr && problem.*field.end != problem.*field.member) {
+      text += "-" + std::to_string(problem.*field.end);
+    }
   }
   text += std::string("_") + to_string(problem.dtype) + "_" + to_string(problem.layout) + "_" +
           to_string(problem.pass);
+  if (problem.padding_mode != PaddingMode::zeros) {
+    text += std::string("+") + to_string(problem.padding_mode);
+  }
   if (problem.bias) text += "+bias";
   if (problem.residual) text += "+residual";
   if (problem.activation.kind != ActivationKind::none) text += "+" + to_string(problem.activation);
@@ -214,7 +257,14 @@ Problem parse_problem(std::string_view text, std::string* label) {
   problem.layout = value_of(kLayouts, parts[2], "layout", text);
   const auto words = split(parts[3], '+', SIZE_MAX);
   problem.pass = value_of(kPasses, words[0], "pass", text);
-  for (size_t i = 1; i < words.size(); ++i) {
+  size_t first = 1;  // word after the mode of padding
+  for (const auto& [mode, name] : kPaddingModes) {
+    if (mode == PaddingMode::zeros || words.size() == first || words[first] != name) continue;
+    problem.padding_mode = mode;
+    ++first;
+    break;
+  }
+  for (size_t i = first; i < words.size(); ++i) {
     if (words[i] == "bias" && !problem.bias) {
       problem.bias = true;
     } else if (words[i] == "residual" && !problem.residual) {
@@ -230,7 +280,7 @@ Problem parse_problem(std::string_view text, std::string* label) {
                      std::string(words[i]) + "'");
     }
   }
-  if (problem.pass != Pass::forward && words.size() > 1) {
+  if (problem.pass != Pass::forward && words.size() > first) {
     fail(text, "+bias, +residual and +<activation> belong to the fwd pass");
   }
   problem.Cg = problem.groups > 0 ? problem.C / problem.groups : 0;

@@ -1,13 +1,15 @@
 // A convolution problem (one pass over one geometry in one dtype and layout) and its text form.
 //
 // Grammar of the text form, used in logs, test ids, benchmark rows and on the command line:
-//   sizes "_" dtype "_" layout "_" pass ["+bias"] ["+residual"] ["+" activation] ["#" label]
+//   sizes "_" dtype "_" layout "_" pass ["+" mode] ["+bias"] ["+residual"] ["+" activation]
+//   ["#" label]
 //   sizes  = n c h w (input) k r s (weight) p q (padding) u v (stride) d e (dilation) g (groups),
 //            each a letter followed by a decimal number; p q u v d e g may be left out, meaning
-//            0 0 1 1 1 1 1
+//            0 0 1 1 1 1 1; p and q are of both sides, or of each, as in p1-2: 1 before and 2 after
 //   dtype  = f32 | f64 | bf16 | f16
 //   layout = nchw | nhwc
 //   pass   = fwd | gx | gw
+//   mode   = reflect | replicate | circular, of the padding; without it the padding is zeros
 //   activation = relu | silu | clamp(-1,1) | ..., see core/activation.h
 // Example: n512c1h28w28k1r14s14p2q2u1v1d1e1g1_f32_nchw_fwd+bias#fmnist/padding3.conv1
 #pragma once
@@ -62,7 +64,9 @@ inline Problem without_epilogue(Problem problem) {
 const char* to_string(Pass pass);
 const char* to_string(DType dtype);
 const char* to_string(Layout layout);
-int64_t size_of(DType dtype);  // bytes in one element
+const char* to_string(PaddingMode mode);
+PaddingMode parse_padding_mode(std::string_view name);  // throws std::invalid_argument
+int64_t size_of(DType dtype);                           // bytes in one element
 
 // Returns the canonical text, which has all sizes and no label.
 std::string to_string(const Problem& problem);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/kernel.h"
+#include "core/padded_axis.h"
 #include "core/scalar_types.h"
 
 namespace convkern {
@@ -23,6 +24,7 @@ struct Reference {
   const T *x, *w, *b, *gy, *residual;
   T* out;
   const int64_t OH, OW, Og;
+  const PaddedAxis rows, columns;
   const DenseOffset x_at, y_at;
 
   Reference(const Problem& problem, const Operands& ops)
@@ -36,6 +38,8 @@ struct Reference {
         OH(p.OH()),
         OW(p.OW()),
         Og(p.Og()),
+        rows(padded_rows(p)),
+        columns(padded_columns(p)),
         x_at{p.layout, p.C, p.H, p.W},
         y_at{p.layout, p.O, OH, OW} {}
 
@@ -68,11 +72,11 @@ struct Reference {
     double sum = b == nullptr ? 0.0 : to_double(b[o]);
     for (int64_t c = 0; c < p.Cg; ++c) {
       for (int64_t r = 0; r < p.R; ++r) {
-        const int64_t h = i * p.stride_h - p.pad_h + r * p.dilation_h;
-        if (h < 0 || h >= p.H) continue;
+        const int64_t h = rows.source(i * p.stride_h + r * p.dilation_h);
+        if (h < 0) continue;
         for (int64_t s = 0; s < p.S; ++s) {
-          const int64_t v = j * p.stride_w - p.pad_w + s * p.dilation_w;
-          if (v < 0 || v >= p.W) continue;
+          const int64_t v = columns.source(j * p.stride_w + s * p.dilation_w);
+          if (v < 0) continue;
           sum += to_double(x[x_at(n, o / Og * p.Cg + c, h, v)]) * to_double(w[w_at(o, c, r, s)]);
         }
       }
@@ -85,19 +89,14 @@ struct Reference {
   CONVKERN_HOST_DEVICE void grad_input(int64_t index) const {
     const int64_t v = index % p.W, h = index / p.W % p.H;
     const int64_t c = index / (p.W * p.H) % p.C, n = index / (p.W * p.H * p.C);
-    const int64_t first = c / p.Cg * Og;  // first output channel of the group
     double sum = 0;
-    for (int64_t r = 0; r < p.R; ++r) {
-      const int64_t i = output_index(h, p.stride_h, p.pad_h, r * p.dilation_h, OH);
-      if (i < 0) continue;
-      for (int64_t s = 0; s < p.S; ++s) {
-        const int64_t j = output_index(v, p.stride_w, p.pad_w, s * p.dilation_w, OW);
-        if (j < 0) continue;
-        for (int64_t o = first; o < first + Og; ++o) {
-          sum += to_double(gy[y_at(n, o, i, j)]) * to_double(w[w_at(o, c % p.Cg, r, s)]);
-        }
-      }
-    }
+    const auto add_row = [&](int64_t row) {
+      const auto add = [&](int64_t column) { sum += place_gradient(n, c, row, column); };
+      add(p.pad_w + v);
+      columns.for_each_repeat(v, add);
+    };
+    add_row(p.pad_h + h);
+    rows.for_each_repeat(h, add_row);
     out[x_at(n, c, h, v)] = from_double<T>(sum);
   }
 
@@ -108,11 +107,11 @@ struct Reference {
     double sum = 0;
     for (int64_t n = 0; n < p.N; ++n) {
       for (int64_t i = 0; i < OH; ++i) {
-        const int64_t h = i * p.stride_h - p.pad_h + r * p.dilation_h;
-        if (h < 0 || h >= p.H) continue;
+        const int64_t h = rows.source(i * p.stride_h + r * p.dilation_h);
+        if (h < 0) continue;
         for (int64_t j = 0; j < OW; ++j) {
-          const int64_t v = j * p.stride_w - p.pad_w + s * p.dilation_w;
-          if (v < 0 || v >= p.W) continue;
+          const int64_t v = columns.source(j * p.stride_w + s * p.dilation_w);
+          if (v < 0) continue;
           sum += to_double(gy[y_at(n, o, i, j)]) * to_double(x[x_at(n, c, h, v)]);
         }
       }
@@ -121,13 +120,29 @@ struct Reference {
   }
 
  private:
+  // Returns the gradient of a place of the padded image.
+  CONVKERN_HOST_DEVICE double place_gradient(int64_t n, int64_t c, int64_t row,
+                                             int64_t column) const {
+    const int64_t first = c / p.Cg * Og;  // first output channel of the group
+    double sum = 0;
+    for (int64_t r = 0; r < p.R; ++r) {
+      const int64_t i = output_index(row - r * p.dilation_h, p.stride_h, OH);
+      if (i < 0) continue;
+      for (int64_t s = 0; s < p.S; ++s) {
+        const int64_t j = output_index(column - s * p.dilation_w, p.stride_w, OW);
+        if (j < 0) continue;
+        for (int64_t o = first; o < first + Og; ++o) {
+          sum += to_double(gy[y_at(n, o, i, j)]) * to_double(w[w_at(o, c % p.Cg, r, s)]);
+        }
+      }
+    }
+    return sum;
+  }
   CONVKERN_HOST_DEVICE int64_t w_at(int64_t o, int64_t c, int64_t r, int64_t s) const {
     return ((o * p.Cg + c) * p.R + r) * p.S + s;
   }
-  // Returns the i in [0, size) with i * stride - pad + tap = h, or -1 if there is none.
-  CONVKERN_HOST_DEVICE static int64_t output_index(int64_t h, int64_t stride, int64_t pad,
-                                                   int64_t tap, int64_t size) {
-    const int64_t scaled = h + pad - tap;
+  // Returns the i in [0, size) with i * stride = scaled, or -1 if there is none.
+  CONVKERN_HOST_DEVICE static int64_t output_index(int64_t scaled, int64_t stride, int64_t size) {
     if (scaled < 0 || scaled % stride != 0) return -1;
     return scaled / stride < size ? scaled / stride : -1;
   }

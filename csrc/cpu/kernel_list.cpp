@@ -2,6 +2,8 @@
 // runs it.
 #include "cpu/kernel_list.h"
 
+#include "cpu/padding.h"
+
 namespace convkern::cpu {
 namespace {
 
@@ -21,7 +23,7 @@ KernelList kernel_list() {
     for (const CompiledAlgorithms* compiled : kCompiled) compiled->add_to(kernels);
     return kernels;
   }();
-  return {list.data(), list.size()};
+  return {list.data(), list.size(), &padding_functions};
 }
 
 }  // namespace convkern::cpu

@@ -11,7 +11,7 @@ KernelList kernel_list() {
     }
     return kernels;
   }();
-  return {list.data(), list.size()};
+  return {list.data(), list.size(), &padding_functions};
 }
 
 }  // namespace convkern::cuda

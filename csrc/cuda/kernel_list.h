@@ -4,10 +4,13 @@
 #include <vector>
 
 #include "core/kernel.h"
+#include "core/padding.h"
 
 namespace convkern::cuda {
 
 KernelList kernel_list();
+
+extern const PaddingFunctions padding_functions;
 
 // Each appends the kernels of one file, in order of preference.
 void add_implicit_gemm_mma(std::vector<Kernel>& kernels);

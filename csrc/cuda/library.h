@@ -11,7 +11,8 @@ struct Library {
   const char* toolkit;  // CUDA's version, such as "13.0"
 };
 
-// The name of that symbol, which is a const Library. The name must change when Kernel changes.
-constexpr const char* kLibrarySymbol = "convkern_cuda_library_2";
+// The name of that symbol, which is a const Library. The name must change when Kernel or KernelList
+// changes.
+constexpr const char* kLibrarySymbol = "convkern_cuda_library_3";
 
 }  // namespace convkern::cuda

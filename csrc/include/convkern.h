@@ -40,6 +40,13 @@ typedef enum convkern_dtype {
   CONVKERN_F16,
 } convkern_dtype;
 typedef enum convkern_layout { CONVKERN_NCHW, CONVKERN_NHWC } convkern_layout;  // of x and y
+// What the cells around an image hold.
+typedef enum convkern_padding_mode {
+  CONVKERN_ZEROS,
+  CONVKERN_REFLECT,
+  CONVKERN_REPLICATE,
+  CONVKERN_CIRCULAR,
+} convkern_padding_mode;
 // Their names and formulas are in core/activation.h.
 typedef enum convkern_activation {
   CONVKERN_NO_ACTIVATION,
@@ -59,16 +66,17 @@ typedef enum convkern_device { CONVKERN_CPU, CONVKERN_CUDA } convkern_device;
 // One pass over one geometry: x (N, C, H, W), w (O, Cg, R, S), y (N, O, OH, OW); Cg is C / groups.
 typedef struct convkern_problem {
   int64_t N, C, H, W, O, Cg, R, S;
-  int64_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
+  int64_t stride_h, stride_w, dilation_h, dilation_w, groups;
+  int64_t pad_h, pad_w, pad_h_end, pad_w_end;  // before the first row and column, after the last
   // Values of the enumerations above, and whether there is a bias and a residual. The forward pass
   // computes y = activation(convolution + bias + residual); the residual has y's shape and layout.
-  uint8_t pass, dtype, layout, bias, residual, activation;
+  uint8_t pass, dtype, layout, padding_mode, bias, residual, activation;
   double activation_parameters[2];  // of clamp (low, high) and leaky_relu (slope)
 } convkern_problem;
 
 // Facts that follow from a problem; the names are static.
 typedef struct convkern_problem_facts {
-  const char *pass, *dtype, *layout;
+  const char *pass, *dtype, *layout, *padding_mode;
   int64_t OH, OW;
   double flops, real_flops;  // two a multiply-add; the latter without products with padding zeros
   int64_t min_bytes;         // that must move at least once
@@ -82,6 +90,8 @@ void convkern_problem_text(const convkern_problem* problem, char* buffer);
 // Sets the activation of a problem from its name, such as "relu" or "clamp(-1,1)"
 // (core/activation.h lists them).
 convkern_status convkern_parse_activation(const char* text, convkern_problem* problem);
+// Sets the mode of padding of a problem from its name, such as "reflect".
+convkern_status convkern_parse_padding_mode(const char* text, convkern_problem* problem);
 // Checks the sizes and rules of nn.Conv2d, in torch's words where it has some, and makes strides
 // and dilations that lead nowhere small enough for sums.
 convkern_status convkern_check_problem(convkern_problem* problem);

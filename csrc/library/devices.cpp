@@ -11,7 +11,7 @@ namespace convkern::library {
 namespace {
 
 struct Cuda {
-  KernelList kernels{nullptr, 0};
+  KernelList kernels{nullptr, 0, nullptr};
   std::string version;
 };
 

@@ -1,6 +1,5 @@
 // The C interface's functions that choose kernels and run them.
 #include <chrono>
-#include <type_traits>
 
 #include "core/choose.h"
 #include "core/config.h"
@@ -65,32 +64,14 @@ convkern_plan plan_of(Chooser& chooser, const Kernel& kernel, const convkern_pro
   return plan;
 }
 
-// The operands of the images from `image` on.
-Operands operands_from(int64_t image, const Problem& p, const convkern_operands& all) {
-  const int64_t x_bytes = image * p.C * p.H * p.W * size_of(p.dtype);
-  const int64_t y_bytes = image * p.O * p.OH() * p.OW() * size_of(p.dtype);
-  auto from = [](auto* data, int64_t bytes) -> decltype(data) {
-    using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(data)>>,
-                                    const char, char>;
-    return data == nullptr ? nullptr : static_cast<Byte*>(data) + bytes;
-  };
-  Operands operands;
-  operands.x = from(all.x, x_bytes);
-  operands.w = all.w;
-  operands.b = all.b;
-  operands.gy = from(all.gy, y_bytes);
-  operands.residual = from(all.residual, y_bytes);
-  operands.out = from(all.out, p.pass == Pass::forward ? y_bytes : x_bytes);
-  operands.packed = all.packed;
-  return operands;
-}
-
 void run_images(const convkern_plan& plan, const convkern_operands& operands, void* workspace,
                 const Executor& executor) {
   const Problem& part = prepared(plan).part;
+  const Operands all{operands.x,        operands.w,   operands.b,     operands.gy,
+                     operands.residual, operands.out, operands.packed};
   int64_t image = 0;
   do {
-    prepared(plan).plan->run(operands_from(image, part, operands), workspace, executor);
+    prepared(plan).plan->run(images_from(image, part, all), workspace, executor);
     image += part.N;
   } while (image < plan.problem.N);
 }

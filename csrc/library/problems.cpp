@@ -63,6 +63,10 @@ convkern_status convkern_parse_activation(const char* text, convkern_problem* pr
   return guarded([&] { set_activation(parse_activation(text), *problem); });
 }
 
+convkern_status convkern_parse_padding_mode(const char* text, convkern_problem* problem) {
+  return guarded([&] { problem->padding_mode = static_cast<uint8_t>(parse_padding_mode(text)); });
+}
+
 convkern_status convkern_check_problem(convkern_problem* problem) {
   return guarded([&] {
     Problem checked = from_c(*problem);
@@ -76,8 +80,15 @@ convkern_status convkern_check_problem(convkern_problem* problem) {
 
 convkern_problem_facts convkern_facts(const convkern_problem* problem) {
   const Problem p = from_c(*problem);
-  return {to_string(p.pass), to_string(p.dtype), to_string(p.layout), p.OH(), p.OW(),
-          p.flops(),         p.real_flops(),     p.min_bytes()};
+  return {to_string(p.pass),
+          to_string(p.dtype),
+          to_string(p.layout),
+          to_string(p.padding_mode),
+          p.OH(),
+          p.OW(),
+          p.flops(),
+          p.real_flops(),
+          p.min_bytes()};
 }
 
 }  // extern "C"

@@ -37,6 +37,32 @@ bool read_pair(PyObject* object, Pair& pair) {
          read_int(items[1], pair[1]);
 }
 
+// The numbers of the op's padding: those of a pair, or top, bottom, left and right of a pair of
+// pairs.
+struct Padding {
+  std::array<int64_t, 4> values;
+  size_t count = 2;
+  c10::SymIntArrayRef ints() const {
+    return c10::fromIntArrayRefUnchecked(c10::IntArrayRef(values.data(), count));
+  }
+};
+
+bool read_padding(PyObject* object, Padding& padding) {
+  Pair rows, columns;
+  if (read_pair(object, rows)) {
+    std::copy(rows.begin(), rows.end(), padding.values.begin());
+    return true;
+  }
+  if (!PyTuple_CheckExact(object) && !PyList_CheckExact(object)) return false;
+  PyObject* const* items = PySequence_Fast_ITEMS(object);
+  if (PySequence_Fast_GET_SIZE(object) != 2 || PyLong_CheckExact(items[0]) ||
+      PyLong_CheckExact(items[1]) || !read_pair(items[0], rows) || !read_pair(items[1], columns)) {
+    return false;
+  }
+  padding = {{rows[0], rows[1], columns[0], columns[1]}, 4};
+  return true;
+}
+
 // None or a string.
 bool read_name(PyObject* object, std::optional<std::string_view>& name) {
   if (object == Py_None) return true;
@@ -70,18 +96,20 @@ bool has_kernels(const at::Tensor& t) {
 
 PyObject* eager_conv2d(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
-  TORCH_INTERNAL_ASSERT(count == 9);
+  TORCH_INTERNAL_ASSERT(count == 10);
   const at::Tensor* x = read_tensor(args[0]);
   const at::Tensor* w = read_tensor(args[1]);
   const at::Tensor* b = read_tensor(args[2]);
-  Pair stride, padding, dilation;
+  Pair stride, dilation;
+  Padding padding;
   int64_t groups;
-  std::optional<std::string_view> activation;
+  std::optional<std::string_view> activation, padding_mode;
   const at::Tensor* residual = read_tensor(args[8]);
   const bool readable = x != nullptr && w != nullptr && (b != nullptr || args[2] == Py_None) &&
-                        read_pair(args[3], stride) && read_pair(args[4], padding) &&
+                        read_pair(args[3], stride) && read_padding(args[4], padding) &&
                         read_pair(args[5], dilation) && read_int(args[6], groups) &&
-                        read_name(args[7], activation) &&
+                        read_name(args[7], activation) && args[9] != Py_None &&
+                        read_name(args[9], padding_mode) &&
                         (residual != nullptr || args[8] == Py_None);
   if (!readable || (x->dim() != 4 && x->dim() != 3) || !has_kernels(*x) || !is_dense(*x) ||
       !is_dense(*w) || (b != nullptr && !is_dense(*b)) ||
@@ -98,8 +126,8 @@ PyObject* eager_conv2d(PyObject*, PyObject* const* args, Py_ssize_t count) {
     if (residual != nullptr) added = batched(*residual);
     const at::Tensor images = forward_op().call(
         batched(*x), *w, b == nullptr ? std::nullopt : std::make_optional(*b),
-        c10::fromIntArrayRefUnchecked(stride), c10::fromIntArrayRefUnchecked(padding),
-        c10::fromIntArrayRefUnchecked(dilation), groups, activation, added);
+        c10::fromIntArrayRefUnchecked(stride), padding.ints(),
+        c10::fromIntArrayRefUnchecked(dilation), groups, activation, added, *padding_mode);
     return has_batch ? images : images.squeeze(0);
   }();
   return THPVariable_Wrap(y);

@@ -215,7 +215,16 @@ void define_problem(py::module_& m) {
                              })
       .def_property_readonly("stride",
                              [](const P& p) { return py::make_tuple(p.stride_h, p.stride_w); })
-      .def_property_readonly("padding", [](const P& p) { return py::make_tuple(p.pad_h, p.pad_w); })
+      .def_property_readonly("padding",
+                             [](const P& p) -> py::tuple {
+                               if (p.pad_h == p.pad_h_end && p.pad_w == p.pad_w_end) {
+                                 return py::make_tuple(p.pad_h, p.pad_w);
+                               }
+                               return py::make_tuple(py::make_tuple(p.pad_h, p.pad_h_end),
+                                                     py::make_tuple(p.pad_w, p.pad_w_end));
+                             })
+      .def_property_readonly("padding_mode",
+                             [](const P& p) { return convkern_facts(&p).padding_mode; })
       .def_property_readonly("dilation",
                              [](const P& p) { return py::make_tuple(p.dilation_h, p.dilation_w); })
       .def_property_readonly("groups", [](const P& p) { return p.groups; })

@@ -16,13 +16,14 @@ template <c10::DeviceType device>
 Tensor conv2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b,
               SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
               c10::SymInt groups, std::optional<std::string_view> activation,
-              const std::optional<Tensor>& residual) {
+              const std::optional<Tensor>& residual, std::string_view padding_mode) {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(
       at::autocast::get_autocast_dispatch_key_from_device_type(device));
   const at::ScalarType dtype = at::autocast::get_lower_precision_fp_from_device_type(device);
   return forward_op().call(cached_cast(dtype, x, device), cached_cast(dtype, w, device),
                            cached_cast(dtype, b, device), stride, padding, dilation,
-                           std::move(groups), activation, cached_cast(dtype, residual, device));
+                           std::move(groups), activation, cached_cast(dtype, residual, device),
+                           padding_mode);
 }
 
 template <c10::DeviceType device>

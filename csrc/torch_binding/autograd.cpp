@@ -41,18 +41,21 @@ using torch::autograd::variable_list;
 struct Window {
   SymIntArrayRef stride, padding, dilation;
   const SymInt& groups;
+  std::string_view padding_mode;
 
   Tensor conv2d(const Tensor& x, const Tensor& w) const {
     return forward_op().call(x, w, std::nullopt, stride, padding, dilation, groups, std::nullopt,
-                             std::nullopt);
+                             std::nullopt, padding_mode);
   }
   Tensor grad_input(const Tensor& gy, const Tensor& w, SymIntArrayRef input_size,
                     at::MemoryFormat format) const {
-    return grad_input_op().call(gy, w, input_size, stride, padding, dilation, groups, format);
+    return grad_input_op().call(gy, w, input_size, stride, padding, dilation, groups, format,
+                                padding_mode);
   }
   Tensor grad_weight(const Tensor& gy, const Tensor& x, SymIntArrayRef weight_size,
                      at::MemoryFormat format) const {
-    return grad_weight_op().call(gy, x, weight_size, stride, padding, dilation, groups, format);
+    return grad_weight_op().call(gy, x, weight_size, stride, padding, dilation, groups, format,
+                                 padding_mode);
   }
 };
 
@@ -61,7 +64,9 @@ struct Window {
 struct BilinearNode : Node {
   const SymInts stride, padding, dilation;
   const SymInt groups;
-  const Window window{stride, padding, dilation, groups};  // refers to the node's own copies
+  const std::string padding_mode;
+  // Refers to the node's own copies.
+  const Window window{stride, padding, dilation, groups, padding_mode};
   const SymInts a_size, b_size;
   const at::MemoryFormat b_format;
   SavedOperand a_;
@@ -72,6 +77,7 @@ struct BilinearNode : Node {
         padding(window.padding.vec()),
         dilation(window.dilation.vec()),
         groups(window.groups),
+        padding_mode(window.padding_mode),
         a_size(a.sym_sizes().vec()),
         b_size(b.sym_sizes().vec()),
         b_format(b.suggest_memory_format()) {}
@@ -201,22 +207,23 @@ Tensor bilinear_tangent(const Tensor& a, const Tensor& b, const Op& op) {
 
 Tensor conv2d(DispatchKeySet keys, const Tensor& x, const Tensor& w, const OptionalTensor& b,
               SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
-              OptionalName activation, const OptionalTensor& residual) {
-  const Window window{stride, padding, dilation, groups};
+              OptionalName activation, const OptionalTensor& residual,
+              std::string_view padding_mode) {
+  const Window window{stride, padding, dilation, groups, padding_mode};
   const bool tangents = has_tangent(x) || has_tangent(w) || has_tangent(b) || has_tangent(residual);
   // The derivative of ReLU follows from its result. Those of the other activations need their
   // argument, so that torch computes and differentiates them.
   if (activation.has_value() && *activation != "relu" &&
       (tangents || torch::autograd::compute_requires_grad(x, w, b, residual))) {
-    const Tensor y =
-        forward_op().call(x, w, b, stride, padding, dilation, groups, std::nullopt, residual);
+    const Tensor y = forward_op().call(x, w, b, stride, padding, dilation, groups, std::nullopt,
+                                       residual, padding_mode);
     return activated_by_torch(y, parse_activation(*activation));
   }
   const auto node = make_node<Conv2dBackward>(window, x, w, b, residual);
   const Tensor y = [&] {
     const at::AutoDispatchBelowADInplaceOrView guard;
     return forward_op().redispatch(keys & c10::after_autograd_keyset, x, w, b, stride, padding,
-                                   dilation, groups, activation, residual);
+                                   dilation, groups, activation, residual, padding_mode);
   }();
   if (node) node->relu = activation.has_value();
   attach(node, y);
@@ -247,12 +254,13 @@ Tensor gradient(const c10::TypedOperatorHandle<GradientSignature>& op, DispatchK
   const Tensor result = [&] {
     const at::AutoDispatchBelowADInplaceOrView guard;
     return op.redispatch(keys & c10::after_autograd_keyset, a, b, size, window.stride,
-                         window.padding, window.dilation, window.groups, format);
+                         window.padding, window.dilation, window.groups, format,
+                         window.padding_mode);
   }();
   attach(node, result);
   const Tensor tangent = bilinear_tangent(a, b, [&](const Tensor& da, const Tensor& db) {
     return op.call(da, db, size, window.stride, window.padding, window.dilation, window.groups,
-                   format);
+                   format, window.padding_mode);
   });
   if (tangent.defined()) result._set_fw_grad(tangent, /*level=*/0, /*is_inplace_op=*/false);
   return result;
@@ -260,16 +268,20 @@ Tensor gradient(const c10::TypedOperatorHandle<GradientSignature>& op, DispatchK
 
 Tensor conv2d_grad_input(DispatchKeySet keys, const Tensor& gy, const Tensor& w,
                          SymIntArrayRef input_size, SymIntArrayRef stride, SymIntArrayRef padding,
-                         SymIntArrayRef dilation, SymInt groups, OptionalFormat memory_format) {
+                         SymIntArrayRef dilation, SymInt groups, OptionalFormat memory_format,
+                         std::string_view padding_mode) {
   return gradient<Conv2dGradInputBackward>(grad_input_op(), keys, gy, w, input_size,
-                                           {stride, padding, dilation, groups}, memory_format);
+                                           {stride, padding, dilation, groups, padding_mode},
+                                           memory_format);
 }
 
 Tensor conv2d_grad_weight(DispatchKeySet keys, const Tensor& gy, const Tensor& x,
                           SymIntArrayRef weight_size, SymIntArrayRef stride, SymIntArrayRef padding,
-                          SymIntArrayRef dilation, SymInt groups, OptionalFormat memory_format) {
+                          SymIntArrayRef dilation, SymInt groups, OptionalFormat memory_format,
+                          std::string_view padding_mode) {
   return gradient<Conv2dGradWeightBackward>(grad_weight_op(), keys, gy, x, weight_size,
-                                            {stride, padding, dilation, groups}, memory_format);
+                                            {stride, padding, dilation, groups, padding_mode},
+                                            memory_format);
 }
 
 void implement(torch::Library& m) {

@@ -13,11 +13,13 @@
 
 namespace convkern::torch_binding {
 
-// The parameters that the three ops share.
+// The parameters that the three ops share. The padding is (rows, columns), of both sides, or (top,
+// bottom, left, right).
 template <class Int>
 struct Window2d {
   c10::ArrayRef<Int> stride, padding, dilation;
   Int groups;
+  std::string_view padding_mode;
 };
 
 inline int64_t size_of_dim(const at::Tensor& t, int64_t dim, int64_t /*as*/) { return t.size(dim); }
@@ -26,8 +28,8 @@ inline c10::SymInt size_of_dim(const at::Tensor& t, int64_t dim, const c10::SymI
 }
 
 template <class Int>
-void check_pair(c10::ArrayRef<Int> values, const char* name) {
-  TORCH_CHECK(values.size() == 2, "conv2d: expected ", name,
+void check_pair(c10::ArrayRef<Int> values, const char* name, bool or_sides = false) {
+  TORCH_CHECK(values.size() == 2 || (or_sides && values.size() == 4), "conv2d: expected ", name,
               " to be a single integer value or a list of 2 values to match the convolution "
               "dimensions, but got ",
               name, "=", values);
@@ -96,11 +98,21 @@ inline void check_rules(Geometry<c10::SymInt>& g) {
   copy(concrete.O, g.O), copy(concrete.Cg, g.Cg), copy(concrete.R, g.R), copy(concrete.S, g.S);
   copy(concrete.stride_h, g.stride_h), copy(concrete.stride_w, g.stride_w);
   copy(concrete.pad_h, g.pad_h), copy(concrete.pad_w, g.pad_w);
+  copy(concrete.pad_h_end, g.pad_h_end), copy(concrete.pad_w_end, g.pad_w_end);
+  concrete.padding_mode = g.padding_mode;
   copy(concrete.dilation_h, g.dilation_h), copy(concrete.dilation_w, g.dilation_w);
   copy(concrete.groups, g.groups);
   if (all) return check_rules(concrete);
   const std::string rule = broken_rule(g);
   TORCH_CHECK(rule.empty(), "conv2d: ", rule);
+}
+
+inline PaddingMode parse_padding_mode(std::string_view name) {
+  convkern_problem problem{};
+  const std::string text(name);
+  TORCH_CHECK_VALUE(convkern_parse_padding_mode(text.c_str(), &problem) == CONVKERN_OK,
+                    "conv2d: ", convkern_last_error());
+  return static_cast<PaddingMode>(problem.padding_mode);
 }
 
 // Returns the checked geometry for x = (N, C, H, W) and w = (O, C / groups, R, S). Each has 4
@@ -109,15 +121,18 @@ template <class Int>
 Geometry<Int> checked_geometry(c10::ArrayRef<Int> x, c10::ArrayRef<Int> w,
                                const Window2d<Int>& window) {
   check_pair(window.stride, "stride");
-  check_pair(window.padding, "padding");
+  check_pair(window.padding, "padding", /*or_sides=*/true);
   check_pair(window.dilation, "dilation");
   Geometry<Int> g;
   g.N = x[0], g.C = x[1], g.H = x[2], g.W = x[3];
   g.O = w[0], g.Cg = w[1], g.R = w[2], g.S = w[3];
   g.stride_h = window.stride[0], g.stride_w = window.stride[1];
-  g.pad_h = window.padding[0], g.pad_w = window.padding[1];
+  const size_t sides = window.padding.size() / 2;  // of an axis
+  g.pad_h = window.padding[0], g.pad_h_end = window.padding[sides - 1];
+  g.pad_w = window.padding[sides], g.pad_w_end = window.padding.back();
   g.dilation_h = window.dilation[0], g.dilation_w = window.dilation[1];
   g.groups = window.groups;
+  if (window.padding_mode != "zeros") g.padding_mode = parse_padding_mode(window.padding_mode);
   check_rules(g);
   return g;
 }

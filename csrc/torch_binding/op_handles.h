@@ -11,10 +11,11 @@ using ForwardSignature = at::Tensor(const at::Tensor&, const at::Tensor&,
                                     const std::optional<at::Tensor>&, c10::SymIntArrayRef,
                                     c10::SymIntArrayRef, c10::SymIntArrayRef, c10::SymInt,
                                     std::optional<std::string_view>,
-                                    const std::optional<at::Tensor>&);
+                                    const std::optional<at::Tensor>&, std::string_view);
 using GradientSignature = at::Tensor(const at::Tensor&, const at::Tensor&, c10::SymIntArrayRef,
                                      c10::SymIntArrayRef, c10::SymIntArrayRef, c10::SymIntArrayRef,
-                                     c10::SymInt, std::optional<at::MemoryFormat>);
+                                     c10::SymInt, std::optional<at::MemoryFormat>,
+                                     std::string_view);
 
 template <class Signature>
 c10::TypedOperatorHandle<Signature> find_op(const char* name) {

@@ -16,6 +16,7 @@ using c10::SymIntArrayRef;
 using Ints = c10::IntArrayRef;
 using OptionalFormat = std::optional<at::MemoryFormat>;
 using OptionalName = std::optional<std::string_view>;
+using Name = std::string_view;
 
 // Returns the format of a gradient: the caller's, or else the one that the kernels write.
 at::MemoryFormat gradient_format(OptionalFormat wanted, at::MemoryFormat otherwise) {
@@ -41,8 +42,9 @@ at::MemoryFormat computed_format(const Tensor& gx, const Tensor& gy) {
 
 Tensor conv2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Ints stride,
               Ints padding, Ints dilation, int64_t groups, OptionalName activation,
-              const std::optional<Tensor>& residual) {
-  Call call{CONVKERN_FORWARD, check_conv2d<int64_t>(x, w, b, {stride, padding, dilation, groups})};
+              const std::optional<Tensor>& residual, Name padding_mode) {
+  Call call{CONVKERN_FORWARD,
+            check_conv2d<int64_t>(x, w, b, {stride, padding, dilation, groups, padding_mode})};
   call.epilogue = parse_activation(activation);
   check_allocated(x, "input");
   check_allocated(w, "weight");
@@ -63,10 +65,11 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, 
 }
 
 Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, Ints input_size, Ints stride,
-                         Ints padding, Ints dilation, int64_t groups,
-                         OptionalFormat memory_format) {
+                         Ints padding, Ints dilation, int64_t groups, OptionalFormat memory_format,
+                         Name padding_mode) {
   Call call{CONVKERN_GRAD_INPUT,
-            check_grad_input<int64_t>(gy, w, input_size, {stride, padding, dilation, groups})};
+            check_grad_input<int64_t>(gy, w, input_size,
+                                      {stride, padding, dilation, groups, padding_mode})};
   check_allocated(gy, "grad_output");
   check_allocated(w, "weight");
   Tensor gx = fresh_output(input_size, gy.options(), gx_format(memory_format, gy, w));
@@ -78,10 +81,11 @@ Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, Ints input_size, Int
 }
 
 Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, Ints weight_size, Ints stride,
-                          Ints padding, Ints dilation, int64_t groups,
-                          OptionalFormat memory_format) {
+                          Ints padding, Ints dilation, int64_t groups, OptionalFormat memory_format,
+                          Name padding_mode) {
   Call call{CONVKERN_GRAD_WEIGHT,
-            check_grad_weight<int64_t>(gy, x, weight_size, {stride, padding, dilation, groups})};
+            check_grad_weight<int64_t>(gy, x, weight_size,
+                                       {stride, padding, dilation, groups, padding_mode})};
   check_allocated(gy, "grad_output");
   check_allocated(x, "input");
   const auto format = result_format(gy, x);
@@ -95,8 +99,9 @@ Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, Ints weight_size, I
 
 Tensor conv2d_meta(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b,
                    SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
-                   SymInt groups, OptionalName activation, const std::optional<Tensor>& residual) {
-  const auto g = check_conv2d<SymInt>(x, w, b, {stride, padding, dilation, groups});
+                   SymInt groups, OptionalName activation, const std::optional<Tensor>& residual,
+                   Name padding_mode) {
+  const auto g = check_conv2d<SymInt>(x, w, b, {stride, padding, dilation, groups, padding_mode});
   parse_activation(activation);
   if (residual.has_value()) check_residual<SymInt>(x, *residual, g);
   return at::empty_symint({g.N, output_channels(g), g.OH(), g.OW()}, x.options(),
@@ -105,17 +110,17 @@ Tensor conv2d_meta(const Tensor& x, const Tensor& w, const std::optional<Tensor>
 
 Tensor conv2d_grad_input_meta(const Tensor& gy, const Tensor& w, SymIntArrayRef input_size,
                               SymIntArrayRef stride, SymIntArrayRef padding,
-                              SymIntArrayRef dilation, SymInt groups,
-                              OptionalFormat memory_format) {
-  check_grad_input<SymInt>(gy, w, input_size, {stride, padding, dilation, groups});
+                              SymIntArrayRef dilation, SymInt groups, OptionalFormat memory_format,
+                              Name padding_mode) {
+  check_grad_input<SymInt>(gy, w, input_size, {stride, padding, dilation, groups, padding_mode});
   return at::empty_symint(input_size, gy.options(), gx_format(memory_format, gy, w));
 }
 
 Tensor conv2d_grad_weight_meta(const Tensor& gy, const Tensor& x, SymIntArrayRef weight_size,
                                SymIntArrayRef stride, SymIntArrayRef padding,
-                               SymIntArrayRef dilation, SymInt groups,
-                               OptionalFormat memory_format) {
-  check_grad_weight<SymInt>(gy, x, weight_size, {stride, padding, dilation, groups});
+                               SymIntArrayRef dilation, SymInt groups, OptionalFormat memory_format,
+                               Name padding_mode) {
+  check_grad_weight<SymInt>(gy, x, weight_size, {stride, padding, dilation, groups, padding_mode});
   return at::empty_symint(weight_size, gy.options(), gw_format(memory_format));
 }
 
@@ -124,17 +129,17 @@ void define(torch::Library& m) {
   m.def(
       "conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=1, "
       "SymInt[2] padding=0, SymInt[2] dilation=1, SymInt groups=1, str? activation=None, "
-      "Tensor? residual=None) -> Tensor",
+      "Tensor? residual=None, str padding_mode=\"zeros\") -> Tensor",
       tags);
   m.def(
       "conv2d_grad_input(Tensor grad_output, Tensor weight, SymInt[] input_size, "
       "SymInt[2] stride=1, SymInt[2] padding=0, SymInt[2] dilation=1, SymInt groups=1, "
-      "MemoryFormat? memory_format=None) -> Tensor",
+      "MemoryFormat? memory_format=None, str padding_mode=\"zeros\") -> Tensor",
       tags);
   m.def(
       "conv2d_grad_weight(Tensor grad_output, Tensor input, SymInt[] weight_size, "
       "SymInt[2] stride=1, SymInt[2] padding=0, SymInt[2] dilation=1, SymInt groups=1, "
-      "MemoryFormat? memory_format=None) -> Tensor",
+      "MemoryFormat? memory_format=None, str padding_mode=\"zeros\") -> Tensor",
       tags);
 }
 

@@ -60,7 +60,7 @@ def test_explain_of_tensors_is_explain_of_their_problem(channels_last: bool) -> 
 
 def test_explain_takes_what_conv2d_takes() -> None:
     x, w = torch.empty(3, 9, 8), torch.empty(4, 3, 4, 3)
-    padded = "n1c3h10w8k4r4s3p1q1u1v1d1e1g1_f32_nchw_fwd"  # the even extent pads the input by one
+    padded = "n1c3h9w8k4r4s3p1-2q1u1v1d1e1g1_f32_nchw_fwd"  # the even extent has one more below
     assert convkern.explain(x, w, padding="same").problem == padded
     with pytest.raises(RuntimeError, match="3 channels"):
         convkern.explain(torch.empty(1, 3, 9, 8), torch.empty(4, 2, 3, 3))

@@ -45,7 +45,11 @@ def test_is_a_drop_in(arguments: tuple, keywords: dict) -> None:
     for image in (x, x[0], x.to(memory_format=torch.channels_last)):
         y, expected = ours(image), theirs(image)
         torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
-        assert y.stride() == expected.stride()
+        # torch's circular pad makes channels_last images contiguous, which is kept here.
+        if ours.padding_mode == "circular" and image.stride(-3) == 1:
+            assert y.is_contiguous(memory_format=torch.channels_last)
+        else:
+            assert y.stride() == expected.stride()
     loss, expected_loss = ours(x).square().sum(), theirs(x).square().sum()
     loss.backward()
     expected_loss.backward()

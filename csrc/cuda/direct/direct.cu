@@ -243,8 +243,7 @@ Planned plan_direct(const Problem& p) {
   Reason reason = beyond_plans(p);
   if (reason != Reason::none) return reason;
   // The kernels hold positions in images, and the numbers of images, channels and blocks, in ints.
-  const double image =
-      static_cast<double>(p.H + 2 * p.pad_h) * static_cast<double>(p.W + 2 * p.pad_w);
+  const double image = static_cast<double>(p.padded_h()) * static_cast<double>(p.padded_w());
   if (image > kMostCount || std::max({p.N, p.C, p.O * p.Cg}) > kMostCount) return Reason::size;
   auto plan = std::make_unique<const PassPlan>(p);
   reason = plan->unsupported();

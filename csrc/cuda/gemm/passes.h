@@ -220,8 +220,7 @@ inline Reason counts_in_ints(const Problem& p) {
   const int64_t blocks = p.pass == Pass::grad_weight
                              ? WeightTiles(p).blocks(p)
                              : tiles_of(pixels, 128) * tiles_of(columns_of(p), 32) * p.groups;
-  const int64_t largest =
-      std::max({blocks, p.H + 2 * p.pad_h, p.W + 2 * p.pad_w, p.C, p.O, p.R * p.S});
+  const int64_t largest = std::max({blocks, p.padded_h(), p.padded_w(), p.C, p.O, p.R * p.S});
   return largest < INT32_MAX ? Reason::none : Reason::size;
 }
 

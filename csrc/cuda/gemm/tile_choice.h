@@ -18,7 +18,7 @@ inline bool fits_int32(const Problem& p) {
   auto elements = [](int64_t planes, int64_t rows, int64_t columns) {
     return static_cast<double>(planes) * static_cast<double>(rows) * static_cast<double>(columns);
   };
-  return std::max({elements(p.N * p.C, p.H + 2 * p.pad_h, p.W + 2 * p.pad_w),
+  return std::max({elements(p.N * p.C, p.padded_h(), p.padded_w()),
                    elements(p.N * p.O, p.OH() + p.kernel_extent_h() - 1,
                             p.OW() + p.kernel_extent_w() - 1),
                    elements(p.O * p.Cg, p.R, p.S)}) < kInt32Elements;

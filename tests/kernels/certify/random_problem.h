@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <initializer_list>
 #include <iterator>
 
@@ -73,15 +74,14 @@ class ProblemSource {
     most_ = static_cast<double>(1 << (one_in(100) ? 20 : 11 + random_.below(7)));
     if (one_in(4)) {  // problems that Winograd's algorithms compute
       p.R = p.S = 3;
-      p.pad_h = random_.below(4);
-      p.pad_w = random_.below(4);
+      for (int64_t* zeros : sides(p)) *zeros = random_.below(4);
     } else {
       const int64_t taps = pick<int64_t>({1, 3, 4, 7, 14}), stride = pick<int64_t>({1, 1, 2, 5}),
                     dilation = pick<int64_t>({1, 1, 3}), pad = pick<int64_t>({0, 3, 9});
       for (int64_t* extent : {&p.R, &p.S}) *extent = 1 + random_.below(taps);
       for (int64_t* step : {&p.stride_h, &p.stride_w}) *step = 1 + random_.below(stride);
       for (int64_t* step : {&p.dilation_h, &p.dilation_w}) *step = 1 + random_.below(dilation);
-      for (int64_t* zeros : {&p.pad_h, &p.pad_w}) *zeros = random_.below(pad + 1);
+      for (int64_t* zeros : sides(p)) *zeros = random_.below(pad + 1);
     }
     fit(p);
   }
@@ -102,6 +102,7 @@ class ProblemSource {
       (rows ? p.stride_h : p.stride_w) = 1 + random_.below(pick<int64_t>({1, 1, 3}));
       (rows ? p.dilation_h : p.dilation_w) = 1 + random_.below(pick<int64_t>({1, 1, 3}));
       (rows ? p.pad_h : p.pad_w) = random_.below(pick<int64_t>({1, 4, taps}));
+      (rows ? p.pad_h_end : p.pad_w_end) = random_.below(pick<int64_t>({1, 4, taps}));
     }
     fit(p);
   }
@@ -125,8 +126,12 @@ class ProblemSource {
   }
   // Enlarges the images where the kernel is larger than they are.
   static void fit(Problem& p) {
-    p.H = std::max(p.H, p.kernel_extent_h() - 2 * p.pad_h);
-    p.W = std::max(p.W, p.kernel_extent_w() - 2 * p.pad_w);
+    p.H = std::max(p.H, p.kernel_extent_h() - p.pad_h - p.pad_h_end);
+    p.W = std::max(p.W, p.kernel_extent_w() - p.pad_w - p.pad_w_end);
+  }
+  // Returns the paddings of the four sides.
+  static std::array<int64_t*, 4> sides(Problem& p) {
+    return {&p.pad_h, &p.pad_w, &p.pad_h_end, &p.pad_w_end};
   }
   // Counts products, and elements too, because images may have more of them.
   static double cost(const Problem& p) {
@@ -136,8 +141,9 @@ class ProblemSource {
   void shrink(Problem& p) {
     const bool is_3x3 = p.R == 3 && p.S == 3;
     int64_t Og = p.Og();
-    int64_t* const sizes[] = {&p.N, &p.H,     &p.W,     &p.groups, &p.Cg,
-                              &Og,  &p.pad_h, &p.pad_w, &p.R,      &p.S};
+    int64_t* const sizes[] = {&p.N,         &p.H,         &p.W,     &p.groups,
+                              &p.Cg,        &Og,          &p.pad_h, &p.pad_w,
+                              &p.pad_h_end, &p.pad_w_end, &p.R,     &p.S};
     int64_t& size = *sizes[random_.below(std::size(sizes) - (is_3x3 ? 2 : 0))];
     size = (size + 1) / 2;
     p.C = p.groups * p.Cg;
