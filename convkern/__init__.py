@@ -30,6 +30,7 @@ from convkern.config import (
 from convkern.conv1d import Conv1d, ConvTranspose1d, conv1d, conv_transpose1d
 from convkern.explain import explain
 from convkern.functional import conv2d, linear
+from convkern.interception import disable, enable, enabled
 from convkern.memory import keep_memory
 from convkern.modules import Conv2d, LazyConv2d, Linear
 from convkern.optimize import CannotTrace, optimize
@@ -54,6 +55,9 @@ __all__ = [
     "conv2d",
     "conv_transpose1d",
     "conv_transpose2d",
+    "disable",
+    "enable",
+    "enabled",
     "explain",
     "fuse_training",
     "get_float32_precision",

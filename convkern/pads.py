@@ -1,0 +1,202 @@
+"""Pads directly in front of convolutions, which then need no padded copy."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_modules
+
+from convkern.conv1d import Conv1d
+from convkern.functional import exporting_to_onnx, has_kernels
+from convkern.modules import Conv2d
+
+# torch.nn.functional's names of the modes, and those of the layers.
+_MODES = {
+    "constant": "zeros", "reflect": "reflect", "replicate": "replicate", "circular": "circular"
+}  # fmt: skip
+_torch_pad = F.pad  # a program may put another function in its place
+
+_PAD_CODE = F.pad.__code__
+_CALL_CODES = (nn.Module._wrapped_call_impl.__code__, nn.Module._call_impl.__code__)
+_SEQUENTIAL_CODE = nn.Sequential.forward.__code__
+# Layers of torch: their code pads the input and gives it to the function, in one expression.
+_LAYER_CODES = frozenset({nn.Conv1d._conv_forward.__code__, nn.Conv2d._conv_forward.__code__})
+_PAD_LAYERS = frozenset({
+    nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ReflectionPad1d,
+    nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d, nn.CircularPad1d,
+    nn.CircularPad2d,
+})  # fmt: skip
+_CONV_LAYERS = frozenset({nn.Conv1d, nn.Conv2d, Conv1d, Conv2d})
+# timm's function for Conv2dSame consists of one pad and one convolution of it. Its code may differ
+# in other versions of timm, so these are the names that it may use.
+_TIMM_FILE = "timm.layers.conv2d_same"
+_TIMM_NAMES = {"pad_same", "shape", "F", "conv2d"}
+
+
+class PaddedInput:
+    """What a pad returns in code that gives it to a convolution at once: the input and the pad.
+
+    Only code that this file knows gets one, and nothing of a program runs before it is used up. So
+    it is no tensor. Anything but a convolution that meets it computes the padded tensor.
+
+    Attributes:
+        input: the tensor without the pad.
+        sides: the elements at (start, end) of each of the last axes, in their order.
+        mode: the mode by the name that layers have for it.
+    """
+
+    __slots__ = ("_padded", "input", "mode", "sides")
+
+    def __init__(self, input: Tensor, sides: tuple[tuple[int, int], ...], mode: str) -> None:
+        self.input, self.sides, self.mode = input, sides, mode
+        self._padded: Tensor | None = None
+
+    def sides_with(self, padding: Any, axes: int) -> tuple[tuple[int, int], ...] | None:
+        """Returns the sides together with the padding of a convolution of so many axes. Returns
+        None if one pad cannot do both."""
+        own = (padding,) * axes if type(padding) is int else padding
+        if isinstance(own, list):
+            own = tuple(own)
+        if padding == "valid":
+            own = (0,) * axes
+        if not isinstance(own, tuple) or not all(type(p) is int and p >= 0 for p in own):
+            return None
+        own = own * axes if len(own) == 1 else own
+        if len(own) != axes or len(self.sides) > axes:
+            return None
+        if self.mode != "zeros" and any(own):
+            return None
+        sides = ((0, 0),) * (axes - len(self.sides)) + self.sides
+        return tuple((a + p, b + p) for (a, b), p in zip(sides, own, strict=True))
+
+    def with_sides(self, sides: tuple[tuple[int, int], ...]) -> Tensor:
+        """Returns a padded copy of the input, with other sides than its own."""
+        amounts = [n for side in reversed(sides) for n in side]
+        if self.mode != "zeros":
+            amounts = amounts[: 2 * len(self.sides)]  # torch has these modes for all axes only
+        mode = "constant" if self.mode == "zeros" else self.mode
+        return _torch_pad(self.input, amounts, mode=mode)
+
+    def tensor(self) -> Tensor:
+        """Returns the padded tensor, which is computed once."""
+        if self._padded is None:
+            self._padded = self.with_sides(self.sides)
+        return self._padded
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tensor(), name)
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        def plain(value: Any) -> Any:
+            return value.tensor() if isinstance(value, cls) else value
+
+        named = {name: plain(value) for name, value in (kwargs or {}).items()}
+        return func(*map(plain, args), **named)
+
+
+def padded_input(
+    input: Any, pad: Any, mode: str = "constant", value: float | None = None
+) -> PaddedInput | None:
+    """Returns what stands for F.pad's result if the code that calls it is known to give it to a
+    convolution at once, and None if torch is to pad."""
+    if not _goes_to_a_convolution(sys._getframe(1)):
+        return None
+    if mode not in _MODES or (mode == "constant" and value not in (None, 0)):
+        return None
+    if type(input) is not Tensor or not has_kernels(input, input, None):
+        return None
+    if torch._C._is_tracing() or exporting_to_onnx():
+        return None
+    sides = _sides(input, pad, mode)
+    return None if sides is None else PaddedInput(input, sides, _MODES[mode])
+
+
+def _sides(input: Tensor, pad: Any, mode: str) -> tuple[tuple[int, int], ...] | None:
+    """Returns the elements at (start, end) of each of the last axes. Returns None for a pad that is
+    no matter of a convolution, or that torch refuses."""
+    if not isinstance(pad, Sequence) or len(pad) not in (2, 4):
+        return None
+    if not all(type(n) is int and n >= 0 for n in pad):
+        return None
+    axes = len(pad) // 2
+    if not axes + 1 <= input.dim() <= (4 if mode == "constant" else axes + 2):
+        return None
+    sides = tuple((pad[i], pad[i + 1]) for i in range(2 * axes - 2, -1, -2))
+    for size, side in zip(input.shape[-axes:], sides, strict=True):
+        most = {"reflect": size - 1, "circular": size}.get(mode, max(side))
+        if size < 1 or max(side) > most:
+            return None
+    return sides
+
+
+def _goes_to_a_convolution(frame: FrameType | None) -> bool:
+    """Returns whether the code that called F.pad is known to give the result to a convolution
+    before anything else runs. `frame` is inside the call of F.pad."""
+    for _ in range(8):  # the frames of torch's way from F.pad to here
+        if frame is None:
+            return False
+        if frame.f_code is _PAD_CODE:
+            break
+        frame = frame.f_back
+    else:
+        return False
+    caller = frame.f_back
+    above = None if caller is None else caller.f_back
+    if caller is None or above is None:
+        return False
+    if caller.f_code in _LAYER_CODES:
+        return True
+    if caller.f_code.co_name == "pad_same":
+        return _is_timms(above.f_code)
+    return caller.f_code.co_name == "forward" and _is_in_front(caller, above)
+
+
+def _is_timms(code: CodeType) -> bool:
+    """Returns whether this is the code of timm's function that pads and convolves."""
+    if code.co_name != "conv2d_same" or not _TIMM_NAMES.issuperset(code.co_names):
+        return False
+    module = sys.modules.get(_TIMM_FILE)
+    return getattr(getattr(module, "conv2d_same", None), "__code__", None) is code
+
+
+def _is_in_front(pad: FrameType, caller: FrameType | None) -> bool:
+    """Returns whether this forward of a pad layer is called by an nn.Sequential, in which a layer
+    of a convolution follows, and nothing of the program runs between the two."""
+    for code in reversed(_CALL_CODES):
+        if caller is None or caller.f_code is not code:
+            return False
+        caller = caller.f_back
+    if caller is None or caller.f_code is not _SEQUENTIAL_CODE:
+        return False
+    layer, sequence = pad.f_locals.get("self"), caller.f_locals.get("self")
+    if type(layer) not in _PAD_LAYERS or vars(nn.Sequential)["__iter__"] is not getattr(
+        type(sequence), "__iter__", None
+    ):
+        return False
+    parts = list(sequence._modules.values())  # type: ignore[union-attr]
+    places = [place for place, part in enumerate(parts) if part is layer]
+    if len(places) != 1 or places[0] + 1 == len(parts):
+        return False
+    conv = parts[places[0] + 1]
+    if type(conv) not in _CONV_LAYERS or conv.padding_mode != "zeros":
+        return False
+    return not (_has_hooks(layer) or _has_hooks(conv) or torch_modules._has_any_global_hook())  # type: ignore[no-untyped-call]
+
+
+def _has_hooks(layer: Any) -> bool:
+    """Returns whether something of the program may run besides the forward of the layer's class."""
+    hooks = (
+        layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks,
+        layer._backward_pre_hooks,
+    )  # fmt: skip
+    own = not {"forward", "_conv_forward"}.isdisjoint(vars(layer))
+    return own or any(hooks) or layer._compiled_call_impl is not None

@@ -1,0 +1,270 @@
+"""Pads directly in front of convolutions, inside convkern.enabled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+
+import convkern
+from convkern import interception
+from convkern.pads import PaddedInput
+
+Sides = tuple[tuple[int, int], ...]
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sides, str]]:
+    """The sides and the mode of each pad that is not computed by itself. What convkern's function
+    makes of them is computed by torch's pad here."""
+    found: list[tuple[Sides, str]] = []
+
+    def conv(
+        ours: Any, input: PaddedInput, sides: Sides, weight: Any, bias: Any, stride: Any,
+        *rest: Any, **options: Any,
+    ) -> Any:  # fmt: skip
+        found.append((sides, input.mode))
+        assert type(input.input) is Tensor
+        amounts = [n for side in reversed(sides) for n in side]
+        if input.mode == "zeros":
+            padded = F.pad(input.input, amounts)
+        else:
+            padded = F.pad(input.input, amounts[: 2 * len(input.sides)], mode=input.mode)
+        return ours(padded, weight, bias, stride, 0, *rest, **options)
+
+    monkeypatch.setattr(interception, "_conv_of_sides", conv)
+    return found
+
+
+def sequence(pad: nn.Module, conv: nn.Module) -> Callable[[], nn.Module]:
+    return lambda: nn.Sequential(pad, conv)
+
+
+class Ending(nn.Conv2d):
+    """A class of someone else that leaves its pads to torch."""
+
+
+# The model, the shape of its input, and the sides and the mode that the convolution gets.
+TAKEN: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], Sides, str]] = {
+    "reflect": (
+        lambda: nn.Conv2d(3, 4, 3, padding=(1, 2), padding_mode="reflect"),
+        (2, 3, 9, 8), ((1, 1), (2, 2)), "reflect",
+    ),
+    "same": (
+        lambda: nn.Conv2d(3, 4, (2, 3), padding="same", padding_mode="replicate", dilation=2),
+        (3, 9, 8), ((1, 1), (2, 2)), "replicate",
+    ),
+    "sequences": (
+        lambda: nn.Conv1d(3, 4, 4, padding="same", padding_mode="circular"),
+        (2, 3, 9), ((1, 2),), "circular",
+    ),
+    "subclass": (
+        lambda: Ending(3, 4, 3, padding=1, padding_mode="reflect"),
+        (2, 3, 9, 8), ((1, 1), (1, 1)), "reflect",
+    ),
+    "zeros": (
+        sequence(nn.ZeroPad2d((1, 2, 0, 3)), nn.Conv2d(3, 4, 3)),
+        (2, 3, 9, 8), ((0, 3), (1, 2)), "zeros",
+    ),
+    "zeros twice": (
+        sequence(nn.ConstantPad2d((1, 2, 0, 3), 0.0), nn.Conv2d(3, 4, 3, padding=(1, 0))),
+        (2, 3, 9, 8), ((1, 4), (1, 2)), "zeros",
+    ),
+    "zeros and valid": (
+        sequence(nn.ZeroPad2d(1), nn.Conv2d(3, 4, 3, padding="valid", stride=2)),
+        (2, 3, 9, 8), ((1, 1), (1, 1)), "zeros",
+    ),
+    "reflected": (
+        sequence(nn.ReflectionPad2d((1, 2, 3, 0)), convkern.Conv2d(3, 4, 3)),
+        (2, 3, 9, 8), ((3, 0), (1, 2)), "reflect",
+    ),
+    "replicated": (
+        sequence(nn.ReplicationPad2d(2), nn.Conv2d(3, 4, 3, groups=1)),
+        (3, 9, 8), ((2, 2), (2, 2)), "replicate",
+    ),
+    "circular": (
+        sequence(nn.CircularPad2d(2), nn.Conv2d(3, 4, 3)),
+        (2, 3, 9, 8), ((2, 2), (2, 2)), "circular",
+    ),
+    "causal": (
+        sequence(nn.ConstantPad1d((4, 0), 0.0), nn.Conv1d(3, 4, 3, dilation=2)),
+        (2, 3, 9), ((4, 0),), "zeros",
+    ),
+    "causal, convkern's": (
+        sequence(nn.ReflectionPad1d((4, 0)), convkern.Conv1d(3, 4, 3, dilation=2)),
+        (3, 9), ((4, 0),), "reflect",
+    ),
+}  # fmt: skip
+
+
+def gradients(model: nn.Module, x: Tensor) -> list[Tensor]:
+    y = model(x)
+    return [y, *torch.autograd.grad(y.square().sum(), [x, *model.parameters()])]
+
+
+@pytest.mark.parametrize("stand_in", [True, False])
+@pytest.mark.parametrize("name", TAKEN)
+def test_taken(name: str, stand_in: bool, request: pytest.FixtureRequest) -> None:
+    build, shape, sides, mode = TAKEN[name]
+    found = request.getfixturevalue("taken") if stand_in else None
+    torch.manual_seed(0)
+    model, x = build().double(), torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    expected = gradients(model, x)
+    with convkern.enabled():
+        results = gradients(model, x)
+    torch.testing.assert_close(results, expected)
+    assert type(results[0]) is Tensor
+    if found is not None:
+        assert found == [(sides, mode)]
+
+
+@pytest.mark.parametrize("name", ["reflect", "zeros twice", "circular"])
+def test_gradients_of_two_orders(name: str) -> None:
+    build, shape, _, _ = TAKEN[name]
+    torch.manual_seed(0)
+    model = convkern.enabled()(build().double().forward)
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(model, x, fast_mode=True)
+    assert gradgradcheck(model, x, fast_mode=True)
+
+
+def with_hook(kind: str, place: int) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        model = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 4, 3))
+        getattr(model[place], f"register_{kind}")(lambda *_: None)
+        return model
+
+    return build
+
+
+def with_own_forward() -> nn.Module:
+    model = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 4, 3))
+    inner = model[1].forward
+    model[1].forward = lambda x: inner(x + 1)  # type: ignore[method-assign]
+    return model
+
+
+class Adding(nn.Sequential):
+    """Its forward is another."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        padded: Tensor = self[0](input)
+        y: Tensor = self[1](padded + 1)
+        return y
+
+
+def twice() -> nn.Module:
+    pad = nn.ZeroPad2d(1)
+    return nn.Sequential(pad, pad, nn.Conv2d(3, 4, 3))
+
+
+KEPT: dict[str, Callable[[], nn.Module]] = {
+    "value": sequence(nn.ConstantPad2d(1, 2.0), nn.Conv2d(3, 4, 3)),
+    "cropping": sequence(nn.ZeroPad2d((-1, 1, 0, 0)), nn.Conv2d(3, 4, 3)),
+    "nothing follows": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ZeroPad2d(1)),
+    "something else follows": sequence(nn.ZeroPad2d(1), nn.ReLU()),
+    "a subclass follows": sequence(nn.ZeroPad2d(1), Ending(3, 4, 3)),
+    "transposed": sequence(nn.ZeroPad2d(1), nn.ConvTranspose2d(3, 4, 3)),
+    "own forward": with_own_forward,
+    "another forward": lambda: Adding(nn.ZeroPad2d(1), nn.Conv2d(3, 4, 3)),
+    "in two places": twice,
+    **{
+        f"{kind} {place}": with_hook(kind, place)
+        for kind in ("forward_hook", "forward_pre_hook", "full_backward_hook")
+        for place in (0, 1)
+    },
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_kept(name: str, taken: list[Any]) -> None:
+    torch.manual_seed(0)
+    model, x = KEPT[name](), torch.randn(2, 3, 9, 8)
+    expected = model(x)
+    with convkern.enabled():
+        torch.testing.assert_close(model(x), expected)
+    assert taken == []
+
+
+def test_modes_that_cannot_be_added_are_computed_one_by_one(taken: list[Any]) -> None:
+    model = nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3, padding=2))
+    same = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 4, 3, padding="same"))
+    for each in (model, same):
+        expected = each(x := torch.randn(2, 3, 9, 8))
+        with convkern.enabled():
+            torch.testing.assert_close(each(x), expected)
+    assert taken == []
+
+
+def test_pads_that_torch_refuses() -> None:
+    """The message is torch's."""
+    models = [
+        nn.Conv2d(3, 4, 3, padding=4, padding_mode="reflect"),
+        nn.Sequential(nn.CircularPad2d(5), nn.Conv2d(3, 4, 3)),
+    ]
+    for model in models:
+        with pytest.raises(RuntimeError, match=r"[Pp]adding") as theirs:
+            model(torch.randn(1, 3, 4, 4))
+        with convkern.enabled(), pytest.raises(RuntimeError) as ours:
+            model(torch.randn(1, 3, 4, 4))
+        assert str(ours.value) == str(theirs.value)
+
+
+def test_other_code_gets_torchs_tensor() -> None:
+    """The values are those at the time of the call, whatever happens to the input later."""
+    x, w = torch.randn(2, 3, 9, 8), torch.randn(4, 3, 3, 3)
+    expected = F.conv2d(x, w, padding=1)
+    array = x.numpy()
+    with convkern.enabled():
+        padded = F.pad(x, (1, 1, 1, 1))
+        assert type(padded) is Tensor
+        array[:] = 0
+        torch.testing.assert_close(F.conv2d(padded, w), expected)
+
+
+def test_global_hooks_see_tensors(taken: list[Any]) -> None:
+    model, seen = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 4, 3)), []
+    hook = nn.modules.module.register_module_forward_hook(
+        lambda module, inputs, output: seen.append(type(output))
+    )
+    try:
+        with convkern.enabled():
+            model(torch.randn(2, 3, 9, 8))
+    finally:
+        hook.remove()
+    assert set(seen) == {Tensor}
+    assert taken == []
+
+
+def test_whatever_else_meets_a_padded_input_gets_the_tensor() -> None:
+    """No code of a program does. It is made here by hand."""
+    x = torch.randn(2, 3, 9, 8)
+    padded: Any = PaddedInput(x, ((1, 2), (0, 3)), "zeros")
+    expected = F.pad(x, (0, 3, 1, 2))
+    assert padded.shape == expected.shape
+    assert torch.equal(torch.relu(padded), expected.relu())
+    assert padded.tensor() is padded.tensor()
+    w = torch.randn(3, 4, 3, 3)
+    with convkern.enabled():
+        y = torch.conv_transpose2d(padded, w)
+    torch.testing.assert_close(y, torch.conv_transpose2d(expected, w))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_timms_layer(stride: int, taken: list[Any]) -> None:
+    layers = pytest.importorskip("timm.layers")
+    layer = layers.Conv2dSame(3, 4, 3, stride=stride)
+    expected = layer(x := torch.randn(2, 3, 9, 8))
+    with convkern.enabled():
+        torch.testing.assert_close(layer(x), expected)
+    assert taken == [(((1, 1), (1, 1) if stride == 1 else (0, 1)), "zeros")]
+    taken.clear()
+    with convkern.enabled():  # layers that average also pad, for something else
+        layers.AvgPool2dSame(3, 2)(x)
+        layers.StdConv2dSame(3, 4, 3, stride=2)(x)
+    assert taken == []
