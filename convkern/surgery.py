@@ -5,23 +5,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from convkern import _C
-from convkern.functional import canonical, has_kernels
+from convkern.keeping import OURS, kind_of, why_kept
 from convkern.measuring import slower_layers
-from convkern.modules import Conv2d, Linear
-from convkern.problem import forward_problem
-from convkern.reference import pair
+from convkern.subclasses import base_of, derived_class
 
 _MARK = "_replaced_by_convkern"
-_LARGE_KERNEL = 13  # the smallest of the RepLKNet layers that were measured
-_OURS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: Conv2d, nn.Linear: Linear}
 
 
 @dataclass(frozen=True)
@@ -36,10 +29,19 @@ class Replacement:
 
     replaced: list[str]
     kept: dict[str, str]
+    _classes: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __str__(self) -> str:
         lines = [f"{len(self.replaced)} of {len(self.replaced) + len(self.kept)} layers replaced"]
-        lines += [f"kept {name or 'the model itself'}: {why}" for name, why in self.kept.items()]
+        groups: dict[tuple[str, str], list[str]] = {}
+        for name, why in self.kept.items():
+            groups.setdefault((self._classes.get(name, "layer"), why), []).append(name)
+        for (cls, why), names in groups.items():
+            if len(names) == 1:
+                lines.append(f"kept {names[0] or 'the model itself'}: {why}")
+            else:
+                shown = ", ".join([*names[:3], *["..."] * (len(names) > 3)])
+                lines.append(f"kept {len(names)}x {cls}: {why} ({shown})")
         return "\n".join(lines)
 
 
@@ -51,16 +53,26 @@ def replace_layers(
     example: Tensor | tuple[Any, ...] | None = None,
     force: bool = False,
 ) -> Replacement:
-    """Turns the nn.Conv2d and nn.Linear layers of a model into :class:`convkern.Conv2d` and
-    :class:`convkern.Linear`, in place.
+    """Turns the layers of a model into convkern's, in place: nn.Conv1d, nn.Conv2d,
+    nn.ConvTranspose1d, nn.ConvTranspose2d and nn.Linear into :class:`convkern.Conv1d`,
+    :class:`convkern.Conv2d`, :class:`convkern.ConvTranspose1d`, :class:`convkern.ConvTranspose2d`
+    and :class:`convkern.Linear`.
+
+    Layers whose class someone has derived from one of the four convolutions' classes, such as
+    timm's StdConv2d, become of a class derived from their own. Its forward is theirs, with
+    convkern's functions in the place of torch's (:func:`convkern.enabled`). It has their name with
+    "Convkern" in front.
 
     The module objects stay, with their parameters, buffers, hooks and names. Only their class
-    changes, so that optimizers, state_dicts and references to layers remain valid.
+    changes, so that optimizers, state_dicts and references to layers remain valid. Models can be
+    copied and pickled. ``isinstance`` still finds the class of before.
 
     Some layers are kept as they are. These are layers that convkern computes with its slow
-    reference kernel only, layers that are more than a plain nn.Conv2d or nn.Linear, and layers
-    without a weight. Parametrized and sharded layers are more than plain: replace them before. On
-    CUDA, layers of kinds for which cuDNN was measured to be faster are kept too.
+    reference kernel only, classes derived from nn.Linear, layers whose sizes are not known yet,
+    plain layers without a weight, layers whose own forward was replaced, and classes of torch that
+    are more than a plain layer: parametrized, sharded and quantised ones. Replace such layers
+    before, or call the model inside :func:`convkern.enabled`. On CUDA, layers of kinds for which
+    cuDNN was measured to be faster, or that were not measured, are kept too.
 
     Args:
         model: any module, including a single layer.
@@ -70,7 +82,8 @@ def replace_layers(
             computes faster: forward, and backward too if the model is in training mode. The sizes
             are those of the example, for which the model runs once.
         example: an input of the model, or a tuple of its arguments, for `measure`.
-        force: replace layers on CUDA for which cuDNN was measured to be faster.
+        force: replace layers on CUDA for which cuDNN was measured to be faster, or that were not
+            measured.
 
     Raises:
         TypeError: model is not a module.
@@ -80,7 +93,7 @@ def replace_layers(
         >>> print(convkern.replace_layers(nn.Sequential(nn.Conv2d(3, 8, 4), nn.Linear(8, 8))))
         2 of 2 layers replaced
     """
-    return _replace(model, when, tuple(_OURS), measure, example, force)
+    return _replace(model, when, tuple(OURS), measure, example, force)
 
 
 def replace_conv2d(
@@ -91,7 +104,8 @@ def replace_conv2d(
     example: Tensor | tuple[Any, ...] | None = None,
     force: bool = False,
 ) -> Replacement:
-    """Does what :func:`replace_layers` does with the nn.Conv2d layers of a model only."""
+    """Does what :func:`replace_layers` does with the nn.Conv2d layers of a model only, and those of
+    classes derived from nn.Conv2d."""
     return _replace(model, when, (nn.Conv2d,), measure, example, force)
 
 
@@ -114,13 +128,20 @@ def _replace(
             why = "`when` is False for it"
         if why is not None:
             result.kept[name] = why
+            result._classes[name] = type(layer).__name__
         else:
             result.replaced.append(name)
             layers.append(layer)
-    for layer in layers:  # decide on all layers before changing any
-        layer.__class__ = _OURS[type(layer)]
+    # Decide on all layers, and derive classes, before changing any.
+    for layer, cls in [(layer, _class_for(layer)) for layer in layers]:
+        layer.__class__ = cls
         setattr(layer, _MARK, True)
     return result
+
+
+def _class_for(layer: nn.Module) -> type[nn.Module]:
+    cls = type(layer)
+    return OURS.get(cls) or derived_class(cls)
 
 
 def restore_layers(model: nn.Module) -> list[str]:
@@ -134,7 +155,7 @@ def restore_layers(model: nn.Module) -> list[str]:
     Raises:
         TypeError: model is not a module.
     """
-    return _restore(model, tuple(_OURS), "restore_layers")
+    return _restore(model, tuple(OURS), "restore_layers")
 
 
 def restore_conv2d(model: nn.Module) -> list[str]:
@@ -151,7 +172,7 @@ def _restore(model: nn.Module, kinds: Sequence[type[nn.Module]], caller: str) ->
         if theirs is None:
             warnings.warn(
                 f"convkern: {caller} leaves {name or 'the model itself'} as it is: its class has "
-                f"become {type(layer).__qualname__}, a subclass of convkern.{_OURS[kind].__name__}",
+                f"become {type(layer).__qualname__}, a subclass of {_named(type(layer), kind)}",
                 stacklevel=3,
             )
             continue
@@ -162,19 +183,32 @@ def _restore(model: nn.Module, kinds: Sequence[type[nn.Module]], caller: str) ->
     return names
 
 
-def _restored(cls: Any, theirs: type[nn.Module]) -> Any:
-    """Returns a layer's class with torch's class in the place of convkern's. torch itself derives
-    classes from it, for parametrizations and in fully_shard. Returns None if someone else derived
-    the class."""
-    if not issubclass(cls, _OURS[theirs]):
+def _restored(cls: Any, kind: type[nn.Module]) -> Any:
+    """Returns a layer's class with the class of before in the place of convkern's. torch itself
+    derives classes from it, for parametrizations and in fully_shard. Returns None if someone else
+    derived the class."""
+    if _ours_of(cls, kind) is None:
         return cls
-    if cls is _OURS[theirs]:
-        return theirs
-    bases = tuple(_restored(base, theirs) for base in cls.__bases__)
+    if base_of(cls) is not None:
+        return base_of(cls)
+    if cls is OURS[kind]:
+        return kind
+    bases = tuple(_restored(base, kind) for base in cls.__bases__)
     if not cls.__module__.startswith("torch.") or None in bases:
         return None
     members = {k: v for k, v in vars(cls).items() if k not in ("__dict__", "__weakref__")}
     return type(cls)(cls.__name__, bases, members)
+
+
+def _ours_of(cls: Any, kind: type[nn.Module]) -> Any:
+    """Returns the class of convkern's that a class is or is derived from, or None. One that is
+    itself derived from convkern.Conv2d, by someone else, is no class of convkern's."""
+    return next((c for c in cls.__mro__ if base_of(c) is not None or c is OURS[kind]), None)
+
+
+def _named(cls: Any, kind: type[nn.Module]) -> str:
+    ours = _ours_of(cls, kind)
+    return f"convkern.{ours.__name__}" if ours is OURS[kind] else ours.__name__
 
 
 def _layers(
@@ -185,79 +219,6 @@ def _layers(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     for name, module in model.named_modules():
-        for kind in kinds:
-            if isinstance(module, kind):
-                yield name, module, kind
-
-
-def why_kept(layer: nn.Conv2d | nn.Linear, *, force: bool = False) -> str | None:
-    """Returns the reason why replace_layers keeps a layer, or None if it replaces the layer. With
-    `force`, it is no reason that cuDNN is faster."""
-    theirs = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
-    if isinstance(layer, _OURS[theirs]):
-        return f"it is a convkern.{_OURS[theirs].__name__}"
-    if type(layer) is not theirs:
-        return f"it is a subclass of nn.{theirs.__name__}, {type(layer).__qualname__}"
-    if not {"forward", "_conv_forward"}.isdisjoint(vars(layer)):
-        return "its forward was replaced"
-    weight = getattr(layer, "weight", None)
-    if not isinstance(weight, Tensor):
-        return "it has no weight"
-    if _has_functions_of_its_own(type(weight)):
-        function = "conv2d" if theirs is nn.Conv2d else "linear"
-        return (
-            f"its weight is a {type(weight).__qualname__}, which may know torch's {function} only"
-        )
-    device, dtype = weight.device.type, weight.dtype
-    if device not in ("cpu", "cuda", "meta"):
-        return f"convkern has no kernels for {device}"
-    if not has_kernels(weight, weight, None):
-        return f"convkern has no fast kernel for {dtype} in {weight.layout}"
-    if isinstance(layer, nn.Linear):
-        return "on CUDA torch's is faster" if device == "cuda" else None
-    try:
-        computes = _computes(layer, weight, "cuda" if device == "cuda" else "cpu")
-    except (RuntimeError, TypeError, ValueError) as error:
-        return f"it cannot be computed: {error}"
-    if computes:
-        if device == "cuda" and not force and not _is_faster_on_cuda(layer):
-            return "cuDNN was measured to be faster on such layers; force=True replaces it"
-        return None
-    if device == "cuda":
-        return "convkern's CUDA kernels are slower than torch's"
-    return f"convkern has no fast kernel for {dtype} with these arguments"
-
-
-def _is_faster_on_cuda(layer: nn.Conv2d) -> bool:
-    """Returns whether convkern was as fast as cuDNN, or faster, on layers of this kind. On an H100
-    these were float32 layers of several groups and depthwise layers with large kernels
-    (benchmarks/README.md, On a GPU)."""
-    if layer.weight.dtype != torch.float32 or layer.groups == 1:
-        return False
-    return layer.groups < layer.in_channels or min(layer.weight.shape[2:]) >= _LARGE_KERNEL
-
-
-def _has_functions_of_its_own(cls: type[Tensor]) -> bool:
-    """Returns whether a tensor class from outside torch, such as one for quantisation, overrides
-    what functions do."""
-    definer = next(c for c in cls.__mro__ if "__torch_function__" in vars(c))
-    return definer.__module__.partition(".")[0] != "torch"
-
-
-def _computes(layer: nn.Conv2d, weight: Tensor, device: str) -> bool:
-    """Returns whether a kernel other than the reference one runs the layer, on an image that is a
-    little larger than the kernel. Only the sizes of the weight are read, because it may have no
-    data or be in parts."""
-    if device == "cuda" and _C.build_info()["cuda"] is None:
-        return False
-    padding: Any = layer.padding if layer.padding_mode == "zeros" else 0
-    with unset_fake_temporarily():
-        w = torch.empty_strided(weight.shape, weight.stride(), dtype=weight.dtype, device="meta")
-        extents = zip(w.shape[2:], pair(layer.dilation, "dilation"), strict=False)
-        sizes = [extent * spacing + 16 for extent, spacing in extents]
-        image = w.new_empty(1, layer.in_channels, *sizes)
-        x, steps, pads, spacing = canonical(image, w, layer.stride, padding, layer.dilation)
-        groups = layer.groups
-        torch.ops.convkern.conv2d(x, w, None, steps, pads, spacing, groups)  # only checks
-        problem = forward_problem(x, w, False, steps, pads, spacing, groups)
-        return not _C.plan(problem, device)["reference"]
+        kind = kind_of(module)
+        if kind in kinds:
+            yield name, module, kind

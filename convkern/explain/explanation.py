@@ -164,6 +164,23 @@ def explain_conv2d(
     return _explain_problem(problem, device or own_device)
 
 
+def explain_transposed(
+    input: Tensor,
+    weight: Tensor,
+    result: Tensor,
+    window: Sequence[int | Sequence[int]],
+    groups: int,
+    device: str,
+) -> Explanation:
+    """The plan of a transposed convolution of this result: the gradient of the input of the
+    convolution that makes its input of its result. The window is stride, padding, dilation."""
+    if not has_kernels(input, weight, None):
+        return explain_conv2d(input, weight)
+    y, steps, pads, spacing = canonical(on_meta(result), weight, *window)
+    forward = forward_problem(y, on_meta(weight), False, steps, pads, spacing, groups)
+    return _explain_problem(Problem(str(forward).replace("_fwd", "_gx")), device)
+
+
 def on_meta(t: Tensor) -> Tensor:
     """A tensor on the meta device, in the dtype that autocast gives it in a call from here."""
     device = t.device.type

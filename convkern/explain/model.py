@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from inspect import signature
 from math import prod
 from typing import Any
 
@@ -16,10 +17,13 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from convkern._show import html
 from convkern._show.tables import Table
-from convkern.explain.explanation import Explanation, explain_conv2d, on_meta
-from convkern.modules import Conv2d
+from convkern.conv1d import conv1d, conv_transpose1d
+from convkern.explain.explanation import Explanation, explain_conv2d, explain_transposed, on_meta
+from convkern.interception import Calls
+from convkern.keeping import OURS, as_row, kind_of, why_kept
 from convkern.optimize import Optimized
-from convkern.surgery import why_kept
+from convkern.subclasses import is_derived
+from convkern.transposed import conv_transpose2d
 
 _LAYERS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
@@ -111,10 +115,11 @@ def explain_model(model: nn.Module, inputs: Any, device: str | None = None) -> M
     with ExitStack() as stack:
         for layer in names:
 
-            def look(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-                found.append((names[layer], _explain_layer(layer, inputs[0], output, device)))
+            def look(layer: nn.Module, inputs: Any, options: dict[str, Any], output: Any) -> None:
+                rows = _explain_layer(layer, inputs, options, output, device)
+                found.extend((names[layer], row) for row in rows)
 
-            stack.callback(layer.register_forward_hook(look).remove)
+            stack.callback(layer.register_forward_hook(look, with_kwargs=True).remove)
         mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         # Tensors without data are of any device, also where the others are of one.
         tensors = [t for t in tree_leaves([state, arguments]) if isinstance(t, Tensor)]
@@ -169,32 +174,57 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
         logger.disabled = before
 
 
-def _explain_layer(layer: nn.Module, x: Tensor, y: Tensor, device: str | None) -> Explanation:
-    if not isinstance(layer, nn.Conv2d):
+def _explain_layer(
+    layer: nn.Module, inputs: Any, options: dict[str, Any], y: Any, device: str | None
+) -> list[Explanation]:
+    """The plans of the convolutions that a layer calls, mostly one."""
+    if isinstance(layer, (nn.Conv3d, nn.ConvTranspose3d)):
         kind = type(layer).__name__
-        reason = f"{kind}: convkern computes 2D convolutions that are not transposed"
-        return Explanation(kind, "torch", reason, flops=_direct_flops(layer, x, y))
-    own = x.device.type
-    x, w = _dataless(x), _dataless(layer.weight)
-    b = None if layer.bias is None else _dataless(layer.bias)
+        reason = f"{kind}: convkern computes convolutions of one and two dimensions"
+        return [Explanation(kind, "torch", reason, flops=_direct_flops(layer, inputs[0], y))]
+    with Calls() as calls:
+        layer.forward(*inputs, **options)
+    plans = [_explain_call(*call, device=device) for call in calls.found]
+    if isinstance(layer, OURS[kind_of(layer)]) or is_derived(layer):
+        return plans
+    return [_of_torch(layer, plan) for plan in plans]
+
+
+def _explain_call(
+    function: Any, arguments: Any, options: dict[str, Any], y: Tensor, *, device: str | None
+) -> Explanation:
+    """The plan of one call of a function of convkern's, or of torch's that it replaces."""
+    bound = signature(function).bind(*arguments, **options)
+    bound.apply_defaults()
+    call = bound.arguments
+    own = call["input"].device.type
+    x, w, y = _dataless(call["input"]), _dataless(call["weight"]), _dataless(y)
+    b = None if call["bias"] is None else _dataless(call["bias"])
+    window: Any = [call["stride"], call["padding"], call["dilation"]]
+    device = device or (own if own == "cuda" else "cpu")
     # The plan is made of real meta tensors, which exist outside the mode only.
     with unset_fake_temporarily():
-        given: Any = layer
-        result = explain_conv2d(
-            x, w, b, layer.stride, given.padding, layer.dilation, layer.groups,
-            padding_mode=given.padding_mode, activation=getattr(layer, "activation", None),
-            device=device or (own if own == "cuda" else "cpu"),
+        if function in (conv1d, conv_transpose1d):
+            x, w, y = x.unsqueeze(-2), w.unsqueeze(-2), y.unsqueeze(-2)
+            window = [as_row(v, of_rows) for v, of_rows in zip(window, (1, 0, 1), strict=True)]
+        if function in (conv_transpose1d, conv_transpose2d):
+            return explain_transposed(x, w, y, window, call["groups"], device)
+        stride, padding, dilation = window
+        return explain_conv2d(
+            x, w, b, stride, padding, dilation, call["groups"],
+            padding_mode=call["padding_mode"], activation=call["activation"], device=device,
         )  # fmt: skip
-        return result if isinstance(layer, Conv2d) else _of_torch(layer, result)
 
 
-def _of_torch(layer: nn.Conv2d, plan: Explanation) -> Explanation:
+def _of_torch(layer: nn.Module, plan: Explanation) -> Explanation:
     """The plan of a layer that is not convkern's: torch's, and what would change that."""
-    kept = why_kept(layer)
+    kept, kind = why_kept(layer), kind_of(layer)
+    name = f"nn.{kind.__name__}" if type(layer) is kind else type(layer).__name__
+    function = "replace_conv2d" if kind is nn.Conv2d else "replace_layers"
     reason = (
-        f"nn.Conv2d, which replace_conv2d keeps: {kept}"
+        f"{name}, which {function} keeps: {kept}"
         if kept is not None
-        else f"nn.Conv2d, which convkern.replace_conv2d would run on {plan.kernel}"
+        else f"{name}, which convkern.{function} would run on {plan.kernel}"
     )
     return replace(plan, kernel="torch", reason=reason, rejected=[], workspace_bytes=0)
 

@@ -33,12 +33,12 @@ MODEL = """\
 layer  problem                                                 kernel                          MFLOPs  share  bound
 0.0    n2c3h16w16k8r3s3p1q1u1v1d1e1g1_f32_nchw_fwd+bias        fwd.direct_columnlane.f32.avx2    0.22  61.1%  compute
 0.1    n2c8h16w16k8r3s3p1q1u2v2d1e1g8_f32_nchw_fwd+bias        torch                            0.018   5.1%
-1      ConvTranspose2d                                         torch                            0.066  18.1%
+1      n2c8h9w9k8r2s2p0q0u1v1d1e1g1_f32_nchw_gx                torch                            0.066  18.1%
 2      n2c8h9w9k4r1s1p0q0u1v1d1e1g1_f32_nchw_fwd+bias          torch                             0.01   2.9%
 3      n2c4h9w9k4r3s3p5q5u2v2d1e1g1_f32_nchw_fwd+reflect+relu  fwd.implicit_gemm.f32.avx2       0.047  12.9%  compute
 0.1: nn.Conv2d, which convkern.replace_conv2d would run on fwd.direct_channellane.f32.avx2
-1: ConvTranspose2d: convkern computes 2D convolutions that are not transposed
-2: nn.Conv2d, which replace_conv2d keeps: it is a subclass of nn.Conv2d, Doubled
+1: nn.ConvTranspose2d, which convkern.replace_layers would run on gx.implicit_gemm.f32.avx2
+2: Doubled, which convkern.replace_conv2d would run on fwd.implicit_gemm.f32.avx2
 2 of 5 convolution layers run on convkern, 74.0% of 0.36 MFLOPs"""  # noqa: E501
 
 on_avx2 = pytest.mark.skipif(

@@ -46,17 +46,12 @@ def test_replaces_in_place_and_restores() -> None:
     model[0].register_forward_hook(lambda *_: calls.append(1))
 
     report = convkern.replace_conv2d(model)
-    assert report.replaced == ["0", "2.0"]
-    assert report.kept == {
-        "4": "it is a subclass of nn.Conv2d, Scaled",
-        "5": "it is a convkern.Conv2d",
-    }
-    assert str(report).splitlines() == [
-        "2 of 4 layers replaced",
-        "kept 4: it is a subclass of nn.Conv2d, Scaled",
-        "kept 5: it is a convkern.Conv2d",
-    ]
+    assert report.replaced == ["0", "2.0", "4"]
+    assert report.kept == {"5": "it is a convkern.Conv2d"}
+    assert str(report).splitlines() == ["3 of 4 layers replaced", "kept 5: it is a convkern.Conv2d"]
     assert type(model[0]) is type(model[2][0]) is convkern.Conv2d
+    assert isinstance(model[4], Scaled)
+    assert not isinstance(model[4], convkern.Conv2d)
     assert all(a is b for a, b in zip(model.modules(), modules, strict=True))
     assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
     assert list(model.state_dict()) == state
@@ -64,7 +59,7 @@ def test_replaces_in_place_and_restores() -> None:
     assert calls == [1]
 
     assert convkern.replace_conv2d(model).replaced == []
-    assert convkern.restore_conv2d(model) == ["0", "2.0"]
+    assert convkern.restore_conv2d(model) == ["0", "2.0", "4"]
     assert [type(module) for module in model.modules()] == before
     assert convkern.restore_conv2d(model) == []
 
@@ -74,7 +69,9 @@ def test_copies_and_pickles_can_be_restored() -> None:
     convkern.replace_conv2d(model)
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert type(copied[0]) is convkern.Conv2d
-        assert convkern.restore_conv2d(copied) == ["0", "2.0"]
+        assert type(copied[4]) is type(model[4])
+        assert convkern.restore_conv2d(copied) == ["0", "2.0", "4"]
+        assert type(copied[4]) is Scaled
     assert type(model[0]) is convkern.Conv2d
 
 
@@ -202,7 +199,7 @@ def test_weights_without_data() -> None:
         assert model(torch.empty(2, 3, 9, 9)).shape == (2, 4, 5, 5)
     with torch.device("meta"):
         model = small_model()
-        assert convkern.replace_conv2d(model).replaced == ["0", "2.0"]
+        assert convkern.replace_conv2d(model).replaced == ["0", "2.0", "4"]
 
 
 def test_a_layer_in_two_places_is_one() -> None:

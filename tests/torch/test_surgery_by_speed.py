@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import convkern
-from convkern import measuring, surgery
+from convkern import keeping, measuring
 
 
 def test_measure_keeps_layers_that_torch_computes_faster(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,4 +61,4 @@ def test_measure_keeps_layers_that_torch_computes_faster(monkeypatch: pytest.Mon
     ],
 )
 def test_kinds_of_layers_that_are_replaced_on_cuda(layer: nn.Conv2d, faster: bool) -> None:
-    assert surgery._is_faster_on_cuda(layer) == faster
+    assert keeping._is_faster_on_cuda(layer) == faster
