@@ -131,8 +131,10 @@ def enabled() -> Interception:
 
     The block counts for its thread alone. Threads that the block starts are not in it, such as
     those of nn.DataParallel. Blocks may be nested. The result also decorates a function:
-    ``@convkern.enabled()``. A convolution that is recomputed in the backward pass, by
-    torch.utils.checkpoint, is in the block only if backward() is called in the block.
+    ``@convkern.enabled()``, but not a generator, whose body runs later. A convolution that is
+    recomputed in the backward pass, by torch.utils.checkpoint, is in the block only if backward()
+    is called in the block. On CUDA, convkern's kernels run, which are slower than cuDNN's on most
+    layers.
 
     ``torch.compile`` sees the block, inside a compiled function and around one: the graph then has
     convkern's ops. Programs of TorchScript that exist already are not changed.
@@ -140,7 +142,8 @@ def enabled() -> Interception:
     a block and outside.
 
     Each call of a torch function in the block, also one that is no convolution, takes about a
-    microsecond longer. :func:`convkern.replace_layers` has this cost for convolutions only.
+    microsecond longer, and nn.TransformerEncoderLayer does not take its fast path.
+    :func:`convkern.replace_layers` has such costs for convolutions only.
 
     **Pads.** A pad in front of a convolution needs no padded copy if nothing can happen between
     the two. torch's pad copies the values when it is called, and a program may change the input
@@ -153,9 +156,10 @@ def enabled() -> Interception:
       nn.Sequential, if neither has hooks;
     - timm's Conv2dSame.
 
-    Zeros, "reflect", "replicate" and "circular" can be left out. Other pads stay torch's:
-    pads of other code, values other than 0, cropping, and all pads that torch.compile,
-    torch.export or a tracer records.
+    Zeros, "reflect", "replicate" and "circular" can be left out. Other pads stay torch's: pads of
+    other code, values other than 0, cropping, and all pads that torch.compile, torch.export, a
+    tracer or autograd records. Autograd saves the copy for the backward pass, and a program may
+    change the input before that.
 
     Example:
         >>> class Scaled(nn.Conv2d):
@@ -229,13 +233,14 @@ def _of_padded(
     **options: Any,
 ) -> Any:
     """Computes a convolution of a padded input, without the padded copy where it can be."""
-    sides = input.sides_with(padding, 2 if ours is conv2d else 1) if ours in _PADS else None
-    if sides is None:
+    axes = _PADS.get(ours)
+    sides = None if axes is None else input.sides_with(padding, axes)
+    if sides is None or input.is_recorded(weight, bias):
         return ours(input.tensor(), weight, bias, stride, padding, *rest, **options)
     return _conv_of_sides(ours, input, sides, weight, bias, stride, *rest, **options)
 
 
-_PADS = (conv1d, conv2d)
+_PADS = {conv1d: 1, conv2d: 2}
 
 
 def _conv_of_sides(

@@ -32,6 +32,7 @@ _FUNCTIONS = {
     nn.ConvTranspose1d: "conv_transpose1d",
     nn.ConvTranspose2d: "conv_transpose2d",
 }
+_NOT_MEASURED = "such layers were not measured on CUDA; force=True replaces it"
 _LARGE_KERNEL = 13  # the smallest of the RepLKNet layers that were measured
 _TORCHS = {"torch", "torchao"}  # packages whose classes of layers are more than plain ones
 
@@ -62,7 +63,10 @@ def why_kept(layer: Any, *, force: bool = False) -> str | None:
         return "its forward was replaced"
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor):
-        return "it has no weight" if plain else None
+        if plain:
+            return "it has no weight"
+        on_cuda = any(p.is_cuda for p in layer.parameters())
+        return _NOT_MEASURED if on_cuda and not force else None
     if _has_functions_of_its_own(type(weight)):
         cls = type(weight).__qualname__
         return f"its weight is a {cls}, which may know torch's {_FUNCTIONS[kind]} only"
@@ -104,7 +108,7 @@ def _why_not_derived(layer: nn.Module, kind: type[nn.Module]) -> str | None:
 
 def _why_slower_on_cuda(layer: Any, kind: type[nn.Module]) -> str | None:
     if kind is not nn.Conv2d:
-        return "such layers were not measured on CUDA; force=True replaces it"
+        return _NOT_MEASURED
     if not _is_faster_on_cuda(layer):
         return "cuDNN was measured to be faster on such layers; force=True replaces it"
     return None

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules import module as torch_modules
 
-from convkern.conv1d import Conv1d
-from convkern.functional import exporting_to_onnx, has_kernels
+from convkern.conv1d import Conv1d, conv1d, torch_conv1d
+from convkern.functional import conv2d, exporting_to_onnx, has_kernels, torch_conv2d
 from convkern.modules import Conv2d
 
 # torch.nn.functional's names of the modes, and those of the layers.
@@ -23,16 +24,20 @@ _MODES = {
 _torch_pad = F.pad  # a program may put another function in its place
 
 _PAD_CODE = F.pad.__code__
+# A program may put other functions in the place of these too, and they may then do anything.
 _CALL_CODES = (nn.Module._wrapped_call_impl.__code__, nn.Module._call_impl.__code__)
 _SEQUENTIAL_CODE = nn.Sequential.forward.__code__
 # Layers of torch: their code pads the input and gives it to the function, in one expression.
 _LAYER_CODES = frozenset({nn.Conv1d._conv_forward.__code__, nn.Conv2d._conv_forward.__code__})
-_PAD_LAYERS = frozenset({
+_PAD_LAYERS: frozenset[Any] = frozenset({
     nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ReflectionPad1d,
     nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d, nn.CircularPad1d,
     nn.CircularPad2d,
 })  # fmt: skip
-_CONV_LAYERS = frozenset({nn.Conv1d, nn.Conv2d, Conv1d, Conv2d})
+_PAD_LAYER_CODES = frozenset(layer.forward.__code__ for layer in _PAD_LAYERS)
+_CONV_LAYERS = {
+    layer: (layer.forward, layer._conv_forward) for layer in (nn.Conv1d, nn.Conv2d, Conv1d, Conv2d)
+}
 # timm's function for Conv2dSame consists of one pad and one convolution of it. Its code may differ
 # in other versions of timm, so these are the names that it may use.
 _TIMM_FILE = "timm.layers.conv2d_same"
@@ -88,6 +93,15 @@ class PaddedInput:
         if self._padded is None:
             self._padded = self.with_sides(self.sides)
         return self._padded
+
+    def is_recorded(self, *others: Tensor | None) -> bool:
+        """Returns whether a convolution of the input and these tensors is recorded for derivatives.
+        Then the input would be saved in place of a padded copy. A program may change the input in
+        place after the convolution, which would be an error, and is none with the copy."""
+        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+            return True
+        tensors = [t for t in (self.input, *others) if isinstance(t, Tensor)]
+        return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.tensor(), name)
@@ -153,11 +167,13 @@ def _goes_to_a_convolution(frame: FrameType | None) -> bool:
     above = None if caller is None else caller.f_back
     if caller is None or above is None:
         return False
+    if F.conv1d not in (torch_conv1d, conv1d) or F.conv2d not in (torch_conv2d, conv2d):
+        return False
     if caller.f_code in _LAYER_CODES:
         return True
     if caller.f_code.co_name == "pad_same":
         return _is_timms(above.f_code)
-    return caller.f_code.co_name == "forward" and _is_in_front(caller, above)
+    return caller.f_code in _PAD_LAYER_CODES and _is_in_front(caller, above)
 
 
 def _is_timms(code: CodeType) -> bool:
@@ -187,7 +203,10 @@ def _is_in_front(pad: FrameType, caller: FrameType | None) -> bool:
     if len(places) != 1 or places[0] + 1 == len(parts):
         return False
     conv = parts[places[0] + 1]
-    if type(conv) not in _CONV_LAYERS or conv.padding_mode != "zeros":
+    cls: Any = type(conv)
+    if cls not in _CONV_LAYERS or conv.padding_mode != "zeros":
+        return False
+    if _CONV_LAYERS[cls] != (cls.forward, cls._conv_forward):
         return False
     return not (_has_hooks(layer) or _has_hooks(conv) or torch_modules._has_any_global_hook())  # type: ignore[no-untyped-call]
 

@@ -138,12 +138,23 @@ def test_layers(name: str, image: Tensor) -> None:
     torch.testing.assert_close(ours, grads, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [torch.int32, torch.complex64], ids=str)
-def test_what_convkern_has_no_kernels_for_reaches_torch(dtype: torch.dtype) -> None:
-    x, w = torch.ones(1, 1, 4, 4, dtype=dtype), torch.ones(1, 1, 2, 2, dtype=dtype)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64], ids=str)
+@pytest.mark.parametrize("name", CASES)
+def test_what_convkern_has_no_kernels_for_reaches_torch(name: str, dtype: torch.dtype) -> None:
+    x, w, _ = (t.mul(9).to(dtype) for t in operands(name))
+    expected = getattr(F, name)(x, w, **CASES[name][2])
     with convkern.enabled():
-        assert not runs_on_convkern(lambda: F.conv2d(x, w))
-        assert torch.equal(F.conv2d(x, w), torch.full((1, 1, 3, 3), 4, dtype=dtype))
+        assert not runs_on_convkern(lambda: getattr(F, name)(x, w, **CASES[name][2]))
+        y = getattr(F, name)(x, w, **CASES[name][2])
+    torch.testing.assert_close(y, expected)
+
+
+def test_layouts_that_convkern_has_no_kernels_for_reach_torch(image: Tensor) -> None:
+    w = torch.randn(4, 3, 3, 3)
+    with convkern.enabled():
+        y = F.conv2d(image.to_mkldnn(), w.to_mkldnn())
+        assert y.is_mkldnn
+        torch.testing.assert_close(y.to_dense(), torch.conv2d(image, w), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,3 +147,34 @@ def test_torchscript() -> None:
         torch.testing.assert_close(scripted(model[1](model[0](X))), model[2](model[1](model[0](X))))
     assert "convkern::conv2d" in str(traced.inlined_graph)
     torch.testing.assert_close(traced(X), expected)
+
+
+def test_tools_of_convkern_inside() -> None:
+    model = net().eval()
+    with torch.no_grad():
+        expected = model(X)
+        with convkern.enabled():
+            fast = convkern.optimize(model, X)
+            torch.testing.assert_close(fast(X), expected, rtol=1e-4, atol=1e-5)
+            assert len(convkern.explain(model, X)) == 5
+            with convkern.profile() as profile:
+                model(X)
+    assert len(profile.executions) == 5
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("way", ["replaced", "in a block"])
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_onnx_files_have_standard_operators(way: str, dynamo: bool, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    model, path = net().eval(), tmp_path / "model.onnx"
+    if way == "replaced":
+        convkern.replace_layers(model)
+        torch.onnx.export(model, (X,), path, dynamo=dynamo)
+    else:
+        with convkern.enabled():
+            torch.onnx.export(model, (X,), path, dynamo=dynamo)
+    nodes = [node for node in onnx.load(path).graph.node if "Conv" in node.op_type]
+    assert {node.domain for node in nodes} == {""}
+    assert sorted(node.op_type for node in nodes) == ["Conv"] * 3 + ["ConvTranspose"] * 2

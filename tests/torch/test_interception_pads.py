@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
+from torch.overrides import TorchFunctionMode
 
 import convkern
 from convkern import interception
@@ -42,7 +44,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sides, str]]:
 
 
 def sequence(pad: nn.Module, conv: nn.Module) -> Callable[[], nn.Module]:
-    return lambda: nn.Sequential(pad, conv)
+    return lambda: copy.deepcopy(nn.Sequential(pad, conv))
 
 
 class Ending(nn.Conv2d):
@@ -107,20 +109,56 @@ def gradients(model: nn.Module, x: Tensor) -> list[Tensor]:
     return [y, *torch.autograd.grad(y.square().sum(), [x, *model.parameters()])]
 
 
-@pytest.mark.parametrize("stand_in", [True, False])
 @pytest.mark.parametrize("name", TAKEN)
-def test_taken(name: str, stand_in: bool, request: pytest.FixtureRequest) -> None:
+def test_taken(name: str, taken: list[Any]) -> None:
     build, shape, sides, mode = TAKEN[name]
-    found = request.getfixturevalue("taken") if stand_in else None
     torch.manual_seed(0)
+    model, x = build().double(), torch.randn(shape, dtype=torch.float64)
+    with torch.no_grad():
+        expected = model(x)
+        with convkern.enabled():
+            y = model(x)
+    torch.testing.assert_close(y, expected)
+    assert type(y) is Tensor
+    assert taken == [(sides, mode)]
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_without_the_stand_in(name: str) -> None:
+    build, shape, _, _ = TAKEN[name]
     model, x = build().double(), torch.randn(shape, dtype=torch.float64, requires_grad=True)
     expected = gradients(model, x)
     with convkern.enabled():
-        results = gradients(model, x)
-    torch.testing.assert_close(results, expected)
-    assert type(results[0]) is Tensor
-    if found is not None:
-        assert found == [(sides, mode)]
+        torch.testing.assert_close(gradients(model, x), expected)
+        with torch.no_grad():
+            torch.testing.assert_close(model(x), expected[0])
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_the_input_may_be_changed_before_the_backward_pass(name: str, taken: list[Any]) -> None:
+    build, shape, _, _ = TAKEN[name]
+    model = build()
+
+    def step() -> tuple[Tensor, ...]:
+        torch.manual_seed(0)
+        x = torch.randn(shape)
+        y = model(x)
+        x.add_(1)
+        return torch.autograd.grad(y.square().sum(), list(model.parameters()))
+
+    expected = step()
+    with convkern.enabled():
+        torch.testing.assert_close(step(), expected, rtol=1e-4, atol=1e-4)
+    assert taken == []
+
+
+def test_transforms_have_torchs_pad(taken: list[Any]) -> None:
+    model = nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3)).requires_grad_(False)
+    x = torch.randn(5, 2, 3, 9, 8)
+    expected = torch.vmap(model)(x)
+    with convkern.enabled():
+        torch.testing.assert_close(torch.vmap(model)(x), expected)
+    assert taken == []
 
 
 @pytest.mark.parametrize("name", ["reflect", "zeros twice", "circular"])
@@ -185,10 +223,60 @@ KEPT: dict[str, Callable[[], nn.Module]] = {
 def test_kept(name: str, taken: list[Any]) -> None:
     torch.manual_seed(0)
     model, x = KEPT[name](), torch.randn(2, 3, 9, 8)
+    model.requires_grad_(False)
     expected = model(x)
     with convkern.enabled():
         torch.testing.assert_close(model(x), expected)
     assert taken == []
+
+
+def test_functions_of_the_program(taken: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a program has put in the place of torch's functions sees tensors."""
+    model = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 4, 3)).requires_grad_(False)
+    x, seen = torch.randn(2, 3, 9, 8), []
+
+    def noting(function: Any) -> Any:
+        def inner(*args: Any, **kwargs: Any) -> Any:
+            seen.extend(type(value) for value in args if isinstance(value, (Tensor, PaddedInput)))
+            return function(*args, **kwargs)
+
+        return inner
+
+    places: list[tuple[Any, str]] = [
+        (F, "conv2d"), (nn.Conv2d, "forward"), (nn.Conv2d, "_conv_forward"),
+        (nn.ConstantPad2d, "forward"), (nn.Module, "_call_impl"),
+    ]  # fmt: skip
+    for home, name in places:
+        with monkeypatch.context() as patch, convkern.enabled():
+            patch.setattr(home, name, noting(getattr(home, name)))
+            model(x)
+    assert Tensor in seen
+    assert PaddedInput not in seen
+    assert taken == []
+
+
+class Watching(TorchFunctionMode):
+    """Another mode, which sees what functions get and return."""
+
+    def __init__(self) -> None:
+        self.seen: set[type] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.seen |= {type(value) for value in (*args, result)}
+        return result
+
+
+def test_other_modes_see_tensors(taken: list[Any]) -> None:
+    model, x = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 4, 3)), torch.randn(2, 3, 9, 8)
+    with torch.no_grad():
+        with convkern.enabled(), Watching() as inner:
+            model(x)
+        assert taken == []
+        with Watching() as outer, convkern.enabled():
+            model(x)
+    assert len(taken) == 1
+    assert PaddedInput not in inner.seen | outer.seen
 
 
 def test_modes_that_cannot_be_added_are_computed_one_by_one(taken: list[Any]) -> None:
@@ -258,7 +346,7 @@ def test_whatever_else_meets_a_padded_input_gets_the_tensor() -> None:
 @pytest.mark.parametrize("stride", [1, 2])
 def test_timms_layer(stride: int, taken: list[Any]) -> None:
     layers = pytest.importorskip("timm.layers")
-    layer = layers.Conv2dSame(3, 4, 3, stride=stride)
+    layer = layers.Conv2dSame(3, 4, 3, stride=stride).requires_grad_(False)
     expected = layer(x := torch.randn(2, 3, 9, 8))
     with convkern.enabled():
         torch.testing.assert_close(layer(x), expected)
