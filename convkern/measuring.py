@@ -59,8 +59,6 @@ def slower_layers(
             stack.callback(layer.register_forward_pre_hook(look).remove)
         with torch.no_grad():
             model(*(example if isinstance(example, tuple) else (example,)))
-            for name, t in model.named_buffers():
-                t.copy_(kept[name])
     known: dict[Any, float] = {}
     slower = {}
     for layer, (x, *others) in inputs.items():
@@ -70,6 +68,9 @@ def slower_layers(
             known[key] = _ratio(layer, x) if has_function else _ratio_of_forward(layer, x, others)
         if known[key] < MARGIN:
             slower[layer] = f"torch was measured to be faster: {known[key]:.2f}x of the time"
+    with torch.no_grad():
+        for name, t in model.named_buffers():
+            t.copy_(kept[name])
     return slower
 
 

@@ -121,9 +121,12 @@ def _replace(
     found = [(name, layer) for name, layer, _ in _layers(model, kinds)]
     if measure and example is None:
         raise ValueError("measure=True needs an example of the model's input: example=...")
-    slower = slower_layers(model, [layer for _, layer in found], example) if measure else {}
+    reasons = {layer: why_kept(layer, force=force) for _, layer in found}
+    slower: dict[nn.Module, str] = {}
+    if measure:
+        slower = slower_layers(model, [each for each, why in reasons.items() if not why], example)
     for name, layer in found:
-        why = why_kept(layer, force=force) or slower.get(layer)
+        why = reasons[layer] or slower.get(layer)
         if why is None and when is not None and not when(name, layer):
             why = "`when` is False for it"
         if why is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -385,3 +386,9 @@ def test_calls_are_noted(image: Tensor) -> None:
     ((function, arguments, options, result),) = calls.found
     assert function is convkern.conv2d
     assert (arguments[0] is image, options, result is y) == (True, {}, True)
+
+
+def test_examples() -> None:
+    names = {"convkern": convkern, "torch": torch, "nn": nn}
+    failed, attempted = doctest.testmod(interception, extraglobs=names)
+    assert (failed, attempted) == (0, 10)

@@ -279,7 +279,8 @@ def test_explained() -> None:
 def test_measured(training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def model() -> nn.Sequential:
         layers = (Scaled(3, 4, 3), nn.ConvTranspose2d(4, 4, 3), nn.Flatten(2), nn.Conv1d(4, 4, 3))
-        return nn.Sequential(*layers).train(training)
+        last = parametrizations.spectral_norm(nn.Conv1d(4, 4, 3))  # kept, and not timed
+        return nn.Sequential(*layers, last).train(training)
 
     calls: list[bool] = []
 
@@ -292,11 +293,12 @@ def test_measured(training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "seconds", seconds)
     result = convkern.replace_layers(model(), measure=True, example=torch.randn(2, 3, 9, 8))
     assert calls == [False, True] * 3
-    assert list(result.kept) == ["0", "1", "3"]
+    assert list(result.kept) == ["0", "1", "3", "4"]
+    assert "ParametrizedConv1d" in result.kept.pop("4")
     assert all("torch was measured to be faster" in why for why in result.kept.values())
     monkeypatch.setattr(measuring, "seconds", lambda call: 1.0)
     result = convkern.replace_layers(model(), measure=True, example=torch.randn(2, 3, 9, 8))
-    assert result.kept == {}
+    assert list(result.kept) == ["4"]
 
 
 def distance(result: Tensor, exact: Tensor) -> float:
