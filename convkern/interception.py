@@ -157,9 +157,9 @@ def enabled() -> Interception:
     - timm's Conv2dSame.
 
     Zeros, "reflect", "replicate" and "circular" can be left out. Other pads stay torch's: pads of
-    other code, values other than 0, cropping, and all pads that torch.compile, torch.export, a
-    tracer or autograd records. Autograd saves the copy for the backward pass, and a program may
-    change the input before that.
+    other code, values other than 0, cropping, inputs of fewer than 65,536 elements, whose copy
+    takes little time, and all pads that torch.compile, torch.export, a tracer or autograd records.
+    Autograd saves the copy for the backward pass, and a program may change the input before that.
 
     Example:
         >>> class Scaled(nn.Conv2d):

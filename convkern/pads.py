@@ -23,6 +23,9 @@ _MODES = {
 }  # fmt: skip
 _torch_pad = F.pad  # a program may put another function in its place
 
+# A padded copy of fewer elements takes less time than to find out that it is not needed.
+_LEAST_ELEMENTS = 1 << 16
+
 _PAD_CODE = F.pad.__code__
 # A program may put other functions in the place of these too, and they may then do anything.
 _CALL_CODES = (nn.Module._wrapped_call_impl.__code__, nn.Module._call_impl.__code__)
@@ -122,13 +125,13 @@ def padded_input(
 ) -> PaddedInput | None:
     """Returns what stands for F.pad's result if the code that calls it is known to give it to a
     convolution at once, and None if torch is to pad."""
+    if type(input) is not Tensor or torch._C._is_tracing() or input.numel() < _LEAST_ELEMENTS:
+        return None
     if not _goes_to_a_convolution(sys._getframe(1)):
         return None
     if mode not in _MODES or (mode == "constant" and value not in (None, 0)):
         return None
-    if type(input) is not Tensor or not has_kernels(input, input, None):
-        return None
-    if torch._C._is_tracing() or exporting_to_onnx():
+    if not has_kernels(input, input, None) or exporting_to_onnx():
         return None
     sides = _sides(input, pad, mode)
     return None if sides is None else PaddedInput(input, sides, _MODES[mode])

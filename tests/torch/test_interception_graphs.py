@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,9 @@ def test_torchscript() -> None:
     expected = model(X)
     scripted = torch.jit.script(model[2])
     with convkern.enabled():
-        traced = torch.jit.trace(model, (X,), check_trace=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", torch.jit.TracerWarning)
+            traced = torch.jit.trace(model, (X,), check_trace=False)
         torch.testing.assert_close(scripted(model[1](model[0](X))), model[2](model[1](model[0](X))))
     assert "convkern::conv2d" in str(traced.inlined_graph)
     torch.testing.assert_close(traced(X), expected)

@@ -14,10 +14,15 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.overrides import TorchFunctionMode
 
 import convkern
-from convkern import interception
+from convkern import interception, pads
 from convkern.pads import PaddedInput
 
 Sides = tuple[tuple[int, int], ...]
+
+
+@pytest.fixture(autouse=True)
+def _small_inputs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pads, "_LEAST_ELEMENTS", 0)
 
 
 @pytest.fixture
@@ -150,6 +155,21 @@ def test_the_input_may_be_changed_before_the_backward_pass(name: str, taken: lis
     with convkern.enabled():
         torch.testing.assert_close(step(), expected, rtol=1e-4, atol=1e-4)
     assert taken == []
+
+
+def test_small_inputs_have_torchs_pad(taken: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    model = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(1, 1, 3)).requires_grad_(False)
+    found = []
+    monkeypatch.setattr(
+        interception,
+        "padded_input",
+        lambda *args, **options: found.append(pads.padded_input(*args, **options)) or found[-1],
+    )
+    with convkern.enabled():
+        for size in (255, 256):
+            model(torch.randn(1, 1, size, 256))
+    assert [type(each) for each in found] == [type(None), PaddedInput]
 
 
 def test_transforms_have_torchs_pad(taken: list[Any]) -> None:
