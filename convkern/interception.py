@@ -233,30 +233,18 @@ def _of_padded(
     **options: Any,
 ) -> Any:
     """Computes a convolution of a padded input, without the padded copy where it can be."""
-    axes = _PADS.get(ours)
-    sides = None if axes is None else input.sides_with(padding, axes)
-    if sides is None or input.is_recorded(weight, bias):
+    sides = _sides_taken(ours, input, padding, weight, bias)
+    if sides is None:
         return ours(input.tensor(), weight, bias, stride, padding, *rest, **options)
-    return _conv_of_sides(ours, input, sides, weight, bias, stride, *rest, **options)
+    options["padding_mode"] = input.mode
+    return ours(input.input, weight, bias, stride, sides, *rest, **options)
 
 
-_PADS = {conv1d: 1, conv2d: 2}
-
-
-def _conv_of_sides(
-    ours: Callable[..., Any],
-    input: PaddedInput,
-    sides: tuple[tuple[int, int], ...],
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Any,
-    *rest: Any,
-    **options: Any,
-) -> Any:
-    """Computes conv1d or conv2d of an input with so many elements added at (start, end) of each
-    axis, ((top, bottom), (left, right)) or ((left, right),)."""
-    # stand-in until conv2d takes it, and conv1d: the two lines below then become
-    #   options["padding_mode"] = input.mode
-    #   return ours(input.input, weight, bias, stride, sides, *rest, **options)
-    padded = input.with_sides(sides)
-    return ours(padded, weight, bias, stride, 0, *rest, **options)
+def _sides_taken(
+    ours: Callable[..., Any], input: PaddedInput, padding: Any, weight: Tensor, bias: Tensor | None
+) -> tuple[tuple[int, int], ...] | None:
+    """Returns the padding of a convolution that computes the pad too, or None if it cannot."""
+    axes = {conv1d: 1, conv2d: 2}.get(ours)
+    if axes is None or input.is_recorded(weight, bias):
+        return None
+    return input.sides_with(padding, axes)

@@ -83,18 +83,12 @@ class PaddedInput:
         sides = ((0, 0),) * (axes - len(self.sides)) + self.sides
         return tuple((a + p, b + p) for (a, b), p in zip(sides, own, strict=True))
 
-    def with_sides(self, sides: tuple[tuple[int, int], ...]) -> Tensor:
-        """Returns a padded copy of the input, with other sides than its own."""
-        amounts = [n for side in reversed(sides) for n in side]
-        if self.mode != "zeros":
-            amounts = amounts[: 2 * len(self.sides)]  # torch has these modes for all axes only
-        mode = "constant" if self.mode == "zeros" else self.mode
-        return _torch_pad(self.input, amounts, mode=mode)
-
     def tensor(self) -> Tensor:
         """Returns the padded tensor, which is computed once."""
         if self._padded is None:
-            self._padded = self.with_sides(self.sides)
+            amounts = [n for side in reversed(self.sides) for n in side]
+            mode = "constant" if self.mode == "zeros" else self.mode
+            self._padded = _torch_pad(self.input, amounts, mode=mode)
         return self._padded
 
     def is_recorded(self, *others: Tensor | None) -> bool:

@@ -27,24 +27,18 @@ def _small_inputs_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sides, str]]:
-    """The sides and the mode of each pad that is not computed by itself. What convkern's function
-    makes of them is computed by torch's pad here."""
+    """The sides and the mode of each pad that is not computed by itself."""
     found: list[tuple[Sides, str]] = []
+    sides_taken = interception._sides_taken
 
-    def conv(
-        ours: Any, input: PaddedInput, sides: Sides, weight: Any, bias: Any, stride: Any,
-        *rest: Any, **options: Any,
-    ) -> Any:  # fmt: skip
-        found.append((sides, input.mode))
+    def noted(ours: Any, input: PaddedInput, *rest: Any) -> Any:
         assert type(input.input) is Tensor
-        amounts = [n for side in reversed(sides) for n in side]
-        if input.mode == "zeros":
-            padded = F.pad(input.input, amounts)
-        else:
-            padded = F.pad(input.input, amounts[: 2 * len(input.sides)], mode=input.mode)
-        return ours(padded, weight, bias, stride, 0, *rest, **options)
+        sides = sides_taken(ours, input, *rest)
+        if sides is not None:
+            found.append((sides, input.mode))
+        return sides
 
-    monkeypatch.setattr(interception, "_conv_of_sides", conv)
+    monkeypatch.setattr(interception, "_sides_taken", noted)
     return found
 
 
