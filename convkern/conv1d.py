@@ -14,7 +14,7 @@ from convkern.choices import Activation, Padding, PaddingMode
 from convkern.functional import check_mode, check_types, conv2d
 from convkern.modules import Activated, checked, recorded, set_padding, torchs_padding
 from convkern.transposed import arguments_of, conv_transpose2d, is_recorded
-from convkern.window import integer, is_torchs, op_padding, pad_by_torch, sizes_of
+from convkern.window import check_name, integer, is_torchs, op_padding, pad_by_torch, sizes_of
 
 # torch's own functions: a program may have put others in their place.
 torch_conv1d: Callable[..., Tensor] = torch._C._VariableFunctions.conv1d
@@ -70,15 +70,18 @@ def conv1d(
     check_types(input, weight, bias, None, activation, "conv1d")
     check_mode(padding_mode)
     groups = integer(groups, "groups", groups, "conv1d")
-    window = _row(1, stride), _row(0, padding), _row(1, dilation)
+    window = _rows(
+        "conv1d", ("stride", 1, stride), ("padding", 0, padding), ("dilation", 1, dilation)
+    )
     has_rank = _has_rank(input, weight)
     if not has_rank or input.shape[-2] != weight.shape[1] * groups or None in window:
         if None not in window and (padding_mode != "zeros" or not is_torchs(padding)):
             input, padding = _padded(input, weight, window, padding_mode), 0
         y = torch_conv1d(input, weight, bias, stride, padding, dilation, groups)
         return activated(y, activation)
+    steps, pads, spacing = window
     y = conv2d(
-        input.unsqueeze(-2), weight.unsqueeze(-2), bias, *window, groups,
+        input.unsqueeze(-2), weight.unsqueeze(-2), bias, steps, pads, spacing, groups,
         padding_mode=padding_mode, activation=activation,
     )  # fmt: skip
     return _without_row(y)
@@ -123,15 +126,19 @@ def conv_transpose1d(
         )  # fmt: skip
     check_types(input, weight, bias, None, activation, "conv_transpose1d")
     groups = integer(groups, "groups", groups, "conv_transpose1d")
-    window = _row(1, stride), _row(0, padding), _row(0, output_padding), _row(1, dilation)
+    window = _rows(
+        "conv_transpose1d", ("stride", 1, stride), ("padding", 0, padding),
+        ("output_padding", 0, output_padding), ("dilation", 1, dilation),
+    )  # fmt: skip
     has_rank = _has_rank(input, weight)
     if not has_rank or input.shape[-2] != weight.shape[0] or None in window:
         y = torch_conv_transpose1d(
             input, weight, bias, stride, padding, output_padding, groups, dilation
         )
         return activated(y, activation)
+    steps, pads, extra, spacing = window
     y = conv_transpose2d(
-        input.unsqueeze(-2), weight.unsqueeze(-2), bias, *window[:3], groups, window[3],
+        input.unsqueeze(-2), weight.unsqueeze(-2), bias, steps, pads, extra, groups, spacing,
         activation=activation,
     )  # fmt: skip
     return _without_row(y)
@@ -160,16 +167,27 @@ def _has_rank(input: Tensor, weight: Tensor) -> bool:
     return input.dim() in (2, 3) and weight.dim() == 3 and not is_recorded()
 
 
-def _row(of_rows: int, value: Any) -> Any:
+def _rows(function: str, *given: tuple[str, int, Any]) -> list[Any]:
+    """Returns each parameter by _row()."""
+    return [_row(function, *parameter) for parameter in given]
+
+
+def _row(function: str, name: str, of_rows: int, given: Any) -> Any:
     """Returns a parameter of the columns as one of both axes, or the name of a padding as it is.
     Returns None for a sequence that is not of one number, or of one pair."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (list, tuple)):
-        if len(value) != 1:
+    if isinstance(given, str) and name == "padding":
+        check_name(given, function)
+        return given
+    value = given
+    if isinstance(given, (list, tuple)):
+        if len(given) != 1:
             return None
-        value = value[0]
-    return ((of_rows, of_rows), value) if isinstance(value, (list, tuple)) else (of_rows, value)
+        value = given[0]
+    if not isinstance(value, (list, tuple)):
+        return of_rows, integer(value, name, given, function)
+    if name != "padding" or len(value) != 2:
+        return None
+    return (of_rows, of_rows), tuple(integer(n, name, given, function) for n in value)
 
 
 class Conv1d(Activated, nn.Conv1d):

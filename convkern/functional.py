@@ -62,7 +62,8 @@ def conv2d(
         padding_mode: what the cells around the input hold, as in nn.Conv2d: ``"zeros"``,
             ``"reflect"`` (the image mirrored at its edge cells), ``"replicate"`` (the edge cells)
             or ``"circular"`` (the image from its other side). Some images at a time are padded in
-            workspace. There is no padded copy of the batch.
+            workspace, so that there is no padded copy of the batch, except for the gradient of the
+            weight in 16 bits.
         activation: None, or what is applied to the result in the same pass: ``"relu"``,
             ``"relu6"``, ``"clamp(low,high)"``, ``"leaky_relu(slope)"``, ``"hardsigmoid"``,
             ``"hardswish"``, ``"sigmoid"``, ``"silu"``, ``"gelu"`` (by erf) or ``"gelu_tanh"``, as
@@ -323,4 +324,4 @@ def canonical(
     x = input if input.dim() == 4 else input.unsqueeze(0)
     stride, dilation = integers(stride, "stride"), integers(dilation, "dilation")
     kernel = sizes_of(weight) if weight.dim() == 4 else (0, 0)  # the op names the broken rule
-    return x, stride, op_padding(padding, sizes_of(x), kernel, stride, dilation), dilation
+    return x, stride, op_padding(padding, x.shape[-2:], kernel, stride, dilation), dilation

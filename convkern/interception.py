@@ -4,6 +4,7 @@ calls them."""
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -89,7 +90,11 @@ class Interception(TorchFunctionMode):
         return leaves and cls.__module__.partition(".")[0] == "torch"
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Decorates a function, whose calls then run in a block."""
+        """Decorates a function, whose calls then run in a block. Raises TypeError for functions
+        whose body runs after the call: generators and coroutines."""
+        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+            name = getattr(function, "__qualname__", repr(function))
+            raise TypeError(f"enabled: {name} must be a function whose body runs in its call")
 
         @functools.wraps(function)
         def inside(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -131,7 +136,8 @@ def enabled() -> Interception:
 
     The block counts for its thread alone. Threads that the block starts are not in it, such as
     those of nn.DataParallel. Blocks may be nested. The result also decorates a function:
-    ``@convkern.enabled()``, but not a generator, whose body runs later. A convolution that is
+    ``@convkern.enabled()``, but not a generator or a coroutine, whose body runs later. Coroutines
+    share the blocks of their thread: there should be no ``await`` in a block. A convolution that is
     recomputed in the backward pass, by torch.utils.checkpoint, is in the block only if backward()
     is called in the block. On CUDA, convkern's kernels run, which are slower than cuDNN's on most
     layers.

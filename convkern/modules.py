@@ -37,8 +37,12 @@ def set_padding(layer: Any, padding: Any) -> None:
         return
     layer.padding = padding
     if not isinstance(padding, str):
-        others = 2 - len(layer.kernel_size)  # axes that a layer of one dimension lacks
-        layer.padding = sides_of(paddings([0] * others + [*padding]))[others:]
+        axes = len(layer.kernel_size)
+        if len(padding) != axes:
+            forms = "((left, right),)" if axes == 1 else "((top, bottom), (left, right))"
+            raise TypeError(f"conv{axes}d: padding must be {forms}, got padding={padding!r}")
+        both = [0] * (2 - axes) + [*padding]  # a layer of one dimension has one row
+        layer.padding = sides_of(paddings(both, f"conv{axes}d"))[2 - axes :]
         # torch's functions of padding take the last axis first.
         layer._reversed_padding_repeated_twice = tuple(
             n for side in layer.padding[::-1] for n in side

@@ -13,20 +13,19 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as torch_modules
 
+from convkern.choices import PaddingMode
 from convkern.conv1d import Conv1d, conv1d, torch_conv1d
 from convkern.functional import conv2d, exporting_to_onnx, has_kernels, torch_conv2d
 from convkern.modules import Conv2d
+from convkern.window import MODES_OF_PAD, PADS_OF_MODES
 
-# torch.nn.functional's names of the modes, and those of the layers.
-_MODES = {
-    "constant": "zeros", "reflect": "reflect", "replicate": "replicate", "circular": "circular"
-}  # fmt: skip
 _torch_pad = F.pad  # a program may put another function in its place
 
 # A padded copy of fewer elements takes less time than to find out that it is not needed.
 _LEAST_ELEMENTS = 1 << 16
 
 _PAD_CODE = F.pad.__code__
+_GETATTR = nn.Module.__getattr__
 # A program may put other functions in the place of these too, and they may then do anything.
 _CALL_CODES = (nn.Module._wrapped_call_impl.__code__, nn.Module._call_impl.__code__)
 _SEQUENTIAL_CODE = nn.Sequential.forward.__code__
@@ -61,7 +60,9 @@ class PaddedInput:
 
     __slots__ = ("_padded", "input", "mode", "sides")
 
-    def __init__(self, input: Tensor, sides: tuple[tuple[int, int], ...], mode: str) -> None:
+    def __init__(
+        self, input: Tensor, sides: tuple[tuple[int, int], ...], mode: PaddingMode
+    ) -> None:
         self.input, self.sides, self.mode = input, sides, mode
         self._padded: Tensor | None = None
 
@@ -87,8 +88,7 @@ class PaddedInput:
         """Returns the padded tensor, which is computed once."""
         if self._padded is None:
             amounts = [n for side in reversed(self.sides) for n in side]
-            mode = "constant" if self.mode == "zeros" else self.mode
-            self._padded = _torch_pad(self.input, amounts, mode=mode)
+            self._padded = _torch_pad(self.input, amounts, mode=PADS_OF_MODES[self.mode])
         return self._padded
 
     def is_recorded(self, *others: Tensor | None) -> bool:
@@ -123,12 +123,12 @@ def padded_input(
         return None
     if not _goes_to_a_convolution(sys._getframe(1)):
         return None
-    if mode not in _MODES or (mode == "constant" and value not in (None, 0)):
+    if mode not in MODES_OF_PAD or (mode == "constant" and value not in (None, 0)):
         return None
     if not has_kernels(input, input, None) or exporting_to_onnx():
         return None
     sides = _sides(input, pad, mode)
-    return None if sides is None else PaddedInput(input, sides, _MODES[mode])
+    return None if sides is None else PaddedInput(input, sides, MODES_OF_PAD[mode])
 
 
 def _sides(input: Tensor, pad: Any, mode: str) -> tuple[tuple[int, int], ...] | None:
@@ -167,10 +167,18 @@ def _goes_to_a_convolution(frame: FrameType | None) -> bool:
     if F.conv1d not in (torch_conv1d, conv1d) or F.conv2d not in (torch_conv2d, conv2d):
         return False
     if caller.f_code in _LAYER_CODES:
-        return True
+        return _has_plain_attributes(caller.f_locals.get("self"))
     if caller.f_code.co_name == "pad_same":
         return _is_timms(above.f_code)
     return caller.f_code in _PAD_LAYER_CODES and _is_in_front(caller, above)
+
+
+def _has_plain_attributes(layer: Any) -> bool:
+    """Returns whether reading a layer's stride, dilation and groups runs no code of a program."""
+    cls: Any = type(layer)
+    reads = cls.__getattribute__ is object.__getattribute__ and cls.__getattr__ is _GETATTR
+    names = ("stride", "dilation", "groups")
+    return reads and not any(name in vars(c) for c in cls.__mro__ for name in names)
 
 
 def _is_timms(code: CodeType) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from convkern.keeping import OURS, kind_of, why_kept
 from convkern.measuring import slower_layers
-from convkern.subclasses import base_of, derived_class
+from convkern.subclasses import base_of, derived_class, is_derived
 
 _MARK = "_replaced_by_convkern"
 
@@ -169,7 +169,7 @@ def restore_conv2d(model: nn.Module) -> list[str]:
 def _restore(model: nn.Module, kinds: Sequence[type[nn.Module]], caller: str) -> list[str]:
     names = []
     for name, layer, kind in _layers(model, kinds):
-        if _MARK not in vars(layer):
+        if _MARK not in vars(layer) and not is_derived(layer):
             continue
         theirs = _restored(type(layer), kind)
         if theirs is None:
@@ -179,7 +179,7 @@ def _restore(model: nn.Module, kinds: Sequence[type[nn.Module]], caller: str) ->
                 stacklevel=3,
             )
             continue
-        delattr(layer, _MARK)
+        vars(layer).pop(_MARK, None)  # derived classes with a __reduce__ of their own lose it
         if theirs is not type(layer):
             layer.__class__ = theirs
             names.append(name)

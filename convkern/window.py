@@ -6,7 +6,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,11 @@ from convkern.reference import pair
 # The paddings by name whose zeros depend on the sizes.
 _SAME = ("same", "same_upper", "same_lower")
 _NAMES = ("same", "valid", "same_upper", "same_lower")
-# How torch.nn.functional.pad calls the modes.
-_TORCHS_MODES = {"zeros": "constant"}
+# The modes by the names that torch.nn.functional.pad has for them, and these names by the modes.
+MODES_OF_PAD: dict[Any, PaddingMode] = {
+    "constant": "zeros", "reflect": "reflect", "replicate": "replicate", "circular": "circular"
+}  # fmt: skip
+PADS_OF_MODES = {mode: name for name, mode in MODES_OF_PAD.items()}
 
 
 def op_padding(
@@ -34,12 +37,7 @@ def op_padding(
     axis, or four (top, bottom, left, right)."""
     if not isinstance(padding, str):
         return paddings(padding, function)
-    if padding not in _NAMES:
-        names = " or ".join(map(repr, _NAMES[:2]))
-        raise RuntimeError(
-            f"{function}: Invalid padding string: {padding!r}, must be {names}, "
-            "or 'same_upper' or 'same_lower' as in ONNX"
-        )
+    check_name(padding, function)
     if padding == "valid":
         return [0, 0]
     if padding == "same" and any(s != 1 for s in stride):
@@ -50,7 +48,24 @@ def op_padding(
     if min(*stride, *dilation) < 1 or min(kernel) < 1:
         return [0, 0]  # the op names the broken rule
     axes = zip(size, kernel, stride, dilation, strict=True)
-    return shortest([_same(padding, *axis) for axis in axes])
+    sides = [_same(padding, *axis) for axis in axes]
+    if padding == "same" or _are_ones(stride):
+        return shortest(sides)
+    return [n for side in sides for n in side]  # a comparison would make a tracer guard on it
+
+
+def check_name(padding: str, function: str) -> None:
+    """Raises RuntimeError, as torch does, unless there is a padding of this name."""
+    if padding not in _NAMES:
+        names = " or ".join(map(repr, _NAMES[:2]))
+        raise RuntimeError(
+            f"{function}: Invalid padding string: {padding!r}, must be {names}, "
+            "or 'same_upper' or 'same_lower' as in ONNX"
+        )
+
+
+def _are_ones(stride: Sequence[int]) -> bool:
+    return all(isinstance(s, int) and s == 1 for s in stride)
 
 
 def is_torchs(padding: Any) -> bool:
@@ -81,9 +96,11 @@ def sides_of(padding: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
 def _same(name: str, size: int, taps: int, stride: int, dilation: int) -> tuple[int, int]:
     """Returns the zeros before and after an axis for an output of ceil(size / stride)."""
     total: Any = dilation * (taps - 1)
-    if name != "same" and not (isinstance(stride, int) and stride == 1):
+    if name != "same" and not _are_ones([stride]):
+        if not isinstance(size, (int, torch.SymInt)):
+            size = int(size)  # of jit.trace, which warns that the traced padding is a constant
         total = torch.sym_max((-(-size // stride) - 1) * stride + total + 1 - size, 0)
-    more, less = total - total // 2, total // 2
+    more, less = (total + 1) // 2, total // 2
     return (more, less) if name == "same_lower" else (less, more)
 
 
@@ -91,7 +108,7 @@ def pad_by_torch(x: Tensor, padding: Sequence[int], mode: PaddingMode) -> Tensor
     """Returns a copy of the images with cells around them, made by torch. The padding is as the ops
     take it."""
     (top, bottom), (left, right) = sides_of(padding)
-    return F.pad(x, (left, right, top, bottom), mode=_TORCHS_MODES.get(mode, mode))
+    return F.pad(x, (left, right, top, bottom), mode=PADS_OF_MODES[mode])
 
 
 def composed(x: Tensor, padding: Sequence[int], mode: PaddingMode) -> tuple[Tensor, Sequence[int]]:
@@ -112,16 +129,16 @@ def with_pad_in_front(
         padding, mode: those of the convolution, as the ops take them.
         pad, pad_mode, value: the arguments of the pad.
     """
-    modes = {"constant": "zeros"} | {name: name for name in get_args(PaddingMode)[1:]}
-    if pad_mode not in modes or value or len(pad) not in (2, 4):
+    if pad_mode not in MODES_OF_PAD or value or len(pad) not in (2, 4):
         return None
+    new_mode = MODES_OF_PAD[pad_mode]
     left, right, top, bottom = (*pad, 0, 0)[:4]
     outer = sides_of(padding)
     own = any(n != 0 for side in outer for n in side)
-    if min(left, right, top, bottom) < 0 or (own and (modes[pad_mode], mode) != ("zeros", "zeros")):
+    if min(left, right, top, bottom) < 0 or (own and (new_mode, mode) != ("zeros", "zeros")):
         return None
     (a, b), (c, d) = outer
-    return shortest([(a + top, b + bottom), (c + left, d + right)]), modes[pad_mode]
+    return shortest([(a + top, b + bottom), (c + left, d + right)]), new_mode
 
 
 def output_size(
@@ -146,10 +163,7 @@ def output_size(
     """
     sizes, kernels = pair(input, "input"), pair(kernel, "kernel")
     strides, dilations = pair(stride, "stride"), pair(dilation, "dilation")
-    for values, name, least in ((sizes, "input", 0), (kernels, "kernel", 1),
-                                (strides, "stride", 1), (dilations, "dilation", 1)):  # fmt: skip
-        if min(values) < least:
-            raise ValueError(f"{name} must be at least {least}, got {name}={values}")
+    _check_least(sizes, kernels, strides, dilations)
     if padding == "same" and strides != (1, 1):
         raise ValueError(f"padding='same' needs stride 1, got stride={strides}")
     if isinstance(padding, str) and padding not in _NAMES:
@@ -175,6 +189,15 @@ def output_size(
     return result[0], result[1]
 
 
+def _check_least(*arguments: tuple[int, int]) -> None:
+    """Raises ValueError unless the sizes of the input, the kernel, the stride and the dilation are
+    in range."""
+    rules = (("input", 0), ("kernel", 1), ("stride", 1), ("dilation", 1))
+    for values, (name, least) in zip(arguments, rules, strict=True):
+        if min(values) < least:
+            raise ValueError(f"{name} must be at least {least}, got {name}={values}")
+
+
 def same_padding(
     kernel: int | Sequence[int],
     dilation: int | Sequence[int] = 1,
@@ -196,7 +219,7 @@ def same_padding(
             greater than 1.
 
     Raises:
-        ValueError: there is a stride and no input.
+        ValueError: an argument is out of range, or there is a stride and no input.
 
     Example:
         >>> convkern.same_padding(3, input=224, stride=2)
@@ -207,6 +230,7 @@ def same_padding(
     if input is None and strides != (1, 1):
         raise ValueError(f"same_padding needs the input's size for stride={strides}")
     sizes = (1, 1) if input is None else pair(input, "input")
+    _check_least(sizes, kernels, strides, dilations)
     name = "same_lower" if lower else "same_upper"
     axes = zip(sizes, kernels, strides, dilations, strict=True)
     rows, columns = (_same(name, *axis) for axis in axes)
@@ -214,8 +238,7 @@ def same_padding(
 
 
 def sizes_of(t: Tensor) -> tuple[int, int]:
-    """Returns the rows and columns of images or of a kernel, also where jit.trace has them as
-    tensors."""
+    """Returns the rows and columns of a kernel, also where jit.trace has them as tensors."""
     rows, columns = t.shape[-2:]
     if isinstance(rows, (int, torch.SymInt)):
         return rows, columns

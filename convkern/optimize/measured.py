@@ -19,7 +19,7 @@ from convkern.optimize.activations import operator_of
 from convkern.optimize.graphs import aten, emit, path_of, replace, val
 from convkern.optimize.program import is_of_pixels, layer_of, result_like
 from convkern.optimize.rewriting import LAYERS, field
-from convkern.window import sides_of
+from convkern.window import PADS_OF_MODES, sides_of
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,12 @@ def _leave_to_torch(module: GraphModule, node: Node) -> None:
     *operands, activation, residual = node.args
     target = aten.linear.default
     if node.target is fused.conv2d:
-        target, mode = aten.conv2d.default, operands.pop()
+        mode: Any = operands.pop()
+        target = aten.conv2d.default
         padding: Any = operands[4]
         if mode != "zeros" or len(padding) == 4:
             (top, bottom), (left, right) = sides_of(padding)
-            pad = [left, right, top, bottom], "constant" if mode == "zeros" else mode
+            pad = [left, right, top, bottom], PADS_OF_MODES[mode]
             operands[0] = emit(module, node, aten.pad.default, operands[0], *pad)
             operands[4] = [0, 0]
     result = emit(module, node, target, *operands)

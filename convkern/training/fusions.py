@@ -154,8 +154,12 @@ def _take_pad(node: Node) -> None:
         return
     padding, mode = paddings(node.args[4]), node.kwargs.get("padding_mode", "zeros")
     taken = with_pad_in_front(padding, mode, *image.args[1:])
-    between = list(calls_between(image, node))
+    between = calls_between(image, node)
     if taken is None or any(changes_in_place(n) or changes_a_mode(n) for n in between):
+        return
+    # Autograd would save the input in place of the padded copy, and a program may change it.
+    source: Any = image.args[0]
+    if source.op == "placeholder" or is_changed_or_returned(source):
         return
     sides, padding_mode = sides_of(taken[0]), taken[1]
     node.args = (image.args[0], *node.args[1:4], sides, *node.args[5:])

@@ -5,8 +5,9 @@
 // batch is cut into parts of some images. forward and grad_weight copy the images of a part, with
 // what is around them, to workspace, where a kernel of any algorithm reads them as images without
 // padding. grad_input computes the gradients of padded images there, and adds those of the cells
-// around an image to those of the cells that they repeat. A part is so small that it stays in the
-// cache of a core between the two steps. Each thread has parts of its own if there are enough.
+// around an image to those of the cells that they repeat. A part stays in the cache of a core
+// between the two steps, unless a single image or the weights are larger. Each thread has parts of
+// its own if there are enough. The gradient of weights in 16 bits has one part, the whole batch.
 #pragma once
 
 #include <cstdint>

@@ -2,7 +2,7 @@
 // runs it.
 #include "cpu/kernel_list.h"
 
-#include "cpu/padding.h"
+#include "cpu/pad_images.h"
 
 namespace convkern::cpu {
 namespace {

@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 import torch
 
+import padded_cases
 from activations import ACTIVATIONS
 from cases import CUDA_TILES, CUDA_WINDOWS, EMPTY_BATCH, FEW, KERNELS, problem_id
 from convkern._C import Problem
@@ -38,6 +39,7 @@ CASES = [
     (DIRECT[:3], CUDA_WINDOWS + FEW + KERNELS, BOTH, SCHEDULES),
     (DIRECT[3:], CUDA_WINDOWS[::2], BOTH, SCHEDULES[:1]),
     (REFERENCE, FEW[::2], BOTH[:1], SCHEDULES[:1]),
+    (FLOAT + MMA + DIRECT + REFERENCE, padded_cases.CUDA, BOTH, SCHEDULES[:1]),
     # In the other cases terms are split because there are few tiles, or the terms themselves are
     # few.
     (

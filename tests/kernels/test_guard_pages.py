@@ -23,6 +23,7 @@ from test_epilogue import SIZES
 
 import cases
 import convkern
+import padded_cases
 from convkern import _C
 from convkern.problem import DTYPES
 from convkern.testing import operands, run, variant
@@ -38,7 +39,8 @@ pytestmark = [
 ]
 
 MODES = ("end", "begin")
-ALL = sorted({case for table in vars(cases).values() if isinstance(table, list) for case in table})
+TABLES = (*vars(cases).values(), *vars(padded_cases).values())
+ALL = sorted({case for table in TABLES if isinstance(table, list) for case in table})
 
 
 @dataclass(frozen=True)

@@ -211,6 +211,19 @@ def test_graphs_and_copies(padding: Any, mode: str, stride: int) -> None:
     torch.testing.assert_close(dynamic(x[:, :, :6]), net(x[:, :, :6]))
 
 
+def test_sizes_that_are_not_known() -> None:
+    """Padding by ONNX's names with a stride depends on the sizes of the images."""
+    net, x = Net("same_upper", "zeros", 2), torch.randn(2, 2, 12, 10)
+    sizes = [torch.randn(2, 2, h, w) for h, w in ((9, 9), (12, 10), (11, 14), (30, 7))]
+    dims = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    for strict in (False, True):
+        program = torch.export.export(net, (x,), dynamic_shapes={"x": dims}, strict=strict).module()
+        for images in sizes:
+            torch.testing.assert_close(program(images), net(images))
+    with pytest.warns(torch.jit.TracerWarning, match="Converting a tensor to a Python integer"):
+        torch.jit.trace(net, x)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_onnx(mode: str, tmp_path: Any) -> None:
     runtime = pytest.importorskip("onnxruntime")
@@ -340,6 +353,19 @@ def test_wrong_arguments_of_layers_and_sizes() -> None:
         convkern.output_size(5, 3, padding="upper")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs the input's size"):
         convkern.same_padding(3, stride=2)
+    for arguments, word in (({"kernel": 0}, "kernel"), ({"kernel": 3, "stride": 0}, "stride")):
+        with pytest.raises(ValueError, match=f"{word} must be at least 1"):
+            convkern.same_padding(**arguments, input=8)
+    x, w = torch.randn(1, 2, 9), torch.randn(3, 2, 3)
+    for padding, kind, words in (
+        (1.5, TypeError, r"conv1d: padding must be an integer or two, got padding=1.5"),
+        ("full", RuntimeError, "conv1d: Invalid padding string: 'full'"),
+        (((1, 0.5),), TypeError, r"conv1d: padding must be .* got padding=\(\(1, 0.5\),\)"),
+    ):
+        with pytest.raises(kind, match=words):
+            convkern.conv1d(x, w, padding=padding)
+    with pytest.raises(TypeError, match=r"conv1d: padding must be \(\(left, right\),\)"):
+        convkern.Conv1d(2, 3, 3, padding=((1, 2), (3, 4)))  # type: ignore[arg-type]
     assert convkern.output_size((5, 6), 3, 2, ((0, 1), (2, 2))) == (2, 4)
 
 
@@ -357,6 +383,35 @@ class PadsByHand(nn.Module):
         return self.second(F.pad(y, [1, 0, 1, 0])) + self.second(F.pad(y, (0, 1, 0, 1), value=1.0))
 
 
+@pytest.mark.parametrize("changes", [False, True])
+def test_pads_whose_input_may_change_stay(changes: bool) -> None:
+    """Autograd saves torch's padded copy, so that the input may be changed before the backward
+    pass: in the model, or by the caller if it is the model's input."""
+
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = self.first(F.pad(x, (1, 1, 1, 1)))
+            y = self.second(F.pad(z, (1, 1, 1, 1)))
+            return y + z.relu_() if changes else y
+
+    net, x = Changing(), torch.randn(2, 4, 10, 10)
+    theirs = torch.autograd.grad(net(x).sum(), net.first.weight)[0]
+    convkern.fuse_training(net, x)
+    with torch.profiler.profile() as profile:
+        y = net(x.clone())
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert calls["aten::constant_pad_nd"] == 1 + changes
+    given = x.clone()
+    y = net(given)
+    given.zero_()
+    ours = torch.autograd.grad(y.sum(), net.first.weight)[0]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_models_that_pad_by_hand() -> None:
     net, x = PadsByHand(), torch.randn(2, 3, 14, 14)
     expected = net(x)
@@ -365,7 +420,7 @@ def test_models_that_pad_by_hand() -> None:
         y = net(x)
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
     calls = {event.key: event.count for event in profile.key_averages()}
-    assert calls["aten::constant_pad_nd"] == 1, "that of ones"
+    assert calls["aten::constant_pad_nd"] == 2, "those of ones and of the model's input"
     assert calls["convkern::conv2d"] == 3
     plain = PadsByHand().eval()
     fast = convkern.optimize(plain, x)

@@ -27,6 +27,13 @@ class SimulatedExecutor : public Executor {
   void run(int64_t count, int64_t, Body body) const override { body(0, count, 0); }
 };
 
+// Plans a problem as a chooser does.
+Planned plan_of(const Kernel& kernel, const Problem& p) {
+  return p.padding_mode == PaddingMode::zeros
+             ? kernel.plan(p)
+             : plan_padded(kernel.plan, p, cuda::kernel_list().padding);
+}
+
 const Kernel& kernel_named(const char* name) {
   for (const Kernel& kernel : cuda::kernel_list()) {
     if (std::string(kernel.name) == name) return kernel;
@@ -142,12 +149,12 @@ const char* convkern_kernel_dtype(const char* name) { return to_string(kernel_na
 
 // Returns why the kernel does not run a problem, or an empty text if it runs it.
 const char* convkern_rejection(const char* name, const char* problem) {
-  const Reason reason = kernel_named(name).plan(parse_problem(problem)).reason;
+  const Reason reason = plan_of(kernel_named(name), parse_problem(problem)).reason;
   return reason == Reason::none ? "" : to_string(reason);
 }
 
 int64_t convkern_workspace(const char* name, const char* problem) {
-  return kernel_named(name).plan(parse_problem(problem)).plan->workspace(1);
+  return plan_of(kernel_named(name), parse_problem(problem)).plan->workspace(1);
 }
 
 // Returns the columns of the tile that implicit_gemm chooses for forward and grad_input.
@@ -236,7 +243,7 @@ const char* convkern_run(const char* name, const char* problem, unsigned schedul
   try {
     simulator::set_schedule(schedule);
     Operands operands{x, w, b, gy, residual, out};
-    const Planned planned = kernel_named(name).plan(parse_problem(problem));
+    const Planned planned = plan_of(kernel_named(name), parse_problem(problem));
     planned.plan->run(operands, workspace, SimulatedExecutor());
     text.clear();
   } catch (const std::exception& error) {
