@@ -35,6 +35,11 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--full", action="store_true", help="also list the kernels that were not chosen, and why"
     )
+    parser.add_argument(
+        "--picture",
+        action="store_true",
+        help="also draw which cells of rows and columns the outputs of the problem read",
+    )
     parser.set_defaults(run=_explain)
 
 
@@ -47,9 +52,13 @@ def _explain(args: argparse.Namespace) -> int:
                 "of torchvision give its input, e.g. --input 8x3x224x224"
             )
         explanation = explain(args.problem, device=args.device)
+    elif args.picture:
+        raise ValueError("--picture draws one problem: give a problem string, without --input")
     else:
         explanation = _explain_model(args.problem, args.input, args.device)
     print(explanation.full() if args.full else explanation)
+    if isinstance(explanation, Explanation) and args.picture:
+        print(explanation.picture())
     return 0
 
 

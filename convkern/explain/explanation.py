@@ -13,6 +13,7 @@ from convkern import _C, peaks
 from convkern._C import Problem
 from convkern._show import html
 from convkern.choices import Activation, Padding, PaddingMode, Sides
+from convkern.explain.picture import picture
 from convkern.functional import canonical, check_mode, check_types, has_kernels
 from convkern.peaks import Peaks
 from convkern.problem import forward_problem
@@ -24,7 +25,7 @@ _LEAST_CAPABILITY = 80  # of the GPUs that the CUDA kernels are built for
 @dataclass(frozen=True)
 class Explanation:
     """The plan of one problem. ``str()`` is the short answer, :meth:`full` adds the kernels that
-    were not chosen; Jupyter shows it as a table.
+    were not chosen, and :meth:`picture` draws what outputs read; Jupyter shows it as a table.
 
     Attributes:
         problem: the problem string.
@@ -86,6 +87,34 @@ class Explanation:
         """The text with a line for each kernel that was not chosen, and why."""
         rejected = [("rejected", f"{name}: {reason}") for name, reason in self.rejected]
         return _lines([*self._facts(), *rejected])
+
+    def picture(self) -> str:
+        """Returns a picture in text of the cells that the first, second and last output read, along
+        the rows and along the columns of the input.
+
+        The cells of the input are between the bars, by their numbers. Outside is the padding: a 0
+        for a zero, or the number of the cell that is repeated, with a prime. The marks below are
+        the taps of the kernel. Of both gradients it is the same picture, and the sentence below it
+        says what each pass does with the cells. Cells are left out where a line would exceed 78
+        characters.
+
+        Raises:
+            ValueError: there is no problem string, as for dtypes that convkern does not compute.
+
+        Example:
+            >>> problem = "n1c1h5w5k1r3s3p1q1u2v2_f32_nchw_fwd+reflect"
+            >>> print(convkern.explain(problem).picture())
+            rows and columns: 5 cells, padding 1 before and 1 after (reflect), kernel 3,
+              stride 2: 3 outputs
+              1' | 0 1 2 3 4 | 3'
+              ^------^             output 0
+                     ^---^         output 1
+                         ^-----^   output 2
+            Each output is the sum of the marked cells times the taps of the kernel.
+        """
+        if "_" not in self.problem:
+            raise ValueError(f"a picture needs a problem string, got problem={self.problem!r}")
+        return picture(Problem(self.problem))
 
     def __str__(self) -> str:
         count = len(self.rejected)
