@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,6 +71,18 @@ def test_a_comment_that_is_not_printed_is_found(tmp_path: Path) -> None:
     page.write_text("```python\nprint(1)  # 1\nprint(2)  # 3\n```\n")
     with pytest.raises(AssertionError, match=r"page.md:1: not printed: \['3'\]"):
         printed(blocks(page, "python")[0], {})
+
+
+def test_pictures_in_text_are_what_is_printed() -> None:
+    """They stand below the block that prints them."""
+    page = DOCS / "padding-and-stride.md"
+    names: dict[str, Any] = {}
+    out = "".join(printed(block, names) for block in blocks(page, "python"))
+    pictures = [b.text for b in blocks(page, "text") if re.match("rows|columns|zeros", b.text)]
+    assert len(pictures) == out.count("rows and columns: ") + 1
+    positions = [out.find(picture) for picture in pictures]
+    assert positions == sorted(positions)
+    assert positions[0] >= 0
 
 
 def test_needs_are_known() -> None:
