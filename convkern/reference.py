@@ -64,11 +64,11 @@ def cell_at(place: int, size: int, mode: PaddingMode = "zeros") -> int | None:
             the mode: size - 1 on each side for "reflect", size for "circular".
 
     >>> for mode in ("zeros", "replicate", "reflect", "circular"):
-    ...     print([cell_at(place, 5, mode) for place in range(-2, 7)])
-    [None, None, 0, 1, 2, 3, 4, None, None]
-    [0, 0, 0, 1, 2, 3, 4, 4, 4]
-    [2, 1, 0, 1, 2, 3, 4, 3, 2]
-    [3, 4, 0, 1, 2, 3, 4, 0, 1]
+    ...     print(mode, [cell_at(place, 5, mode) for place in range(-2, 7)])
+    zeros [None, None, 0, 1, 2, 3, 4, None, None]
+    replicate [0, 0, 0, 1, 2, 3, 4, 4, 4]
+    reflect [2, 1, 0, 1, 2, 3, 4, 3, 2]
+    circular [3, 4, 0, 1, 2, 3, 4, 0, 1]
     """
     if mode not in get_args(PaddingMode):
         raise ValueError(f"mode must be one of {get_args(PaddingMode)}, got mode={mode!r}")
