@@ -6,11 +6,18 @@ The layers are those of the suite that have padding. For each mode a cell has co
 that mode as a multiple of its time with zeros, and behind the slash torch's time with that mode
 (a pad, then a convolution) as a multiple of convkern's. "one side" moves all padding after the
 image. Freed memory is kept for both sides.
+
+    python benchmarks/paddings.py --models
+
+Models of timm that pad by hand in front of their convolutions, or change their weights before:
+torch's time over that of the model with replace_layers, in convkern.enabled and with optimize, in
+inference of 8 images of 224x224 in channels_last.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Callable
 from functools import partial
 from statistics import geometric_mean
@@ -43,6 +50,7 @@ LAYERS = {
     "depthwise 31x31, 56x56": "n4c128h56w56k128r31s31p15q15g128_f32_nchw_fwd",
 }
 MODES = ("reflect", "replicate", "circular")
+MODELS = ("tf_efficientnet_b0", "tf_mobilenetv3_large_100", "resnetv2_50x1_bit")
 
 
 def cells(text: str, last: bool, both: bool, seconds: float) -> list[tuple[float, float]]:
@@ -73,13 +81,43 @@ def cells(text: str, last: bool, both: bool, seconds: float) -> list[tuple[float
     ]
 
 
+def time_models(names: tuple[str, ...], seconds: float) -> None:
+    """Prints torch's time over convkern's for whole models."""
+    import timm  # a peer of benchmarks only
+
+    columns = ("layers replaced", "replace_layers", "enabled", "optimize")
+    table = Table(("inference",), columns)
+    x = torch.randn(8, 3, 224, 224).to(memory_format=torch.channels_last)
+    for name in names:
+        plain = timm.create_model(name).eval().to(memory_format=torch.channels_last)
+        replaced, intercepted = copy.deepcopy(plain), copy.deepcopy(plain)
+        report = convkern.replace_layers(replaced)
+        run = torch.no_grad()(convkern.enabled()(intercepted))
+        fast = convkern.optimize(copy.deepcopy(plain), x)
+        calls = {
+            "torch": torch.no_grad()(partial(plain, x)),
+            "replaced": torch.no_grad()(partial(replaced, x)),
+            "enabled": partial(run, x),
+            "optimize": partial(fast, x),
+        }
+        times = {key: s.median for key, s in time_in_turn(calls, seconds).items()}
+        ratios = (f"{times['torch'] / times[key]:.2f}x" for key in list(calls)[1:])
+        count = len(report.replaced)
+        table.add_row(name, f"{count} of {count + len(report.kept)}", *ratios)
+    print(table)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=0.3, help="for each call")
+    parser.add_argument("--models", action="store_true", help="time whole models of timm instead")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     convkern.keep_memory()
+    if args.models:
+        time_models(MODELS, args.seconds * 10)
+        return
     for last in (False, True):
         for both in (False, True):
             layout = "channels last" if last else "channels first"
@@ -89,8 +127,12 @@ def main() -> None:
                 row = cells(text, last, both, args.seconds)
                 rows.append(row)
                 table.add_row(name, *(f"{cost:.2f} / {ratio:.2f}x" for cost, ratio in row))
-            means = [tuple(map(geometric_mean, zip(*c, strict=True))) for c in zip(*rows, strict=True)]
-            table.add_row("geometric mean", *(f"{cost:.2f} / {ratio:.2f}x" for cost, ratio in means))
+            means = [
+                tuple(map(geometric_mean, zip(*c, strict=True))) for c in zip(*rows, strict=True)
+            ]
+            table.add_row(
+                "geometric mean", *(f"{cost:.2f} / {ratio:.2f}x" for cost, ratio in means)
+            )
             print(table, flush=True)
 
 

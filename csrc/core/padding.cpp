@@ -13,6 +13,8 @@ constexpr int64_t kPartWeights = 2;
 // Kernels that have an image in each lane of a vector, 16 at most, have the fewest empty ones if
 // parts have a multiple of so many images.
 constexpr int64_t kLanes = 16;
+// A batch of several parts has a multiple of so many, so that few threads have equal shares.
+constexpr int64_t kPartsAtOnce = 4;
 // The gradient of the weights is summed in at most so many sums of adjacent parts, whatever the
 // number of threads, so that this does not change the result.
 constexpr int64_t kMostSums = 8;
@@ -167,7 +169,8 @@ PaddedParts::PaddedParts(const Problem& p, const PaddingFunctions* functions)
   const int64_t image = std::max<int64_t>(1, p.C * largest.H * largest.W * size_of(p.dtype));
   const int64_t weights = kPartWeights * p.O * p.Cg * p.R * p.S * size_of(p.dtype);
   const int64_t images = std::max<int64_t>(1, std::max(functions->part_bytes, weights) / image);
-  largest.N = ceil_div(p.N, ceil_div(p.N, images));
+  const int64_t parts = ceil_div(ceil_div(p.N, images), kPartsAtOnce) * kPartsAtOnce;
+  largest.N = images < p.N ? ceil_div(p.N, std::min(parts, p.N)) : p.N;
   if (largest.N > kLanes) largest.N = std::min(p.N, ceil_div(largest.N, kLanes) * kLanes);
   count = ceil_div(p.N, largest.N);
 }

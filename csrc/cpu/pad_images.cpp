@@ -59,10 +59,11 @@ void pad_as(const PaddedPlanes& p, const T* from, T* to, const Executor& executo
   const std::vector<Edge> edges = edges_of(p.columns, unit);
   const int64_t grain = rows_in_task(padded * sizeof(T));
   executor.run(p.planes * rows.padded(), grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t plane = task / rows.padded(), row = rows.source(task % rows.padded());
-      const T* source = from + (plane * rows.size + row) * width;
-      T* at = to + task * padded;
+    int64_t plane = begin / rows.padded(), row = begin % rows.padded();
+    T* at = to + begin * padded;
+    for (int64_t task = begin; task < end; ++task, at += padded) {
+      const T* source = from + (plane * rows.size + rows.source(row)) * width;
+      if (++row == rows.padded()) row = 0, ++plane;
       copy(source, width, at + p.columns.before * unit);
       if (unit == 1) {
         for (const Edge& edge : edges) at[edge.place] = source[edge.cell];
