@@ -141,9 +141,8 @@ class ProblemSource {
   void shrink(Problem& p) {
     const bool is_3x3 = p.R == 3 && p.S == 3;
     int64_t Og = p.Og();
-    int64_t* const sizes[] = {&p.N,         &p.H,         &p.W,     &p.groups,
-                              &p.Cg,        &Og,          &p.pad_h, &p.pad_w,
-                              &p.pad_h_end, &p.pad_w_end, &p.R,     &p.S};
+    int64_t* const sizes[] = {&p.N,     &p.H,     &p.W,         &p.groups,    &p.Cg, &Og,
+                              &p.pad_h, &p.pad_w, &p.pad_h_end, &p.pad_w_end, &p.R,  &p.S};
     int64_t& size = *sizes[random_.below(std::size(sizes) - (is_3x3 ? 2 : 0))];
     size = (size + 1) / 2;
     p.C = p.groups * p.Cg;
