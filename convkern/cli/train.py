@@ -18,6 +18,7 @@ from convkern.cli.arguments import Commands, add_training, integer, natural, pos
 from convkern.fashion_mnist import (
     CONVS,
     MODELS,
+    MODES,
     Checkpoint,
     Processes,
     Training,
@@ -29,6 +30,7 @@ from convkern.fashion_mnist import (
     torchrun_processes,
     train_model,
 )
+from convkern.fashion_mnist.models import variant
 
 
 def add_command(commands: Commands) -> None:
@@ -36,6 +38,12 @@ def add_command(commands: Commands) -> None:
     parser = commands.add_parser("train", help=summary, description=summary)
     add = parser.add_argument
     add("--model", choices=MODELS, default="padding3", help="network (%(default)s)")
+    add(
+        "--padding-mode",
+        choices=("zeros", *MODES),
+        default="zeros",
+        help="what padding holds (%(default)s)",
+    )
     add("--conv", choices=CONVS, default="convkern", help="convolution layer (%(default)s)")
     add("--batch-size", type=positive, default=512, help="samples in a step (%(default)s)")
     add("--seed", type=integer, default=0, help="of parameters and shuffling (%(default)s)")
@@ -53,6 +61,7 @@ def add_command(commands: Commands) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     with torchrun_processes() as processes, ExitStack() as locks:
+        name = processes.main_first(lambda: variant(args.model, args.padding_mode))
         checkpoint = _checkpoint(args)
         processes.main_first(lambda: _prepare_training(args, checkpoint, processes, locks))
         data = processes.main_first(lambda: read_fashion_mnist(args.data))
@@ -60,7 +69,7 @@ def _train(args: argparse.Namespace) -> int:
         loaders = make_loaders(
             data, args.batch_size, args.workers, seed=args.seed, processes=processes
         )
-        model, optimizer, cost = build_convnet(args.model, args.conv, seed=args.seed)
+        model, optimizer, cost = build_convnet(name, args.conv, seed=args.seed)
         training = Training(model, optimizer, loaders[0], processes)
         start = None if checkpoint is None else _resumed(checkpoint, training, args.epochs)
 
@@ -133,8 +142,11 @@ def _interrupted(args: argparse.Namespace, words: Sequence[str]) -> str:
 def _checkpoint(args: argparse.Namespace) -> Checkpoint | None:
     if args.checkpoint is None:
         return None
-    settings = ("model", "conv", "batch_size", "seed")  # with other values it is another training
-    return Checkpoint(args.checkpoint, {name: getattr(args, name) for name in settings})
+    settings = ("conv", "batch_size", "seed")  # with other values it is another training
+    model = variant(args.model, args.padding_mode)
+    return Checkpoint(
+        args.checkpoint, {"model": model, **{name: getattr(args, name) for name in settings}}
+    )
 
 
 def _resumed(checkpoint: Checkpoint, training: Training, epochs: int) -> TrainResult | None:
@@ -155,12 +167,14 @@ def _resumed(checkpoint: Checkpoint, training: Training, epochs: int) -> TrainRe
 
 
 def _given(args: argparse.Namespace, processes: Processes) -> dict[str, object]:
-    """Returns the arguments for metrics.json. Those of checkpoints and processes are included only
-    if they are used."""
+    """Returns the arguments for metrics.json. Those of checkpoints, processes and modes of padding
+    are included only if they are used."""
     arguments = {name: value for name, value in vars(args).items() if not callable(value)}
     for name in ("checkpoint", "resume"):
         if not arguments[name]:
             del arguments[name]
+    if args.padding_mode == "zeros":
+        del arguments["padding_mode"]
     return arguments | ({"processes": processes.count} if processes.count > 1 else {})
 
 

@@ -11,6 +11,8 @@ from convkern.fashion_mnist.loaders import load_fashion_mnist, make_loaders
 from convkern.fashion_mnist.models import (
     CONVS,
     MODELS,
+    MODES,
+    VARIANTS,
     ConvNetPadding,
     ConvNetPaddingStride,
     ConvNetPlain,
@@ -23,6 +25,8 @@ from convkern.fashion_mnist.training import TrainResult, test_model, train_model
 __all__ = [
     "CONVS",
     "MODELS",
+    "MODES",
+    "VARIANTS",
     "Checkpoint",
     "ConvNetPadding",
     "ConvNetPaddingStride",

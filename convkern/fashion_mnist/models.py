@@ -7,12 +7,13 @@ argument: `nn.Conv2d` or a subclass of it.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, TypeVar, get_args
 
 import torch
 from torch import nn
 
 from convkern import Conv2d
+from convkern.choices import PaddingMode
 
 T = TypeVar("T")
 
@@ -44,41 +45,59 @@ class ConvNetPadding(_ConvNet):
 
     With `num_layers=2`, padding is 1 and the kernels are 14 and 10: 28x28 becomes 17x17, then
     10x10. With `num_layers=3`, padding is 2 and the kernels are 14, 10 and 9: 19x19, 14x14, then
-    10x10.
+    10x10. `padding_mode` says what the padding holds, as in nn.Conv2d.
 
     Raises:
-        ValueError: `num_layers` is neither 2 nor 3.
+        ValueError: `num_layers` is neither 2 nor 3, or there is no such mode.
     """
 
-    def __init__(self, num_layers: int = 3, conv: type[nn.Conv2d] = Conv2d) -> None:
-        if num_layers == 2:
-            convs = [conv(1, 1, size, padding=1) for size in (14, 10)]
-        elif num_layers == 3:
-            convs = [conv(1, 1, size, padding=2) for size in (14, 10, 9)]
-        else:
+    def __init__(
+        self,
+        num_layers: int = 3,
+        conv: type[nn.Conv2d] = Conv2d,
+        padding_mode: PaddingMode = "zeros",
+    ) -> None:
+        if num_layers not in (2, 3):
             raise ValueError(f"num_layers must be 2 or 3, not {num_layers}")
+        sizes, padding = ((14, 10), 1) if num_layers == 2 else ((14, 10, 9), 2)
+        convs = [conv(1, 1, size, padding=padding, padding_mode=padding_mode) for size in sizes]
         super().__init__(*convs, features=10 * 10)
 
 
 class ConvNetPaddingStride(_ConvNet):
-    """Three convolutions with padding 2, the last with stride 2: 19x19, 16x16, then 8x8."""
+    """Three convolutions with padding 2, the last with stride 2: 19x19, 16x16, then 8x8.
 
-    def __init__(self, conv: type[nn.Conv2d] = Conv2d) -> None:
-        super().__init__(
-            conv(1, 1, 14, padding=2),
-            conv(1, 1, 8, padding=2),
-            conv(1, 1, 5, padding=2, stride=2),
-            features=8 * 8,
-        )
+    `padding_mode` says what the padding holds, as in nn.Conv2d.
+    """
+
+    def __init__(self, conv: type[nn.Conv2d] = Conv2d, padding_mode: PaddingMode = "zeros") -> None:
+        layer = partial(conv, 1, 1, padding=2, padding_mode=padding_mode)
+        super().__init__(layer(14), layer(8), layer(5, stride=2), features=8 * 8)
 
 
-MODELS: Final[Mapping[str, Callable[[type[nn.Conv2d]], nn.Module]]] = {
-    "plain": ConvNetPlain,
+_PADDED: Final[Mapping[str, Callable[..., nn.Module]]] = {
     "padding2": partial(ConvNetPadding, 2),
     "padding3": partial(ConvNetPadding, 3),
     "stride": ConvNetPaddingStride,
 }
+
+MODELS: Final[Mapping[str, Callable[[type[nn.Conv2d]], nn.Module]]] = {
+    "plain": ConvNetPlain,
+    **_PADDED,
+}
 """The networks by name: each builds one, of the class of convolutions given."""
+
+MODES: Final[tuple[PaddingMode, ...]] = tuple(
+    mode for mode in get_args(PaddingMode) if mode != "zeros"
+)
+"""The modes of padding other than zeros."""
+
+VARIANTS: Final[Mapping[str, Callable[[type[nn.Conv2d]], nn.Module]]] = {
+    f"{name}-{mode}": partial(build, padding_mode=mode)
+    for name, build in _PADDED.items()
+    for mode in MODES
+}
+"""The networks that have padding with each other mode, such as "padding2-reflect"."""
 
 CONVS: Final[Mapping[str, type[nn.Conv2d]]] = {"convkern": Conv2d, "torch": nn.Conv2d}
 """The classes of convolutions by name."""
@@ -90,14 +109,15 @@ def build_convnet(
     """Returns a new network, its Adam optimizer with learning rate `lr`, whose step is one call for
     all parameters, and its cost.
 
-    `model` is a name in `MODELS`, and `conv` one in `CONVS`. The initial parameters depend on
-    `model` and `seed` alone, not on `conv`. With a seed, torch's global random state is left as it
-    was. Without one, the parameters are drawn from it.
+    `model` is a name in `MODELS` or `VARIANTS`, and `conv` one in `CONVS`. The initial parameters
+    depend on `model` and `seed` alone, not on `conv` or the mode of padding. With a seed, torch's
+    global random state is left as it was. Without one, the parameters are drawn from it.
 
     Raises:
         ValueError: `model` or `conv` is unknown; the message names the choices.
     """
-    build, layer = _choice("model", model, MODELS), _choice("conv", conv, CONVS)
+    build = VARIANTS[model] if model in VARIANTS else _choice("model", model, MODELS)
+    layer = _choice("conv", conv, CONVS)
     if seed is None:
         net = build(layer)
     else:
@@ -105,6 +125,31 @@ def build_convnet(
             torch.default_generator.manual_seed(seed)
             net = build(layer)
     return net, torch.optim.Adam(net.parameters(), lr=lr, fused=True), nn.CrossEntropyLoss()
+
+
+def variant(model: str, mode: str) -> str:
+    """Returns the name of a model in `MODELS` with this mode of padding, which is `model` itself
+    for zeros.
+
+    Raises:
+        ValueError: the model is unknown or has no padding, or there is no such mode.
+    """
+    _choice("model", model, MODELS)
+    if mode == "zeros":
+        return model
+    _choice("mode", mode, dict.fromkeys(get_args(PaddingMode)))
+    if model not in _PADDED:
+        raise ValueError(
+            f"{model} has no padding that could be {mode}: choose one of {', '.join(_PADDED)}"
+        )
+    return f"{model}-{mode}"
+
+
+def parts(name: str) -> tuple[str, str]:
+    """Returns the model in `MODELS` and the mode of padding of a name in `MODELS` or
+    `VARIANTS`."""
+    model, _, mode = name.partition("-")
+    return model, mode or "zeros"
 
 
 def _choice(what: str, name: str, table: Mapping[str, T]) -> T:
