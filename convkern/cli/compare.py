@@ -14,7 +14,15 @@ import torch.distributed as dist
 from convkern._files import check_writable, locked
 from convkern._show.progress import Progress
 from convkern.cli.arguments import Commands, add_training, names, natural, positive, resuming
-from convkern.fashion_mnist import CONVS, MODELS, FashionMNISTData, read_fashion_mnist
+from convkern.fashion_mnist import (
+    CONVS,
+    MODELS,
+    MODES,
+    VARIANTS,
+    FashionMNISTData,
+    read_fashion_mnist,
+)
+from convkern.fashion_mnist.models import parts
 from convkern.fashion_mnist.study import (
     Plan,
     Study,
@@ -39,6 +47,15 @@ def add_command(commands: Commands) -> None:
         default=list(MODELS),
         metavar="NAME,...",
         help=f"of {','.join(MODELS)} (all)",
+    )
+    add(
+        "--modes",
+        type=names,
+        nargs="?",
+        const=list(MODES),
+        metavar="NAME,...",
+        help="compare other modes of padding with zeros, in each model that has padding: of "
+        f"{','.join(MODES)} (all if none is named; without --modes zeros alone)",
     )
     add("--seeds", type=positive, default=3, help="how many, from 0 on (%(default)s)")
     add_training(parser)
@@ -97,17 +114,44 @@ def _prepare(args: argparse.Namespace) -> Plan:
     if dist.is_available() and dist.is_torchelastic_launched():
         raise ValueError("compare trains in one process: start it without torchrun")
     if unknown := [name for name in args.models if name not in MODELS]:
-        raise ValueError(f"models must be among {','.join(MODELS)}, got {','.join(unknown)}")
+        hint = "; --modes adds modes of padding" * any(name in VARIANTS for name in unknown)
+        raise ValueError(f"models must be among {','.join(MODELS)}, got {','.join(unknown)}{hint}")
     missing = [name for name in ("matplotlib", "jinja2", "scipy") if find_spec(name) is None]
     if missing:
         raise ValueError(f"the report needs {', '.join(missing)}: pip install 'convkern[report]'")
     if args.tensorboard is not None and find_spec("tensorboard") is None:
         raise ValueError("--tensorboard needs tensorboard: pip install 'convkern[tensorboard]'")
-    plan = Plan(args.models, range(args.seeds), args.epochs, args.out)
+    plan = Plan(_with_modes(args), range(args.seeds), args.epochs, args.out)
     check_writable(args.out / "report.html", args.out / "study.json")
     if args.tensorboard is not None:
         check_writable(args.tensorboard / "events")
     return plan
+
+
+def _with_modes(args: argparse.Namespace) -> list[str]:
+    """Returns the models, each followed by its variants with the modes of padding that were asked
+    for."""
+    if args.modes is None:
+        return list(args.models)
+    if not args.modes:
+        raise ValueError(f"--modes needs names among {','.join(MODES)}, or none for all")
+    if unknown := [mode for mode in args.modes if mode not in MODES]:
+        why = ", and zeros is always compared with" * ("zeros" in unknown)
+        raise ValueError(f"modes must be among {','.join(MODES)}{why}, got {','.join(unknown)}")
+    if len(set(args.modes)) < len(args.modes):
+        raise ValueError(f"each mode once, not {','.join(args.modes)}")
+    padded = dict.fromkeys(parts(name)[0] for name in VARIANTS)
+    if args.models and not padded.keys() & set(args.models):
+        raise ValueError(
+            f"--modes needs a model with padding: --models must have one of {','.join(padded)}, "
+            f"got {','.join(args.models)}"
+        )
+    return [
+        name
+        for model in args.models
+        for name in (model, *(f"{model}-{mode}" for mode in args.modes))
+        if name == model or name in VARIANTS
+    ]
 
 
 def _study(args: argparse.Namespace, plan: Plan) -> Study:
@@ -125,21 +169,23 @@ def _study(args: argparse.Namespace, plan: Plan) -> Study:
 
             watchers.append(stack.enter_context(Events(args.tensorboard)))
         study, models = run_study(data, plan, watchers)
-    study = replace(study, times=_times(args, data))
+    study = replace(study, times=_times(args, plan.models, data))
     study.write(args.out / "study.json")
     progress.print("drawing the report")
     write_report(args.out, study, models, data)
     return study
 
 
-def _times(args: argparse.Namespace, data: FashionMNISTData) -> dict[str, dict[str, list[float]]]:
+def _times(
+    args: argparse.Namespace, models: Sequence[str], data: FashionMNISTData
+) -> dict[str, dict[str, list[float]]]:
     """Returns the seconds of the requested number of epochs. If a finished study is resumed, its
     times are kept."""
     if not args.timing_epochs:
         return {}
     progress = Progress(args.quiet)
     times = _earlier_times(args.out / "study.json", progress) if args.resume else {}
-    wanted = {model: times.get(model, {}) for model in args.models}
+    wanted = {model: times.get(model, {}) for model in models}
     counts = {len(seconds) for by_conv in wanted.values() for seconds in by_conv.values()}
     if all(set(by_conv) == set(CONVS) for by_conv in wanted.values()) and counts == {
         args.timing_epochs
@@ -147,8 +193,8 @@ def _times(args: argparse.Namespace, data: FashionMNISTData) -> dict[str, dict[s
         return wanted
     progress.print("timing epochs with either layer")
     with progress:
-        report = timing_bar(progress, 2 * len(args.models) * args.timing_epochs)
-        return time_epochs(data, args.models, args.timing_epochs, report)
+        report = timing_bar(progress, 2 * len(models) * args.timing_epochs)
+        return time_epochs(data, models, args.timing_epochs, report)
 
 
 def _earlier_times(file: Path, progress: Progress) -> dict[str, dict[str, list[float]]]:

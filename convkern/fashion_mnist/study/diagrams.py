@@ -11,6 +11,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.patches import Rectangle
 
 from convkern import output_size
+from convkern.fashion_mnist.models import parts
 from convkern.fashion_mnist.study.figures import (
     BLUE,
     GREEN,
@@ -38,6 +39,9 @@ _STEPS_PER_SECOND = 2  # of the animation
 
 
 def receptive_fields(stacks: Mapping[str, Sequence[Layer]]) -> Picture:
+    """Draws those of each model once, because its variants have the same."""
+    varied = any(parts(model)[1] != "zeros" for model in stacks)
+    stacks = {parts(model)[0]: layers for model, layers in stacks.items()}
     words = "; ".join(
         f"{model}: " + ", then ".join(f"{y.field}x{y.field}" for y in layers)
         for model, layers in stacks.items()
@@ -49,7 +53,8 @@ def receptive_fields(stacks: Mapping[str, Sequence[Layer]]) -> Picture:
         f"and squares of what one output of each layer sees. {words}.",
         "The part of the image (grey) that the middle output of each layer sees: layer 1 solid, "
         "layer 2 dashed, layer 3 dotted. The thin outline is how far padding lets outputs see "
-        "beyond the image.",
+        "beyond the image."
+        + (" The padding modes change no size: they fill the padding from the image." * varied),
         saver(lambda: _fields(stacks)),
     )
 

@@ -12,12 +12,15 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from convkern.fashion_mnist.models import parts
+
 # Okabe and Ito's colours, which colour-blind readers can tell apart, as far as they contrast enough
 # with white.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#666666"
-COLORS = {"plain": BLUE, "padding2": VERMILLION, "padding3": GREEN, "stride": PURPLE}
-MARKERS = {"plain": "o", "padding2": "s", "padding3": "^", "stride": "D"}
+_COLORS = {"plain": BLUE, "padding2": VERMILLION, "padding3": GREEN, "stride": PURPLE}
+_MARKERS = {"plain": "o", "padding2": "s", "padding3": "^", "stride": "D"}
+_MODE_MARKERS = {"reflect": "<", "replicate": "P", "circular": "*"}
 SEED_LINES = ("-", "--", ":", "-.")
 
 # A phone shows this width in about 360 of its pixels, and then 10 points as 11 of them.
@@ -54,6 +57,22 @@ class Picture:
     alt: str
     caption: str
     draw: Callable[[Path], None]
+
+
+def color_of(model: str) -> str:
+    """Returns the colour of a model, which is that of its variants too."""
+    return _COLORS[parts(model)[0]]
+
+
+def marker_of(model: str) -> str:
+    """Returns the marker of a model, or that of the mode of padding of a variant."""
+    name, mode = parts(model)
+    return _MODE_MARKERS.get(mode, _MARKERS[name])
+
+
+def label_of(model: str) -> str:
+    """Returns the name of a model in lines short enough for a label."""
+    return model.replace("-", "\n")
 
 
 @contextmanager

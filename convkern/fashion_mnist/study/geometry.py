@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from convkern import output_size
 from convkern.functional import torch_conv2d
@@ -25,6 +26,7 @@ class Layer:
         jump: rows of the image between the fields of neighbouring outputs.
         offset: row of the image where the field of the first output begins, <= 0 with padding.
         channels_in, channels_out: channels of its input and output.
+        mode: what its padding holds, as in nn.Conv2d.
     """
 
     kernel: int
@@ -37,6 +39,7 @@ class Layer:
     offset: int
     channels_in: int = 1
     channels_out: int = 1
+    mode: str = "zeros"
 
     @property
     def multiply_adds(self) -> int:
@@ -66,7 +69,7 @@ def layers_of(model: nn.Module, size: int = IMAGE) -> list[Layer]:
         found.append(
             Layer(
                 kernel, padding, stride, size, size_out, field, jump, offset,
-                conv.in_channels, conv.out_channels,
+                conv.in_channels, conv.out_channels, conv.padding_mode,
             )
         )  # fmt: skip
         size = size_out
@@ -74,11 +77,13 @@ def layers_of(model: nn.Module, size: int = IMAGE) -> list[Layer]:
 
 
 def describe(layers: Sequence[Layer]) -> str:
-    """Returns the layers in words, such as "2 layers, kernels 14 and 10, padding 1"."""
+    """Returns the layers in words, such as "2 layers, kernels 14 and 10, padding 1, reflect"."""
     count = f"{len(layers)} {'layer' if len(layers) == 1 else 'layers'}"
     parts = [_each("kernel", [layer.kernel for layer in layers])]
     paddings, strides = ([getattr(x, name) for x in layers] for name in ("padding", "stride"))
     parts.append(_each("padding", paddings) if any(paddings) else "no padding")
+    modes = {layer.mode for layer in layers if layer.padding and layer.mode != "zeros"}
+    parts += sorted(modes)
     if set(strides) != {1}:
         parts.append(_each("stride", strides))
     return ", ".join([count, *parts])
@@ -105,7 +110,10 @@ def reads(layers: Sequence[Layer]) -> Tensor:
     y: Tensor = image
     for layer in layers:
         ones = torch.ones(1, 1, layer.kernel, layer.kernel, dtype=torch.float64)
-        y = torch_conv2d(y, ones, stride=layer.stride, padding=layer.padding)
+        if layer.mode == "zeros":
+            y = torch_conv2d(y, ones, stride=layer.stride, padding=layer.padding)
+        else:  # pixels of the image are read again in the padding
+            y = torch_conv2d(pad(y, (layer.padding,) * 4, layer.mode), ones, stride=layer.stride)
     (gradient,) = torch.autograd.grad(y.sum(), image)
     return gradient[0, 0]
 

@@ -10,13 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from convkern import conv2d
-from convkern.fashion_mnist.study.figures import WIDTH, Picture, bare, new_figure, saver, square
+from convkern.fashion_mnist.study.figures import (
+    WIDTH,
+    Picture,
+    bare,
+    label_of,
+    new_figure,
+    saver,
+    square,
+)
 from convkern.fashion_mnist.study.geometry import Layer, corner_share, layers_of, reads
 from convkern.fashion_mnist.study.results import CLASSES, Study
 from convkern.fashion_mnist.study.run import activations
 
 _GRID = 4  # rows and columns of misclassified garments
 _EDGE_PADDINGS = (0, 1, 2)
+_BESIDE = 4  # most models beside one another
 _LEAST_SHARE = 1e-4  # least share of the most read pixel that the picture shows
 
 
@@ -172,13 +181,14 @@ def _rows(stacks: Mapping[str, Sequence[Tensor]], draw: Any) -> Any:
             bare(axes)
         for axes, tensor in zip(row, stack, strict=False):
             draw(axes, tensor)
-        row[0].set_ylabel(model)
+        row[0].set_ylabel(label_of(model))
     return figure
 
 
 def _edges(maps: Sequence[Tensor], stacks: Mapping[str, Sequence[Layer]]) -> Any:
-    figure = new_figure(3.4)
-    above, below = figure.subfigures(2, 1, height_ratios=(1.2, 1))
+    rows = -(-len(stacks) // _BESIDE)
+    figure = new_figure(3.4 + 1.55 * (rows - 1))
+    above, below = figure.subfigures(2, 1, height_ratios=(1.2, rows))
     lowest, highest = min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)
     for axes, feature, padding in zip(
         above.subplots(1, len(maps)), maps, _EDGE_PADDINGS, strict=True
@@ -199,11 +209,14 @@ def _edges(maps: Sequence[Tensor], stacks: Mapping[str, Sequence[Layer]]) -> Any
 def draw_reads(figure: Any, stacks: Mapping[str, Sequence[Layer]]) -> None:
     """Draws for each model how often each pixel of the image reaches its last layer. The title
     gives the corner's share of the most read pixel."""
-    grid = figure.subplots(1, len(stacks), squeeze=False)[0]
-    for axes, (model, layers) in zip(grid, stacks.items(), strict=True):
+    rows, columns = -(-len(stacks) // _BESIDE), min(len(stacks), _BESIDE)
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid[len(stacks) :]:
+        axes.set_visible(False)
+    for axes, (model, layers) in zip(grid, stacks.items(), strict=False):
         bare(axes)
         counts = reads(layers)
         # On a linear scale the edges would look alike, so the scale is logarithmic.
         shares = (counts / counts.max()).clamp(min=_LEAST_SHARE).log10()
         axes.imshow(shares.numpy(), cmap="cividis", vmin=math.log10(_LEAST_SHARE), vmax=0)
-        axes.set_title(f"{model}\n{100 * corner_share(layers):.2g}%", fontsize=9)
+        axes.set_title(f"{label_of(model)}\n{100 * corner_share(layers):.2g}%", fontsize=9)

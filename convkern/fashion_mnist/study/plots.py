@@ -9,14 +9,16 @@ from typing import Any
 import torch
 
 from convkern.fashion_mnist.study.figures import (
-    COLORS,
-    MARKERS,
     SEED_LINES,
     Picture,
+    color_of,
+    marker_of,
     new_figure,
     saver,
 )
 from convkern.fashion_mnist.study.results import CLASSES, Run, Study
+
+_LEVEL = 4  # most models whose names fit beside one another
 
 
 def plots(study: Study) -> list[Picture]:
@@ -106,6 +108,8 @@ def _accuracy(study: Study) -> Any:
         axes.set_xlim(-0.5, len(study.models) - 0.5)
         axes.set_xticks(range(len(study.models)), study.models)
         axes.tick_params(axis="x", labelsize=10)
+        if len(study.models) > _LEVEL:
+            axes.tick_params(axis="x", labelsize=9, rotation=90)
     return figure
 
 
@@ -116,7 +120,7 @@ def _seed_marks(axes: Any, place: int, runs: list[Run], name: str, beyond: float
     for number, run in enumerate(runs):
         value, x = getattr(run, name), place + 0.5 * (number - middle) / max(1, len(runs))
         if run.learned:
-            color, marker = COLORS[run.model], MARKERS[run.model]
+            color, marker = color_of(run.model), marker_of(run.model)
             axes.plot(x, value, marker=marker, color=color, markersize=6)
         else:
             axes.plot(x, beyond, marker="x", color="black", markersize=6)
@@ -155,13 +159,13 @@ def _loss_curve(axes: Any, run: Run, line: str) -> None:
     steps = len(run.step_losses)
     first = [(step + 0.5) / steps for step in range(steps)]
     later = [epoch + 0.5 for epoch in range(1, len(run.epoch_losses))]
-    color = COLORS[run.model] if run.learned else "black"
+    color = color_of(run.model) if run.learned else "black"
     label = f"seed {run.seed}" + ("" if run.learned else ": dead")
     losses = run.step_losses + run.epoch_losses[1:]
     axes.plot(first + later, losses, line, color=color, linewidth=1.2, label=label)
     axes.plot(
         len(run.epoch_losses), run.test_loss,
-        marker=MARKERS[run.model] if run.learned else "x", color=color, markersize=4,
+        marker=marker_of(run.model) if run.learned else "x", color=color, markersize=4,
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from convkern.fashion_mnist.study.pictures import pictures
 from convkern.fashion_mnist.study.plots import confusions, plots
 from convkern.fashion_mnist.study.results import Study
 from convkern.fashion_mnist.study.tables import HEADINGS, results_rows
-from convkern.fashion_mnist.study.verdicts import RULE, dead_seeds, judge, steadiness
+from convkern.fashion_mnist.study.verdicts import dead_seeds, judge, rule, steadiness
 
 _TYPES = {".png": "image/png", ".gif": "image/gif"}
 
@@ -59,7 +59,7 @@ def write_report(
         style=Markup(STYLE),
         study=study,
         verdicts=judge(study),
-        rule=RULE,
+        rule=rule(study),
         dead=dead_seeds(study),
         steadiness=steadiness(study),
         descriptions={model: describe(layers) for model, layers in stacks.items()},

@@ -25,7 +25,8 @@ class Run:
     """One network, trained and tested.
 
     Attributes:
-        model, seed: identify the network; model is a name in `convkern.fashion_mnist.MODELS`.
+        model, seed: identify the network; model is a name in `MODELS` or `VARIANTS` of
+            `convkern.fashion_mnist`.
         step_losses, epoch_losses, epoch_seconds: those of the training, as in `TrainResult`.
         test_loss, accuracy: mean cost, and fraction in [0, 1], over the test split.
         confusion: for each class, how many of its test images were taken for each class.

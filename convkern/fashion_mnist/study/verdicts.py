@@ -1,4 +1,4 @@
-"""Judges the notebook's three claims by the numbers of a study, in words."""
+"""Judges the notebook's three claims, and modes of padding, by the numbers of a study, in words."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from convkern.fashion_mnist.models import parts
 from convkern.fashion_mnist.study.results import Run, Study, Summary, summaries
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+BETTER, WORSE = "more accurate than zeros", "less accurate than zeros"
+SAME = "no measurable difference from zeros"
 SIGNIFICANT = 0.05
 _STEADY = 1.5
-RULE = (
+_PREDICATES = {
+    UNDECIDED: "the claim is undecided",
+    BETTER: f"it is {BETTER}",
+    WORSE: f"it is {WORSE}",
+    SAME: f"there is {SAME}",
+}
+_RULE = (
     "A difference of means decides where it exceeds the spread of a difference (the root of the "
     "sum of both squared standard deviations between seeds) and has p < 0.05 in Welch's t-test, "
     "which allows for how few seeds there are. Otherwise it is undecided, as it is with fewer than "
@@ -20,11 +29,17 @@ RULE = (
     "ln 10 = 2.303, or within a hundredth of it. The accuracies of the runs that learned decide a "
     "claim; the same comparison over all seeds stands beside it."
 )
+_RULE_OF_MODES = (
+    " The same rule compares each mode of padding with zeros. A difference within the spread is "
+    "too small to measure, and one beyond it is undecided where the seeds are too few. Of 20 "
+    "modes that change nothing, one may seem to differ by chance."
+)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim that `model` is more accurate than `other` (sign is 1), or less (sign is -1).
+    """A claim that `model` is more accurate than `other` (sign is 1), or less (sign is -1), or the
+    question which of the two it is (sign is 0).
 
     `caveat` says what else differs between the two. `costs` says that `model` is also claimed to
     need less computation.
@@ -104,7 +119,8 @@ class Verdict:
     """The decision on a claim, by the numbers.
 
     Attributes:
-        decision: `HOLDS`, `FAILS` or `UNDECIDED`, by the accuracies of the runs that learned.
+        decision: `HOLDS`, `FAILS` or `UNDECIDED`, by the accuracies of the runs that learned. Of a
+            mode of padding, `BETTER`, `WORSE`, `SAME` or `UNDECIDED`.
         decision_of_all: the same by the accuracies of all runs.
         sentences: the numbers that decide.
     """
@@ -121,9 +137,15 @@ class Verdict:
 
 def judge(study: Study) -> list[Verdict]:
     """Returns the verdicts on the claims whose two models are in the study, in the notebook's
-    order."""
+    order, and then on each mode of padding."""
     models = study.models
-    return [_verdict(study, c) for c in CLAIMS if c.model in models and c.other in models]
+    claims = [*CLAIMS, *_mode_claims(study)]
+    return [_verdict(study, c) for c in claims if c.model in models and c.other in models]
+
+
+def rule(study: Study) -> str:
+    """Returns the rule by which `judge` decides, in words."""
+    return _RULE + (_RULE_OF_MODES if _mode_claims(study) else "")
 
 
 def dead_seeds(study: Study) -> str:
@@ -162,6 +184,17 @@ def compare(first: Sequence[Run], second: Sequence[Run], quantity: str) -> Compa
     )  # fmt: skip
 
 
+def _mode_claims(study: Study) -> list[Claim]:
+    caveat = (
+        "Nothing else differs: each seed begins with the same weights and takes the same batches."
+    )
+    return [
+        Claim(f"{mode.capitalize()} padding in {model}", f"{model}-{mode}", model, 0, caveat)
+        for model, mode in map(parts, study.models)
+        if mode != "zeros"
+    ]
+
+
 def _verdict(study: Study, claim: Claim) -> Verdict:
     first, second = (study.of(name, learned_only=True) for name in (claim.model, claim.other))
     all_first, all_second = study.of(claim.model), study.of(claim.other)
@@ -188,9 +221,18 @@ def _verdict(study: Study, claim: Claim) -> Verdict:
 
 
 def _decision(accuracy: Comparison, claim: Claim) -> str:
+    if claim.sign == 0:
+        return _difference(accuracy)
     if accuracy.winner == 0:
         return UNDECIDED
     return HOLDS if accuracy.winner == claim.sign else FAILS
+
+
+def _difference(accuracy: Comparison) -> str:
+    if accuracy.winner:
+        return BETTER if accuracy.winner > 0 else WORSE
+    measured = accuracy.spread is not None and abs(accuracy.difference) <= accuracy.spread
+    return SAME if measured else UNDECIDED
 
 
 def _learned(learned: Sequence[Run], runs: Sequence[Run]) -> str:
@@ -262,8 +304,8 @@ def _of_all(decision: str, decision_of_all: str, of_all: Comparison, runs: Seque
     ending = (
         f"seeds that never learned do not change the decision ({names})"
         if decision == decision_of_all
-        else f"seeds that never learned ({names}) decide here: over all seeds the claim "
-        + ("is undecided" if decision_of_all == UNDECIDED else decision_of_all)
+        else f"seeds that never learned ({names}) decide here: over all seeds "
+        + _PREDICATES.get(decision_of_all, f"the claim {decision_of_all}")
     )
     return f"{numbers}, {_size(of_all)}; {ending}."
 
