@@ -101,21 +101,24 @@ def _accuracy(study: Study) -> Any:
         # Runs that only guess lie beyond the scale of those that learned: below in accuracy, above
         # in loss.
         beyond = low - 2 * margin if name == "accuracy" else high + 2 * margin
+        upright = len(study.models) > _LEVEL
         for place, model in enumerate(study.models):
-            _seed_marks(axes, place, study.of(model), name, beyond)
+            _seed_marks(axes, place, study.of(model), name, beyond, upright=upright)
         axes.set_ylabel(name.replace("_", " "))
         axes.set_ylim(min(low - margin, beyond - margin), max(high + margin, beyond + margin))
         axes.set_xlim(-0.5, len(study.models) - 0.5)
         axes.set_xticks(range(len(study.models)), study.models)
         axes.tick_params(axis="x", labelsize=10)
-        if len(study.models) > _LEVEL:
+        if upright:
             axes.tick_params(axis="x", labelsize=9, rotation=90)
     return figure
 
 
-def _seed_marks(axes: Any, place: int, runs: list[Run], name: str, beyond: float) -> None:
+def _seed_marks(
+    axes: Any, place: int, runs: list[Run], name: str, beyond: float, *, upright: bool
+) -> None:
     """Draws a mark for each run at its value. A run that never learned gets a cross at `beyond`,
-    and its value as text."""
+    and its value as text, from below to above if it is `upright`."""
     middle = (len(runs) - 1) / 2
     for number, run in enumerate(runs):
         value, x = getattr(run, name), place + 0.5 * (number - middle) / max(1, len(runs))
@@ -124,6 +127,13 @@ def _seed_marks(axes: Any, place: int, runs: list[Run], name: str, beyond: float
             axes.plot(x, value, marker=marker, color=color, markersize=6)
         else:
             axes.plot(x, beyond, marker="x", color="black", markersize=6)
+            if upright:
+                side = "bottom" if name == "accuracy" else "top"  # towards the others
+                axes.annotate(
+                    f"{value:.2f}", (x, beyond), xytext=(0, 6 if side == "bottom" else -6),
+                    textcoords="offset points", ha="center", va=side, fontsize=8, rotation=90,
+                )  # fmt: skip
+                continue
             side = "right" if x > place else "left"
             axes.annotate(
                 f"{value:.2f}", (x, beyond), xytext=(-8 if side == "right" else 8, 0),
