@@ -118,7 +118,9 @@ bool Chooser::is_passed_over_unplanned(const Kernel& kernel) {
       (kernel.dtype == KernelDType::f32 && problem_.dtype == DType::f32) ||
       (kernel.dtype == KernelDType::f64 && problem_.dtype == DType::f64);
   if (!is_compared_as_it_is || kernel.declines == nullptr) return false;
-  return why_declined(kernel, with_padded_images(problem_)) != Reason::none;
+  const bool padded = problem_.padding_mode != PaddingMode::zeros;
+  const Problem compared = padded ? PaddedParts(problem_, kernels_.padding).largest : problem_;
+  return why_declined(kernel, compared) != Reason::none;
 }
 
 const Kernel& Chooser::first_that_supports() {

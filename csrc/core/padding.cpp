@@ -61,9 +61,8 @@ class PaddedPlan final : public Plan {
   void pack(const void* w, void* packed, const Executor& executor) const override {
     largest_->pack(w, packed, executor);
   }
-  Problem compared(const Problem&) const override {
-    return largest_->compared(with_padded_images(p_));
-  }
+  // A part may have so few images that a kernel with an image in each lane has mostly empty ones.
+  Problem compared(const Problem&) const override { return largest_->compared(parts_.largest); }
 
   void run(const Operands& ops, void* workspace, const Executor& executor) const override {
     char* sums = static_cast<char*>(workspace);
@@ -143,15 +142,14 @@ class PaddedPlan final : public Plan {
   std::unique_ptr<const Plan> largest_, last_;  // `last_` is null if all parts are equal
 };
 
-}  // namespace
-
 Problem with_padded_images(Problem p) {
-  if (p.padding_mode == PaddingMode::zeros) return p;
   p.H = p.padded_h(), p.W = p.padded_w();
   p.pad_h = p.pad_h_end = p.pad_w = p.pad_w_end = 0;
   p.padding_mode = PaddingMode::zeros;
   return p;
 }
+
+}  // namespace
 
 PaddedPlanes::PaddedPlanes(const Problem& p, int64_t images)
     : dtype(p.dtype),

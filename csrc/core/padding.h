@@ -52,10 +52,6 @@ struct PaddedParts {
   PaddedParts(const Problem& p, const PaddingFunctions* functions);
 };
 
-// Returns the problem of all padded images, by which kernels are compared. It is the same if the
-// padding is zeros.
-Problem with_padded_images(Problem p);
-
 // Makes the plan of a kernel for a problem whose padding is not of zeros, or says why it has none.
 Planned plan_padded(MakePlan make_plan, const Problem& p, const PaddingFunctions* functions);
 
