@@ -12,8 +12,9 @@ from torch import Tensor
 from convkern.activations import activated
 from convkern.bench.timing import Call
 from convkern.choices import Activation, Pass
-from convkern.functional import conv2d, torch_conv2d
+from convkern.functional import conv2d, torchs_conv2d
 from convkern.testing import Operands
+from convkern.window import paddings, sides_of
 
 # The names of what is timed, with the passes of a problem string that each consists of.
 PASSES: Final[Mapping[str, tuple[Pass, ...]]] = {"fwd": ("fwd",), "fwd_bwd": ("fwd", "gx", "gw")}
@@ -27,19 +28,21 @@ def prepare(peer: str, ops: Operands, pass_: str) -> Call | None:
 
 
 def _torch_call(conv: Callable[..., Tensor], ops: Operands, pass_: str) -> Call:
-    epilogue = (ops.problem.activation, ops.residual)
+    p = ops.problem
+    window = p.stride, p.padding, p.dilation, p.groups, p.padding_mode
+    epilogue = (p.activation, ops.residual)
     if pass_ == "fwd":
 
         def forward() -> Tensor:
             with torch.no_grad():
-                return conv(ops.x, ops.w, ops.b, *ops.window, *epilogue)
+                return conv(ops.x, ops.w, ops.b, *window, *epilogue)
 
         return forward
     leaves = [t.detach().requires_grad_() for t in (ops.x, ops.w, ops.b) if t is not None]
     bias = leaves[2] if len(leaves) == 3 else None
 
     def step() -> tuple[Tensor, ...]:
-        y = conv(leaves[0], leaves[1], bias, *ops.window, *epilogue)
+        y = conv(leaves[0], leaves[1], bias, *window, *epilogue)
         return torch.autograd.grad(y, leaves, ops.gy)
 
     return step
@@ -47,16 +50,17 @@ def _torch_call(conv: Callable[..., Tensor], ops: Operands, pass_: str) -> Call:
 
 def _by_convkern(
     x: Tensor, w: Tensor, b: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int,
-    activation: Activation | None, residual: Tensor | None,
+    padding_mode: PaddingMode, activation: Activation | None, residual: Tensor | None,
 ) -> Tensor:  # fmt: skip
     return conv2d(
-        x, w, b, stride, padding, dilation, groups, activation=activation, residual=residual
-    )
+        x, w, b, stride, padding, dilation, groups,
+        padding_mode=padding_mode, activation=activation, residual=residual,
+    )  # fmt: skip
 
 
 def _by_torch(x: Tensor, w: Tensor, b: Tensor | None, *window_and_epilogue: Any) -> Tensor:
-    *window, activation, residual = window_and_epilogue
-    y = torch_conv2d(x, w, b, *window)
+    *window, mode, activation, residual = window_and_epilogue
+    y = torchs_conv2d(x, w, b, *window, padding_mode=mode)
     return activated(y, activation, residual)
 
 
@@ -82,7 +86,8 @@ def _onnxruntime(ops: Operands, pass_: str) -> Call | None:
     problem = ops.problem
     if pass_ != "fwd" or problem.dtype != "f32":
         return None
-    if problem.activation not in (None, "relu") or problem.residual:
+    others = problem.residual or problem.padding_mode != "zeros"
+    if problem.activation not in (None, "relu") or others:
         return None
     import onnxruntime
 
@@ -101,10 +106,11 @@ def _onnx_model(ops: Operands) -> Any:
     from onnx import TensorProto, helper
 
     problem, float32 = ops.problem, TensorProto.FLOAT
+    (top, bottom), (left, right) = sides_of(paddings(problem.padding))
     names = ["x", "w"] if ops.b is None else ["x", "w", "b"]
     conv = helper.make_node(
         "Conv", names, ["y"], strides=problem.stride, dilations=problem.dilation,
-        pads=[*problem.padding, *problem.padding], group=problem.groups,
+        pads=[top, left, bottom, right], group=problem.groups,
     )  # fmt: skip
     nodes = [conv]
     if problem.activation == "relu":

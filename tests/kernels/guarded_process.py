@@ -124,7 +124,11 @@ def run_with_gradients(ops: Operands) -> list[Tensor]:
     """Returns y of convkern.conv2d and the gradients of its operands."""
     given = (ops.x, ops.w, ops.b, ops.residual)
     x, w, b, residual = (t if t is None else t.detach().requires_grad_() for t in given)
-    y = convkern.conv2d(x, w, b, *ops.window, activation=ops.problem.activation, residual=residual)
+    p = ops.problem
+    y = convkern.conv2d(
+        x, w, b, p.stride, p.padding, p.dilation, p.groups,
+        padding_mode=p.padding_mode, activation=p.activation, residual=residual,
+    )  # fmt: skip
     leaves = [t for t in (x, w, b, residual) if t is not None]
     return [y.detach(), *torch.autograd.grad(y, leaves, ops.gy)]
 

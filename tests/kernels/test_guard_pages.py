@@ -202,7 +202,7 @@ for mode in MODES:
 
 
 KERNEL = "fwd.implicit_gemm.f32.baseline"
-PROBLEM = "n2c3h6w5k4r3s3p1q1u1v1d1e1g1_f32_nchw_fwd+bias"
+PROBLEM = "n2c3h6w5k9r3s3p1q1u1v1d1e1g1_f32_nchw_fwd+bias"
 
 
 def failure(guard: Guard, change: str) -> str:
