@@ -11,7 +11,7 @@ from torch import Tensor
 
 from convkern.activations import activated
 from convkern.bench.timing import Call
-from convkern.choices import Activation, Pass
+from convkern.choices import Activation, PaddingMode, Pass
 from convkern.functional import conv2d, torchs_conv2d
 from convkern.testing import Operands
 from convkern.window import paddings, sides_of
