@@ -15,8 +15,6 @@ from torch import Tensor
 from convkern.choices import Padding, PaddingMode, Sides
 from convkern.reference import pair
 
-# The paddings by name whose zeros depend on the sizes.
-_SAME = ("same", "same_upper", "same_lower")
 _NAMES = ("same", "valid", "same_upper", "same_lower")
 # The modes by the names that torch.nn.functional.pad has for them, and these names by the modes.
 MODES_OF_PAD: dict[Any, PaddingMode] = {
@@ -171,7 +169,7 @@ def output_size(
         raise ValueError(f"padding must be one of {names}, got padding={padding!r}")
     try:
         pads = sides_of(op_padding(padding, sizes, kernels, strides, dilations))
-    except TypeError:
+    except (RuntimeError, TypeError):
         raise ValueError(
             "padding must be an int, a (rows, columns) pair or ((top, bottom), (left, right)), got "
             f"padding={padding!r}"
