@@ -216,7 +216,7 @@ def test_all_sizes_of_fft(quick: CertifyProgram) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_fault_is_found(faulty: CertifyProgram, fault: str) -> None:
-    done = faulty.run(range(300), fault=1 + list(FAULTS).index(fault))
+    done = faulty.run(range(900), fault=1 + list(FAULTS).index(fault))
     assert done.returncode == 1
     assert done.faults > 0
     message = MESSAGES.get(fault, r"element \d+ is \d+, not \d+")

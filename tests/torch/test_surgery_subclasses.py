@@ -76,7 +76,8 @@ def ran(layer: nn.Module, x: Tensor) -> set[str]:
 def test_replaced_copied_pickled_and_restored(name: str) -> None:
     torch.manual_seed(0)
     layer, shape = copy.deepcopy(LAYERS[name])
-    x, cls, state = torch.randn(shape), type(layer), list(layer.state_dict())
+    layer = layer.double()
+    x, cls, state = torch.randn(shape).double(), type(layer), list(layer.state_dict())
     text, parameters = repr(layer), list(layer.parameters())
     expected = layer(x)
     grads = torch.autograd.grad(expected.square().sum(), parameters)
