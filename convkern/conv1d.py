@@ -70,9 +70,7 @@ def conv1d(
     check_types(input, weight, bias, None, activation, "conv1d")
     check_mode(padding_mode)
     groups = integer(groups, "groups", groups, "conv1d")
-    window = _rows(
-        "conv1d", ("stride", 1, stride), ("padding", 0, padding), ("dilation", 1, dilation)
-    )
+    window = window_of_row(stride, padding, dilation)
     has_rank = _has_rank(input, weight)
     if not has_rank or input.shape[-2] != weight.shape[1] * groups or None in window:
         if None not in window and (padding_mode != "zeros" or not is_torchs(padding)):
@@ -168,8 +166,16 @@ def _has_rank(input: Tensor, weight: Tensor) -> bool:
 
 
 def _rows(function: str, *given: tuple[str, int, Any]) -> list[Any]:
-    """Returns each parameter by _row()."""
+    """Returns parameters of a function of one dimension as those of images of one row. Each is
+    given by its name, its number for the rows, and its value."""
     return [_row(function, *parameter) for parameter in given]
+
+
+def window_of_row(stride: Any, padding: Any, dilation: Any) -> list[Any]:
+    """Returns the stride, padding and dilation of conv1d as those of images of one row."""
+    return _rows(
+        "conv1d", ("stride", 1, stride), ("padding", 0, padding), ("dilation", 1, dilation)
+    )
 
 
 def _row(function: str, name: str, of_rows: int, given: Any) -> Any:

@@ -16,6 +16,7 @@ from convkern.problem import DTYPES
 from convkern.window import composed, integer, integers, is_torchs, op_padding, sizes_of
 
 _KERNEL_DTYPES = frozenset(DTYPES.values())
+_PADDING_MODES = get_args(PaddingMode)
 _KERNEL_DEVICES = frozenset({"cpu", "cuda", "meta"})
 
 # These are torch's own functions, taken from where torch keeps them. A program may have put
@@ -272,10 +273,10 @@ def check_types(
 
 def check_mode(padding_mode: Any) -> None:
     """Raises what nn.Conv2d raises unless there is such a mode of padding."""
-    modes = get_args(PaddingMode)
-    if padding_mode not in modes:
+    if padding_mode not in _PADDING_MODES:
         raise ValueError(
-            f"padding_mode must be one of {set(modes)}, but got padding_mode={padding_mode!r}"
+            f"padding_mode must be one of {set(_PADDING_MODES)}, "
+            f"but got padding_mode={padding_mode!r}"
         )
 
 

@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
 from convkern.conv1d import conv1d, conv_transpose1d, torch_conv1d, torch_conv_transpose1d
 from convkern.functional import conv2d, torch_conv2d
-from convkern.pads import PaddedInput, padded_input
+from convkern.pads import PaddedInput, padded_input, torch_pad
 from convkern.transposed import conv_transpose2d, torch_conv_transpose2d
 
 P = ParamSpec("P")
@@ -35,7 +34,6 @@ _OURS: dict[Any, Callable[..., Any]] = {
     conv_transpose2d: conv_transpose2d,
 }
 _PLAIN = frozenset({Tensor, nn.Parameter, type(None), int, str, tuple, list})
-_torch_pad = F.pad  # a program may put another function in its place
 
 
 class Interception(TorchFunctionMode):
@@ -55,7 +53,7 @@ class Interception(TorchFunctionMode):
         ours = _OURS.get(func)
         if ours is not None:
             return self._convolution(func, ours, args, kwargs)
-        if func is _torch_pad and not torch.compiler.is_compiling():
+        if func is torch_pad and not torch.compiler.is_compiling():
             lazy = padded_input(*args, **kwargs)
             if lazy is not None:
                 return lazy

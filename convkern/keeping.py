@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from convkern import _C
-from convkern.conv1d import Conv1d, ConvTranspose1d
+from convkern.conv1d import Conv1d, ConvTranspose1d, window_of_row
 from convkern.functional import canonical, has_kernels
 from convkern.modules import Conv2d, Linear
 from convkern.problem import forward_problem
@@ -143,9 +143,7 @@ def _computes(layer: Any, kind: type[nn.Module], weight: Tensor, device: str) ->
         w = torch.empty_strided(weight.shape, weight.stride(), dtype=weight.dtype, device="meta")
         if kind in (nn.Conv1d, nn.ConvTranspose1d):
             w = w.unsqueeze(-2)
-            window = [
-                as_row(values, of_rows) for values, of_rows in zip(window, (1, 0, 1), strict=True)
-            ]
+            window = window_of_row(*window)
         extents = zip(w.shape[2:], pair(window[2], "dilation"), strict=False)
         sizes = [extent * spacing + 16 for extent, spacing in extents]
         # A transposed layer is the gradient of the input of a convolution with the same weight, so
@@ -159,10 +157,3 @@ def _computes(layer: Any, kind: type[nn.Module], weight: Tensor, device: str) ->
         if transposed:
             problem = _C.Problem(str(problem).replace("_fwd", "_gx"))
         return not _C.plan(problem, device)["reference"]
-
-
-def as_row(values: Any, of_rows: int) -> Any:
-    """Returns a parameter of the columns as one of rows and columns, or a padding by name."""
-    if isinstance(values, str):
-        return values
-    return of_rows, *(values if isinstance(values, (list, tuple)) else [values])

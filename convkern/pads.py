@@ -19,7 +19,7 @@ from convkern.functional import conv2d, exporting_to_onnx, has_kernels, torch_co
 from convkern.modules import Conv2d
 from convkern.window import MODES_OF_PAD, PADS_OF_MODES
 
-_torch_pad = F.pad  # a program may put another function in its place
+torch_pad = F.pad  # a program may put another function in its place
 
 # A padded copy of fewer elements takes less time than to find out that it is not needed.
 _LEAST_ELEMENTS = 1 << 16
@@ -88,7 +88,7 @@ class PaddedInput:
         """Returns the padded tensor, which is computed once."""
         if self._padded is None:
             amounts = [n for side in reversed(self.sides) for n in side]
-            self._padded = _torch_pad(self.input, amounts, mode=PADS_OF_MODES[self.mode])
+            self._padded = torch_pad(self.input, amounts, mode=PADS_OF_MODES[self.mode])
         return self._padded
 
     def is_recorded(self, *others: Tensor | None) -> bool:

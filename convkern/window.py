@@ -105,8 +105,14 @@ def _same(name: str, size: int, taps: int, stride: int, dilation: int) -> tuple[
 def pad_by_torch(x: Tensor, padding: Sequence[int], mode: PaddingMode) -> Tensor:
     """Returns a copy of the images with cells around them, made by torch. The padding is as the ops
     take it."""
-    (top, bottom), (left, right) = sides_of(padding)
-    return F.pad(x, (left, right, top, bottom), mode=PADS_OF_MODES[mode])
+    return F.pad(x, pad_of(padding), mode=PADS_OF_MODES[mode])
+
+
+def pad_of(padding: Sequence[int]) -> list[int]:
+    """Returns a padding of two or four integers as torch.nn.functional.pad takes it, the last axis
+    first."""
+    rows, columns = sides_of(padding)
+    return [*columns, *rows]
 
 
 def composed(x: Tensor, padding: Sequence[int], mode: PaddingMode) -> tuple[Tensor, Sequence[int]]:

@@ -17,10 +17,10 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from convkern._show import html
 from convkern._show.tables import Table
-from convkern.conv1d import conv1d, conv_transpose1d
+from convkern.conv1d import conv1d, conv_transpose1d, window_of_row
 from convkern.explain.explanation import Explanation, explain_conv2d, explain_transposed, on_meta
 from convkern.interception import Calls
-from convkern.keeping import OURS, as_row, kind_of, why_kept
+from convkern.keeping import OURS, kind_of, why_kept
 from convkern.optimize import Optimized
 from convkern.subclasses import is_derived
 from convkern.transposed import conv_transpose2d
@@ -206,7 +206,7 @@ def _explain_call(
     with unset_fake_temporarily():
         if function in (conv1d, conv_transpose1d):
             x, w, y = x.unsqueeze(-2), w.unsqueeze(-2), y.unsqueeze(-2)
-            window = [as_row(v, of_rows) for v, of_rows in zip(window, (1, 0, 1), strict=True)]
+            window = window_of_row(*window)
         if function in (conv_transpose1d, conv_transpose2d):
             return explain_transposed(x, w, y, window, call["groups"], device)
         stride, padding, dilation = window

@@ -96,30 +96,8 @@ class _Line:
 
 
 def picture(problem: Problem) -> str:
-    """Returns a picture in text of which cells the first, second and last output of a problem read,
-    along its rows and along its columns.
-
-    Between the bars are the cells of the input, by their numbers. Outside are those of the padding:
-    a 0 for a zero, or with a prime the number of the cell that is repeated. Marks below show the
-    taps of the kernel. The three passes of a geometry have the same picture, and the sentence below
-    says what each does with the cells. Cells are left out where a line would exceed 78 characters.
-
-    Args:
-        problem: the problem, of which the images, channels and groups are of no matter.
-
-    Returns:
-        The lines, without a newline at the end.
-
-    Example:
-        >>> print(picture(Problem("n1c1h5w5k1r3s3p1q1u2v2_f32_nchw_fwd+reflect")))
-        rows and columns: 5 cells, padding 1 before and 1 after (reflect), kernel 3,
-          stride 2: 3 outputs
-          1' | 0 1 2 3 4 | 3'
-          ^------^             output 0
-                 ^---^         output 1
-                     ^-----^   output 2
-        Each output is the sum of the marked cells times the taps of the kernel.
-    """
+    """Returns the lines of :meth:`convkern.explain.explanation.Explanation.picture`, without a
+    newline at the end. The images, channels and groups of the problem are of no matter."""
     rows, columns = (_axis(problem, axis) for axis in (0, 1))
     named = [("rows", rows), ("columns", columns)]
     if rows == columns:

@@ -19,7 +19,7 @@ from convkern.optimize.activations import operator_of
 from convkern.optimize.graphs import aten, emit, path_of, replace, val
 from convkern.optimize.program import is_of_pixels, layer_of, result_like
 from convkern.optimize.rewriting import LAYERS, field
-from convkern.window import PADS_OF_MODES, sides_of
+from convkern.window import PADS_OF_MODES, pad_of
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,7 @@ def _leave_to_torch(module: GraphModule, node: Node) -> None:
         target = aten.conv2d.default
         padding: Any = operands[4]
         if mode != "zeros" or len(padding) == 4:
-            (top, bottom), (left, right) = sides_of(padding)
-            pad = [left, right, top, bottom], PADS_OF_MODES[mode]
+            pad = pad_of(padding), PADS_OF_MODES[mode]
             operands[0] = emit(module, node, aten.pad.default, operands[0], *pad)
             operands[4] = [0, 0]
     result = emit(module, node, target, *operands)

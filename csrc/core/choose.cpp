@@ -44,9 +44,7 @@ Planned& Chooser::planned(const Kernel& kernel) {
   for (Attempt& attempt : attempts_) {
     if (attempt.kernel == &kernel) return attempt.planned;
   }
-  const bool padded = problem_.padding_mode != PaddingMode::zeros;
-  attempts_.push_back({&kernel, padded ? plan_padded(kernel.plan, problem_, kernels_.padding)
-                                       : kernel.plan(problem_)});
+  attempts_.push_back({&kernel, plan_with_padding(kernel.plan, problem_, kernels_.padding)});
   return attempts_.back().planned;
 }
 

@@ -68,9 +68,10 @@ class PaddedPlan final : public Plan {
     char* sums = static_cast<char*>(workspace);
     char* rest = sums + sum_bytes();
     if (shares_out(executor.threads())) {
+      const int64_t own = task_bytes(1);
       executor.run(tasks_, 1, [&](int64_t begin, int64_t end, int thread) {
         for (int64_t task = begin; task < end; ++task) {
-          run_task(task, ops, sums, rest + thread * task_bytes(1), OneThread());
+          run_task(task, ops, sums, rest + thread * own, OneThread());
         }
       });
     } else {
@@ -173,7 +174,8 @@ PaddedParts::PaddedParts(const Problem& p, const PaddingFunctions* functions)
   count = ceil_div(p.N, largest.N);
 }
 
-Planned plan_padded(MakePlan make_plan, const Problem& p, const PaddingFunctions* functions) {
+Planned plan_with_padding(MakePlan make_plan, const Problem& p, const PaddingFunctions* functions) {
+  if (p.padding_mode == PaddingMode::zeros) return make_plan(p);
   auto plan = std::make_unique<PaddedPlan>(p, functions);
   const Reason reason = plan->plan_parts(make_plan);
   if (reason != Reason::none) return reason;

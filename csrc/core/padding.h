@@ -52,7 +52,7 @@ struct PaddedParts {
   PaddedParts(const Problem& p, const PaddingFunctions* functions);
 };
 
-// Makes the plan of a kernel for a problem whose padding is not of zeros, or says why it has none.
-Planned plan_padded(MakePlan make_plan, const Problem& p, const PaddingFunctions* functions);
+// Makes the plan of a kernel for a problem with any mode of padding, or says why it has none.
+Planned plan_with_padding(MakePlan make_plan, const Problem& p, const PaddingFunctions* functions);
 
 }  // namespace convkern

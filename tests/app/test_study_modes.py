@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import study_cases
 from convkern import Conv2d, cli
 from convkern.fashion_mnist import CONVS, MODELS, MODES, VARIANTS, ConvNetPadding, build_convnet
 from convkern.fashion_mnist.models import parts, variant
@@ -168,18 +170,7 @@ def test_the_report_shows_all_modes(tmp_path: Path) -> None:
 # --- commands ------------------------------------------------------------------------------
 
 
-@pytest.fixture(name="undrawn")
-def undrawn_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draws no report."""
-    pytest.importorskip("matplotlib")
-    from convkern.fashion_mnist.study import report
-
-    monkeypatch.setattr(report, "write_report", lambda folder, study, nets, data: None)
-
-
-def compare(data_dir: Path, out: Path, *options: str) -> int:
-    fixed = ["compare", "--data", str(data_dir), "--out", str(out), "--timing-epochs", "0"]
-    return cli.main([*fixed, "--models", "plain,padding2", "--seeds", "2", *options])
+compare = partial(study_cases.compare, "plain,padding2")
 
 
 def runs_of(out: Path) -> list[dict[str, Any]]:

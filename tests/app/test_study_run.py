@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+import study_cases
 from convkern import _files as files
 from convkern import cli
 from convkern._show.progress import Progress
@@ -41,18 +43,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(name="undrawn")
-def undrawn_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draws no report."""
-    pytest.importorskip("matplotlib")
-    from convkern.fashion_mnist.study import report
-
-    monkeypatch.setattr(report, "write_report", lambda folder, study, nets, data: None)
-
-
-def compare(data_dir: Path, out: Path, *options: str) -> int:
-    fixed = ["compare", "--data", str(data_dir), "--out", str(out), "--timing-epochs", "0"]
-    return cli.main([*fixed, "--models", "plain,stride", "--seeds", "2", *options])
+compare = partial(study_cases.compare, "plain,stride")
 
 
 def results(out: Path) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:

@@ -1,10 +1,12 @@
 """Small studies for tests."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch.utils.data import TensorDataset
 
+from convkern import cli
 from convkern.fashion_mnist import FashionMNISTData
 from convkern.fashion_mnist.study import Run, Shape, Study
 from convkern.fashion_mnist.study.results import GUESSING
@@ -17,6 +19,12 @@ SHAPES = {
     "stride": Shape(938, 25, 89_380),
 }
 CONFUSION = [[6 if i == j else 1 if j == (i + 1) % 10 else 0 for j in range(10)] for i in range(10)]
+
+
+def compare(models: str, data_dir: Path, out: Path, *options: str) -> int:
+    """Runs the command that trains two seeds of each model, and returns its exit status."""
+    fixed = ["compare", "--data", str(data_dir), "--out", str(out), "--timing-epochs", "0"]
+    return cli.main([*fixed, "--models", models, "--seeds", "2", *options])
 
 
 def run(model: str, seed: int, accuracy: float, test_loss: float | None = None) -> Run:

@@ -29,9 +29,7 @@ class SimulatedExecutor : public Executor {
 
 // Plans a problem as a chooser does.
 Planned plan_of(const Kernel& kernel, const Problem& p) {
-  return p.padding_mode == PaddingMode::zeros
-             ? kernel.plan(p)
-             : plan_padded(kernel.plan, p, cuda::kernel_list().padding);
+  return plan_with_padding(kernel.plan, p, cuda::kernel_list().padding);
 }
 
 const Kernel& kernel_named(const char* name) {
